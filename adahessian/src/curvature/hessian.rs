@@ -1,0 +1,100 @@
+//! The Hessian of a loss, by a second backward pass (Pearlmutter 1994).
+
+use crate::curvature::LinearOperator;
+use crate::error::{Error, Result};
+use crate::second_order;
+use crate::vars::{NamedVars, VarVec};
+use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
+
+/// H = ∇²L at the variables' present values, as an operator: H v = ∇⟨∇L, v⟩ (Eq. 8 of the
+/// AdaHessian paper), exact but for rounding. A product costs about two gradients, whatever the
+/// number of variables.
+///
+/// It holds the graph of the gradient. Do not change the variables between making it and the last
+/// product: the graph would mix old values with new ones.
+pub struct Hessian {
+    vars: NamedVars,
+    /// With graph; `None` where the loss does not reach the variable.
+    gradients: Vec<Option<Tensor>>,
+}
+
+impl Hessian {
+    /// The Hessian of a loss of one element.
+    ///
+    /// # Errors
+    /// Those of [`crate::backward`].
+    pub fn of(loss: &Tensor, vars: &NamedVars) -> Result<Self> {
+        let grads = second_order::backward(loss)?;
+        let hessian = Self::from_gradients(&grads, vars);
+        second_order::release(grads);
+        hessian
+    }
+
+    /// The Hessian of the loss that these gradients belong to.
+    ///
+    /// # Errors
+    /// [`Error::NoGraph`] if [`crate::backward`] did not make them.
+    pub fn from_gradients(grads: &GradStore, vars: &NamedVars) -> Result<Self> {
+        if !second_order::has_graph(grads) {
+            return Err(Error::NoGraph);
+        }
+        let gradients = vars.iter().map(|(_, v)| grads.get(v).cloned()).collect();
+        Ok(Self {
+            vars: vars.clone(),
+            gradients,
+        })
+    }
+
+    /// The gradient of the loss, without graph; zero where the loss does not reach a variable.
+    ///
+    /// # Errors
+    /// If candle cannot allocate.
+    pub fn gradient(&self) -> Result<VarVec> {
+        let pairs = self.gradients.iter().zip(self.vars.iter());
+        let dense = pairs.map(|(g, (_, v))| or_zeros(g.as_ref().map(Tensor::detach), v));
+        VarVec::new(&self.vars, dense.collect::<Result<_>>()?)
+    }
+
+    /// H v, `None` for the variables that the loss does not reach and zero for those that it
+    /// reaches linearly.
+    pub(crate) fn product(&self, vector: &VarVec) -> Result<Vec<Option<Tensor>>> {
+        let reached = self.gradients.iter().zip(vector.tensors());
+        let pairs = reached.filter_map(|(g, v)| Some((g.clone()?, v.detach())));
+        let vars: Vec<Var> = self.vars.iter().map(|(_, v)| v.clone()).collect();
+        let products = second_order::second_backward(pairs.collect(), vars.clone())?;
+        let both = products.into_iter().zip(&self.gradients).zip(&vars);
+        both.map(|((product, gradient), var)| match gradient {
+            Some(_) => or_zeros(product, var).map(Some),
+            None => Ok(None),
+        })
+        .collect()
+    }
+}
+
+fn or_zeros(tensor: Option<Tensor>, var: &Var) -> Result<Tensor> {
+    match tensor {
+        Some(tensor) => Ok(tensor),
+        None => Ok(var.zeros_like()?.detach()),
+    }
+}
+
+impl LinearOperator for Hessian {
+    fn vars(&self) -> &NamedVars {
+        &self.vars
+    }
+
+    fn apply(&self, vector: &VarVec) -> Result<VarVec> {
+        let products = self.product(vector)?;
+        let pairs = products.into_iter().zip(self.vars.iter());
+        let dense = pairs.map(|(p, (_, v))| or_zeros(p, v));
+        VarVec::new(&self.vars, dense.collect::<Result<_>>()?)
+    }
+}
+
+/// The graph goes on a large stack, see [`second_order`].
+impl Drop for Hessian {
+    fn drop(&mut self) {
+        second_order::release(std::mem::take(&mut self.gradients));
+    }
+}

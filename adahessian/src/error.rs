@@ -1,0 +1,172 @@
+//! What can go wrong: which variable, what was expected, what was found, and the way out.
+
+use std::path::PathBuf;
+
+/// The result of everything fallible in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every error of this crate. It converts into [`candle_core::Error`], so `?` works in functions
+/// that return candle's result, too.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// candle refused an operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+
+    /// The gradients were not made by [`crate::backward`], so they carry no graph to
+    /// differentiate a second time. candle would return a wrong number here, not an error.
+    #[error(
+        "these gradients carry no graph, a Hessian-vector product of them would be silently wrong: \
+         make them with adahessian::backward(&loss), or call backward_step(&loss)"
+    )]
+    NoGraph,
+
+    /// candle did not keep the graph of a gradient although it was asked to.
+    #[error(
+        "this build of candle cuts the graph of a gradient: d²/dx² exp(2x) at x = 0.5 should be {expected}, \
+         got {got}; use candle 0.11.1 or a version that this crate was tested with"
+    )]
+    GraphCut {
+        /// The exact second derivative.
+        expected: f64,
+        /// What two backward passes gave.
+        got: f64,
+    },
+
+    /// A backward pass panicked inside candle, or its thread could not be started.
+    #[error("the backward worker {what}; the variables are unchanged")]
+    Worker {
+        /// What happened to it.
+        what: String,
+    },
+
+    /// A loss that is not one number.
+    #[error(
+        "the loss must have exactly one element, got shape {got:?}: reduce it first, for example with mean_all()"
+    )]
+    NotScalar {
+        /// The shape found.
+        got: Vec<usize>,
+    },
+
+    /// A name that is not among the variables.
+    #[error("no variable is called `{name}`; there are {count}, for example {example:?}")]
+    UnknownVariable {
+        /// The name asked for.
+        name: String,
+        /// How many variables there are.
+        count: usize,
+        /// One of them.
+        example: Option<String>,
+    },
+
+    /// Two variables of one name.
+    #[error("two variables are called `{name}`: give every variable a name of its own")]
+    DuplicateVariable {
+        /// The name.
+        name: String,
+    },
+
+    /// A vector, a state or a block that does not fit its variable.
+    #[error("variable `{name}`: expected {expected}, got {got}")]
+    Variable {
+        /// The variable's name.
+        name: String,
+        /// What would fit.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+
+    /// A setting outside its range.
+    #[error("{what}: expected {expected}, got {got}")]
+    Setting {
+        /// The setting's name.
+        what: &'static str,
+        /// The allowed values.
+        expected: String,
+        /// The value given.
+        got: String,
+    },
+
+    /// Too many steps in a row with a gradient or a Hessian that is not finite.
+    #[error(
+        "{skipped} steps in a row were skipped because the {what} of `{name}` is not finite \
+         (last at step {step}): lower the learning rate, clip the gradient, or look for a division by zero in the loss"
+    )]
+    NonFinite {
+        /// `gradient` or `Hessian-vector product`.
+        what: &'static str,
+        /// The first variable, by name, where it shows.
+        name: String,
+        /// The step of the last skip, counted from 0.
+        step: u64,
+        /// How many in a row.
+        skipped: u32,
+    },
+
+    /// A saved optimizer state that does not belong to this optimizer or these variables.
+    #[error("optimizer state: {what}: expected {expected}, got {got}")]
+    State {
+        /// The entry.
+        what: String,
+        /// What this optimizer needs.
+        expected: String,
+        /// What the state holds.
+        got: String,
+    },
+
+    /// A file that cannot be read or written as what it should be.
+    #[error("{path}: {what}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+
+    /// Parts of a [`crate::optim::Composite`] that do not cover the variables exactly once.
+    #[error(
+        "the optimizer's parts do not cover the variables exactly once: in no part {uncovered:?}, in two {twice:?}"
+    )]
+    Coverage {
+        /// Variables that no part owns.
+        uncovered: Vec<String>,
+        /// Variables that two parts own.
+        twice: Vec<String>,
+    },
+
+    /// A check of a derivative failed.
+    #[error(
+        "{what} of `{name}` differs from finite differences: relative error {error:.3e} where {tolerance:.1e} is allowed"
+    )]
+    Check {
+        /// `gradient` or `Hessian-vector product`.
+        what: &'static str,
+        /// The worst variable.
+        name: String,
+        /// Its relative error.
+        error: f64,
+        /// The tolerance given.
+        tolerance: f64,
+    },
+
+    /// Variables that the loss does not reach.
+    #[error(
+        "no gradient reaches {names:?}: an op on the way cuts the graph, or the variable is not used"
+    )]
+    NotReached {
+        /// The variables' names.
+        names: Vec<String>,
+    },
+}
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            other => candle_core::Error::wrap(other),
+        }
+    }
+}

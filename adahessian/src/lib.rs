@@ -1,0 +1,28 @@
+#![doc = include_str!("../../README.md")]
+
+pub mod block;
+pub mod check;
+pub mod curvature;
+pub mod error;
+pub mod ops;
+pub mod optim;
+pub mod random;
+pub mod schedule;
+pub mod second_order;
+pub mod vars;
+
+pub use block::{Block, Blocks};
+pub use curvature::LinearOperator;
+pub use curvature::finite_difference::FiniteDifference;
+pub use curvature::hessian::Hessian;
+pub use curvature::hutchinson::{Estimate, Hutchinson, Probe};
+pub use curvature::mean::Mean;
+pub use error::{Error, Result};
+pub use optim::adahessian::{AdaHessian, AdaHessianBuilder, Average, Delay};
+pub use optim::composite::Composite;
+pub use optim::first_order::FirstOrder;
+pub use optim::rules::{Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd};
+pub use optim::{Common, Group, Optim, State, StepInfo};
+pub use schedule::Schedule;
+pub use second_order::{backward, backward_detached, init};
+pub use vars::{NamedVars, VarVec};

@@ -1,0 +1,92 @@
+//! Embeddings: rows of a table by their ids.
+
+use super::{Dropout, layer_norm, wrong};
+use crate::error::Result;
+use candle_core::Tensor;
+
+/// The rows of `weight` [V, D] at `ids` [..] (u32 or i64): [.., D].
+///
+/// By `index_select`, whose derivative is `index_add` and whose second derivative is right;
+/// `gather` fails at second order.
+///
+/// # Errors
+/// [`crate::Error::Setting`] if the table is not a matrix, candle's error for an id that is not in
+/// it (on the CPU; a GPU does not look).
+pub fn embedding(ids: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let &[_, width] = weight.dims() else {
+        return wrong(
+            "embedding table",
+            "[entries, width]",
+            format!("{:?}", weight.dims()),
+        );
+    };
+    let mut shape = ids.dims().to_vec();
+    shape.push(width);
+    let flat = ids.flatten_all()?.contiguous()?;
+    Ok(weight.index_select(&flat, 0)?.reshape(shape)?)
+}
+
+/// The tables and the norm of BERT's first layer.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbeddingTables<'a> {
+    /// A row for every token of the vocabulary: [V, D].
+    pub words: &'a Tensor,
+    /// A row for every position: [P, D].
+    pub positions: &'a Tensor,
+    /// A row for every token type (first or second sentence): [K, D].
+    pub token_types: &'a Tensor,
+    /// The layer norm's weight: [D].
+    pub norm_weight: &'a Tensor,
+    /// The layer norm's bias: [D].
+    pub norm_bias: &'a Tensor,
+    /// The layer norm's ε.
+    pub eps: f64,
+}
+
+/// dropout(LayerNorm(words[ids] + token_types[types] + positions[0..T])): the first layer of BERT,
+/// as one function.
+///
+/// `ids` and `types` are [B, T], the result is [B, T, D]. The positions are the first T rows of
+/// their table, taken by `narrow` and broadcast over the batch.
+///
+/// # Errors
+/// [`crate::Error::Setting`] for shapes that do not fit, more positions than there are rows among
+/// them.
+pub fn embedding_layer_norm(
+    ids: &Tensor,
+    types: &Tensor,
+    tables: &EmbeddingTables,
+    dropout: &Dropout,
+) -> Result<Tensor> {
+    let &[_, length] = ids.dims() else {
+        return wrong(
+            "token ids",
+            "[batch, positions]",
+            format!("{:?}", ids.dims()),
+        );
+    };
+    if types.dims() != ids.dims() {
+        return wrong(
+            "token types",
+            format!("{:?}, as the ids", ids.dims()),
+            format!("{:?}", types.dims()),
+        );
+    }
+    let rows = tables.positions.dims().first().copied().unwrap_or(0);
+    if length > rows {
+        return wrong(
+            "sequence length",
+            format!("at most {rows} positions"),
+            length.to_string(),
+        );
+    }
+    let words = embedding(ids, tables.words)?; // [B, T, D]
+    let sum = (words + embedding(types, tables.token_types)?)?;
+    let sum = sum.broadcast_add(&tables.positions.narrow(0, 0, length)?)?;
+    dropout.apply(&layer_norm(
+        &sum,
+        tables.norm_weight,
+        tables.norm_bias,
+        tables.eps,
+    )?)
+}

@@ -1,0 +1,39 @@
+//! The operations that language models are made of, right to the second derivative.
+//!
+//! candle has most of them, but several of its own versions lose the gradient silently, give a
+//! wrong one for batches, or fail when differentiated twice. Every function here is composed of
+//! candle operations whose first and second derivatives were checked against finite differences on
+//! f64, and works alike on every device: constants are made on the CPU and moved to the input's
+//! device. Models call nothing but these, so that one of them can be replaced by a faster
+//! implementation without touching a model.
+//!
+//! Each file says its equation, what is easily done wrong, and which operation of candle it avoids.
+
+pub mod activation;
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod layer_norm;
+pub mod linear;
+pub mod mse;
+
+pub use activation::{Activation, gelu};
+pub use attention::attention;
+pub use cross_entropy::cross_entropy;
+pub use dropout::{Dropout, Mode, dropout};
+pub use embedding::{EmbeddingTables, embedding, embedding_layer_norm};
+pub use layer_norm::{layer_norm, residual_layer_norm};
+pub use linear::{grouped_linear, linear, linear_activation};
+pub use mse::mse;
+
+use crate::error::{Error, Result};
+
+/// The error of an argument that does not fit.
+fn wrong<T>(what: &'static str, expected: impl Into<String>, got: impl Into<String>) -> Result<T> {
+    Err(Error::Setting {
+        what,
+        expected: expected.into(),
+        got: got.into(),
+    })
+}

@@ -1,0 +1,166 @@
+//! Several optimizers as one, each on variables of its own.
+
+use crate::error::{Error, Result};
+use crate::optim::{Optim, State, StepInfo};
+use crate::vars::NamedVars;
+use candle_core::backprop::GradStore;
+use std::collections::BTreeMap;
+
+/// Several optimizers that step together: AdaHessian on the dense layers and Adagrad on the
+/// embeddings, say. The Hessian of one part is that over its own variables alone.
+///
+/// ```
+/// use adahessian::{Adagrad, AdaHessian, Common, Composite, FirstOrder, NamedVars, Optim};
+/// # use candle_core::{Device, Var};
+/// # let x = Var::new(&[1f32, 2.0], &Device::Cpu)?;
+/// # let e = Var::new(&[1f32, 2.0], &Device::Cpu)?;
+/// let all = NamedVars::new([("mlp.weight".into(), x), ("embedding".into(), e)])?;
+/// let (sparse, dense) = all.partition(|name| name.starts_with("embedding"));
+/// let mut opt = Composite::new()
+///     .with("dense", AdaHessian::builder().build(&dense)?)
+///     .with("sparse", FirstOrder::new(&sparse, Adagrad::default(), Common::new(0.01))?)
+///     .covering(&all)?;
+/// assert!(opt.needs_graph());
+/// # Ok::<(), adahessian::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Composite {
+    parts: Vec<(String, Box<dyn Optim>)>,
+    vars: Option<NamedVars>,
+}
+
+impl Composite {
+    /// No part yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a part under a name, which precedes its entries in the state.
+    pub fn with(mut self, name: impl Into<String>, part: impl Optim + 'static) -> Self {
+        self.parts.push((name.into(), Box::new(part)));
+        self
+    }
+
+    /// Closes the list, and checks that the parts own every one of these variables exactly once.
+    /// Variables that a part has frozen count as not owned.
+    ///
+    /// # Errors
+    /// [`Error::Coverage`] listing the variables in no part or in two.
+    pub fn covering(mut self, all: &NamedVars) -> Result<Self> {
+        let mut owners: BTreeMap<&str, usize> = all.names().map(|n| (n, 0)).collect();
+        for (_, part) in &self.parts {
+            for name in part.vars().names() {
+                *owners.entry(name).or_default() += 1;
+            }
+        }
+        let with = |wanted: fn(usize) -> bool| {
+            let names = owners.iter().filter(|(_, count)| wanted(**count));
+            names.map(|(n, _)| n.to_string()).collect::<Vec<_>>()
+        };
+        let (uncovered, twice) = (with(|n| n == 0), with(|n| n > 1));
+        if !uncovered.is_empty() || !twice.is_empty() {
+            return Err(Error::Coverage { uncovered, twice });
+        }
+        self.vars = Some(all.clone());
+        Ok(self)
+    }
+
+    /// The part of this name.
+    pub fn part(&self, name: &str) -> Option<&dyn Optim> {
+        let part = self.parts.iter().find(|(n, _)| n == name);
+        part.map(|(_, part)| part.as_ref())
+    }
+}
+
+impl Optim for Composite {
+    /// The variables given to [`Composite::covering`]; before it, those of the first part.
+    fn vars(&self) -> &NamedVars {
+        static NONE: std::sync::OnceLock<NamedVars> = std::sync::OnceLock::new();
+        match (&self.vars, self.parts.first()) {
+            (Some(vars), _) => vars,
+            (None, Some((_, part))) => part.vars(),
+            (None, None) => NONE.get_or_init(|| NamedVars::from(Vec::new())),
+        }
+    }
+
+    fn needs_graph(&self) -> bool {
+        self.parts.iter().any(|(_, part)| part.needs_graph())
+    }
+
+    fn accumulate_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
+        let mut parts = self.parts.iter_mut();
+        parts.try_for_each(|(_, part)| part.accumulate_gradient(grads, weight))
+    }
+
+    fn accumulate_curvature(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
+        let due = self.parts.iter_mut().filter(|(_, part)| part.needs_graph());
+        for (_, part) in due {
+            part.accumulate_curvature(grads, weight)?;
+        }
+        Ok(())
+    }
+
+    /// The parts step in their order. If one skips because its gradient is not finite, the others
+    /// have decided for themselves. Norms are those of all parts together; the curvature is that of
+    /// the first part that has one.
+    fn apply(&mut self) -> Result<StepInfo> {
+        let mut total = StepInfo::default();
+        let (mut gradient, mut update) = (0.0, 0.0);
+        for (index, (_, part)) in self.parts.iter_mut().enumerate() {
+            let info = part.apply()?;
+            gradient += info.gradient_norm.powi(2);
+            update += info.update_norm.powi(2);
+            if index == 0 {
+                total = info;
+            } else {
+                total.curvature = total.curvature.or(info.curvature);
+                total.skipped = total.skipped.or(info.skipped);
+                total.loss = total.loss.or(info.loss);
+            }
+        }
+        total.gradient_norm = gradient.sqrt();
+        total.update_norm = update.sqrt();
+        Ok(total)
+    }
+
+    fn discard(&mut self) {
+        for (_, part) in &mut self.parts {
+            part.discard();
+        }
+    }
+
+    fn set_lr_factor(&mut self, factor: f64) {
+        for (_, part) in &mut self.parts {
+            part.set_lr_factor(factor);
+        }
+    }
+
+    /// The learning rate of the first part.
+    fn lr(&self) -> f64 {
+        self.parts.first().map_or(0.0, |(_, part)| part.lr())
+    }
+
+    fn state(&self) -> Result<State> {
+        let mut state = State::of_kind("composite");
+        for (name, part) in &self.parts {
+            state.merge(&format!("{name}/"), &part.state()?);
+        }
+        Ok(state)
+    }
+
+    fn load_state(&mut self, state: &State) -> Result<()> {
+        state.expect_kind("composite")?;
+        let before = self.state()?;
+        for index in 0..self.parts.len() {
+            let (name, part) = &mut self.parts[index];
+            if let Err(error) = part.load_state(&state.part(&format!("{name}/"))) {
+                // Nothing changes on an error: the parts already loaded go back.
+                for (name, part) in &mut self.parts[..index] {
+                    part.load_state(&before.part(&format!("{name}/")))?;
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! Optimizers: one object-safe trait, AdaHessian, the first-order baselines, and their states.
+
+pub mod adahessian;
+pub mod composite;
+pub mod first_order;
+pub mod group;
+mod pending;
+pub mod rules;
+pub mod state;
+
+pub use group::{Common, Group};
+pub use state::State;
+
+use crate::error::Result;
+use crate::second_order;
+use crate::vars::NamedVars;
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+
+/// What one step did. Norms are Euclidean and over all variables of the optimizer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepInfo {
+    /// The number of this step, counted from 0; skipped steps count.
+    pub step: u64,
+    /// The mean loss of the micro-batches, where the gradients came with it.
+    pub loss: Option<f64>,
+    /// The learning rate in force.
+    pub lr: f64,
+    /// The gradient's norm before clipping.
+    pub gradient_norm: f64,
+    /// The norm of the change of the variables; 0 if the step was skipped.
+    pub update_norm: f64,
+    /// Statistics of the curvature, on the steps that computed it.
+    pub curvature: Option<CurvatureInfo>,
+    /// Why nothing was changed: the variable whose gradient or Hessian-vector product is not finite.
+    pub skipped: Option<String>,
+}
+
+/// Statistics of the averaged diagonal D over all entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CurvatureInfo {
+    /// The mean of |D|.
+    pub mean_abs: f64,
+    /// The maximum of |D|.
+    pub max_abs: f64,
+    /// The share of entries, in 0..=1, whose denominator v lies below eps: there the step is that
+    /// of plain momentum with rate lr / eps.
+    pub below_eps: f64,
+}
+
+/// An optimizer. Object-safe, so that a loop can hold any of them.
+///
+/// One step is a number of micro-batches (usually one) that are *accumulated*, and one *apply*:
+///
+/// ```text
+/// backward_step(loss) = accumulate_loss(loss, 1) + apply()
+/// step(grads)         = accumulate(grads, 1)     + apply()
+/// ```
+///
+/// Variables that no gradient reaches are left alone.
+pub trait Optim: Send {
+    /// The variables it changes, sorted by name.
+    fn vars(&self) -> &NamedVars;
+
+    /// Whether the present step needs gradients that [`crate::backward`] made. `false` on the steps
+    /// of a delayed Hessian, where candle's plain, cheaper backward pass serves.
+    fn needs_graph(&self) -> bool;
+
+    /// Adds a micro-batch's gradients with this weight; the step uses the weighted mean. Needs no
+    /// graph and takes no curvature.
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn accumulate_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()>;
+
+    /// Adds a micro-batch's curvature, from gradients with their graph. Does nothing in an
+    /// optimizer of first order and on steps that need no curvature.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoGraph`] if [`crate::backward`] did not make the gradients.
+    fn accumulate_curvature(&mut self, _grads: &GradStore, _weight: f64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes the step with what was accumulated, and forgets it.
+    ///
+    /// # Errors
+    /// [`crate::Error::NonFinite`] after too many skipped steps in a row.
+    fn apply(&mut self) -> Result<StepInfo>;
+
+    /// Forgets what was accumulated and not yet applied. A step that fails does so by itself.
+    fn discard(&mut self);
+
+    /// Sets the learning rate to this multiple of the configured one. Schedules are functions of
+    /// the step, so the factor is not part of the state.
+    fn set_lr_factor(&mut self, factor: f64);
+
+    /// The learning rate in force.
+    fn lr(&self) -> f64;
+
+    /// Everything that a later, equal optimizer needs to go on bit for bit. Between steps only:
+    /// what was accumulated and not applied is not part of it.
+    ///
+    /// # Errors
+    /// If candle fails to copy.
+    fn state(&self) -> Result<State>;
+
+    /// Takes over a saved state. On an error nothing is changed.
+    ///
+    /// # Errors
+    /// [`crate::Error::State`] naming the entry that is missing or does not fit.
+    fn load_state(&mut self, state: &State) -> Result<()>;
+
+    /// Adds a micro-batch's gradient, and its curvature where the step needs it.
+    ///
+    /// # Errors
+    /// Those of the two parts.
+    fn accumulate(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
+        if self.needs_graph() {
+            self.accumulate_curvature(grads, weight)?;
+        }
+        self.accumulate_gradient(grads, weight)
+    }
+
+    /// Adds a micro-batch by its loss, choosing the backward pass that the step needs.
+    ///
+    /// # Errors
+    /// Those of the backward passes.
+    fn accumulate_loss(&mut self, loss: &Tensor, weight: f64) -> Result<()> {
+        let grads = match self.needs_graph() {
+            true => second_order::backward(loss)?,
+            false => second_order::backward_detached(loss)?,
+        };
+        let outcome = self.accumulate(&grads, weight);
+        second_order::release(grads);
+        outcome
+    }
+
+    /// Takes a step with these gradients.
+    ///
+    /// # Errors
+    /// Those of [`Optim::accumulate`] and [`Optim::apply`].
+    fn step(&mut self, grads: &GradStore) -> Result<StepInfo> {
+        let taken = self.accumulate(grads, 1.0).and_then(|()| self.apply());
+        if taken.is_err() {
+            self.discard();
+        }
+        taken
+    }
+
+    /// Computes the gradients of the loss and takes a step.
+    ///
+    /// # Errors
+    /// Those of [`Optim::accumulate_loss`] and [`Optim::apply`].
+    fn backward_step(&mut self, loss: &Tensor) -> Result<StepInfo> {
+        let taken = self.accumulate_loss(loss, 1.0).and_then(|()| self.apply());
+        if taken.is_err() {
+            self.discard();
+        }
+        taken
+    }
+}

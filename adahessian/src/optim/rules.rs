@@ -1,0 +1,341 @@
+//! The update rules of first order: what the paper compares AdaHessian with.
+
+use crate::error::Result;
+use crate::optim::group::{fraction, not_negative, positive};
+use crate::vars::sum_f64;
+use candle_core::Tensor;
+
+/// What a rule sees of one variable in one step.
+pub struct Update<'a> {
+    /// The variable's value θ.
+    pub value: &'a Tensor,
+    /// Its gradient g, clipped.
+    pub gradient: &'a Tensor,
+    /// The rule's running quantities for it, in the order of [`Rule::slots`]; replaced in place.
+    pub slots: &'a mut [Tensor],
+    /// How many updates the variable has had, this one included.
+    pub count: u64,
+    /// The learning rate η.
+    pub lr: f64,
+    /// The weight decay λ.
+    pub weight_decay: f64,
+}
+
+/// One first-order rule: a plain function of a variable's gradient and running quantities.
+pub trait Rule: Send {
+    /// The optimizer's name.
+    fn name(&self) -> &'static str;
+
+    /// The names of the running quantities, each of the variable's shape and zero at the start.
+    fn slots(&self) -> Vec<&'static str>;
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`].
+    fn check(&self) -> Result<()>;
+
+    /// The variable's new value.
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn update(&self, u: Update<'_>) -> Result<Tensor>;
+}
+
+/// `a·x + b·y`.
+fn blend(x: &Tensor, a: f64, y: &Tensor, b: f64) -> Result<Tensor> {
+    Ok(((x * a)? + (y * b)?)?)
+}
+
+/// g + λθ, the L2 form of weight decay.
+fn with_l2(u: &Update<'_>) -> Result<Tensor> {
+    match u.weight_decay == 0.0 {
+        true => Ok(u.gradient.clone()),
+        false => Ok((u.gradient + (u.value * u.weight_decay)?)?),
+    }
+}
+
+/// Stochastic gradient descent with momentum μ and L2 decay, PyTorch's form:
+/// b = μ b + g; θ = θ - η b, or θ - η (g + μ b) with Nesterov.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sgd {
+    /// μ; 0 for plain gradient descent.
+    pub momentum: f64,
+    /// Whether to look ahead.
+    pub nesterov: bool,
+}
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Self {
+            momentum: 0.9,
+            nesterov: false,
+        }
+    }
+}
+
+impl Rule for Sgd {
+    fn name(&self) -> &'static str {
+        "sgd"
+    }
+
+    fn slots(&self) -> Vec<&'static str> {
+        match self.momentum == 0.0 {
+            true => vec![],
+            false => vec!["momentum"],
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        fraction("momentum", self.momentum)
+    }
+
+    fn update(&self, u: Update<'_>) -> Result<Tensor> {
+        let gradient = with_l2(&u)?;
+        let direction = match u.slots {
+            [] => gradient,
+            [buffer, ..] => {
+                *buffer = ((&*buffer * self.momentum)? + &gradient)?;
+                match self.nesterov {
+                    true => (gradient + (&*buffer * self.momentum)?)?,
+                    false => buffer.clone(),
+                }
+            }
+        };
+        Ok((u.value - (direction * u.lr)?)?)
+    }
+}
+
+/// Adagrad (Duchi et al. 2011): s = s + g²; θ = θ - η g / (sqrt(s) + eps), L2 decay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adagrad {
+    /// Added to the denominator.
+    pub eps: f64,
+}
+
+impl Default for Adagrad {
+    fn default() -> Self {
+        Self { eps: 1e-10 }
+    }
+}
+
+impl Rule for Adagrad {
+    fn name(&self) -> &'static str {
+        "adagrad"
+    }
+
+    fn slots(&self) -> Vec<&'static str> {
+        vec!["sum_gradient_sq"]
+    }
+
+    fn check(&self) -> Result<()> {
+        not_negative("eps", self.eps)
+    }
+
+    fn update(&self, u: Update<'_>) -> Result<Tensor> {
+        let gradient = with_l2(&u)?;
+        u.slots[0] = (&u.slots[0] + gradient.sqr()?)?;
+        let scaled = (gradient / (u.slots[0].sqrt()? + self.eps)?)?;
+        Ok((u.value - (scaled * u.lr)?)?)
+    }
+}
+
+/// RMSProp (Hinton 2012), PyTorch's form: s = α s + (1-α) g²; d = g / (sqrt(s) + eps);
+/// with momentum b = μ b + d; θ = θ - η b. L2 decay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RmsProp {
+    /// α, the decay of the mean of squares.
+    pub alpha: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// μ.
+    pub momentum: f64,
+}
+
+impl Default for RmsProp {
+    fn default() -> Self {
+        Self {
+            alpha: 0.99,
+            eps: 1e-8,
+            momentum: 0.0,
+        }
+    }
+}
+
+impl Rule for RmsProp {
+    fn name(&self) -> &'static str {
+        "rmsprop"
+    }
+
+    fn slots(&self) -> Vec<&'static str> {
+        match self.momentum == 0.0 {
+            true => vec!["mean_gradient_sq"],
+            false => vec!["mean_gradient_sq", "momentum"],
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        fraction("alpha", self.alpha)?;
+        fraction("momentum", self.momentum)?;
+        not_negative("eps", self.eps)
+    }
+
+    fn update(&self, u: Update<'_>) -> Result<Tensor> {
+        let gradient = with_l2(&u)?;
+        u.slots[0] = blend(&u.slots[0], self.alpha, &gradient.sqr()?, 1.0 - self.alpha)?;
+        let mut direction = (gradient / (u.slots[0].sqrt()? + self.eps)?)?;
+        if let Some(buffer) = u.slots.get_mut(1) {
+            *buffer = ((&*buffer * self.momentum)? + direction)?;
+            direction = buffer.clone();
+        }
+        Ok((u.value - (direction * u.lr)?)?)
+    }
+}
+
+/// The direction of Adam: m̂ / (sqrt(v̂) + eps) with bias-corrected running means.
+fn adam_direction(
+    betas: (f64, f64),
+    eps: f64,
+    gradient: &Tensor,
+    slots: &mut [Tensor],
+    count: u64,
+) -> Result<Tensor> {
+    let (beta1, beta2) = betas;
+    slots[0] = blend(&slots[0], beta1, gradient, 1.0 - beta1)?;
+    slots[1] = blend(&slots[1], beta2, &gradient.sqr()?, 1.0 - beta2)?;
+    let mean = (&slots[0] / (1.0 - beta1.powi(count as i32)))?;
+    let square = (&slots[1] / (1.0 - beta2.powi(count as i32)))?;
+    Ok((mean / (square.sqrt()? + eps)?)?)
+}
+
+fn check_adam(betas: (f64, f64), eps: f64) -> Result<()> {
+    fraction("beta1", betas.0)?;
+    fraction("beta2", betas.1)?;
+    positive("eps", eps)
+}
+
+const ADAM_SLOTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+
+/// Adam (Kingma and Ba 2015) with L2 decay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adam {
+    /// (β1, β2).
+    pub betas: (f64, f64),
+    /// Added to the denominator.
+    pub eps: f64,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Self {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+        }
+    }
+}
+
+impl Rule for Adam {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn slots(&self) -> Vec<&'static str> {
+        ADAM_SLOTS.into()
+    }
+
+    fn check(&self) -> Result<()> {
+        check_adam(self.betas, self.eps)
+    }
+
+    fn update(&self, u: Update<'_>) -> Result<Tensor> {
+        let gradient = with_l2(&u)?;
+        let direction = adam_direction(self.betas, self.eps, &gradient, u.slots, u.count)?;
+        Ok((u.value - (direction * u.lr)?)?)
+    }
+}
+
+/// AdamW (Loshchilov and Hutter 2019): Adam with decoupled decay, θ = θ - η λ θ - η m̂/(sqrt(v̂)+eps).
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamW {
+    /// (β1, β2).
+    pub betas: (f64, f64),
+    /// Added to the denominator.
+    pub eps: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        Self {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+        }
+    }
+}
+
+impl Rule for AdamW {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn slots(&self) -> Vec<&'static str> {
+        ADAM_SLOTS.into()
+    }
+
+    fn check(&self) -> Result<()> {
+        check_adam(self.betas, self.eps)
+    }
+
+    fn update(&self, u: Update<'_>) -> Result<Tensor> {
+        let direction = adam_direction(self.betas, self.eps, u.gradient, u.slots, u.count)?;
+        blend(u.value, 1.0 - u.lr * u.weight_decay, &direction, -u.lr)
+    }
+}
+
+/// LAMB (You et al. 2020): the direction of AdamW, r = m̂/(sqrt(v̂)+eps) + λθ, scaled for each
+/// variable by the trust ratio ‖θ‖/‖r‖ (1 where either is zero).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lamb {
+    /// (β1, β2).
+    pub betas: (f64, f64),
+    /// Added to the denominator.
+    pub eps: f64,
+    /// The largest trust ratio.
+    pub max_trust: f64,
+}
+
+impl Default for Lamb {
+    fn default() -> Self {
+        Self {
+            betas: (0.9, 0.999),
+            eps: 1e-6,
+            max_trust: 10.0,
+        }
+    }
+}
+
+impl Rule for Lamb {
+    fn name(&self) -> &'static str {
+        "lamb"
+    }
+
+    fn slots(&self) -> Vec<&'static str> {
+        ADAM_SLOTS.into()
+    }
+
+    fn check(&self) -> Result<()> {
+        check_adam(self.betas, self.eps)?;
+        positive("max_trust", self.max_trust)
+    }
+
+    fn update(&self, u: Update<'_>) -> Result<Tensor> {
+        let adam = adam_direction(self.betas, self.eps, u.gradient, u.slots, u.count)?;
+        let direction = (adam + (u.value * u.weight_decay)?)?;
+        let value_norm = sum_f64(&u.value.sqr()?)?.sqrt();
+        let direction_norm = sum_f64(&direction.sqr()?)?.sqrt();
+        let trust = match value_norm > 0.0 && direction_norm > 0.0 {
+            true => (value_norm / direction_norm).min(self.max_trust),
+            false => 1.0,
+        };
+        Ok((u.value - (direction * (u.lr * trust))?)?)
+    }
+}

@@ -1,0 +1,271 @@
+//! Variables by name, and vectors in the space they span.
+
+use crate::error::{Error, Result};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarMap;
+use std::sync::Arc;
+
+/// The variables of a model, sorted by name. Cheap to clone.
+///
+/// A `VarMap` hands out its variables in the order of a hash map, another one in every process;
+/// everything here goes by name, so that sums, probes and saved states are the same in all.
+#[derive(Clone, Debug)]
+pub struct NamedVars(Arc<[(String, Var)]>);
+
+impl NamedVars {
+    /// Sorts the variables by name.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateVariable`] if two have the same name.
+    pub fn new(vars: impl IntoIterator<Item = (String, Var)>) -> Result<Self> {
+        let mut vars: Vec<_> = vars.into_iter().collect();
+        vars.sort_by(|a, b| a.0.cmp(&b.0));
+        match vars.windows(2).find(|w| w[0].0 == w[1].0) {
+            Some(w) => Err(Error::DuplicateVariable {
+                name: w[0].0.clone(),
+            }),
+            None => Ok(Self(vars.into())),
+        }
+    }
+
+    /// The (name, variable) pairs in the order of their names.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Var)> {
+        self.0.iter().map(|(name, var)| (name.as_str(), var))
+    }
+
+    /// How many variables there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The number of entries of all variables together.
+    pub fn elem_count(&self) -> usize {
+        self.0.iter().map(|(_, v)| v.elem_count()).sum()
+    }
+
+    /// The names in order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The variable of this name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVariable`] if there is none.
+    pub fn get(&self, name: &str) -> Result<&Var> {
+        Ok(&self.0[self.position(name)?].1)
+    }
+
+    pub(crate) fn position(&self, name: &str) -> Result<usize> {
+        self.0
+            .binary_search_by(|(n, _)| n.as_str().cmp(name))
+            .map_err(|_| Error::UnknownVariable {
+                name: name.into(),
+                count: self.len(),
+                example: self.0.first().map(|(n, _)| n.clone()),
+            })
+    }
+
+    /// The variables whose name satisfies `keep`, and the rest.
+    pub fn partition(&self, keep: impl Fn(&str) -> bool) -> (Self, Self) {
+        let (a, b): (Vec<_>, Vec<_>) = self.0.iter().cloned().partition(|(n, _)| keep(n));
+        (Self(a.into()), Self(b.into()))
+    }
+
+    /// Copies of all values, not connected to any graph.
+    ///
+    /// # Errors
+    /// If candle cannot copy.
+    pub fn snapshot(&self) -> Result<VarVec> {
+        let copies = self
+            .0
+            .iter()
+            .map(|(_, v)| Ok(v.as_detached_tensor().copy()?));
+        VarVec::new(self, copies.collect::<Result<_>>()?)
+    }
+
+    /// Sets every variable to the vector's values.
+    ///
+    /// # Errors
+    /// If the vector belongs to other shapes.
+    pub fn assign(&self, values: &VarVec) -> Result<()> {
+        for ((_, var), value) in self.0.iter().zip(values.tensors()) {
+            var.set(value)?;
+        }
+        Ok(())
+    }
+}
+
+/// All variables of the map at the time of the call; later ones are not seen.
+impl From<&VarMap> for NamedVars {
+    fn from(map: &VarMap) -> Self {
+        let data = map.data().lock().unwrap_or_else(|e| e.into_inner());
+        let mut vars: Vec<_> = data.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+        vars.sort_by(|a, b| a.0.cmp(&b.0));
+        Self(vars.into())
+    }
+}
+
+impl From<&NamedVars> for NamedVars {
+    fn from(vars: &NamedVars) -> Self {
+        vars.clone()
+    }
+}
+
+/// Variables without names are called `var.000000`, `var.000001`, … in their order.
+impl From<Vec<Var>> for NamedVars {
+    fn from(vars: Vec<Var>) -> Self {
+        let named = vars.into_iter().enumerate();
+        Self(named.map(|(i, v)| (format!("var.{i:06}"), v)).collect())
+    }
+}
+
+/// A vector in parameter space: one tensor for every variable, of its shape, dtype and device,
+/// in the order of the names.
+#[derive(Clone, Debug)]
+pub struct VarVec {
+    vars: NamedVars,
+    tensors: Vec<Tensor>,
+}
+
+impl VarVec {
+    /// A vector of these tensors, one for each variable in the order of their names.
+    ///
+    /// # Errors
+    /// [`Error::Variable`] if the number of tensors or a shape does not fit.
+    pub fn new(vars: &NamedVars, tensors: Vec<Tensor>) -> Result<Self> {
+        if tensors.len() != vars.len() {
+            return Err(Error::Variable {
+                name: "(all)".into(),
+                expected: format!("{} tensors", vars.len()),
+                got: format!("{}", tensors.len()),
+            });
+        }
+        for ((name, var), tensor) in vars.iter().zip(&tensors) {
+            if var.dims() != tensor.dims() {
+                return Err(Error::Variable {
+                    name: name.into(),
+                    expected: format!("shape {:?}", var.dims()),
+                    got: format!("{:?}", tensor.dims()),
+                });
+            }
+        }
+        Ok(Self {
+            vars: vars.clone(),
+            tensors,
+        })
+    }
+
+    /// The zero vector.
+    ///
+    /// # Errors
+    /// If candle cannot allocate.
+    pub fn zeros(vars: &NamedVars) -> Result<Self> {
+        let zeros = vars.iter().map(|(_, v)| Ok(v.zeros_like()?.detach()));
+        Self::new(vars, zeros.collect::<Result<_>>()?)
+    }
+
+    /// A vector made by a function of (name, shape, dtype, device).
+    ///
+    /// # Errors
+    /// Those of the function, or a shape that does not fit.
+    pub fn from_fn(
+        vars: &NamedVars,
+        f: impl Fn(&str, &[usize], DType, &Device) -> Result<Tensor>,
+    ) -> Result<Self> {
+        let tensors = vars
+            .iter()
+            .map(|(n, v)| f(n, v.dims(), v.dtype(), v.device()));
+        Self::new(vars, tensors.collect::<Result<_>>()?)
+    }
+
+    /// The variables it belongs to.
+    pub fn vars(&self) -> &NamedVars {
+        &self.vars
+    }
+
+    /// Its tensors in the order of the names.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The (name, tensor) pairs in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
+        self.vars.names().zip(&self.tensors)
+    }
+
+    /// The part that belongs to one variable.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVariable`] if there is no such variable.
+    pub fn get(&self, name: &str) -> Result<&Tensor> {
+        Ok(&self.tensors[self.vars.position(name)?])
+    }
+
+    fn zip(&self, other: &Self, f: impl Fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<Self> {
+        let pairs = self.tensors.iter().zip(&other.tensors);
+        Self::new(
+            &self.vars,
+            pairs.map(|(a, b)| f(a, b)).collect::<Result<_>>()?,
+        )
+    }
+
+    /// `self + factor · other`.
+    ///
+    /// # Errors
+    /// If the two belong to different shapes.
+    pub fn add_scaled(&self, other: &Self, factor: f64) -> Result<Self> {
+        self.zip(other, |a, b| Ok((a + (b * factor)?)?))
+    }
+
+    /// `factor · self`.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn scale(&self, factor: f64) -> Result<Self> {
+        let scaled = self.tensors.iter().map(|t| Ok((t * factor)?));
+        Self::new(&self.vars, scaled.collect::<Result<_>>()?)
+    }
+
+    /// The product entry by entry, `self ⊙ other`.
+    ///
+    /// # Errors
+    /// If the two belong to different shapes.
+    pub fn hadamard(&self, other: &Self) -> Result<Self> {
+        self.zip(other, |a, b| Ok((a * b)?))
+    }
+
+    /// The inner product, summed in f64.
+    ///
+    /// # Errors
+    /// If the two belong to different shapes.
+    pub fn dot(&self, other: &Self) -> Result<f64> {
+        let pairs = self.tensors.iter().zip(&other.tensors);
+        pairs.map(|(a, b)| sum_f64(&(a * b)?)).sum()
+    }
+
+    /// The Euclidean norm.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn norm(&self) -> Result<f64> {
+        Ok(self.dot(self)?.sqrt())
+    }
+}
+
+/// The sum of all entries as f64. The entries of one tensor are summed in its own type by candle,
+/// row by row, which keeps the error small; rows are added in f64.
+pub(crate) fn sum_f64(tensor: &Tensor) -> Result<f64> {
+    let tensor = match tensor.rank() {
+        0 => return Ok(tensor.to_dtype(DType::F64)?.to_scalar()?),
+        1 => tensor.unsqueeze(0)?,
+        _ => tensor.flatten_to(tensor.rank() - 2)?,
+    };
+    let rows = tensor.sum(1)?.to_dtype(DType::F64)?;
+    Ok(rows.sum_all()?.to_scalar()?)
+}

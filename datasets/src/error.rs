@@ -1,0 +1,287 @@
+//! What can go wrong: where it was, what was expected, what was found, and the way out.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The position of a record inside its file, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A line of a text file; the header counts.
+    Line(usize),
+    /// A row of a parquet file.
+    Row(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Line(n) => write!(f, "line {n}"),
+            Place::Row(n) => write!(f, "row {n}"),
+        }
+    }
+}
+
+/// Everything that loading, encoding and batching can refuse.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system could not open or read a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A folder holds none of the files that could serve.
+    #[error(
+        "no {what} in {}: looked for {tried}; put one of these files there or pass another folder",
+        dir.display()
+    )]
+    NotFound {
+        /// What was wanted, in words.
+        what: String,
+        /// The folder that was searched.
+        dir: PathBuf,
+        /// The file names that were tried.
+        tried: String,
+    },
+    /// A file without a single data row.
+    #[error("{}: no data rows; expected {expected}; was the download cut off?", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// What should have been there.
+        expected: String,
+    },
+    /// Bytes that are not UTF-8 text.
+    #[error("{}, {place}: not valid UTF-8; convert the file to UTF-8 or fetch it again", path.display())]
+    InvalidUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+    },
+    /// A gzip stream that is cut off or damaged.
+    #[error(
+        "{}, after line {line}: damaged or truncated gzip ({source}); fetch the file again",
+        path.display()
+    )]
+    Gzip {
+        /// The file.
+        path: PathBuf,
+        /// The last line that could be read whole.
+        line: usize,
+        /// The decoder's reason.
+        source: std::io::Error,
+    },
+    /// A column that the task needs is not in the header or schema.
+    #[error(
+        "{}: no column {column:?} for {task}; the columns are {found}; is this the right task?",
+        path.display()
+    )]
+    MissingColumn {
+        /// The file.
+        path: PathBuf,
+        /// The task that was asked for.
+        task: &'static str,
+        /// The wanted column, with its accepted spellings.
+        column: String,
+        /// The columns that the file has.
+        found: String,
+    },
+    /// A row with more or fewer fields than the header.
+    #[error(
+        "{}, {place}: {got} tab-separated fields, expected {expected}; repair the row, or load with Ragged::SkipAndCount",
+        path.display()
+    )]
+    FieldCount {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// Fields the header promises.
+        expected: usize,
+        /// Fields the row has.
+        got: usize,
+    },
+    /// A label that the task does not know, or none where one is needed.
+    #[error(
+        "{}, {place}, column {column:?}: label {got:?}, expected {expected}; check that the file belongs to this task",
+        path.display()
+    )]
+    BadLabel {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// The label's column.
+        column: String,
+        /// The set of labels.
+        expected: String,
+        /// What the file says.
+        got: String,
+    },
+    /// A value of the wrong kind in a parquet column.
+    #[error("{}, {place}, column {column:?}: {got}, expected {expected}", path.display())]
+    BadField {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// The column.
+        column: String,
+        /// The wanted kind.
+        expected: &'static str,
+        /// What the file holds.
+        got: String,
+    },
+    /// A parquet file that cannot be decoded.
+    #[error("{}: unreadable parquet ({reason}); {hint}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// The decoder's reason.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Two files of a data set contradict each other.
+    #[error("{}: {reason}", path.display())]
+    Inconsistent {
+        /// The file.
+        path: PathBuf,
+        /// How they disagree and what to do.
+        reason: String,
+    },
+    /// A task name that is not in GLUE.
+    #[error("unknown task {got:?}; the tasks are {expected}")]
+    UnknownTask {
+        /// What was asked for.
+        got: String,
+        /// The names.
+        expected: String,
+    },
+    /// A setting outside its range.
+    #[error("{name} = {got}: expected {expected}")]
+    Setting {
+        /// The setting's name.
+        name: &'static str,
+        /// Its value.
+        got: String,
+        /// The range and what to do.
+        expected: String,
+    },
+    /// A tokenizer file that cannot be used, or a text that cannot be encoded.
+    #[error("tokenizer{}: {reason}", path.as_ref().map(|p| format!(" {}", p.display())).unwrap_or_default())]
+    Tokenizer {
+        /// The file, where there is one.
+        path: Option<PathBuf>,
+        /// The reason and what to do.
+        reason: String,
+    },
+    /// The tokenizer can make ids that the model has no embedding for.
+    #[error(
+        "the tokenizer's ids go up to {largest}, but the model's vocabulary has {vocab_size} entries; \
+         take the tokenizer that belongs to the model, or build the model with vocab_size >= {}",
+        largest + 1
+    )]
+    VocabularyTooSmall {
+        /// The largest id of the tokenizer.
+        largest: u32,
+        /// The model's vocabulary size.
+        vocab_size: usize,
+    },
+    /// Sequences may become longer than the model has positions for.
+    #[error(
+        "the maximum sequence length is {max_length}, but the model has {positions} positions; \
+         lower the length or build the model with more positions"
+    )]
+    TooLong {
+        /// The encoder's maximum length in tokens.
+        max_length: usize,
+        /// The model's number of positions.
+        positions: usize,
+    },
+    /// Offline, and the file is not in the cache.
+    #[error(
+        "offline: {repo}/{file} (revision {revision}) is not in the cache {}; \
+         unset HF_HUB_OFFLINE once to fetch it, or pass a local folder with --model or --data",
+        cache.display()
+    )]
+    NotCached {
+        /// The repository.
+        repo: String,
+        /// The file in it.
+        file: String,
+        /// The revision.
+        revision: String,
+        /// The cache folder.
+        cache: PathBuf,
+    },
+    /// The Hub could not be reached.
+    #[error(
+        "cannot reach {endpoint} for {repo}/{file} ({reason}); \
+         without a network pass a local folder with --model or --data"
+    )]
+    Unreachable {
+        /// The server's address.
+        endpoint: String,
+        /// The repository.
+        repo: String,
+        /// The file in it.
+        file: String,
+        /// The network's reason.
+        reason: String,
+    },
+    /// The Hub answered, but not with the file.
+    #[error("the Hub refused {repo}/{file} (revision {revision}): {reason}; {hint}")]
+    Refused {
+        /// The repository.
+        repo: String,
+        /// The file in it.
+        file: String,
+        /// The revision.
+        revision: String,
+        /// The server's answer.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A download has another size than the server announced; it was removed from the cache.
+    #[error(
+        "{repo}/{file}: {got} bytes arrived, the server announced {expected}; the copy was removed, try again"
+    )]
+    SizeMismatch {
+        /// The repository.
+        repo: String,
+        /// The file in it.
+        file: String,
+        /// Announced bytes.
+        expected: u64,
+        /// Bytes on disk.
+        got: u64,
+    },
+    /// A batch that cannot be made.
+    #[error("cannot make a batch: {reason}")]
+    Batch {
+        /// The reason and what to do.
+        reason: String,
+    },
+    /// Making a tensor failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// An I/O error with its file.
+    pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
+        Error::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}

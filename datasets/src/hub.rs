@@ -1,0 +1,336 @@
+//! Single files from the Hugging Face Hub, through the cache that its Python library shares.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io::IsTerminal;
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+
+use hf_hub::api::Progress;
+use hf_hub::api::sync::{ApiBuilder, ApiError};
+use hf_hub::{Cache, Repo, RepoType};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::error::{Error, Result};
+
+/// The public Hub.
+const ENDPOINT: &str = "https://huggingface.co";
+/// The revision that is meant when none is named.
+const MAIN: &str = "main";
+
+/// Models and data sets live in different name spaces of the Hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RepoKind {
+    /// A model.
+    Model,
+    /// A data set.
+    Dataset,
+}
+
+/// Where files come from and where they are kept.
+#[derive(Clone)]
+pub struct Hub {
+    /// The server, without a slash at the end.
+    pub endpoint: String,
+    /// The cache folder, in the layout `{models,datasets}--ORG--NAME/{blobs,refs,snapshots}`.
+    pub cache_dir: PathBuf,
+    /// The access token for private repositories.
+    pub token: Option<String>,
+    /// Whether to use the cache only.
+    pub offline: bool,
+    /// Whether to show a progress bar, if standard error is a terminal.
+    pub progress: bool,
+}
+
+impl fmt::Debug for Hub {
+    /// Everything but the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("endpoint", &self.endpoint)
+            .field("cache_dir", &self.cache_dir)
+            .field("token", &self.token.as_ref().map(|_| "***"))
+            .field("offline", &self.offline)
+            .field("progress", &self.progress)
+            .finish()
+    }
+}
+
+impl Hub {
+    /// The public Hub with a cache in `cache_dir`: online, without token, without progress bar.
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            endpoint: ENDPOINT.to_string(),
+            cache_dir: cache_dir.into(),
+            token: None,
+            offline: false,
+            progress: false,
+        }
+    }
+
+    /// The Hub as the environment describes it, see [`Hub::from_variables`].
+    ///
+    /// # Errors
+    /// If no variable says where the cache could be.
+    pub fn from_env() -> Result<Self> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// The Hub as a set of variables describes it; empty ones count as unset.
+    ///
+    /// | variable | meaning |
+    /// |---|---|
+    /// | `HF_HUB_OFFLINE` | `1`, `true`, `yes` or `on`: cache only |
+    /// | `HF_ENDPOINT` | the server |
+    /// | `HF_HUB_CACHE` | the cache folder, else `HF_HOME/hub`, else `XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub` |
+    /// | `HF_TOKEN` | the access token, else the content of `HF_HOME/token` |
+    ///
+    /// # Errors
+    /// If no variable says where the cache could be.
+    pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let get = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
+        let home = get("HF_HOME")
+            .map(PathBuf::from)
+            .or_else(|| get("XDG_CACHE_HOME").map(|dir| Path::new(&dir).join("huggingface")))
+            .or_else(|| {
+                let user = get("HOME").or_else(|| get("USERPROFILE"))?;
+                Some(Path::new(&user).join(".cache").join("huggingface"))
+            });
+        let cache_dir = get("HF_HUB_CACHE")
+            .map(PathBuf::from)
+            .or_else(|| home.as_ref().map(|home| home.join("hub")))
+            .ok_or_else(|| Error::Setting {
+                name: "HF_HOME",
+                got: "unset".to_string(),
+                expected: "a folder for downloaded files, as there is no HOME either".to_string(),
+            })?;
+        let saved_token = || {
+            let text = std::fs::read_to_string(home.as_ref()?.join("token")).ok()?;
+            Some(text.trim().to_string()).filter(|token| !token.is_empty())
+        };
+        let offline = get("HF_HUB_OFFLINE").unwrap_or_default().to_lowercase();
+        Ok(Self {
+            endpoint: get("HF_ENDPOINT").map_or(ENDPOINT.to_string(), |endpoint| {
+                endpoint.trim_end_matches('/').to_string()
+            }),
+            token: get("HF_TOKEN")
+                .map(|token| token.trim().to_string())
+                .or_else(saved_token),
+            offline: matches!(offline.as_str(), "1" | "true" | "yes" | "on"),
+            ..Self::new(cache_dir)
+        })
+    }
+
+    /// The path of `file` of a repository, from the cache or downloaded into it.
+    ///
+    /// `revision` is a branch, tag or commit, `main` by default. What is in the cache is not asked
+    /// for again: pin a commit where it matters. The download's size is compared with the size
+    /// that the server announced. Waiting for a silent server has no limit of its own.
+    ///
+    /// # Errors
+    /// If a name could leave the cache folder; offline, if the file is not in the cache; else if
+    /// the server cannot be reached, refuses, or sends another number of bytes than announced.
+    pub fn get(
+        &self,
+        kind: RepoKind,
+        repo: &str,
+        revision: Option<&str>,
+        file: &str,
+    ) -> Result<PathBuf> {
+        let wanted = Wanted::new(kind, repo, revision.unwrap_or(MAIN), file)?;
+        if let Some(path) = self.cached(&wanted) {
+            return Ok(path);
+        }
+        if self.offline {
+            return Err(Error::NotCached {
+                repo: repo.to_string(),
+                file: file.to_string(),
+                revision: wanted.revision.to_string(),
+                cache: self.cache_dir.clone(),
+            });
+        }
+        self.download(&wanted)
+    }
+
+    /// The file in the cache, by branch or tag, or by commit.
+    fn cached(&self, wanted: &Wanted<'_>) -> Option<PathBuf> {
+        let folder = self.cache_dir.join(wanted.repo().folder_name());
+        let commit = std::fs::read_to_string(folder.join("refs").join(wanted.revision)).ok();
+        let commit = commit.as_deref().map_or(wanted.revision, str::trim);
+        let path = folder.join("snapshots").join(commit).join(wanted.file);
+        path.is_file().then_some(path)
+    }
+
+    fn download(&self, wanted: &Wanted<'_>) -> Result<PathBuf> {
+        let cache_dir = std::path::absolute(&self.cache_dir)
+            .map_err(|source| Error::io(&self.cache_dir, source))?;
+        let announced = Rc::new(Cell::new(None));
+        let progress = Download {
+            announced: Rc::clone(&announced),
+            bar: (self.progress && std::io::stderr().is_terminal()).then(|| ProgressBar::new(0)),
+        };
+        let path = ApiBuilder::from_cache(Cache::new(cache_dir))
+            .with_endpoint(self.endpoint.clone())
+            .with_token(self.token.clone())
+            .with_progress(false)
+            .with_retries(0)
+            .build()
+            .and_then(|api| {
+                api.repo(wanted.repo())
+                    .download_with_progress(wanted.file, progress)
+            })
+            .map_err(|error| self.explain(wanted, &error))?;
+        let got = std::fs::metadata(&path)
+            .map_err(|source| Error::io(&path, source))?
+            .len();
+        match announced.get() {
+            Some(expected) if expected != got => {
+                remove(&path)?;
+                Err(Error::SizeMismatch {
+                    repo: wanted.repo.to_string(),
+                    file: wanted.file.to_string(),
+                    expected,
+                    got,
+                })
+            }
+            _ => Ok(path),
+        }
+    }
+
+    /// The download's error with a way out.
+    fn explain(&self, wanted: &Wanted<'_>, error: &ApiError) -> Error {
+        let reason = error.to_string();
+        let (repo, file) = (wanted.repo.to_string(), wanted.file.to_string());
+        let status = reason
+            .rsplit_once("http status: ")
+            .and_then(|(_, number)| number.trim().parse::<u16>().ok());
+        if matches!(error, ApiError::RequestError(_)) && status.is_none() {
+            return Error::Unreachable {
+                endpoint: self.endpoint.clone(),
+                repo,
+                file,
+                reason,
+            };
+        }
+        Error::Refused {
+            repo,
+            file,
+            revision: wanted.revision.to_string(),
+            hint: match (status, error) {
+                (Some(401 | 403), _) => {
+                    "set HF_TOKEN to a token with access, and check the repository's name"
+                }
+                (Some(404), _) => "check the names of the repository, the revision and the file",
+                (Some(429 | 500..), _) => "try again later, or pass a local folder",
+                (None, ApiError::IoError(_)) => {
+                    "check that the cache folder is writable, then try again: the download resumes"
+                }
+                (None, ApiError::LockAcquisition(_)) => {
+                    "another process downloads the same file: wait for it, then try again"
+                }
+                (None, ApiError::InvalidResume) => {
+                    "delete the file ending in .part in the cache's blobs folder"
+                }
+                _ => "is HF_ENDPOINT a Hub? else pass a local folder with --model or --data",
+            },
+            reason,
+        }
+    }
+}
+
+/// Removes a bad download: the entry of the snapshot and the data it points to.
+fn remove(path: &Path) -> Result<()> {
+    let data = path.canonicalize().map_err(|e| Error::io(path, e))?;
+    std::fs::remove_file(&data).map_err(|e| Error::io(&data, e))?;
+    // Where links are not supported the two are the same file.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// A file of a repository, with names that cannot leave the cache folder or the URL's path.
+struct Wanted<'a> {
+    kind: RepoKind,
+    repo: &'a str,
+    revision: &'a str,
+    file: &'a str,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(kind: RepoKind, repo: &'a str, revision: &'a str, file: &'a str) -> Result<Self> {
+        check_name("repository", repo, 2)?;
+        check_name("revision", revision, usize::MAX)?;
+        check_name("file", file, usize::MAX)?;
+        Ok(Self {
+            kind,
+            repo,
+            revision,
+            file,
+        })
+    }
+
+    fn repo(&self) -> Repo {
+        let kind = match self.kind {
+            RepoKind::Model => RepoType::Model,
+            RepoKind::Dataset => RepoType::Dataset,
+        };
+        Repo::with_revision(self.repo.to_string(), kind, self.revision.to_string())
+    }
+}
+
+/// Refuses anything but at most `parts` plain names joined by slashes.
+fn check_name(what: &'static str, name: &str, parts: usize) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+=@/".contains(c);
+    let normal = Path::new(name)
+        .components()
+        .all(|component| matches!(component, Component::Normal(_)));
+    let pieces = name.split('/');
+    let whole = pieces
+        .clone()
+        .all(|piece| !piece.is_empty() && piece != ".");
+    if normal && whole && pieces.count() <= parts && name.chars().all(plain) {
+        return Ok(());
+    }
+    Err(Error::Setting {
+        name: what,
+        got: format!("{name:?}"),
+        expected: "names of letters, digits, `-`, `_` and `.` joined by `/`, as in ORG/NAME; \
+                   a local folder must exist to be taken as one"
+            .to_string(),
+    })
+}
+
+/// Notes the announced size and draws the bar.
+struct Download {
+    announced: Rc<Cell<Option<u64>>>,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress for Download {
+    /// Called twice a file: for the file, and for each (resumed) transfer.
+    fn init(&mut self, size: usize, filename: &str) {
+        self.announced.set(Some(size as u64));
+        if let Some(bar) = &self.bar {
+            bar.set_length(size as u64);
+            bar.set_position(0);
+            bar.set_message(filename.to_string());
+            if let Ok(style) = ProgressStyle::with_template(
+                "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec}",
+            ) {
+                bar.set_style(style);
+            }
+        }
+    }
+
+    fn update(&mut self, size: usize) {
+        if let Some(bar) = &self.bar {
+            bar.inc(size as u64);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Text data sets for training on candle: from files to batches of tensors.
+//!
+//! ```text
+//! glue (rows) ──> text (token ids) ──> dataset (examples) ──> batcher (order) ──> collate (tensors)
+//!   ↑ folder, parquet, hub, sample
+//! ```
+//!
+//! * [`glue`] reads the GLUE tasks from the folder layout of the GLUE download, from parquet files
+//!   and from the Hugging Face Hub;
+//! * [`sample`] holds small data sets that come with the crate, so that everything runs offline;
+//! * [`hub`] fetches single files into the shared cache, or reads them from it offline;
+//! * [`text`] turns rows into token ids, [`wordpiece`] learns a vocabulary where there is none;
+//! * [`batcher`] decides the order of the examples as a pure function of `(seed, epoch)`;
+//! * [`collate`] pads a batch to its longest example and puts it on a device.
+//!
+//! Nothing here prints, and nothing depends on what ran before.
+//!
+//! ```
+//! use datasets::batcher::Batcher;
+//! use datasets::dataset::TextDataset;
+//! use datasets::glue::{GlueTask, Split};
+//! use datasets::text::TextEncoder;
+//! use datasets::{sample, wordpiece};
+//!
+//! # fn main() -> datasets::Result<()> {
+//! let rows = sample::rows(GlueTask::Sst2, Split::Train)?.unwrap_or_default();
+//! let texts = rows.iter().map(|row| row.first.as_str());
+//! let encoder = TextEncoder::new(wordpiece::learn_wordpiece(texts, 500)?, 32)?;
+//! let data = TextDataset::encode(&encoder, &rows)?;
+//! let batcher = Batcher { batch_size: 16, seed: 1, ..Batcher::default() };
+//! let order = batcher.order(&data.lengths(), 0);
+//! let batch = data.batch(&order[0], &candle_core::Device::Cpu)?;
+//! assert_eq!(batch.input_ids.dims()[0], 16);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod batcher;
+pub mod collate;
+pub mod dataset;
+mod error;
+pub mod glue;
+pub mod hub;
+mod random;
+pub mod sample;
+pub mod text;
+pub mod wordpiece;
+
+pub use batcher::Batcher;
+pub use collate::{TextBatch, collate};
+pub use dataset::TextDataset;
+pub use error::{Error, Place, Result};
+pub use glue::{GlueTask, Label, Row, Split};
+pub use hub::{Hub, RepoKind};
+pub use text::{Encoded, TextEncoder};

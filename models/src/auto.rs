@@ -1,0 +1,89 @@
+//! Opening a folder by what its config.json says it is.
+
+use crate::architecture::Architecture;
+use crate::error::{Error, Result};
+use crate::heads::{MaskedLanguageModel, SequenceClassifier};
+use crate::weights::{LoadReport, Start};
+use crate::{bert, config, squeezebert};
+use std::path::Path;
+
+/// The configuration of one of the architectures.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Config {
+    /// BERT.
+    Bert(bert::Config),
+    /// SqueezeBERT.
+    SqueezeBert(squeezebert::Config),
+}
+
+impl Config {
+    /// Reads config.json from a folder.
+    ///
+    /// # Errors
+    /// [`Error::Architecture`] for a `model_type` that this crate does not have;
+    /// [`Error::File`] and [`Error::Config`] for malformed files.
+    pub fn read(folder: &Path) -> Result<Self> {
+        Ok(read(folder)?.0)
+    }
+
+    /// The checked description that models are made of.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a value that is not supported or does not fit the others.
+    pub fn architecture(&self) -> Result<Architecture> {
+        match self {
+            Config::Bert(config) => config.architecture(),
+            Config::SqueezeBert(config) => config.architecture(),
+        }
+    }
+}
+
+/// The configuration and the number of labels it names.
+fn read(folder: &Path) -> Result<(Config, usize)> {
+    let path = config::path_in(folder);
+    let (value, model_type) = config::read(&path)?;
+    let labels = config::labels(&value);
+    let config = match model_type.as_str() {
+        bert::MODEL_TYPE => Config::Bert(config::parse(value, &path)?),
+        squeezebert::MODEL_TYPE => Config::SqueezeBert(config::parse(value, &path)?),
+        _ => {
+            return Err(Error::Architecture {
+                path,
+                expected: format!("`{}` or `{}`", bert::MODEL_TYPE, squeezebert::MODEL_TYPE),
+                got: model_type,
+            });
+        }
+    };
+    Ok((config, labels))
+}
+
+/// A classifier from a checkpoint folder, with as many labels as its config.json names if `labels`
+/// is none.
+///
+/// # Errors
+/// As [`Config::read`] and [`SequenceClassifier::load`].
+pub fn sequence_classifier(
+    folder: &Path,
+    labels: Option<usize>,
+    start: &Start,
+) -> Result<(SequenceClassifier, LoadReport)> {
+    let (config, named) = read(folder)?;
+    SequenceClassifier::load(
+        folder,
+        &config.architecture()?,
+        labels.unwrap_or(named),
+        start,
+    )
+}
+
+/// A masked language model from a checkpoint folder.
+///
+/// # Errors
+/// As [`Config::read`] and [`MaskedLanguageModel::load`].
+pub fn masked_language_model(
+    folder: &Path,
+    start: &Start,
+) -> Result<(MaskedLanguageModel, LoadReport)> {
+    MaskedLanguageModel::load(folder, &Config::read(folder)?.architecture()?, start)
+}

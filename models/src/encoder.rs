@@ -1,0 +1,283 @@
+//! The encoder: embeddings and layers, up to the last hidden state.
+
+use crate::architecture::{Architecture, Map};
+use crate::error::{Error, Result};
+use adahessian::NamedVars;
+use adahessian::ops::{self, Activation, Dropout, EmbeddingTables, Mode};
+use candle_core::{DType, Tensor};
+
+/// A linear map of the last dimension.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+    groups: usize,
+}
+
+impl Linear {
+    pub fn new(vars: &NamedVars, name: &str, groups: usize) -> Result<Self> {
+        Ok(Self {
+            weight: tensor(vars, &format!("{name}.weight"))?,
+            bias: tensor(vars, &format!("{name}.bias"))?,
+            groups,
+        })
+    }
+
+    pub fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        Ok(ops::linear_activation(
+            x,
+            &self.weight,
+            Some(&self.bias),
+            self.groups,
+            activation,
+        )?)
+    }
+}
+
+/// A layer norm.
+#[derive(Clone, Debug)]
+pub(crate) struct Norm {
+    pub weight: Tensor,
+    pub bias: Tensor,
+    pub eps: f64,
+}
+
+impl Norm {
+    pub fn new(vars: &NamedVars, name: &str, eps: f64) -> Result<Self> {
+        Ok(Self {
+            weight: tensor(vars, &format!("{name}.weight"))?,
+            bias: tensor(vars, &format!("{name}.bias"))?,
+            eps,
+        })
+    }
+}
+
+pub(crate) fn tensor(vars: &NamedVars, name: &str) -> Result<Tensor> {
+    Ok(vars.get(name)?.as_tensor().clone())
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    name: String,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    post_attention: Linear,
+    post_attention_norm: Norm,
+    intermediate: Linear,
+    output: Linear,
+    output_norm: Norm,
+}
+
+impl Layer {
+    fn new(vars: &NamedVars, architecture: &Architecture, layer: usize) -> Result<Self> {
+        let prefix = architecture.layer_prefix(layer);
+        let linear = |map: Map| Linear::new(vars, &format!("{prefix}.{}", map.name), map.groups);
+        let norm =
+            |name: &str| Norm::new(vars, &format!("{prefix}.{name}"), architecture.layer_eps);
+        let [query, key, value, post_attention, intermediate, output] = architecture.maps();
+        Ok(Self {
+            query: linear(query)?,
+            key: linear(key)?,
+            value: linear(value)?,
+            post_attention: linear(post_attention)?,
+            post_attention_norm: norm(architecture.names.post_attention_norm)?,
+            intermediate: linear(intermediate)?,
+            output: linear(output)?,
+            output_norm: norm(architecture.names.output_norm)?,
+            name: format!("layer.{layer}"),
+        })
+    }
+
+    fn forward(
+        &self,
+        hidden: &Tensor, // [B, T, D]
+        key_mask: Option<&Tensor>,
+        architecture: &Architecture,
+        mode: &Mode,
+    ) -> Result<Tensor> {
+        let (batch, length, width) = hidden.dims3()?;
+        let heads = architecture.heads;
+        let split = |map: &Linear| -> Result<Tensor> {
+            let x = map.forward(hidden, Activation::Identity)?; // [B, T, D]
+            Ok(x.reshape((batch, length, heads, width / heads))?
+                .transpose(1, 2)?) // [B, H, T, D/H]
+        };
+        let place = |part: &str| format!("{}.{part}", self.name);
+        let (a, b, c) = (
+            place("attention.weights"),
+            place("attention"),
+            place("output"),
+        );
+        let weights = Dropout::new(architecture.attention_dropout, &a, mode);
+        let (q, k, v) = (split(&self.query)?, split(&self.key)?, split(&self.value)?);
+        let context = ops::attention(&q, &k, &v, key_mask, false, &weights)?; // [B, H, T, D/H]
+        let context = context.transpose(1, 2)?.reshape((batch, length, width))?; // [B, T, D]
+        let attended = self
+            .post_attention
+            .forward(&context, Activation::Identity)?;
+        let dropout = Dropout::new(architecture.dropout, &b, mode);
+        let attended = add_and_norm(&attended, hidden, &dropout, &self.post_attention_norm)?;
+        let wide = self
+            .intermediate
+            .forward(&attended, architecture.activation)?; // [B, T, I]
+        let narrow = self.output.forward(&wide, Activation::Identity)?; // [B, T, D]
+        let dropout = Dropout::new(architecture.dropout, &c, mode);
+        add_and_norm(&narrow, &attended, &dropout, &self.output_norm)
+    }
+}
+
+fn add_and_norm(x: &Tensor, residual: &Tensor, dropout: &Dropout, norm: &Norm) -> Result<Tensor> {
+    let (weight, bias) = (&norm.weight, &norm.bias);
+    Ok(ops::residual_layer_norm(
+        x, residual, dropout, weight, bias, norm.eps,
+    )?)
+}
+
+/// Embeddings and layers.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    architecture: Architecture,
+    words: Tensor,
+    positions: Tensor,
+    token_types: Tensor,
+    norm: Norm,
+    layers: Vec<Layer>,
+}
+
+impl Encoder {
+    /// The encoder over these variables, which have the names of a Hub checkpoint.
+    ///
+    /// # Errors
+    /// [`adahessian::Error::UnknownVariable`] for a variable that is not there.
+    pub fn new(vars: &NamedVars, architecture: &Architecture) -> Result<Self> {
+        let name = |part: &str| format!("{}.embeddings.{part}", architecture.names.prefix);
+        let layers = (0..architecture.layers).map(|i| Layer::new(vars, architecture, i));
+        Ok(Self {
+            words: tensor(vars, &name("word_embeddings.weight"))?,
+            positions: tensor(vars, &name("position_embeddings.weight"))?,
+            token_types: tensor(vars, &name("token_type_embeddings.weight"))?,
+            norm: Norm::new(vars, &name("LayerNorm"), architecture.eps)?,
+            layers: layers.collect::<Result<_>>()?,
+            architecture: architecture.clone(),
+        })
+    }
+
+    /// Its sizes and settings.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The word embedding [V, D].
+    pub(crate) fn words(&self) -> &Tensor {
+        &self.words
+    }
+
+    /// The embeddings' output and every layer's: `layers + 1` tensors of [B, T, D].
+    ///
+    /// `input_ids`, `token_type_ids` (zeros where none) and `attention_mask` (ones where none; 1 =
+    /// text, 0 = padding) are [B, T] of u32 or i64.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for shapes or dtypes that do not fit, sequences longer than the position
+    /// table, ids outside their tables.
+    pub fn hidden_states(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: Option<&Tensor>,
+        attention_mask: Option<&Tensor>,
+        mode: &Mode,
+    ) -> Result<Vec<Tensor>> {
+        self.check(input_ids, token_type_ids, attention_mask)?;
+        let types = match token_type_ids {
+            Some(types) => types.clone(),
+            None => input_ids.zeros_like()?,
+        };
+        let tables = EmbeddingTables {
+            words: &self.words,
+            positions: &self.positions,
+            token_types: &self.token_types,
+            norm_weight: &self.norm.weight,
+            norm_bias: &self.norm.bias,
+            eps: self.norm.eps,
+        };
+        let dropout = Dropout::new(self.architecture.dropout, "embeddings", mode);
+        let mut states = Vec::with_capacity(self.layers.len() + 1);
+        let mut hidden = ops::embedding_layer_norm(input_ids, &types, &tables, &dropout)?; // [B, T, D]
+        for layer in &self.layers {
+            let next = layer.forward(&hidden, attention_mask, &self.architecture, mode)?;
+            states.push(std::mem::replace(&mut hidden, next));
+        }
+        states.push(hidden);
+        Ok(states)
+    }
+
+    fn check(&self, ids: &Tensor, types: Option<&Tensor>, mask: Option<&Tensor>) -> Result<()> {
+        let architecture = &self.architecture;
+        let &[batch, length] = ids.dims() else {
+            return wrong(
+                "input_ids",
+                "[batch, positions]",
+                format!("shape {:?}", ids.dims()),
+            );
+        };
+        if batch == 0 || length == 0 || length > architecture.positions {
+            let expected = format!(
+                "at least one sequence of 1 to {} positions (max_position_embeddings): truncate the text",
+                architecture.positions
+            );
+            return wrong("input_ids", expected, format!("shape {:?}", ids.dims()));
+        }
+        check_ids("input_ids", ids, architecture.vocabulary)?;
+        if let Some(types) = types {
+            same_shape("token_type_ids", types, ids)?;
+            check_ids("token_type_ids", types, architecture.token_types)?;
+        }
+        match mask {
+            Some(mask) => same_shape("attention_mask", mask, ids),
+            None => Ok(()),
+        }
+    }
+}
+
+fn wrong<T>(what: &'static str, expected: impl Into<String>, got: impl Into<String>) -> Result<T> {
+    Err(Error::Input {
+        what,
+        expected: expected.into(),
+        got: got.into(),
+    })
+}
+
+fn same_shape(what: &'static str, tensor: &Tensor, ids: &Tensor) -> Result<()> {
+    match tensor.dims() == ids.dims() {
+        true => Ok(()),
+        false => wrong(
+            what,
+            format!("{:?}, the shape of input_ids", ids.dims()),
+            format!("{:?}", tensor.dims()),
+        ),
+    }
+}
+
+/// A GPU does not check indices, so this does, at the price of reading one small tensor.
+fn check_ids(what: &'static str, ids: &Tensor, rows: usize) -> Result<()> {
+    if !matches!(ids.dtype(), DType::U32 | DType::I64) {
+        return wrong(what, "dtype U32 or I64", format!("{:?}", ids.dtype()));
+    }
+    let values = ids.to_dtype(DType::I64)?.to_vec2::<i64>()?;
+    for (sequence, row) in values.iter().enumerate() {
+        let outside = |id: &i64| !usize::try_from(*id).is_ok_and(|id| id < rows);
+        if let Some(position) = row.iter().position(outside) {
+            let got = format!(
+                "{} in sequence {sequence} at position {position}",
+                row[position]
+            );
+            return wrong(
+                what,
+                format!("ids from 0 to {}", rows.saturating_sub(1)),
+                got,
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,357 @@
+//! What stands on an encoder: a classifier of sequences, a masked language model.
+
+use crate::architecture::Architecture;
+use crate::encoder::{Encoder, Linear, Norm, tensor};
+use crate::error::{Error, Result};
+use crate::weights::{self, LoadReport, Parameter, Start};
+use crate::{bert, config};
+use adahessian::ops::{self, Activation, Dropout, Mode};
+use adahessian::{Blocks, NamedVars};
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarMap;
+use std::path::Path;
+
+/// Everything that a classifier computes on the way.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    /// The embeddings' output and every layer's: [B, T, D] each.
+    pub hidden_states: Vec<Tensor>,
+    /// tanh of a linear map of the first position's last state: [B, D].
+    pub pooled: Tensor,
+    /// The classifier's output: [B, labels].
+    pub logits: Tensor,
+}
+
+/// An encoder with a pooler and a linear classifier: GLUE's tasks. One label is regression.
+#[derive(Clone)]
+pub struct SequenceClassifier {
+    encoder: Encoder,
+    pooler: Linear,
+    classifier: Linear,
+    labels: usize,
+    map: VarMap,
+}
+
+impl SequenceClassifier {
+    /// A classifier with random weights: normal with the configuration's `initializer_range`,
+    /// biases 0, layer norms 1 and 0, each a function of the seed and the variable's name.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for no labels; candle's errors.
+    pub fn new(
+        architecture: &Architecture,
+        labels: usize,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let device = device.clone();
+        let start = Start {
+            seed,
+            dtype,
+            device,
+        };
+        let parameters = Self::parameters(architecture, labels)?;
+        let map = weights::initialise(&parameters, architecture.initializer_range, &start)?;
+        Self::from_map(map, architecture, labels)
+    }
+
+    /// A classifier from the `model.safetensors` (or the shards) of a folder. A pooler or
+    /// classifier that the checkpoint lacks is initialised as in [`Self::new`] and reported; every
+    /// other missing tensor is an error.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorType`], [`Error::File`].
+    pub fn load(
+        folder: &Path,
+        architecture: &Architecture,
+        labels: usize,
+        start: &Start,
+    ) -> Result<(Self, LoadReport)> {
+        let parameters = Self::parameters(architecture, labels)?;
+        let (map, report) = load(folder, architecture, &parameters, start)?;
+        Ok((Self::from_map(map, architecture, labels)?, report))
+    }
+
+    fn parameters(architecture: &Architecture, labels: usize) -> Result<Vec<Parameter>> {
+        if labels == 0 {
+            return Err(Error::Input {
+                what: "number of labels",
+                expected: "at least 1 (1 is regression)".into(),
+                got: "0".into(),
+            });
+        }
+        let mut parameters = architecture.encoder_parameters();
+        parameters.extend(architecture.classifier_parameters(labels));
+        Ok(parameters)
+    }
+
+    fn from_map(map: VarMap, architecture: &Architecture, labels: usize) -> Result<Self> {
+        let vars = NamedVars::from(&map);
+        let pooler = format!("{}.pooler.dense", architecture.prefix());
+        Ok(Self {
+            encoder: Encoder::new(&vars, architecture)?,
+            pooler: Linear::new(&vars, &pooler, 1)?,
+            classifier: Linear::new(&vars, "classifier", 1)?,
+            labels,
+            map,
+        })
+    }
+
+    /// The logits [B, labels].
+    ///
+    /// `input_ids` [B, T] u32; `token_type_ids` [B, T], zeros where none; `attention_mask` [B, T],
+    /// 1 = text, ones where none.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for inputs that do not fit the model, see [`Encoder::hidden_states`].
+    pub fn forward(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: Option<&Tensor>,
+        attention_mask: Option<&Tensor>,
+        mode: &Mode,
+    ) -> Result<Tensor> {
+        Ok(self
+            .outputs(input_ids, token_type_ids, attention_mask, mode)?
+            .logits)
+    }
+
+    /// The logits and everything before them.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn outputs(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: Option<&Tensor>,
+        attention_mask: Option<&Tensor>,
+        mode: &Mode,
+    ) -> Result<Outputs> {
+        let encoder = &self.encoder;
+        let hidden_states =
+            encoder.hidden_states(input_ids, token_type_ids, attention_mask, mode)?;
+        let last = &hidden_states[hidden_states.len() - 1]; // [B, T, D]
+        let first = last.narrow(1, 0, 1)?.squeeze(1)?; // [B, D]
+        let pooled = self.pooler.forward(&first, Activation::Tanh)?; // [B, D]
+        let dropout = Dropout::new(
+            encoder.architecture().classifier_dropout,
+            "classifier",
+            mode,
+        );
+        let logits = self
+            .classifier
+            .forward(&dropout.apply(&pooled)?, Activation::Identity)?; // [B, labels]
+        Ok(Outputs {
+            hidden_states,
+            pooled,
+            logits,
+        })
+    }
+
+    /// The number of labels.
+    pub fn labels(&self) -> usize {
+        self.labels
+    }
+
+    /// The part below the pooler.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// All variables under their names on the Hub.
+    pub fn vars(&self) -> NamedVars {
+        NamedVars::from(&self.map)
+    }
+
+    /// The same variables as a `VarMap`, for code that wants one.
+    pub fn var_map(&self) -> &VarMap {
+        &self.map
+    }
+
+    /// The blocks of the paper's GLUE experiments.
+    pub fn blocks(&self) -> Blocks {
+        bert::blocks()
+    }
+
+    /// Writes `model.safetensors` and `config.json`, which transformers and [`crate::auto`] read.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the folder cannot be written to.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let architecture = self.encoder.architecture();
+        save(
+            &self.map,
+            architecture,
+            architecture.names.classifier_class,
+            Some(self.labels),
+            folder,
+        )
+    }
+}
+
+/// An encoder with the masked language model's head: logits_v = ⟨word_v, LayerNorm(act(W h + b))⟩
+/// + c_v, where word_v is the word embedding itself (tied weights).
+#[derive(Clone)]
+pub struct MaskedLanguageModel {
+    encoder: Encoder,
+    dense: Linear,
+    norm: Norm,
+    bias: Tensor,
+    map: VarMap,
+}
+
+impl MaskedLanguageModel {
+    /// A model with random weights, as [`SequenceClassifier::new`].
+    ///
+    /// # Errors
+    /// candle's errors.
+    pub fn new(
+        architecture: &Architecture,
+        seed: u64,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let device = device.clone();
+        let start = Start {
+            seed,
+            dtype,
+            device,
+        };
+        let parameters = Self::parameters(architecture);
+        let map = weights::initialise(&parameters, architecture.initializer_range, &start)?;
+        Self::from_map(map, architecture)
+    }
+
+    /// A model from a checkpoint; a head that it lacks is initialised and reported.
+    ///
+    /// # Errors
+    /// As [`SequenceClassifier::load`].
+    pub fn load(
+        folder: &Path,
+        architecture: &Architecture,
+        start: &Start,
+    ) -> Result<(Self, LoadReport)> {
+        let parameters = Self::parameters(architecture);
+        let (map, report) = load(folder, architecture, &parameters, start)?;
+        Ok((Self::from_map(map, architecture)?, report))
+    }
+
+    fn parameters(architecture: &Architecture) -> Vec<Parameter> {
+        let mut parameters = architecture.encoder_parameters();
+        parameters.extend(architecture.masked_parameters());
+        parameters
+    }
+
+    fn from_map(map: VarMap, architecture: &Architecture) -> Result<Self> {
+        let vars = NamedVars::from(&map);
+        let transform = "cls.predictions.transform";
+        Ok(Self {
+            encoder: Encoder::new(&vars, architecture)?,
+            dense: Linear::new(&vars, &format!("{transform}.dense"), 1)?,
+            norm: Norm::new(&vars, &format!("{transform}.LayerNorm"), architecture.eps)?,
+            bias: tensor(&vars, "cls.predictions.bias")?,
+            map,
+        })
+    }
+
+    /// The logits [B, T, V] of the token at every position. Inputs as in
+    /// [`SequenceClassifier::forward`].
+    ///
+    /// # Errors
+    /// As [`SequenceClassifier::forward`].
+    pub fn forward(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: Option<&Tensor>,
+        attention_mask: Option<&Tensor>,
+        mode: &Mode,
+    ) -> Result<Tensor> {
+        let states = self
+            .encoder
+            .hidden_states(input_ids, token_type_ids, attention_mask, mode)?;
+        let activation = self.encoder.architecture().activation;
+        let hidden = self.dense.forward(&states[states.len() - 1], activation)?; // [B, T, D]
+        let hidden = ops::layer_norm(&hidden, &self.norm.weight, &self.norm.bias, self.norm.eps)?;
+        Ok(ops::linear(
+            &hidden,
+            self.encoder.words(),
+            Some(&self.bias),
+        )?) // [B, T, V]
+    }
+
+    /// The part below the head.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// All variables under their names on the Hub.
+    pub fn vars(&self) -> NamedVars {
+        NamedVars::from(&self.map)
+    }
+
+    /// The same variables as a `VarMap`, for code that wants one.
+    pub fn var_map(&self) -> &VarMap {
+        &self.map
+    }
+
+    /// The blocks of the paper's GLUE experiments.
+    pub fn blocks(&self) -> Blocks {
+        bert::blocks()
+    }
+
+    /// Writes `model.safetensors` and `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the folder cannot be written to.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let architecture = self.encoder.architecture();
+        save(
+            &self.map,
+            architecture,
+            architecture.names.masked_class,
+            None,
+            folder,
+        )
+    }
+}
+
+fn load(
+    folder: &Path,
+    architecture: &Architecture,
+    parameters: &[Parameter],
+    start: &Start,
+) -> Result<(VarMap, LoadReport)> {
+    // The masked language model's decoder is the word embedding.
+    let tied = [
+        "cls.predictions.decoder.weight",
+        "cls.predictions.decoder.bias",
+    ];
+    let range = architecture.initializer_range;
+    weights::load(
+        folder,
+        parameters,
+        architecture.prefix(),
+        &tied,
+        range,
+        start,
+    )
+}
+
+fn save(
+    map: &VarMap,
+    architecture: &Architecture,
+    class: &str,
+    labels: Option<usize>,
+    folder: &Path,
+) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+    let value = config::to_json(
+        &architecture.config,
+        architecture.model_type(),
+        class,
+        labels,
+    )?;
+    config::write(folder, &value)?;
+    weights::save(map, folder)
+}

@@ -1,0 +1,341 @@
+//! The Hub's client against a small server on the loopback interface.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use datasets::glue::{GlueTask, Label, Split, load_hub};
+use datasets::{Error, Hub, RepoKind};
+use tempfile::TempDir;
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// No test may wait for a request longer than this.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How the server treats a file.
+#[derive(Clone, Copy, PartialEq)]
+enum Conduct {
+    /// Sends it.
+    Good,
+    /// Announces more bytes than it has.
+    Boasts,
+    /// Hangs up in the middle, if the transfer starts at the beginning.
+    HangsUp,
+    /// Sends it to those with the token `secret` only.
+    Private,
+}
+
+/// Answers `requests` requests in the manner of the Hub, then gives back what was asked.
+struct Server {
+    endpoint: String,
+    thread: JoinHandle<Vec<String>>,
+}
+
+impl Server {
+    fn start(files: &[(&str, &[u8], Conduct)], requests: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        listener.set_nonblocking(true).unwrap();
+        let files: HashMap<String, (Vec<u8>, Conduct)> = files
+            .iter()
+            .map(|(path, bytes, conduct)| (path.to_string(), (bytes.to_vec(), *conduct)))
+            .collect();
+        let thread = std::thread::spawn(move || {
+            let mut log = Vec::new();
+            let start = Instant::now();
+            while log.len() < requests && start.elapsed() < PATIENCE {
+                match listener.accept() {
+                    Ok((stream, _)) => log.push(answer(stream, &files)),
+                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                }
+            }
+            log
+        });
+        Self { endpoint, thread }
+    }
+
+    /// The paths asked for, in order; all expected requests must have come.
+    fn finish(self, requests: usize) -> Vec<String> {
+        let log = self.thread.join().unwrap();
+        assert_eq!(log.len(), requests, "{log:?}");
+        log
+    }
+}
+
+/// Serves one request and gives its path and range.
+fn answer(mut stream: TcpStream, files: &HashMap<String, (Vec<u8>, Conduct)>) -> String {
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let request = lines.next().unwrap().unwrap();
+    let path = request.split(' ').nth(1).unwrap().to_string();
+    let (mut range, mut token) = (String::new(), false);
+    for line in lines
+        .map_while(Result::ok)
+        .take_while(|line| !line.is_empty())
+    {
+        let line = line.to_lowercase();
+        if let Some(value) = line.strip_prefix("range: bytes=") {
+            range = value.to_string();
+        }
+        token |= line == "authorization: bearer secret";
+    }
+    let log = format!("{path} {range}");
+    let Some((bytes, conduct)) = files.get(&path) else {
+        write!(
+            stream,
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        return log;
+    };
+    if *conduct == Conduct::Private && !token {
+        write!(
+            stream,
+            "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        return log;
+    }
+    let (from, to) = range.split_once('-').unwrap();
+    let from: usize = from.parse().unwrap();
+    let to = to.parse().map_or(bytes.len(), |last: usize| last + 1);
+    let boast = if *conduct == Conduct::Boasts { 7 } else { 0 };
+    write!(
+        stream,
+        "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{}\r\n\
+         ETag: \"{:x}\"\r\nX-Repo-Commit: {COMMIT}\r\nConnection: close\r\n\r\n",
+        to - from,
+        to - 1,
+        bytes.len() + boast,
+        bytes.len(),
+    )
+    .unwrap();
+    let hangs_up = *conduct == Conduct::HangsUp && from == 0 && to > 1;
+    let end = if hangs_up { to / 2 } else { to };
+    stream.write_all(&bytes[from..end]).unwrap();
+    log
+}
+
+fn hub(cache: &Path, endpoint: &str) -> Hub {
+    Hub {
+        endpoint: endpoint.to_string(),
+        ..Hub::new(cache)
+    }
+}
+
+/// An address where nobody listens.
+fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn files_are_fetched_once_and_then_read_offline() {
+    let parquet = crate::glue_data::sst2_parquet(
+        &[(b"a warm film", 1), (b"dull", 0)],
+        parquet::basic::Compression::SNAPPY,
+    );
+    let dataset = "/datasets/nyu-mll/glue/resolve/main/sst2/train-00000-of-00001.parquet";
+    let model = "/tiny/bert/resolve/main/config.json";
+    let pinned = format!("/tiny/bert/resolve/{COMMIT}/onnx/model.bin");
+    let server = Server::start(
+        &[
+            (model, b"{\"hidden_size\": 8}", Conduct::Good),
+            (dataset, &parquet, Conduct::Good),
+            (&pinned, b"weights", Conduct::Good),
+        ],
+        6,
+    );
+    let cache = TempDir::new().unwrap();
+    let online = hub(cache.path(), &server.endpoint);
+    let get = |hub: &Hub| hub.get(RepoKind::Model, "tiny/bert", None, "config.json");
+    let get_pinned =
+        |hub: &Hub| hub.get(RepoKind::Model, "tiny/bert", Some(COMMIT), "onnx/model.bin");
+    let config = get(&online).unwrap();
+    assert_eq!(
+        std::fs::read_to_string(&config).unwrap(),
+        "{\"hidden_size\": 8}"
+    );
+    let rows = load_hub(&online, GlueTask::Sst2, Split::Train).unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0].label, Some(Label::Class(1)));
+    let weights = get_pinned(&online).unwrap();
+    // Again: from the cache, the server has stopped counting at six requests.
+    assert_eq!(get(&online).unwrap(), config);
+    let log = server.finish(6);
+    assert_eq!(log[0], format!("{model} 0-0"), "asks for the size first");
+    assert_eq!(log[1], format!("{model} 0-"));
+    assert!(log[3].starts_with(dataset));
+
+    // Python's layout, so that both share downloads.
+    let snapshot = cache
+        .path()
+        .join("models--tiny--bert/snapshots")
+        .join(COMMIT);
+    assert_eq!(config, snapshot.join("config.json"));
+
+    let offline = Hub {
+        offline: true,
+        ..hub(cache.path(), &nowhere())
+    };
+    assert_eq!(get(&offline).unwrap(), config);
+    assert_eq!(get_pinned(&offline).unwrap(), weights);
+    assert_eq!(
+        load_hub(&offline, GlueTask::Sst2, Split::Train).unwrap(),
+        rows
+    );
+    // A commit is found without a reference of that name, as Python leaves it.
+    std::fs::remove_dir_all(cache.path().join("models--tiny--bert/refs")).unwrap();
+    assert_eq!(get_pinned(&offline).unwrap(), weights);
+    let error = load_hub(&offline, GlueTask::Rte, Split::Train).unwrap_err();
+    assert!(matches!(error, Error::NotCached { .. }), "{error}");
+    let message = error.to_string();
+    assert!(
+        message.contains("rte/train-00000-of-00001.parquet"),
+        "{message}"
+    );
+    assert!(
+        message.contains("--data") && message.contains("HF_HUB_OFFLINE"),
+        "{message}"
+    );
+}
+
+#[test]
+fn without_a_network_the_error_says_what_to_pass() {
+    let cache = TempDir::new().unwrap();
+    let hub = hub(cache.path(), &nowhere());
+    let error = hub
+        .get(RepoKind::Model, "tiny/bert", None, "config.json")
+        .unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    let message = error.to_string();
+    assert!(
+        message.contains("--model") && message.contains("tiny/bert/config.json"),
+        "{message}"
+    );
+}
+
+#[test]
+fn refusals_say_why() {
+    let path = "/tiny/secret/resolve/main/config.json";
+    let server = Server::start(&[(path, b"{}", Conduct::Private)], 4);
+    let cache = TempDir::new().unwrap();
+    let stranger = hub(cache.path(), &server.endpoint);
+    let error = stranger
+        .get(RepoKind::Model, "tiny/other", None, "x")
+        .unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("404"), "{error}");
+    let get = |hub: &Hub| hub.get(RepoKind::Model, "tiny/secret", None, "config.json");
+    let error = get(&stranger).unwrap_err();
+    assert!(error.to_string().contains("HF_TOKEN"), "{error}");
+    let friend = Hub {
+        token: Some("secret".to_string()),
+        ..stranger
+    };
+    assert!(get(&friend).is_ok());
+    assert!(
+        !format!("{friend:?}").contains("secret"),
+        "tokens are not shown"
+    );
+    server.finish(4);
+}
+
+#[test]
+fn a_download_of_the_wrong_size_is_removed() {
+    let path = "/tiny/bert/resolve/main/model.bin";
+    let server = Server::start(&[(path, b"12345", Conduct::Boasts)], 4);
+    let cache = TempDir::new().unwrap();
+    let hub = hub(cache.path(), &server.endpoint);
+    for _ in 0..2 {
+        let error = hub
+            .get(RepoKind::Model, "tiny/bert", None, "model.bin")
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::SizeMismatch {
+                    expected: 12,
+                    got: 5,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+    server.finish(4);
+}
+
+#[test]
+fn a_broken_download_is_resumed() {
+    let bytes: Vec<u8> = (0..20_000u32).map(|i| (i % 251) as u8).collect();
+    let path = "/tiny/bert/resolve/main/model.bin";
+    let server = Server::start(&[(path, &bytes, Conduct::HangsUp)], 4);
+    let cache = TempDir::new().unwrap();
+    let hub = hub(cache.path(), &server.endpoint);
+    let get = || hub.get(RepoKind::Model, "tiny/bert", None, "model.bin");
+    let error = get().unwrap_err();
+    assert!(error.to_string().contains("resumes"), "{error}");
+    assert_eq!(std::fs::read(get().unwrap()).unwrap(), bytes);
+    assert_eq!(server.finish(4)[3], format!("{path} 10000-"));
+}
+
+#[test]
+fn names_cannot_leave_the_cache() {
+    let cache = TempDir::new().unwrap();
+    let hub = hub(cache.path(), &nowhere());
+    for repo in [
+        "../x", "a/b/c", "/etc", "a//b", "", "a b", "./a", "C:\\a", "a/",
+    ] {
+        let error = hub.get(RepoKind::Model, repo, None, "f").unwrap_err();
+        assert!(matches!(error, Error::Setting { .. }), "{repo}: {error}");
+    }
+    for file in ["../f", "/f", "a/../../f", "a?b", "", "a%2e"] {
+        let error = hub.get(RepoKind::Dataset, "a/b", None, file).unwrap_err();
+        assert!(matches!(error, Error::Setting { .. }), "{file}: {error}");
+        assert!(hub.get(RepoKind::Dataset, "a/b", Some(file), "f").is_err());
+    }
+}
+
+#[test]
+fn variables_decide_where_and_how() {
+    let from = |variables: &[(&str, &str)]| {
+        let variables: HashMap<String, String> = variables
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect();
+        Hub::from_variables(|name| variables.get(name).cloned())
+    };
+    let hub = from(&[("HOME", "/home/ada")]).unwrap();
+    assert_eq!(
+        hub.cache_dir,
+        PathBuf::from("/home/ada/.cache/huggingface/hub")
+    );
+    assert_eq!(hub.endpoint, "https://huggingface.co");
+    assert!(!hub.offline && hub.token.is_none() && !hub.progress);
+    let home = TempDir::new().unwrap();
+    std::fs::write(home.path().join("token"), "saved\n").unwrap();
+    let folder = home.path().to_str().unwrap();
+    let hub = from(&[("HOME", "/x"), ("HF_HOME", folder), ("HF_HUB_OFFLINE", "")]).unwrap();
+    assert_eq!(hub.cache_dir, home.path().join("hub"));
+    assert_eq!(hub.token.as_deref(), Some("saved"));
+    assert!(!hub.offline);
+    let hub = from(&[
+        ("HF_HOME", folder),
+        ("HF_HUB_CACHE", "/c"),
+        ("HF_TOKEN", "given"),
+        ("HF_ENDPOINT", "http://mirror/"),
+        ("HF_HUB_OFFLINE", "TRUE"),
+    ])
+    .unwrap();
+    assert_eq!((hub.cache_dir, hub.offline), (PathBuf::from("/c"), true));
+    assert_eq!(
+        (hub.token.as_deref(), hub.endpoint.as_str()),
+        (Some("given"), "http://mirror")
+    );
+    assert!(matches!(from(&[]), Err(Error::Setting { .. })));
+}

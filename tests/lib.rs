@@ -1,0 +1,102 @@
+//! What the tests share: golden files, comparisons, small models.
+
+use adahessian::NamedVars;
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device, Tensor, Var};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// The folder of reference numbers that the project holds itself.
+pub fn reference() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("reference")
+}
+
+/// A path beside the project that holds real data; `None`, with a printed reason, where it is
+/// absent.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let full = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../shared")
+        .join(path);
+    match full.exists() {
+        true => Some(full),
+        false => {
+            println!("skipped: {} is not here", full.display());
+            None
+        }
+    }
+}
+
+/// The tensors of a safetensors file.
+pub fn load(path: &Path) -> Result<HashMap<String, Tensor>> {
+    candle_core::safetensors::load(path, &Device::Cpu).with_context(|| path.display().to_string())
+}
+
+/// max|a - b| / max|b|, in f64; the absolute difference where b is zero throughout.
+pub fn relative_error(a: &Tensor, b: &Tensor) -> Result<f64> {
+    if a.dims() != b.dims() {
+        bail!("shapes {:?} and {:?}", a.dims(), b.dims());
+    }
+    let max = |t: Tensor| -> Result<f64> {
+        let values = t
+            .abs()?
+            .flatten_all()?
+            .to_dtype(DType::F64)?
+            .to_vec1::<f64>()?;
+        // A NaN must not vanish in a maximum.
+        let worst = values.iter().fold(0.0, |m: f64, v| {
+            if v.is_nan() || m.is_nan() {
+                f64::NAN
+            } else {
+                m.max(*v)
+            }
+        });
+        Ok(worst)
+    };
+    let (a, b) = (a.to_dtype(DType::F64)?, b.to_dtype(DType::F64)?);
+    let (difference, scale) = (max((&a - &b)?)?, max(b)?);
+    Ok(if scale > 0.0 {
+        difference / scale
+    } else {
+        difference
+    })
+}
+
+/// Fails, with the name and the error, unless the relative error is at most the tolerance.
+pub fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) -> Result<()> {
+    let error = relative_error(a, b).with_context(|| what.to_string())?;
+    match error <= tolerance {
+        true => Ok(()),
+        false => bail!("{what}: relative error {error:.3e}, allowed {tolerance:.1e}"),
+    }
+}
+
+/// Fails unless two numbers agree to the relative (or, below 1, absolute) tolerance.
+pub fn assert_number(what: &str, a: f64, b: f64, tolerance: f64) -> Result<()> {
+    match (a - b).abs() <= tolerance * b.abs().max(1.0) {
+        true => Ok(()),
+        false => bail!("{what}: {a}, expected {b} within {tolerance:.1e}"),
+    }
+}
+
+/// Variables with these names and values, in f64.
+pub fn variables(values: &[(&str, &[f64], &[usize])]) -> Result<NamedVars> {
+    let vars = values.iter().map(|(name, data, shape)| {
+        let tensor = Tensor::from_slice(data, *shape, &Device::Cpu)?;
+        Ok((name.to_string(), Var::from_tensor(&tensor)?))
+    });
+    Ok(NamedVars::new(vars.collect::<Result<Vec<_>>>()?)?)
+}
+
+/// Fails unless the error's text contains all of these pieces.
+pub fn assert_says<T, E: std::fmt::Display>(outcome: std::result::Result<T, E>, pieces: &[&str]) {
+    let Err(error) = outcome else {
+        panic!("expected an error that says {pieces:?}");
+    };
+    let text = error.to_string();
+    for piece in pieces {
+        assert!(
+            text.contains(piece),
+            "the error should say {piece:?}: {text}"
+        );
+    }
+}

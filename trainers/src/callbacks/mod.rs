@@ -1,0 +1,107 @@
+//! What sees every step and evaluation: files, pictures, and the bar on the screen.
+
+mod event_file;
+mod jsonl;
+mod plot;
+mod progress;
+mod summary;
+mod tensorboard;
+
+pub use event_file::{EventFile, crc32c, masked_crc32c};
+pub use jsonl::JsonLines;
+pub use plot::{Curve, Curves, draw};
+pub use progress::ProgressBar;
+pub use summary::{SummaryFile, peak_memory_mib};
+pub use tensorboard::TensorBoard;
+
+use crate::error::Result;
+use crate::metrics::Scores;
+use crate::trainer::Summary;
+use adahessian::StepInfo;
+
+/// A run begins or goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StartReport {
+    /// How many steps the whole run has.
+    pub total_steps: u64,
+    /// How many epochs it has.
+    pub epochs: usize,
+    /// The number of steps already taken, if the run goes on from a checkpoint. What a callback
+    /// recorded of later steps belongs to a process that was cut off.
+    pub resumed_at: Option<u64>,
+    /// The seed of the configuration.
+    pub seed: u64,
+}
+
+/// A step was taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// The number of steps taken, this one included.
+    pub step: u64,
+    /// How many steps the whole run has.
+    pub total_steps: u64,
+    /// The epoch of this step's batch, from 0.
+    pub epoch: usize,
+    /// The mean loss of the batch.
+    pub loss: f64,
+    /// What the optimizer did, with the learning rate in force.
+    pub info: StepInfo,
+    /// Seconds from the making of the batch to the end of the update.
+    pub seconds: f64,
+    /// How many steps were skipped so far because something was not finite.
+    pub skipped_total: u64,
+    /// Whether this is one of the steps to be logged.
+    pub logged: bool,
+}
+
+/// The model was evaluated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalReport {
+    /// The number of steps taken.
+    pub step: u64,
+    /// The epoch of the next batch, from 0.
+    pub epoch: usize,
+    /// The result.
+    pub scores: Scores,
+    /// Whether it is the best so far.
+    pub is_best: bool,
+    /// What plateaus have made of the learning rate, this evaluation taken in.
+    pub plateau_factor: f64,
+    /// Seconds of the evaluation and of saving the best checkpoint.
+    pub seconds: f64,
+}
+
+/// Follows a run. An error ends it.
+pub trait Callback {
+    /// Before the first step of this process.
+    ///
+    /// # Errors
+    /// Whatever should end the run.
+    fn on_start(&mut self, _report: &StartReport) -> Result<()> {
+        Ok(())
+    }
+
+    /// After each step, logged or not.
+    ///
+    /// # Errors
+    /// Whatever should end the run.
+    fn on_step(&mut self, _report: &StepReport) -> Result<()> {
+        Ok(())
+    }
+
+    /// After each evaluation.
+    ///
+    /// # Errors
+    /// Whatever should end the run.
+    fn on_evaluation(&mut self, _report: &EvalReport) -> Result<()> {
+        Ok(())
+    }
+
+    /// After the last step of this process and its checkpoint.
+    ///
+    /// # Errors
+    /// Whatever the caller of the loop should know.
+    fn on_end(&mut self, _summary: &Summary) -> Result<()> {
+        Ok(())
+    }
+}

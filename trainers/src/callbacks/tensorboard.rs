@@ -1,0 +1,100 @@
+//! Scalars for TensorBoard: `tensorboard --logdir` of the folder above the runs.
+
+use super::{Callback, EvalReport, EventFile, StartReport, StepReport};
+use crate::error::{Error, Result};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Writes `train/*` for each logged step and `eval/*` for each evaluation. When a run goes on from
+/// a checkpoint, its event file is cut off there and continued.
+#[derive(Debug)]
+pub struct TensorBoard {
+    folder: PathBuf,
+    file: Option<EventFile>,
+}
+
+impl TensorBoard {
+    /// Writes an event file in this folder, the run's.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            file: None,
+        }
+    }
+
+    /// The newest event file of the folder; their names begin with the time of their making.
+    fn existing(&self) -> Result<Option<PathBuf>> {
+        let error = || Error::io("cannot list", &self.folder);
+        let mut newest = None;
+        for entry in fs::read_dir(&self.folder).map_err(error())? {
+            let path = entry.map_err(error())?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.contains("tfevents") {
+                newest = newest.max(Some(path));
+            }
+        }
+        Ok(newest)
+    }
+
+    fn write(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
+        match &mut self.file {
+            Some(file) => file.scalars(now(), step, values),
+            None => Ok(()),
+        }
+    }
+}
+
+fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |time| time.as_secs_f64())
+}
+
+impl Callback for TensorBoard {
+    fn on_start(&mut self, report: &StartReport) -> Result<()> {
+        let existing = match report.resumed_at {
+            Some(step) => self.existing()?.map(|path| (path, step)),
+            None => None,
+        };
+        self.file = Some(match existing {
+            Some((path, step)) => EventFile::open_at(path, step)?,
+            None => {
+                let name = format!("events.out.tfevents.{:010}.adahessian", now() as u64);
+                EventFile::create(self.folder.join(name), now())?
+            }
+        });
+        Ok(())
+    }
+
+    fn on_step(&mut self, report: &StepReport) -> Result<()> {
+        if !report.logged {
+            return Ok(());
+        }
+        let info = &report.info;
+        let mut values = vec![
+            ("train/loss", report.loss),
+            ("train/lr", info.lr),
+            ("train/gradient_norm", info.gradient_norm),
+            ("train/update_norm", info.update_norm),
+            ("train/seconds_per_step", report.seconds),
+            ("train/skipped_steps", report.skipped_total as f64),
+        ];
+        if let Some(curvature) = info.curvature {
+            values.push(("train/curvature_mean", curvature.mean_abs));
+            values.push(("train/curvature_max", curvature.max_abs));
+            values.push(("train/curvature_below_eps", curvature.below_eps));
+        }
+        let values = values
+            .into_iter()
+            .map(|(tag, value)| (tag.to_owned(), value));
+        self.write(report.step, &values.collect::<Vec<_>>())
+    }
+
+    fn on_evaluation(&mut self, report: &EvalReport) -> Result<()> {
+        let values = report
+            .scores
+            .iter()
+            .map(|(name, value)| (format!("eval/{name}"), value));
+        self.write(report.step, &values.collect::<Vec<_>>())
+    }
+}

@@ -1,0 +1,269 @@
+//! Checkpoints that a crash cannot spoil.
+//!
+//! A checkpoint is a folder of plain files:
+//!
+//! | file | content |
+//! |---|---|
+//! | `model.safetensors` | all variables by name; any candle program can load it |
+//! | `optim.safetensors` | the optimizer's [`State`], with the run's [`Progress`] in the metadata |
+//! | `config.toml` | the run's configuration, as the program gave it |
+//! | `manifest` | length and CRC-32 of the three, and its own CRC-32 |
+//!
+//! It is written beside its place, brought to the disk, and published by one rename. Older ones are
+//! removed only afterwards. So a process that is killed at any moment leaves the last published
+//! checkpoint intact; what it left half written is hidden by a leading dot and removed at the next
+//! save.
+
+mod load;
+mod manifest;
+mod progress;
+
+pub(crate) use load::is_checkpoint;
+pub use load::{Loaded, load};
+pub use progress::{Evaluated, Progress};
+
+use crate::error::{Error, Result};
+use adahessian::{NamedVars, State};
+use manifest::Manifest;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optim.safetensors";
+const CONFIG: &str = "config.toml";
+const FORMAT: &str = "adahessian-checkpoint";
+const VERSION: u32 = 1;
+
+/// What a checkpoint saves.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// The variables, including those that no gradient reaches.
+    pub vars: &'a NamedVars,
+    /// The optimizer's state.
+    pub optimizer: &'a State,
+    /// Where the run stands.
+    pub progress: &'a Progress,
+    /// The run's configuration as TOML.
+    pub config: &'a str,
+}
+
+/// The checkpoints of one run: `step-00000120` and the like, and one `best-00000100`.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+}
+
+impl Checkpoints {
+    /// The checkpoints in this folder, of which the newest two are kept.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            keep: 2,
+        }
+    }
+
+    /// How many of the newest checkpoints to keep, at least one; the best one comes on top.
+    pub fn keep(self, keep: usize) -> Self {
+        Self {
+            keep: keep.max(1),
+            ..self
+        }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Saves a checkpoint of the present step and removes those that are too old. If an intact one
+    /// of the same step and the same variables exists, it stays.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be written; older checkpoints are then untouched.
+    pub fn save(&self, content: Content) -> Result<PathBuf> {
+        let path = self.publish("step", content)?;
+        let published = self.list()?;
+        for old in &published[..published.len().saturating_sub(self.keep)] {
+            discard(old)?;
+        }
+        Ok(path)
+    }
+
+    /// Saves a checkpoint of the best evaluation, in the place of the older best one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be written; the older one is then untouched.
+    pub fn save_best(&self, content: Content) -> Result<PathBuf> {
+        let path = self.publish("best", content)?;
+        for (_, old) in self.of_kind("best")? {
+            if old != path {
+                discard(&old)?;
+            }
+        }
+        Ok(path)
+    }
+
+    /// The published checkpoints from the oldest step to the newest, whether intact or not.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read; one that does not exist has no checkpoints.
+    pub fn list(&self) -> Result<Vec<PathBuf>> {
+        let found = self.of_kind("step")?;
+        Ok(found.into_iter().map(|(_, path)| path).collect())
+    }
+
+    /// The checkpoint of the newest step.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::list`].
+    pub fn latest(&self) -> Result<Option<PathBuf>> {
+        Ok(self.list()?.pop())
+    }
+
+    /// The checkpoint of the best evaluation.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::list`].
+    pub fn best(&self) -> Result<Option<PathBuf>> {
+        Ok(self.of_kind("best")?.pop().map(|(_, path)| path))
+    }
+
+    /// Removes the checkpoints of later steps: a run that goes on from an earlier one leaves them
+    /// behind.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if one cannot be removed.
+    pub fn remove_after(&self, step: u64) -> Result<()> {
+        let later = self.of_kind("step")?.into_iter().filter(|(s, _)| *s > step);
+        later.map(|(_, path)| discard(&path)).collect()
+    }
+
+    fn of_kind(&self, kind: &str) -> Result<Vec<(u64, PathBuf)>> {
+        let mut found = Vec::new();
+        for (name, path) in entries(&self.folder)? {
+            let digits = name
+                .strip_prefix(kind)
+                .and_then(|rest| rest.strip_prefix('-'));
+            if let Some(step) = digits.and_then(|digits| digits.parse().ok()) {
+                found.push((step, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn publish(&self, kind: &str, content: Content) -> Result<PathBuf> {
+        let error = |path: &Path| Error::io("cannot save the checkpoint", path);
+        fs::create_dir_all(&self.folder).map_err(error(&self.folder))?;
+        self.remove_leftovers()?;
+        let target = self
+            .folder
+            .join(format!("{kind}-{:08}", content.progress.step));
+        let partial = hidden(&target);
+        fs::create_dir(&partial).map_err(error(&partial))?;
+        let manifest = write_files(&partial, content)?;
+        if target.exists() {
+            if is_same(&target, &manifest) {
+                fs::remove_dir_all(&partial).map_err(error(&partial))?;
+                return Ok(target);
+            }
+            // Of the partial folder's name only while the new one still has another.
+            let aside = partial.with_extension("replaced.partial");
+            fs::rename(&target, &aside).map_err(error(&target))?;
+        }
+        fs::rename(&partial, &target).map_err(error(&target))?;
+        sync_folder(&self.folder)?;
+        self.remove_leftovers()?;
+        Ok(target)
+    }
+
+    fn remove_leftovers(&self) -> Result<()> {
+        for (name, path) in entries(&self.folder)? {
+            if name.starts_with('.') && name.ends_with(".partial") {
+                fs::remove_dir_all(&path).map_err(Error::io("cannot remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_files(folder: &Path, content: Content) -> Result<Manifest> {
+    let save = |name: &str, result: std::result::Result<(), safetensors::SafeTensorError>| {
+        let path = folder.join(name);
+        result.map_err(|e| Error::io("cannot save", &path)(std::io::Error::other(e.to_string())))
+    };
+    let vars = content
+        .vars
+        .iter()
+        .map(|(name, var)| (name, var.as_tensor()));
+    let model = folder.join(MODEL);
+    save(
+        MODEL,
+        safetensors::serialize_to_file(vars, None::<HashMap<_, _>>, &model),
+    )?;
+
+    let mut progress = State::default();
+    content.progress.write(&mut progress);
+    let mut all = State::default();
+    all.put("format", FORMAT);
+    all.put("version", VERSION);
+    all.merge("trainer.", &progress);
+    all.merge("optimizer.", content.optimizer);
+    all.save(&folder.join(OPTIMIZER))?;
+
+    let config = folder.join(CONFIG);
+    fs::write(&config, content.config).map_err(Error::io("cannot save", &config))?;
+    let manifest = Manifest::of(folder, &[CONFIG, MODEL, OPTIMIZER])?;
+    manifest.write(folder)?;
+    sync_folder(folder)?;
+    Ok(manifest)
+}
+
+/// Whether an intact checkpoint of the same variables lies there.
+fn is_same(target: &Path, manifest: &Manifest) -> bool {
+    let old = Manifest::read(target);
+    old.is_ok_and(|old| old.check(target).is_ok() && old.crc(MODEL) == manifest.crc(MODEL))
+}
+
+/// `.NAME.partial` beside a checkpoint: what is neither listed nor kept.
+fn hidden(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.partial"))
+}
+
+/// Takes a checkpoint off the list in one rename, then removes it at leisure.
+fn discard(path: &Path) -> Result<()> {
+    let aside = hidden(path);
+    fs::rename(path, &aside).map_err(Error::io("cannot remove the old checkpoint", path))?;
+    fs::remove_dir_all(&aside).map_err(Error::io("cannot remove the old checkpoint", &aside))
+}
+
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let error = || Error::io("cannot list the checkpoints", folder);
+    let listing = match fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing.map_err(error())?,
+    };
+    let mut folders = Vec::new();
+    for entry in listing {
+        let entry = entry.map_err(error())?;
+        if entry.path().is_dir() {
+            folders.push((
+                entry.file_name().to_string_lossy().into_owned(),
+                entry.path(),
+            ));
+        }
+    }
+    Ok(folders)
+}
+
+/// Brings a folder's entries to the disk, on systems where a folder can be opened as a file.
+fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        let file = fs::File::open(folder).and_then(|file| file.sync_all());
+        file.map_err(Error::io("cannot bring the folder to the disk", folder))?;
+    }
+    Ok(())
+}

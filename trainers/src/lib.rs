@@ -1,0 +1,65 @@
+//! The training loop around AdaHessian for candle.
+//!
+//! One loop for every task and every optimizer: gradient accumulation in which each micro-batch
+//! contributes its own gradient and its own Hessian-vector product, learning-rate schedules,
+//! evaluation, early stopping, and checkpoints from which a run goes on bit for bit.
+//!
+//! ```text
+//! Batches ──batch──> Task::loss ──loss──> Optim::accumulate_loss, apply ──StepReport──> Callbacks
+//!                    Task::evaluate ──Scores──> best checkpoint, patience, plateau ───> Callbacks
+//! ```
+//!
+//! * [`task`] has the two traits that a program implements: [`Batches`] and [`Task`]; [`tasks`] has
+//!   classification and regression ready-made for any model that is a function from batch to
+//!   logits;
+//! * [`config`] is the loop's configuration, [`trainer`] the loop;
+//! * [`metrics`] are those of GLUE, equal to scikit-learn's and SciPy's;
+//! * [`checkpoint`] writes folders that a crash cannot spoil, [`run_folder`] knows where;
+//! * [`callbacks`] see every step and evaluation: progress bar, JSON lines, TensorBoard, curves and
+//!   summary. Nothing is written or shown but by them.
+//!
+//! ```
+//! use adahessian::{AdaHessian, ops::Mode};
+//! use candle_core::{DType, Device, Tensor};
+//! use candle_nn::{Module, VarBuilder, VarMap, linear};
+//! use trainers::tasks::{Classification, TensorBatch};
+//! use trainers::{FixedBatches, TrainConfig, Trainer};
+//!
+//! # fn main() -> trainers::Result<()> {
+//! let device = Device::Cpu;
+//! let inputs = Tensor::new(&[[0f32, 1.], [1., 0.], [1., 1.], [0., 0.]], &device)?;
+//! let labels = Tensor::new(&[1u32, 0, 1, 0], &device)?;
+//! let batch = TensorBatch { inputs, labels };
+//!
+//! let varmap = VarMap::new();
+//! let model = linear(2, 2, VarBuilder::from_varmap(&varmap, DType::F32, &device))?;
+//! let forward = move |batch: &TensorBatch, _: &Mode| Ok(model.forward(&batch.inputs)?);
+//! let task = Classification::new(forward, vec![batch.clone()]);
+//! let optimizer = AdaHessian::builder().lr(0.1).build(&varmap)?;
+//!
+//! let config = TrainConfig { epochs: 100, ..TrainConfig::default() };
+//! let mut trainer = Trainer::new(task, FixedBatches(vec![batch]), &varmap, Box::new(optimizer), config)?;
+//! let summary = trainer.fit()?;
+//! assert_eq!(summary.last.map(|last| last.scores.main()), Some(1.0));
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod callbacks;
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+pub mod metrics;
+pub mod run_folder;
+pub mod task;
+pub mod tasks;
+pub mod trainer;
+
+pub use callbacks::{Callback, EvalReport, StartReport, StepReport};
+pub use checkpoint::{Checkpoints, Evaluated, Progress};
+pub use config::{Plateau, TrainConfig};
+pub use error::{Error, Result};
+pub use metrics::Scores;
+pub use run_folder::RunFolder;
+pub use task::{Batches, FixedBatches, Task};
+pub use trainer::{Outcome, Summary, Trainer};

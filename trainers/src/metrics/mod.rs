@@ -1,0 +1,28 @@
+//! Metrics of classification and regression, and the report of an evaluation.
+//!
+//! All are computed in f64 and agree with scikit-learn and SciPy, except that nothing here is
+//! "not a number" for finite predictions: where a coefficient is undefined because one side is
+//! constant, it is 0.0 (no relation was shown). scikit-learn does the same for F1 and Matthews;
+//! SciPy gives NaN for its correlations, which would make an untrained model's evaluation look
+//! like a diverged one. Predictions that are themselves NaN give NaN.
+
+mod classes;
+mod correlation;
+mod scores;
+
+pub use classes::{ClassMetric, accuracy, f1, matthews};
+pub use correlation::{correlations, pearson, spearman};
+pub use scores::Scores;
+
+use crate::error::{Error, Result};
+
+fn check_lengths(metric: &'static str, predictions: usize, targets: usize) -> Result<()> {
+    match predictions == targets && targets > 0 {
+        true => Ok(()),
+        false => Err(Error::Metric {
+            metric,
+            expected: "as many predictions as targets, and at least one",
+            got: format!("{predictions} predictions and {targets} targets"),
+        }),
+    }
+}

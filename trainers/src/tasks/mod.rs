@@ -1,0 +1,9 @@
+//! Ready-made tasks for models that are functions from a batch to logits or values.
+
+mod batch;
+mod classification;
+mod regression;
+
+pub use batch::{LabelledBatch, TensorBatch, TextBatches};
+pub use classification::Classification;
+pub use regression::Regression;

@@ -1,0 +1,106 @@
+//! One step's gradients and curvature.
+
+use crate::config::TrainConfig;
+use crate::error::{Error, Result};
+use crate::task::Task;
+use adahessian::Optim;
+use adahessian::ops::Mode;
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
+
+/// Accumulates a batch in the optimizer, micro-batch by micro-batch; returns the mean loss.
+///
+/// The micro-batches are as equal as can be; a batch of fewer examples has fewer of them. Each is
+/// weighted by its share, so that the mean gradient is that of the whole batch.
+pub(super) fn accumulate<T: Task>(
+    task: &T,
+    batch: &T::Batch,
+    optimizer: &mut dyn Optim,
+    config: &TrainConfig,
+    step: u64,
+) -> Result<f64> {
+    let (size, whole) = (task.size(batch), task.weight(batch)?);
+    if size == 0 || whole <= 0.0 {
+        return Err(Error::Batch {
+            expected: "at least one example that counts".into(),
+            got: format!("{size} examples of weight {whole} at step {step}"),
+        });
+    }
+    let parts = config.micro_batches.min(size);
+    let (mut start, mut mean) = (0, 0.0);
+    for micro in 0..parts {
+        let len = size / parts + usize::from(micro < size % parts);
+        let narrowed;
+        let part = match parts {
+            1 => batch,
+            _ => {
+                narrowed = task.narrow(batch, start, len)?;
+                &narrowed
+            }
+        };
+        start += len;
+        let share = task.weight(part)? / whole;
+        if share == 0.0 {
+            continue; // for example no token to predict: its mean loss would be 0 / 0
+        }
+        let mode = Mode::Train {
+            seed: config.seed,
+            step,
+            micro: micro as u32,
+        };
+        let fraction = config.curvature_fraction;
+        let loss = match fraction < 1.0 && optimizer.needs_graph() {
+            true => accumulate_apart(task, part, optimizer, &mode, share, fraction)?,
+            false => {
+                let loss = task.loss(part, &mode)?;
+                optimizer.accumulate_loss(&loss, share)?;
+                value(&loss)?
+            }
+        };
+        mean += share * loss;
+    }
+    Ok(mean)
+}
+
+/// The gradient from all examples of a part, the curvature from its first ones.
+fn accumulate_apart<T: Task>(
+    task: &T,
+    part: &T::Batch,
+    optimizer: &mut dyn Optim,
+    mode: &Mode,
+    share: f64,
+    fraction: f64,
+) -> Result<f64> {
+    let loss = task.loss(part, mode)?;
+    let gradients = adahessian::backward_detached(&loss)?;
+    optimizer.accumulate_gradient(&gradients, share)?;
+    let value = value(&loss)?;
+    drop((gradients, loss)); // one graph at a time
+
+    let size = task.size(part);
+    let few = ((fraction * size as f64).ceil() as usize).clamp(1, size);
+    let loss = task.loss(&task.narrow(part, 0, few)?, mode)?;
+    let gradients = adahessian::backward(&loss)?;
+    let outcome = optimizer.accumulate_curvature(&gradients, share);
+    release(gradients)?;
+    outcome?;
+    Ok(value)
+}
+
+/// Drops gradients with a graph on a large stack: candle drops recursively, and the graph of a deep
+/// model's gradient would overflow an ordinary one.
+fn release(gradients: GradStore) -> Result<()> {
+    let large = std::thread::Builder::new().stack_size(256 << 20);
+    std::thread::scope(|scope| {
+        let thread = large.spawn_scoped(scope, move || drop(gradients));
+        thread.map(drop).map_err(|source| Error::Io {
+            path: "release".into(),
+            what: "cannot start a thread",
+            source,
+        })
+    })
+}
+
+fn value(loss: &Tensor) -> Result<f64> {
+    Ok(loss.detach().sum_all()?.to_dtype(DType::F64)?.to_scalar()?)
+}
