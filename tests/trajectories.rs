@@ -118,7 +118,7 @@ fn follow(
         let expected = golden
             .row(&format!("{prefix}loss"), step)?
             .to_scalar::<f64>()?;
-        assert_number(&format!("loss {step}"), loss.to_scalar()?, expected, 1e-9)?;
+        assert_number(&format!("loss {step}"), loss.to_scalar()?, expected, ALONG)?;
         let grads = backward(&loss)?;
         if let Some(row) = golden.row_of("state_steps", step) {
             compare_derivatives(
@@ -138,7 +138,7 @@ fn follow(
             "the loss reported",
             info.loss.context("no loss")?,
             expected,
-            1e-9,
+            ALONG,
         )?;
         compare_state(golden, prefix, &opt, step).with_context(|| format!("after step {step}"))?;
     }

@@ -38,6 +38,10 @@ const SMALL: usize = 24;
 /// Random directions for each larger variable, and probes of the Hessian.
 const DIRECTIONS: u32 = 3;
 
+/// Differences of rounded numbers: this many units in the last place of what is differenced,
+/// divided by the step, count as equal.
+const ROUNDING: f64 = 32.0 * f64::EPSILON;
+
 /// A variable whose derivative is smaller than this part of the largest one is compared to that
 /// part, since rounding of the loss is all that its differences show.
 const FLOOR: f64 = 1e-4;
@@ -47,7 +51,8 @@ const FLOOR: f64 = 1e-4;
 ///
 /// The differences are (8 (L(θ+hu) - L(θ-hu)) - (L(θ+2hu) - L(θ-2hu))) / 12h, whose error is of
 /// order h⁴. Variables of up to 24 entries are checked entry by entry, larger ones along three
-/// random directions of signs. The error of a variable is the largest difference, divided by the
+/// random directions of signs. The error of a variable is the largest difference (beyond what the
+/// rounding of the loss explains), divided by the
 /// norm of its gradient (or by the largest entry of it, where entries are compared). The variables
 /// have their old values afterwards.
 ///
@@ -62,11 +67,12 @@ pub fn gradient(
     require_f64(vars)?;
     let root = loss()?;
     let gradient = finite_difference::gradient(&root, vars)?;
+    let size = scalar(&root)?.abs();
     drop(root);
     let mut rows = Vec::with_capacity(vars.len());
     for ((name, var), gradient) in vars.iter().zip(gradient.tensors()) {
         let origin = var.as_detached_tensor().copy()?;
-        let compared = compare_variable(name, var, &origin, gradient, &loss);
+        let compared = compare_variable((name, var), &origin, gradient, size, &loss);
         var.set(&origin)?;
         let (difference, scale) = compared?;
         rows.push((name, difference, scale));
@@ -93,14 +99,20 @@ pub fn hessian(vars: &NamedVars, tolerance: f64, loss: impl Fn() -> Result<Tenso
     let mut worst_error: f64 = 0.0;
     for sample in 0..probes.samples() {
         let probe = probes.probe(vars, sample)?;
-        let exact = Hessian::of(&loss()?, vars)?.apply(&probe)?;
+        let root = loss()?;
+        let hessian = Hessian::of(&root, vars)?;
+        let size = scalar(&root)?.abs() + hessian.gradient()?.norm()?;
+        drop(root);
+        let rounding = ROUNDING * size / epsilon;
+        let exact = hessian.apply(&probe)?;
+        drop(hessian);
         let origin = vars.snapshot()?;
         let estimate = near.apply(&probe).and_then(|near| {
             near.scale(4.0 / 3.0)?
                 .add_scaled(&far.apply(&probe)?, -1.0 / 3.0)
         });
         vars.assign(&origin)?;
-        let rows = compare_vectors(&exact, &estimate?)?;
+        let rows = compare_vectors(&exact, &estimate?, rounding)?;
         worst_error = worst_error.max(worst("Hessian-vector product", &rows, tolerance)?);
     }
     Ok(worst_error)
@@ -132,12 +144,12 @@ fn require_f64(vars: &NamedVars) -> Result<()> {
     }
 }
 
-/// (largest difference, scale) of one variable.
+/// (largest difference beyond rounding, scale) of one variable; `size` is that of the loss.
 fn compare_variable(
-    name: &str,
-    var: &Var,
+    (name, var): (&str, &Var),
     origin: &Tensor,
     gradient: &Tensor,
+    size: f64,
     loss: &impl Fn() -> Result<Tensor>,
 ) -> Result<(f64, f64)> {
     let count = origin.elem_count();
@@ -162,31 +174,44 @@ fn compare_variable(
             let mut entry = vec![0.0; count];
             entry[i] = 1.0;
             let estimate = slope(&entry, step)?;
-            difference = larger(difference, (estimate - gradient[i]).abs());
+            difference = larger(
+                difference,
+                (estimate - gradient[i]).abs() - ROUNDING * size / step,
+            );
             scale = scale.max(gradient[i].abs()).max(estimate.abs());
         }
     } else {
         scale = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        let step = step / (count as f64).sqrt();
         for sample in 0..DIRECTIONS {
             let signs = Stream::new(0, name, 0, sample).rademacher(count);
             let signs: Vec<f64> = signs.into_iter().map(f64::from).collect();
-            let estimate = slope(&signs, step / (count as f64).sqrt())?;
+            let estimate = slope(&signs, step)?;
             let exact: f64 = signs.iter().zip(&gradient).map(|(s, g)| s * g).sum();
-            difference = larger(difference, (estimate - exact).abs());
+            difference = larger(
+                difference,
+                (estimate - exact).abs() - ROUNDING * size / step,
+            );
             scale = scale.max(estimate.abs());
         }
     }
     Ok((difference, scale))
 }
 
-fn compare_vectors<'a>(exact: &'a VarVec, estimate: &VarVec) -> Result<Vec<(&'a str, f64, f64)>> {
+/// (variable, difference beyond rounding, scale) of every part.
+fn compare_vectors<'a>(
+    exact: &'a VarVec,
+    estimate: &VarVec,
+    rounding: f64,
+) -> Result<Vec<(&'a str, f64, f64)>> {
     let norm = |values: &[f64]| values.iter().map(|v| v * v).sum::<f64>().sqrt();
     let pairs = exact.iter().zip(estimate.tensors());
     pairs
         .map(|((name, exact), estimate)| {
             let (exact, estimate) = (to_vec(exact)?, to_vec(estimate)?);
             let gap: Vec<f64> = exact.iter().zip(&estimate).map(|(a, b)| a - b).collect();
-            Ok((name, norm(&gap), norm(&exact).max(norm(&estimate))))
+            let difference = larger(0.0, norm(&gap) - rounding);
+            Ok((name, difference, norm(&exact).max(norm(&estimate))))
         })
         .collect()
 }

@@ -11,7 +11,7 @@
 //! * [`hub`] fetches single files into the shared cache, or reads them from it offline;
 //! * [`text`] turns rows into token ids, [`wordpiece`] learns a vocabulary where there is none;
 //! * [`batcher`] decides the order of the examples as a pure function of `(seed, epoch)`;
-//! * [`collate`] pads a batch to its longest example and puts it on a device.
+//! * [`mod@collate`] pads a batch to its longest example and puts it on a device.
 //!
 //! Nothing here prints, and nothing depends on what ran before.
 //!

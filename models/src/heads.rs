@@ -7,7 +7,7 @@ use crate::weights::{self, LoadReport, Parameter, Start};
 use crate::{bert, config};
 use adahessian::ops::{self, Activation, Dropout, Mode};
 use adahessian::{Blocks, NamedVars};
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarMap;
 use std::path::Path;
 
@@ -38,21 +38,9 @@ impl SequenceClassifier {
     ///
     /// # Errors
     /// [`Error::Input`] for no labels; candle's errors.
-    pub fn new(
-        architecture: &Architecture,
-        labels: usize,
-        seed: u64,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
-        let device = device.clone();
-        let start = Start {
-            seed,
-            dtype,
-            device,
-        };
+    pub fn new(architecture: &Architecture, labels: usize, start: &Start) -> Result<Self> {
         let parameters = Self::parameters(architecture, labels)?;
-        let map = weights::initialise(&parameters, architecture.initializer_range, &start)?;
+        let map = weights::initialise(&parameters, architecture.initializer_range, start)?;
         Self::from_map(map, architecture, labels)
     }
 
@@ -206,20 +194,9 @@ impl MaskedLanguageModel {
     ///
     /// # Errors
     /// candle's errors.
-    pub fn new(
-        architecture: &Architecture,
-        seed: u64,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
-        let device = device.clone();
-        let start = Start {
-            seed,
-            dtype,
-            device,
-        };
+    pub fn new(architecture: &Architecture, start: &Start) -> Result<Self> {
         let parameters = Self::parameters(architecture);
-        let map = weights::initialise(&parameters, architecture.initializer_range, &start)?;
+        let map = weights::initialise(&parameters, architecture.initializer_range, start)?;
         Self::from_map(map, architecture)
     }
 

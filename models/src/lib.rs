@@ -4,11 +4,12 @@
 //!
 //! ```
 //! use adahessian::ops::{Mode, cross_entropy};
-//! use candle_core::{DType, Device, Tensor};
-//! use models::{SequenceClassifier, bert};
+//! use candle_core::{Device, Tensor};
+//! use models::{SequenceClassifier, Start, bert};
 //!
 //! let device = Device::Cpu;
-//! let model = SequenceClassifier::new(&bert::Config::tiny().architecture()?, 2, 42, DType::F32, &device)?;
+//! let start = Start { seed: 42, ..Start::default() }; // f32, CPU
+//! let model = SequenceClassifier::new(&bert::Config::tiny().architecture()?, 2, &start)?;
 //! let ids = Tensor::new(&[[2u32, 17, 5, 3], [2, 9, 3, 0]], &device)?;
 //! let mask = Tensor::new(&[[1u32, 1, 1, 1], [1, 1, 1, 0]], &device)?;
 //! let mode = Mode::Train { seed: 42, step: 0, micro: 0 };

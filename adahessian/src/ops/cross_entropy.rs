@@ -7,7 +7,7 @@ use candle_core::{D, DType, Device, Tensor};
 /// The mean over the counted rows of -Σ_c q_c log softmax(logits)_c, where q puts 1 - s on the
 /// target and spreads s evenly over all C classes (s = `label_smoothing`; 0 is the plain loss).
 ///
-/// `logits` are [N, C], `targets` [N] of an integer dtype; rows whose target is `ignore_index` are
+/// `logits` are [N, C], `targets` `[N]` of an integer dtype; rows whose target is `ignore_index` are
 /// not counted. The result is a scalar in the logits' dtype.
 ///
 /// log softmax times a constant distribution, because `gather` (in `candle_nn::loss`) fails or is

@@ -35,15 +35,15 @@ pub struct EmbeddingTables<'a> {
     pub positions: &'a Tensor,
     /// A row for every token type (first or second sentence): [K, D].
     pub token_types: &'a Tensor,
-    /// The layer norm's weight: [D].
+    /// The layer norm's weight: `[D]`.
     pub norm_weight: &'a Tensor,
-    /// The layer norm's bias: [D].
+    /// The layer norm's bias: `[D]`.
     pub norm_bias: &'a Tensor,
     /// The layer norm's ε.
     pub eps: f64,
 }
 
-/// dropout(LayerNorm(words[ids] + token_types[types] + positions[0..T])): the first layer of BERT,
+/// `dropout(LayerNorm(words[ids] + token_types[types] + positions[0..T]))`: the first layer of BERT,
 /// as one function.
 ///
 /// `ids` and `types` are [B, T], the result is [B, T, D]. The positions are the first T rows of

@@ -7,7 +7,7 @@ use candle_core::{D, DType, Tensor};
 /// y = w ⊙ (x - μ) / √(σ² + ε) + b, with the mean μ and the variance σ² (divided by n, not n - 1)
 /// over the last dimension.
 ///
-/// `x` is [.., n], `weight` and `bias` [n]. f16 and bf16 are normalised in f32.
+/// `x` is [.., n], `weight` and `bias` `[n]`. f16 and bf16 are normalised in f32.
 ///
 /// `candle_nn::LayerNorm` takes a fast path on contiguous input whose result is cut off the graph:
 /// no gradient goes through it, and no error says so.
@@ -42,7 +42,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
 /// `x` and `residual` are [.., n].
 ///
 /// # Errors
-/// As [`layer_norm`] and [`super::dropout`].
+/// As [`layer_norm`] and [`super::dropout()`].
 pub fn residual_layer_norm(
     x: &Tensor,
     residual: &Tensor,

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 /// y = x Wᵀ + b over the last dimension.
 ///
-/// `x` is [.., in], `weight` [out, in] (or [out, in, 1], a pointwise convolution's), `bias` [out],
+/// `x` is [.., in], `weight` [out, in] (or [out, in, 1], a pointwise convolution's), `bias` `[out]`,
 /// the result [.., out].
 ///
 /// All leading dimensions become rows of one matrix, so that candle sees a product of two matrices
@@ -38,7 +38,7 @@ pub fn linear_activation(
 /// output seeing the inputs of its own group only: with inputs x⁽ᵍ⁾ and rows W⁽ᵍ⁾ of group g,
 /// y⁽ᵍ⁾ = x⁽ᵍ⁾ W⁽ᵍ⁾ᵀ + b⁽ᵍ⁾. It is a convolution of kernel 1 with groups, on channels that come last.
 ///
-/// `x` is [.., in], `weight` [out, in/groups] (or [out, in/groups, 1]), `bias` [out], the result
+/// `x` is [.., in], `weight` [out, in/groups] (or [out, in/groups, 1]), `bias` `[out]`, the result
 /// [.., out].
 ///
 /// The groups are the batch of one batched matrix product. candle's `conv1d` has a wrong kernel

@@ -4,9 +4,9 @@ use super::wrong;
 use crate::error::Result;
 use candle_core::Tensor;
 
-/// (1/N) Σᵢ (pᵢ - tᵢ)², for `prediction` and `target` of the same shape [N]. A scalar.
+/// (1/N) Σᵢ (pᵢ - tᵢ)², for `prediction` and `target` of the same shape `[N]`. A scalar.
 ///
-/// The shapes must be equal: [N] against [N, 1] would broadcast to [N, N] elsewhere.
+/// The shapes must be equal: `[N]` against [N, 1] would broadcast to [N, N] elsewhere.
 ///
 /// # Errors
 /// [`crate::Error::Setting`] for shapes that differ or no rows at all.

@@ -153,7 +153,7 @@ impl Columns {
             .collect();
         let find = |spellings: &[&str]| {
             let place = |&name: &&str| cells.iter().position(|cell| cell == name);
-            spellings.iter().find_map(|name| place(name))
+            spellings.iter().find_map(place)
         };
         let need = |spellings: &[&str]| {
             find(spellings).ok_or_else(|| Error::MissingColumn {

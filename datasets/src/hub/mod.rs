@@ -1,17 +1,20 @@
 //! Single files from the Hugging Face Hub, through the cache that its Python library shares.
 
+mod wanted;
+
 use std::cell::Cell;
 use std::fmt;
 use std::io::IsTerminal;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use hf_hub::Cache;
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
-use hf_hub::{Cache, Repo, RepoType};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::{Error, Result};
+use wanted::Wanted;
 
 /// The public Hub.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -246,58 +249,6 @@ fn remove(path: &Path) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, error)),
         _ => Ok(()),
     }
-}
-
-/// A file of a repository, with names that cannot leave the cache folder or the URL's path.
-struct Wanted<'a> {
-    kind: RepoKind,
-    repo: &'a str,
-    revision: &'a str,
-    file: &'a str,
-}
-
-impl<'a> Wanted<'a> {
-    fn new(kind: RepoKind, repo: &'a str, revision: &'a str, file: &'a str) -> Result<Self> {
-        check_name("repository", repo, 2)?;
-        check_name("revision", revision, usize::MAX)?;
-        check_name("file", file, usize::MAX)?;
-        Ok(Self {
-            kind,
-            repo,
-            revision,
-            file,
-        })
-    }
-
-    fn repo(&self) -> Repo {
-        let kind = match self.kind {
-            RepoKind::Model => RepoType::Model,
-            RepoKind::Dataset => RepoType::Dataset,
-        };
-        Repo::with_revision(self.repo.to_string(), kind, self.revision.to_string())
-    }
-}
-
-/// Refuses anything but at most `parts` plain names joined by slashes.
-fn check_name(what: &'static str, name: &str, parts: usize) -> Result<()> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+=@/".contains(c);
-    let normal = Path::new(name)
-        .components()
-        .all(|component| matches!(component, Component::Normal(_)));
-    let pieces = name.split('/');
-    let whole = pieces
-        .clone()
-        .all(|piece| !piece.is_empty() && piece != ".");
-    if normal && whole && pieces.count() <= parts && name.chars().all(plain) {
-        return Ok(());
-    }
-    Err(Error::Setting {
-        name: what,
-        got: format!("{name:?}"),
-        expected: "names of letters, digits, `-`, `_` and `.` joined by `/`, as in ORG/NAME; \
-                   a local folder must exist to be taken as one"
-            .to_string(),
-    })
 }
 
 /// Notes the announced size and draws the bar.
