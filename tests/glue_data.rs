@@ -305,7 +305,7 @@ fn scores_must_be_numbers_up_to_five() {
         let dir = folder_with("STS-B", "dev.tsv", text.as_bytes());
         let error = load_folder(dir.path(), GlueTask::Stsb, Split::Validation).unwrap_err();
         assert!(
-            matches!(&error, Error::BadLabel { place: Place::Line(3), column, .. } if column == "score"),
+            matches!(&error, Error::BadLabel { place: Place::Line(3), column, .. } if *column == "score"),
             "{error}"
         );
     }

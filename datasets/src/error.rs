@@ -119,7 +119,7 @@ pub enum Error {
         /// Where in the file.
         place: Place,
         /// The label's column.
-        column: String,
+        column: &'static str,
         /// The set of labels.
         expected: String,
         /// What the file says.
@@ -238,7 +238,7 @@ pub enum Error {
         reason: String,
     },
     /// The Hub answered, but not with the file.
-    #[error("the Hub refused {repo}/{file} (revision {revision}): {reason}; {hint}")]
+    #[error("the Hub refused {repo}/{file} (revision {revision}): {reason}")]
     Refused {
         /// The repository.
         repo: String,
@@ -246,10 +246,8 @@ pub enum Error {
         file: String,
         /// The revision.
         revision: String,
-        /// The server's answer.
+        /// The server's answer and what to do.
         reason: String,
-        /// What to do.
-        hint: &'static str,
     },
     /// A download has another size than the server announced; it was removed from the cache.
     #[error(

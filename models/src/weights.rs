@@ -89,6 +89,9 @@ pub struct Start {
     pub dtype: DType,
     /// The device they live on.
     pub device: Device,
+    /// Whether to start with a fresh classifier although the checkpoint holds one: to go on from a
+    /// model that was fine-tuned for another task.
+    pub new_head: bool,
 }
 
 /// Seed 0, f32, CPU.
@@ -98,6 +101,7 @@ impl Default for Start {
             seed: 0,
             dtype: DType::F32,
             device: Device::Cpu,
+            new_head: false,
         }
     }
 }
@@ -156,7 +160,8 @@ pub(crate) fn load(
         let tensors = SafeTensors::deserialize(&bytes)
             .map_err(|e| Error::file(file, format!("not a safetensors file, or cut off: {e}")))?;
         let mut used = BTreeSet::new();
-        for parameter in parameters {
+        let wanted = |p: &&Parameter| !(start.new_head && p.name.starts_with("classifier."));
+        for parameter in parameters.iter().filter(wanted) {
             let mut tried = parameter.candidates(prefix).into_iter();
             let Some((name, view)) = tried.find_map(|n| tensors.tensor(&n).ok().map(|t| (n, t)))
             else {

@@ -256,7 +256,7 @@ fn to_label(
     label.map(Some).ok_or_else(|| Error::BadLabel {
         path: path.to_path_buf(),
         place: Place::Row(number),
-        column: "label".to_string(),
+        column: "label",
         expected: match task.labels() {
             [] => task.expected_label(),
             labels => format!("a class number in 0..{}", labels.len()),

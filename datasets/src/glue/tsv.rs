@@ -131,7 +131,7 @@ struct Columns {
     first: usize,
     second: Option<usize>,
     label: Option<usize>,
-    label_name: String,
+    label_name: &'static str,
 }
 
 impl Columns {
@@ -142,7 +142,7 @@ impl Columns {
             first: 3,
             second: None,
             label: Some(1),
-            label_name: "label".to_string(),
+            label_name: "label",
         }
     }
 
@@ -175,8 +175,11 @@ impl Columns {
                 [] => None,
                 spellings => Some(need(spellings)?),
             },
-            label_name: label
-                .and_then(|i| cells.get(i).cloned())
+            label_name: names
+                .label
+                .iter()
+                .find(|&&name| label.is_some_and(|i| cells[i] == name))
+                .copied()
                 .unwrap_or_default(),
             label,
         })
@@ -192,7 +195,7 @@ impl Columns {
                         .ok_or_else(|| Error::BadLabel {
                             path: path.to_path_buf(),
                             place: Place::Line(line),
-                            column: self.label_name.clone(),
+                            column: self.label_name,
                             expected: task.expected_label(),
                             got: fields[column].to_string(),
                         })?,

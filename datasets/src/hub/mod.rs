@@ -214,28 +214,28 @@ impl Hub {
                 reason,
             };
         }
+        let hint = match (status, error) {
+            (Some(401 | 403), _) => {
+                "set HF_TOKEN to a token with access, and check the repository's name"
+            }
+            (Some(404), _) => "check the names of the repository, the revision and the file",
+            (Some(429 | 500..), _) => "try again later, or pass a local folder",
+            (None, ApiError::IoError(_)) => {
+                "check that the cache folder is writable, then try again: the download resumes"
+            }
+            (None, ApiError::LockAcquisition(_)) => {
+                "another process downloads the same file: wait for it, then try again"
+            }
+            (None, ApiError::InvalidResume) => {
+                "delete the file ending in .part in the cache's blobs folder"
+            }
+            _ => "is HF_ENDPOINT a Hub? else pass a local folder with --model or --data",
+        };
         Error::Refused {
             repo,
             file,
             revision: wanted.revision.to_string(),
-            hint: match (status, error) {
-                (Some(401 | 403), _) => {
-                    "set HF_TOKEN to a token with access, and check the repository's name"
-                }
-                (Some(404), _) => "check the names of the repository, the revision and the file",
-                (Some(429 | 500..), _) => "try again later, or pass a local folder",
-                (None, ApiError::IoError(_)) => {
-                    "check that the cache folder is writable, then try again: the download resumes"
-                }
-                (None, ApiError::LockAcquisition(_)) => {
-                    "another process downloads the same file: wait for it, then try again"
-                }
-                (None, ApiError::InvalidResume) => {
-                    "delete the file ending in .part in the cache's blobs folder"
-                }
-                _ => "is HF_ENDPOINT a Hub? else pass a local folder with --model or --data",
-            },
-            reason,
+            reason: format!("{reason}; {hint}"),
         }
     }
 }

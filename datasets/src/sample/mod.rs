@@ -69,7 +69,7 @@ fn qnli(split: Split) -> Result<Vec<Row>> {
         let class = class.ok_or_else(|| Error::BadLabel {
             path: QNLI_NAME.into(),
             place,
-            column: "label".to_string(),
+            column: "label",
             expected: format!("one of {}", labels.join(", ")),
             got: label.to_string(),
         })?;

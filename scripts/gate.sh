@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands, cheapest first.
+#
+#   scripts/gate.sh          all of it
+#   scripts/gate.sh quick    without the release runs and CUDA
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+mode=${1:-all}
+out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
+step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
+
+step "format"
+cargo fmt --all --check
+
+step "dependencies: no C tokenizer, one candle"
+# `cargo tree -i` fails where the crate is absent, which is what we want.
+if cargo tree --workspace -i onig_sys >/dev/null 2>&1; then
+  echo "onig_sys is in the tree: somebody asks tokenizers for its default features" >&2; exit 1
+fi
+[ "$(cargo tree --workspace --prefix none | grep -cE '^candle-core v' || true)" -ge 1 ]
+if cargo tree --workspace -d --prefix none | grep -E '^candle-core v'; then
+  echo "two versions of candle-core" >&2; exit 1
+fi
+
+step "tests"
+cargo test --workspace
+
+step "clippy"
+cargo clippy --workspace --all-targets -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib
+
+step "examples, small"
+cargo run -q -p examples --example glue -- --help >"$out/help.txt"
+grep -q -- '--hessian-every' "$out/help.txt"
+cargo run -q -p examples --example quadratic -- --out "$out/quadratic"
+test -s "$out/quadratic/quadratic.svg"
+cargo run -q -p examples --example step_time -- --model squeezebert-mini --batch 2 --seq 16 --units 1 --json | grep -q ratio_to_sgd
+cargo run -q -p examples --example gpu_check
+
+[ "$mode" = quick ] && { step "done, quick"; exit 0; }
+
+step "the README's main command"
+cargo run --release -p examples --example glue -- --out "$out/glue"
+for run in sst2-adahessian sst2-adamw; do
+  for file in config.toml metrics.jsonl curves.svg summary.json model/config.json model/model.safetensors model/tokenizer.json; do
+    test -s "$out/glue/$run/$file"
+  done
+done
+# What it saved is a checkpoint like any other.
+cargo run --release -p examples --example glue -- --model "$out/glue/sst2-adahessian/model" --data "$PWD/tests/fixtures/glue" \
+  --task sst2 --max-steps 2 --epochs 1 --out "$out/again"
+
+if [ "${SKIP_CUDA:-0}" = 1 ]; then
+  step "CUDA left out, as asked"
+else
+  step "CUDA: compile and link"
+  environment=$(scripts/setup-cuda.sh "${CUDA_DIR:-${CARGO_TARGET_DIR:-target}/cuda-toolkit}")
+  (
+    eval "$environment"
+    export CARGO_PROFILE_DEV_OPT_LEVEL=0
+    cargo build -p examples --example gpu_check --features cuda
+    cargo run -p examples --example gpu_check --features cuda
+  )
+fi
+step "done"
