@@ -73,12 +73,7 @@ struct Bench {
 
 impl Bench {
     fn new(cli: &Cli, device: &Device) -> Result<Self> {
-        let architecture = Architecture {
-            dropout: 0.0,
-            attention_dropout: 0.0,
-            classifier_dropout: 0.0,
-            ..architecture(&cli.model)?
-        };
+        let architecture = architecture(&cli.model)?;
         let (vocabulary, count) = (architecture.vocabulary, cli.batch * cli.seq);
         let start = Start {
             device: device.clone(),

@@ -59,7 +59,6 @@ else
   environment=$(scripts/setup-cuda.sh "${CUDA_DIR:-${CARGO_TARGET_DIR:-target}/cuda-toolkit}")
   (
     eval "$environment"
-    export CARGO_PROFILE_DEV_OPT_LEVEL=0
     cargo build -p examples --example gpu_check --features cuda
     cargo run -p examples --example gpu_check --features cuda
   )

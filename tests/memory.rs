@@ -1,0 +1,61 @@
+//! Nothing of a step outlives it: resident memory over 300 steps.
+
+use adahessian::ops::{Mode, cross_entropy};
+use adahessian::{AdaHessian, Optim};
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use models::{SequenceClassifier, Start, squeezebert};
+use std::process::Command;
+
+const CHILD: &str = "ADAHESSIAN_MEMORY_CHILD";
+
+/// Resident memory in KiB; none where the system does not tell.
+fn resident() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Runs the child below in a process of its own: other tests allocate, too.
+#[test]
+fn flat_over_300_steps() -> Result<()> {
+    if resident().is_none() {
+        println!("skipped: this system does not tell the resident memory");
+        return Ok(());
+    }
+    let test = ["--exact", "memory::child", "--nocapture", "--test-threads=1"];
+    let output = Command::new(std::env::current_exe()?).args(test).env(CHILD, "1").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let figures = text.lines().find_map(|l| l.split_once("resident KiB:")).context("no figures")?.1;
+    let kib: Vec<f64> = figures.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    let (at_20, most) = (kib[0], kib.iter().copied().fold(0.0, f64::max));
+    println!("resident KiB at step 20 and every 20 steps after: {figures}");
+    assert!(most <= 1.02 * at_20, "memory grows: {figures}");
+    Ok(())
+}
+
+/// Not a test by itself: prints the resident memory at steps 20, 40, …, 300.
+#[test]
+fn child() -> Result<()> {
+    if std::env::var_os(CHILD).is_none() {
+        return Ok(());
+    }
+    let architecture = squeezebert::Config::mini().architecture()?;
+    let model = SequenceClassifier::new(&architecture, 2, &Start::default())?;
+    let mut opt = AdaHessian::builder().lr(1e-3).every(2).blocks(model.blocks()).build(&model.vars())?;
+    let ids: Vec<u32> = (0..8 * 24).map(|i| (i * 7 + 3) % 500).collect();
+    let ids = Tensor::from_vec(ids, (8, 24), &Device::Cpu)?;
+    let labels = Tensor::new(&[0u32, 1, 1, 0, 1, 0, 0, 1], &Device::Cpu)?;
+    let mut figures = Vec::new();
+    for step in 1..=300u64 {
+        let mode = Mode::Train { seed: 0, step, micro: 0 };
+        let logits = model.forward(&ids, None, None, &mode)?;
+        opt.backward_step(&cross_entropy(&logits, &labels, 0.0, None)?)?;
+        if step % 20 == 0 {
+            figures.push(resident().context("no VmRSS")?.to_string());
+        }
+    }
+    println!("resident KiB:{}", figures.join(" "));
+    Ok(())
+}
