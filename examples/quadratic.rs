@@ -45,7 +45,13 @@ impl Walk {
     }
 }
 
-fn walk(name: &'static str, f: Objective, start: &[f64], steps: usize, make: impl Fn(&NamedVars) -> Result<Box<dyn Optim>>) -> Result<Walk> {
+fn walk(
+    name: &'static str,
+    f: Objective,
+    start: &[f64],
+    steps: usize,
+    make: impl Fn(&NamedVars) -> Result<Box<dyn Optim>>,
+) -> Result<Walk> {
     let var = Var::new(start, &Device::Cpu)?;
     let mut optimizer = make(&NamedVars::from(vec![var.clone()]))?;
     let mut walk = Walk {
@@ -62,7 +68,15 @@ fn walk(name: &'static str, f: Objective, start: &[f64], steps: usize, make: imp
 }
 
 fn adahessian(lr: f64, beta1: f64, beta2: f64) -> impl Fn(&NamedVars) -> Result<Box<dyn Optim>> {
-    move |vars| Ok(Box::new(AdaHessian::builder().lr(lr).betas(beta1, beta2).eps(0.0).build(vars)?))
+    move |vars| {
+        Ok(Box::new(
+            AdaHessian::builder()
+                .lr(lr)
+                .betas(beta1, beta2)
+                .eps(0.0)
+                .build(vars)?,
+        ))
+    }
 }
 
 fn figure_1() -> Result<Vec<Walk>> {
@@ -73,24 +87,58 @@ fn figure_1() -> Result<Vec<Walk>> {
     };
     Ok(vec![
         walk("gradient descent, lr 0.08", bowl, &start, 30, move |v| {
-            Ok(Box::new(FirstOrder::new(v, plain.clone(), Common::new(0.08))?))
+            Ok(Box::new(FirstOrder::new(
+                v,
+                plain.clone(),
+                Common::new(0.08),
+            )?))
         })?,
-        walk("Adam, lr 1", bowl, &start, 30, |v| Ok(Box::new(FirstOrder::new(v, Adam::default(), Common::new(1.0))?)))?,
-        walk("AdaHessian, lr 1, no momentum", bowl, &start, 30, adahessian(1.0, 0.0, 0.999))?,
+        walk("Adam, lr 1", bowl, &start, 30, |v| {
+            Ok(Box::new(FirstOrder::new(
+                v,
+                Adam::default(),
+                Common::new(1.0),
+            )?))
+        })?,
+        walk(
+            "AdaHessian, lr 1, no momentum",
+            bowl,
+            &start,
+            30,
+            adahessian(1.0, 0.0, 0.999),
+        )?,
     ])
 }
 
 fn figure_3() -> Result<Vec<Walk>> {
     Ok(vec![
-        walk("with Hessian momentum", ripples, &[1.1], 1000, adahessian(1.25, 0.9, 0.999))?,
-        walk("without Hessian momentum", ripples, &[1.1], 1000, adahessian(1.25, 0.9, 0.0))?,
+        walk(
+            "with Hessian momentum",
+            ripples,
+            &[1.1],
+            1000,
+            adahessian(1.25, 0.9, 0.999),
+        )?,
+        walk(
+            "without Hessian momentum",
+            ripples,
+            &[1.1],
+            1000,
+            adahessian(1.25, 0.9, 0.0),
+        )?,
     ])
 }
 
 fn rows(walks: &[Walk], at: &[usize]) -> Vec<Vec<String>> {
     let row = |walk: &Walk| {
-        let values = at.iter().map(|step| walk.values.get(*step).map_or("-".into(), |v| format!("{v:.3e}")));
-        std::iter::once(walk.name.to_string()).chain(values).collect()
+        let values = at.iter().map(|step| {
+            walk.values
+                .get(*step)
+                .map_or("-".into(), |v| format!("{v:.3e}"))
+        });
+        std::iter::once(walk.name.to_string())
+            .chain(values)
+            .collect()
     };
     walks.iter().map(row).collect()
 }
@@ -102,35 +150,69 @@ fn picture(path: &Path, bowl_walks: &[Walk], ripple_walks: &[Walk]) -> Result<()
     let (left, right) = root.split_horizontally(500);
     let logs = |walk: &Walk, n: usize| -> Vec<(f64, f64)> {
         let values = walk.values.iter().take(n + 1).enumerate();
-        values.map(|(i, v)| (i as f64, v.max(1e-16).log10())).collect()
+        values
+            .map(|(i, v)| (i as f64, v.max(1e-16).log10()))
+            .collect()
     };
     let series: Vec<_> = bowl_walks.iter().map(|w| (w.name, logs(w, 30))).collect();
-    lines(&left, "10x² + y²: log10 f over steps", (0.0..30.0, -16.5..3.0), &series).map_err(|e| broken(&e))?;
+    lines(
+        &left,
+        "10x² + y²: log10 f over steps",
+        (0.0..30.0, -16.5..3.0),
+        &series,
+    )
+    .map_err(|e| broken(&e))?;
     let places = |walk: &Walk| -> Vec<(f64, f64)> {
         let points = walk.points.iter().take(41).enumerate();
-        points.filter_map(|(i, p)| Some((i as f64, *p.first()?))).collect()
+        points
+            .filter_map(|(i, p)| Some((i as f64, *p.first()?)))
+            .collect()
     };
     let series: Vec<_> = ripple_walks.iter().map(|w| (w.name, places(w))).collect();
-    lines(&right, "x² + 0.1x sin(20πx): x over steps", (0.0..40.0, -0.8..1.2), &series).map_err(|e| broken(&e))?;
+    lines(
+        &right,
+        "x² + 0.1x sin(20πx): x over steps",
+        (0.0..40.0, -0.8..1.2),
+        &series,
+    )
+    .map_err(|e| broken(&e))?;
     root.present().map_err(|e| broken(&e))
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Range = std::ops::Range<f64>;
 
-fn lines(area: &Area<'_>, title: &str, (x, y): (Range, Range), series: &[(&str, Vec<(f64, f64)>)]) -> Result<(), Box<dyn std::error::Error>> {
+fn lines(
+    area: &Area<'_>,
+    title: &str,
+    (x, y): (Range, Range),
+    series: &[(&str, Vec<(f64, f64)>)],
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut builder = ChartBuilder::on(area);
-    builder.caption(title, ("sans-serif", 16)).margin(12).x_label_area_size(30).y_label_area_size(46);
+    builder
+        .caption(title, ("sans-serif", 16))
+        .margin(12)
+        .x_label_area_size(30)
+        .y_label_area_size(46);
     let mut chart = builder.build_cartesian_2d(x, y)?;
     chart.configure_mesh().light_line_style(WHITE).draw()?;
     for (i, (name, points)) in series.iter().enumerate() {
         let colour = Palette99::pick(i).to_rgba();
         chart
-            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
+            .draw_series(LineSeries::new(
+                points.iter().copied(),
+                colour.stroke_width(2),
+            ))?
             .label(*name)
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2)));
+            .legend(move |(x, y)| {
+                PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2))
+            });
     }
-    chart.configure_series_labels().border_style(BLACK.mix(0.3)).background_style(WHITE.mix(0.8)).draw()?;
+    chart
+        .configure_series_labels()
+        .border_style(BLACK.mix(0.3))
+        .background_style(WHITE.mix(0.8))
+        .draw()?;
     Ok(())
 }
 
@@ -139,16 +221,37 @@ fn main() -> Result<()> {
     program::start(None)?;
     let (bowl_walks, ripple_walks) = (figure_1()?, figure_3()?);
     println!("Figure 1: f = 10x² + y² from (-4, 3)\n");
-    println!("{}\n", table::format(&["", "f at step 0", "1", "10", "30"], &rows(&bowl_walks, &[0, 1, 10, 30])));
+    println!(
+        "{}\n",
+        table::format(
+            &["", "f at step 0", "1", "10", "30"],
+            &rows(&bowl_walks, &[0, 1, 10, 30])
+        )
+    );
     println!("Figure 3: f = x² + 0.1 x sin(20πx) from 1.1; the global minimum is -0.00192\n");
     let at = [0, 7, 20, 100, 1000];
-    println!("{}\n", table::format(&["", "f at step 0", "7", "20", "100", "1000"], &rows(&ripple_walks, &at)));
+    println!(
+        "{}\n",
+        table::format(
+            &["", "f at step 0", "7", "20", "100", "1000"],
+            &rows(&ripple_walks, &at)
+        )
+    );
     std::fs::create_dir_all(&cli.out).with_context(|| cli.out.display().to_string())?;
     let path = cli.out.join("quadratic.svg");
     picture(&path, &bowl_walks, &ripple_walks)?;
     println!("picture: {}", path.display());
-    anyhow::ensure!(bowl_walks[2].values[1] == 0.0, "AdaHessian should reach the minimum of Figure 1 in one step");
-    anyhow::ensure!(ripple_walks[0].values[7] < 0.02, "with momentum the global basin should be reached in 7 steps");
-    anyhow::ensure!(ripple_walks[1].last() > 0.05, "without momentum it should stay stuck");
+    anyhow::ensure!(
+        bowl_walks[2].values[1] == 0.0,
+        "AdaHessian should reach the minimum of Figure 1 in one step"
+    );
+    anyhow::ensure!(
+        ripple_walks[0].values[7] < 0.02,
+        "with momentum the global basin should be reached in 7 steps"
+    );
+    anyhow::ensure!(
+        ripple_walks[1].last() > 0.05,
+        "without momentum it should stay stuck"
+    );
     Ok(())
 }

@@ -1,12 +1,19 @@
 //! All integration tests in one binary, so that candle is linked once.
 
+mod accumulation;
+mod callbacks;
 mod candle_holes;
+mod checkpoint;
+mod glue_data;
+mod hub;
 mod hvp;
+mod memory;
+mod metrics;
 mod models;
 mod ops;
 mod optimizers;
+mod resume;
 mod second_order;
-mod trajectories;
-mod glue_data;
-mod hub;
 mod text_data;
+mod trainer;
+mod trajectories;

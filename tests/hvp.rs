@@ -1,6 +1,8 @@
 //! Curvature operators against closed forms.
 
-use adahessian::{FiniteDifference, Hessian, Hutchinson, LinearOperator, Mean, NamedVars, Probe, VarVec};
+use adahessian::{
+    FiniteDifference, Hessian, Hutchinson, LinearOperator, Mean, NamedVars, Probe, VarVec,
+};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Init, VarMap};
@@ -31,10 +33,22 @@ fn hessian_of_a_quadratic_is_its_matrix() -> Result<()> {
         unit[column] = 1.0;
         let unit = VarVec::new(&vars, vec![Tensor::new(&unit, &Device::Cpu)?])?;
         let expected = matrix()?.narrow(1, column, 1)?.squeeze(1)?;
-        assert_close("column", &hessian.apply(&unit)?.tensors()[0], &expected, 1e-14)?;
+        assert_close(
+            "column",
+            &hessian.apply(&unit)?.tensors()[0],
+            &expected,
+            1e-14,
+        )?;
     }
-    let gradient = matrix()?.matmul(&vars.get("x")?.unsqueeze(1)?)?.squeeze(1)?;
-    assert_close("gradient", &hessian.gradient()?.tensors()[0], &gradient, 1e-14)
+    let gradient = matrix()?
+        .matmul(&vars.get("x")?.unsqueeze(1)?)?
+        .squeeze(1)?;
+    assert_close(
+        "gradient",
+        &hessian.gradient()?.tensors()[0],
+        &gradient,
+        1e-14,
+    )
 }
 
 #[test]
@@ -68,19 +82,33 @@ fn hutchinson_is_unbiased_with_the_right_spread() -> Result<()> {
         let diagonal = draw.diagonal(&hessian)?.tensors()[0].to_vec1::<f64>()?;
         let mut trace_variance = 0.0;
         for i in 0..3 {
-            let off: f64 = (0..3).filter(|j| *j != i).map(|j| A[3 * i + j].powi(2)).sum();
+            let off: f64 = (0..3)
+                .filter(|j| *j != i)
+                .map(|j| A[3 * i + j].powi(2))
+                .sum();
             let variance = off + diagonal_part * A[4 * i].powi(2);
             trace_variance += 2.0 * off + diagonal_part * A[4 * i].powi(2);
             let error = (diagonal[i] - A[4 * i]).abs();
-            assert!(error <= 4.5 * (variance / samples as f64).sqrt(), "{probe:?} {i}: {error}");
+            assert!(
+                error <= 4.5 * (variance / samples as f64).sqrt(),
+                "{probe:?} {i}: {error}"
+            );
         }
         let trace = draw.trace(&hessian)?;
         let expected = (trace_variance / samples as f64).sqrt();
-        assert!((trace.mean - 12.0).abs() <= 4.5 * expected, "{probe:?}: {trace:?}");
+        assert!(
+            (trace.mean - 12.0).abs() <= 4.5 * expected,
+            "{probe:?}: {trace:?}"
+        );
         assert_number("standard error", trace.standard_error / expected, 1.0, 0.1)?;
     }
     assert!(Hutchinson::new(0, 0).diagonal(&hessian).is_err());
-    assert!(Hutchinson::new(1, 0).trace(&hessian)?.standard_error.is_nan());
+    assert!(
+        Hutchinson::new(1, 0)
+            .trace(&hessian)?
+            .standard_error
+            .is_nan()
+    );
     Ok(())
 }
 
@@ -93,8 +121,18 @@ fn probes_are_functions_of_their_name() -> Result<()> {
     let flat = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.flatten_all()?.to_vec1()?) };
     let b = flat(draw.probe(&small, 0)?.get("b")?)?;
     assert_eq!(b, flat(draw.probe(&large, 0)?.get("b")?)?);
-    let other = [draw.at(5).probe(&small, 0)?, draw.probe(&small, 1)?, Hutchinson::new(1, 10).at(4).probe(&small, 0)?];
-    assert!(other.iter().filter(|p| flat(p.get("b").unwrap()).unwrap() == b).count() < 2);
+    let other = [
+        draw.at(5).probe(&small, 0)?,
+        draw.probe(&small, 1)?,
+        Hutchinson::new(1, 10).at(4).probe(&small, 0)?,
+    ];
+    assert!(
+        other
+            .iter()
+            .filter(|p| flat(p.get("b").unwrap()).unwrap() == b)
+            .count()
+            < 2
+    );
     Ok(())
 }
 
@@ -119,13 +157,19 @@ fn mean_over_batches_is_the_hessian_of_the_mean() -> Result<()> {
 fn a_network_of_candle_layers() -> Result<()> {
     let map = VarMap::new();
     let builder = candle_nn::VarBuilder::from_varmap(&map, DType::F64, &Device::Cpu);
-    let init = |shape: (usize, usize), name: &str| map.get(shape, name, Init::Const(0.0), DType::F64, &Device::Cpu);
+    let init = |shape: (usize, usize), name: &str| {
+        map.get(shape, name, Init::Const(0.0), DType::F64, &Device::Cpu)
+    };
     init((4, 3), "l1.weight")?;
     init((2, 4), "l2.weight")?;
     let l1 = candle_nn::linear(3, 4, builder.pp("l1"))?;
     let l2 = candle_nn::linear(4, 2, builder.pp("l2"))?;
     let vars = NamedVars::from(&map);
-    vars.assign(&Hutchinson::new(1, 1).with_probe(Probe::Gaussian).probe(&vars, 0)?)?;
+    vars.assign(
+        &Hutchinson::new(1, 1)
+            .with_probe(Probe::Gaussian)
+            .probe(&vars, 0)?,
+    )?;
     let x = Tensor::from_slice(&[0.1, 0.5, -0.3, 1.0, -1.0, 0.2], (2, 3), &Device::Cpu)?;
     let y = Tensor::new(&[1u32, 0], &Device::Cpu)?;
     let loss = || {
@@ -141,5 +185,10 @@ fn a_network_of_candle_layers() -> Result<()> {
     for ((name, ours), (_, theirs)) in product.iter().zip(oracle.iter()) {
         assert_close(name, ours, theirs, 1e-7)?;
     }
-    assert_number("symmetry", u.dot(&product)?, v.dot(&hessian.apply(&u)?)?, 1e-12)
+    assert_number(
+        "symmetry",
+        u.dot(&product)?,
+        v.dot(&hessian.apply(&u)?)?,
+        1e-12,
+    )
 }

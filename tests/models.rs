@@ -29,6 +29,7 @@ fn seeded(seed: u64, dtype: DType) -> Start {
         seed,
         dtype,
         device: CPU,
+        ..Start::default()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Optimizers against PyTorch, against closed forms, and each against its own saved state.
 
 use adahessian::{
-    AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Common, Composite, Delay, Error, FirstOrder, Group, Hessian,
-    Hutchinson, Lamb, LinearOperator, NamedVars, Optim, RmsProp, Sgd, VarVec, backward,
+    AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Common, Composite, Delay, Error,
+    FirstOrder, Group, Hessian, Hutchinson, Lamb, LinearOperator, NamedVars, Optim, RmsProp, Sgd,
+    VarVec, backward,
 };
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
@@ -10,7 +11,10 @@ use serde_json::Value;
 use testing::{assert_close, assert_number, assert_says, reference, variables};
 
 fn start() -> Result<NamedVars> {
-    variables(&[("w", &[-1.0, 0.5, 0.3, -0.2, 1.5, 1.0], &[3, 2]), ("x.c", &[0.0, 5.0, -3.0], &[3])])
+    variables(&[
+        ("w", &[-1.0, 0.5, 0.3, -0.2, 1.5, 1.0], &[3, 2]),
+        ("x.c", &[0.0, 5.0, -3.0], &[3]),
+    ])
 }
 
 /// The objective of tests/reference/first_order/make.py.
@@ -31,7 +35,12 @@ fn flat(vars: &NamedVars) -> Result<Vec<f64>> {
 
 type Make = fn(&NamedVars) -> adahessian::Result<Box<dyn Optim>>;
 
-fn first_order(vars: &NamedVars, rule: impl adahessian::optim::rules::Rule + 'static, lr: f64, decay: f64) -> adahessian::Result<Box<dyn Optim>> {
+fn first_order(
+    vars: &NamedVars,
+    rule: impl adahessian::optim::rules::Rule + 'static,
+    lr: f64,
+    decay: f64,
+) -> adahessian::Result<Box<dyn Optim>> {
     let common = Common {
         weight_decay: decay,
         ..Common::new(lr)
@@ -41,25 +50,103 @@ fn first_order(vars: &NamedVars, rule: impl adahessian::optim::rules::Rule + 'st
 
 /// One row an optimizer: name, how to make it. The rows that PyTorch has are held against its path.
 const TABLE: &[(&str, Make)] = &[
-    ("sgd", |v| first_order(v, Sgd { momentum: 0.0, nesterov: false }, 0.003, 0.1)),
-    ("sgd_momentum", |v| first_order(v, Sgd::default(), 0.003, 0.1)),
-    ("sgd_nesterov", |v| first_order(v, Sgd { momentum: 0.9, nesterov: true }, 0.003, 0.0)),
-    ("rmsprop", |v| first_order(v, RmsProp { alpha: 0.9, ..Default::default() }, 0.01, 0.1)),
-    ("rmsprop_momentum", |v| first_order(v, RmsProp { momentum: 0.5, ..Default::default() }, 0.01, 0.0)),
-    ("adam", |v| first_order(v, Adam { betas: (0.9, 0.99), eps: 1e-8 }, 0.02, 0.1)),
-    ("adamw", |v| first_order(v, AdamW { betas: (0.9, 0.99), eps: 1e-8 }, 0.02, 0.1)),
+    ("sgd", |v| {
+        first_order(
+            v,
+            Sgd {
+                momentum: 0.0,
+                nesterov: false,
+            },
+            0.003,
+            0.1,
+        )
+    }),
+    ("sgd_momentum", |v| {
+        first_order(v, Sgd::default(), 0.003, 0.1)
+    }),
+    ("sgd_nesterov", |v| {
+        first_order(
+            v,
+            Sgd {
+                momentum: 0.9,
+                nesterov: true,
+            },
+            0.003,
+            0.0,
+        )
+    }),
+    ("rmsprop", |v| {
+        first_order(
+            v,
+            RmsProp {
+                alpha: 0.9,
+                ..Default::default()
+            },
+            0.01,
+            0.1,
+        )
+    }),
+    ("rmsprop_momentum", |v| {
+        first_order(
+            v,
+            RmsProp {
+                momentum: 0.5,
+                ..Default::default()
+            },
+            0.01,
+            0.0,
+        )
+    }),
+    ("adam", |v| {
+        first_order(
+            v,
+            Adam {
+                betas: (0.9, 0.99),
+                eps: 1e-8,
+            },
+            0.02,
+            0.1,
+        )
+    }),
+    ("adamw", |v| {
+        first_order(
+            v,
+            AdamW {
+                betas: (0.9, 0.99),
+                eps: 1e-8,
+            },
+            0.02,
+            0.1,
+        )
+    }),
     ("adagrad", |v| first_order(v, Adagrad::default(), 0.1, 0.1)),
     ("lamb", |v| first_order(v, Lamb::default(), 0.01, 0.01)),
-    ("adahessian", |v| Ok(Box::new(AdaHessian::builder().seed(3).build(v)?))),
+    ("adahessian", |v| {
+        Ok(Box::new(AdaHessian::builder().seed(3).build(v)?))
+    }),
     ("adahessian_delayed_stale", |v| {
-        let builder = AdaHessian::builder().every(3).always_first(2).delay(Delay::Stale).samples(2);
-        Ok(Box::new(builder.weight_decay(0.01).blocks(Blocks::matrices(Block::Rows)).build(v)?))
+        let builder = AdaHessian::builder()
+            .every(3)
+            .always_first(2)
+            .delay(Delay::Stale)
+            .samples(2);
+        Ok(Box::new(
+            builder
+                .weight_decay(0.01)
+                .blocks(Blocks::matrices(Block::Rows))
+                .build(v)?,
+        ))
     }),
     ("composite", |v| {
         let (w, rest) = v.partition(|name| name == "w");
         let dense = AdaHessian::builder().every(2).build(&w)?;
         let other = FirstOrder::new(&rest, Adagrad::default(), Common::new(0.5))?;
-        Ok(Box::new(Composite::new().with("dense", dense).with("sparse", other).covering(v)?))
+        Ok(Box::new(
+            Composite::new()
+                .with("dense", dense)
+                .with("sparse", other)
+                .covering(v)?,
+        ))
     }),
 ];
 
@@ -69,13 +156,23 @@ fn paths_of_pytorch() -> Result<()> {
     let golden: Value = serde_json::from_str(&text)?;
     let mut compared = 0;
     for (name, make) in TABLE {
-        let Some(path) = golden["paths"][name].as_array() else { continue };
+        let Some(path) = golden["paths"][name].as_array() else {
+            continue;
+        };
         let vars = start()?;
         let mut opt = make(&vars)?;
         for (step, expected) in path.iter().enumerate() {
             opt.backward_step(&objective(&vars)?)?;
-            for (ours, theirs) in flat(&vars)?.iter().zip(expected.as_array().into_iter().flatten()) {
-                assert_number(&format!("{name} step {step}"), *ours, theirs.as_f64().unwrap_or(f64::NAN), 1e-11)?;
+            for (ours, theirs) in flat(&vars)?
+                .iter()
+                .zip(expected.as_array().into_iter().flatten())
+            {
+                assert_number(
+                    &format!("{name} step {step}"),
+                    *ours,
+                    theirs.as_f64().unwrap_or(f64::NAN),
+                    1e-11,
+                )?;
             }
         }
         compared += 1;
@@ -90,10 +187,19 @@ fn paths_of_pytorch() -> Result<()> {
 fn lamb_steps_by_the_length_of_the_variable() -> Result<()> {
     let vars = start()?;
     let before = vars.snapshot()?;
-    let mut opt = first_order(&vars, Lamb { eps: 1e-12, ..Lamb::default() }, 0.01, 0.0)?;
+    let mut opt = first_order(
+        &vars,
+        Lamb {
+            eps: 1e-12,
+            ..Lamb::default()
+        },
+        0.01,
+        0.0,
+    )?;
     opt.backward_step(&objective(&vars)?)?;
     for ((_, old), (name, new)) in before.iter().zip(vars.iter()) {
-        let norm = |t: &Tensor| -> Result<f64> { Ok(t.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt()) };
+        let norm =
+            |t: &Tensor| -> Result<f64> { Ok(t.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt()) };
         let moved = norm(&(new.as_tensor() - old)?)?;
         assert_number(name, moved, 0.01 * norm(old)?, 1e-9)?;
     }
@@ -128,7 +234,11 @@ fn state_resumes_bit_for_bit() -> Result<()> {
         }
         let path = folder.path().join(name);
         opt.state()?.save(&path)?;
-        let copy = NamedVars::new(vars.snapshot()?.iter().map(|(n, t)| (n.to_string(), Var::from_tensor(t).unwrap())))?;
+        let copy = NamedVars::new(
+            vars.snapshot()?
+                .iter()
+                .map(|(n, t)| (n.to_string(), Var::from_tensor(t).unwrap())),
+        )?;
         let mut resumed = make(&copy)?;
         resumed.load_state(&adahessian::State::load(&path)?)?;
         for _ in 0..5 {
@@ -150,15 +260,27 @@ fn a_state_that_does_not_fit_is_refused_and_changes_nothing() -> Result<()> {
     assert_says(opt.load_state(&adam), &["kind", "adahessian", "adam"]);
     let mut missing = good.clone();
     missing.tensors.remove("exp_avg.w");
-    assert_says(opt.load_state(&missing), &["exp_avg.w", "[3, 2]", "nothing"]);
+    assert_says(
+        opt.load_state(&missing),
+        &["exp_avg.w", "[3, 2]", "nothing"],
+    );
     let mut shape = good.clone();
-    shape.tensors.insert("exp_avg.w".into(), Tensor::zeros((2, 3), DType::F64, &Device::Cpu)?);
+    shape.tensors.insert(
+        "exp_avg.w".into(),
+        Tensor::zeros((2, 3), DType::F64, &Device::Cpu)?,
+    );
     assert_says(opt.load_state(&shape), &["exp_avg.w", "[3, 2]", "[2, 3]"]);
     let mut dtype = good.clone();
-    dtype.tensors.insert("exp_avg.w".into(), Tensor::zeros((3, 2), DType::F32, &Device::Cpu)?);
+    dtype.tensors.insert(
+        "exp_avg.w".into(),
+        Tensor::zeros((3, 2), DType::F32, &Device::Cpu)?,
+    );
     assert_says(opt.load_state(&dtype), &["exp_avg.w", "F64", "F32"]);
     let mut more = good.clone();
-    more.tensors.insert("exp_avg.other".into(), Tensor::zeros(1, DType::F64, &Device::Cpu)?);
+    more.tensors.insert(
+        "exp_avg.other".into(),
+        Tensor::zeros(1, DType::F64, &Device::Cpu)?,
+    );
     assert_says(opt.load_state(&more), &["number of tensors"]);
     let mut count = good.clone();
     count.put("count.w", "many");
@@ -172,7 +294,11 @@ fn a_state_that_does_not_fit_is_refused_and_changes_nothing() -> Result<()> {
 #[test]
 fn a_diagonal_quadratic_takes_one_step() -> Result<()> {
     let vars = variables(&[("x", &[3.0, -2.0, 0.7], &[3])])?;
-    let mut opt = AdaHessian::builder().lr(1.0).betas(0.0, 0.999).eps(0.0).build(&vars)?;
+    let mut opt = AdaHessian::builder()
+        .lr(1.0)
+        .betas(0.0, 0.999)
+        .eps(0.0)
+        .build(&vars)?;
     let scales = Tensor::new(&[10f64, 1.0, 0.01], &Device::Cpu)?;
     opt.backward_step(&(vars.get("x")?.sqr()? * scales)?.sum_all()?)?;
     for value in flat(&vars)? {
@@ -191,7 +317,9 @@ fn descent_bound_of_the_appendix() -> Result<()> {
         for k in [0.0, 0.5, 1.0] {
             let vars = variables(&[("x", &[1.0, -2.0, 0.5, 3.0], &[4])])?;
             let diagonal = Tensor::new(&curvature, &Device::Cpu)?;
-            let f = |vars: &NamedVars| -> Result<Tensor> { Ok((vars.get("x")?.sqr()? * (&diagonal * 0.5)?)?.sum_all()?) };
+            let f = |vars: &NamedVars| -> Result<Tensor> {
+                Ok((vars.get("x")?.sqr()? * (&diagonal * 0.5)?)?.sum_all()?)
+            };
             let before = f(&vars)?.to_scalar::<f64>()?;
             let mut opt = AdaHessian::builder()
                 .lr(alpha.powf(k) / beta)
@@ -203,7 +331,10 @@ fn descent_bound_of_the_appendix() -> Result<()> {
             let info = opt.backward_step(&f(&vars)?)?;
             let bound = alpha.powf(k) / (2.0 * beta.powf(1.0 + k)) * info.gradient_norm.powi(2);
             let fall = before - f(&vars)?.to_scalar::<f64>()?;
-            assert!(fall >= bound * (1.0 - 1e-12), "{block} k {k}: {fall} < {bound}");
+            assert!(
+                fall >= bound * (1.0 - 1e-12),
+                "{block} k {k}: {fall} < {bound}"
+            );
         }
     }
     Ok(())
@@ -217,7 +348,13 @@ fn accumulation_takes_each_micro_batch_by_itself() -> Result<()> {
         let w = vars.get("w")?;
         Ok(((w.powf(4.0)? * scale)?.sum_all()? + w.sin()?.sum_all()?)?)
     };
-    let build = |vars: &NamedVars| AdaHessian::builder().samples(3).seed(5).average(Average::Signed).build(vars);
+    let build = |vars: &NamedVars| {
+        AdaHessian::builder()
+            .samples(3)
+            .seed(5)
+            .average(Average::Signed)
+            .build(vars)
+    };
     let vars = start()?;
     let mut opt = build(&vars)?;
     opt.accumulate_loss(&part(&vars, 1.0)?, 0.25)?;
@@ -233,9 +370,19 @@ fn accumulation_takes_each_micro_batch_by_itself() -> Result<()> {
         d = d.add_scaled(&Hutchinson::new(3, 5).diagonal(&hessian)?, weight)?;
     }
     let state = opt.state()?;
-    assert_close("m", &state.tensors["exp_avg.w"], &(g.get("w")? * 0.1)?, 1e-12)?;
+    assert_close(
+        "m",
+        &state.tensors["exp_avg.w"],
+        &(g.get("w")? * 0.1)?,
+        1e-12,
+    )?;
     let expected = (d.get("w")?.sqr()? * 0.001)?;
-    assert_close("s", &state.tensors["exp_hessian_diag_sq.w"], &expected, 1e-12)?;
+    assert_close(
+        "s",
+        &state.tensors["exp_hessian_diag_sq.w"],
+        &expected,
+        1e-12,
+    )?;
     assert_number("norm", info.gradient_norm, g.norm()?, 1e-12)?;
     // x.c is not reached: left alone.
     assert_eq!(vars.get("x.c")?.to_vec1::<f64>()?, [0.0, 5.0, -3.0]);
@@ -248,12 +395,18 @@ fn groups_freeze_scale_and_decay() -> Result<()> {
     let groups = vec![
         Group::new("*").lr_scale(0.5),
         Group::new(".c").frozen(true),
-        Group::new("w").lr_scale(2.0).weight_decay(0.1).block(Block::Whole),
+        Group::new("w")
+            .lr_scale(2.0)
+            .weight_decay(0.1)
+            .block(Block::Whole),
     ];
     let mut opt = AdaHessian::builder().groups(groups).build(&vars)?;
     assert_eq!(opt.vars().names().collect::<Vec<_>>(), ["w"]);
     let plain = start()?;
-    let by_hand = AdaHessian::builder().lr(0.3).weight_decay(0.1).blocks(Blocks::matrices(Block::Whole));
+    let by_hand = AdaHessian::builder()
+        .lr(0.3)
+        .weight_decay(0.1)
+        .blocks(Blocks::matrices(Block::Whole));
     // The same probes: they go by name, not by what else there is.
     let mut other = by_hand.build(&plain.partition(|n| n == "w").0)?;
     for _ in 0..3 {
@@ -262,7 +415,9 @@ fn groups_freeze_scale_and_decay() -> Result<()> {
     }
     assert_close("w", vars.get("w")?, plain.get("w")?, 1e-13)?;
     assert_eq!(vars.get("x.c")?.to_vec1::<f64>()?, [0.0, 5.0, -3.0]);
-    let error = AdaHessian::builder().groups(vec![Group::new("w").block(Block::Trailing(3))]).build(&vars);
+    let error = AdaHessian::builder()
+        .groups(vec![Group::new("w").block(Block::Trailing(3))])
+        .build(&vars);
     assert_says(error.map(drop), &["`w`", "trailing:3"]);
     Ok(())
 }
@@ -274,9 +429,13 @@ fn clipping() -> Result<()> {
         clip_norm: Some(1.0),
         ..Common::new(1.0)
     };
-    let plain = Sgd { momentum: 0.0, nesterov: false };
+    let plain = Sgd {
+        momentum: 0.0,
+        nesterov: false,
+    };
     let mut opt = FirstOrder::new(&vars, plain.clone(), common.clone())?;
-    let half = |vars: &NamedVars| -> Result<Tensor> { Ok((vars.get("x")?.sqr()?.sum_all()? * 0.5)?) };
+    let half =
+        |vars: &NamedVars| -> Result<Tensor> { Ok((vars.get("x")?.sqr()?.sum_all()? * 0.5)?) };
     let info = opt.backward_step(&half(&vars)?)?;
     assert_number("norm before", info.gradient_norm, 5.0, 1e-12)?;
     assert_number("norm of the step", info.update_norm, 1.0, 1e-12)?;
@@ -311,7 +470,10 @@ fn non_finite_steps_are_skipped_and_counted() -> Result<()> {
     opt.backward_step(&nan(&vars)?)?;
     opt.backward_step(&nan(&vars)?)?;
     let error = opt.backward_step(&nan(&vars)?);
-    assert_says(error.as_ref().map(drop), &["3 steps in a row", "gradient of `w`"]);
+    assert_says(
+        error.as_ref().map(drop),
+        &["3 steps in a row", "gradient of `w`"],
+    );
     assert!(matches!(error, Err(Error::NonFinite { skipped: 3, .. })));
     Ok(())
 }
@@ -344,7 +506,9 @@ fn gradients_without_graph_are_refused() -> Result<()> {
 #[test]
 fn settings_out_of_range() -> Result<()> {
     let vars = start()?;
-    let refused = |builder: adahessian::AdaHessianBuilder, what: &str| assert_says(builder.build(&vars).map(drop), &[what, "expected"]);
+    let refused = |builder: adahessian::AdaHessianBuilder, what: &str| {
+        assert_says(builder.build(&vars).map(drop), &[what, "expected"])
+    };
     refused(AdaHessian::builder().lr(-1.0), "learning rate");
     refused(AdaHessian::builder().lr(f64::NAN), "learning rate");
     refused(AdaHessian::builder().betas(1.0, 0.9), "beta1");
@@ -361,10 +525,17 @@ fn composite_covers_every_variable_exactly_once() -> Result<()> {
     let vars = start()?;
     let (w, rest) = vars.partition(|n| n == "w");
     let one = || AdaHessian::builder().build(&w);
-    assert_says(Composite::new().with("a", one()?).covering(&vars).map(drop), &["in no part [\"x.c\"]"]);
-    let twice = Composite::new().with("a", one()?).with("b", AdaHessian::builder().build(&vars)?);
+    assert_says(
+        Composite::new().with("a", one()?).covering(&vars).map(drop),
+        &["in no part [\"x.c\"]"],
+    );
+    let twice = Composite::new()
+        .with("a", one()?)
+        .with("b", AdaHessian::builder().build(&vars)?);
     assert_says(twice.covering(&vars).map(drop), &["in two [\"w\"]"]);
-    let good = Composite::new().with("a", one()?).with("b", AdaHessian::builder().build(&rest)?);
+    let good = Composite::new()
+        .with("a", one()?)
+        .with("b", AdaHessian::builder().build(&rest)?);
     assert_eq!(good.covering(&vars)?.vars().len(), 2);
     Ok(())
 }
@@ -376,12 +547,19 @@ fn a_part_sees_its_own_hessian_only() -> Result<()> {
     let vars = variables(&[("a", &[1.0], &[1]), ("b", &[2.0], &[1])])?;
     let (a, b) = vars.partition(|n| n == "a");
     let adagrad = FirstOrder::new(&b, Adagrad::default(), Common::new(0.1))?;
-    let mut opt = Composite::new().with("a", AdaHessian::builder().build(&a)?).with("b", adagrad);
+    let mut opt = Composite::new()
+        .with("a", AdaHessian::builder().build(&a)?)
+        .with("b", adagrad);
     // L = 3a² + 100ab: H_aa = 6.
     let (x, y) = (vars.get("a")?, vars.get("b")?);
     let loss = ((x.sqr()? * 3.0)? + ((x.as_tensor() * y.as_tensor())? * 100.0)?)?.sum_all()?;
     let info = opt.backward_step(&loss)?;
-    assert_number("mean |D|", info.curvature.map_or(0.0, |c| c.mean_abs), 6.0, 1e-12)
+    assert_number(
+        "mean |D|",
+        info.curvature.map_or(0.0, |c| c.mean_abs),
+        6.0,
+        1e-12,
+    )
 }
 
 /// What a candle application does: `candle_nn::Optimizer` in scope, both traits in scope.
@@ -406,8 +584,18 @@ fn candle_trait() -> Result<()> {
 #[test]
 fn single_precision_follows_double() -> Result<()> {
     let run = |dtype: DType| -> Result<Vec<f64>> {
-        let vars = NamedVars::new(start()?.iter().map(|(n, v)| (n.to_string(), Var::from_tensor(&v.to_dtype(dtype).unwrap()).unwrap())))?;
-        let mut opt = AdaHessian::builder().lr(0.05).samples(2).every(2).blocks(Blocks::matrices(Block::Chunks(4))).build(&vars)?;
+        let vars = NamedVars::new(start()?.iter().map(|(n, v)| {
+            (
+                n.to_string(),
+                Var::from_tensor(&v.to_dtype(dtype).unwrap()).unwrap(),
+            )
+        }))?;
+        let mut opt = AdaHessian::builder()
+            .lr(0.05)
+            .samples(2)
+            .every(2)
+            .blocks(Blocks::matrices(Block::Chunks(4)))
+            .build(&vars)?;
         for _ in 0..20 {
             opt.backward_step(&objective(&vars)?)?;
         }
@@ -424,5 +612,28 @@ fn operators_are_objects() -> Result<()> {
     let vars = start()?;
     let hessian: Box<dyn LinearOperator> = Box::new(Hessian::of(&objective(&vars)?, &vars)?);
     assert_eq!(hessian.vars().elem_count(), 9);
+    Ok(())
+}
+
+/// Variables of two dtypes in one model: each keeps its own.
+#[test]
+fn mixed_dtypes() -> Result<()> {
+    let half = Var::new(&[1f32, -2.0], &Device::Cpu)?;
+    let double = Var::new(&[3f64], &Device::Cpu)?;
+    let vars = NamedVars::new([
+        ("a".to_string(), half.clone()),
+        ("b".to_string(), double.clone()),
+    ])?;
+    let mut opt = AdaHessian::builder()
+        .lr(1.0)
+        .betas(0.0, 0.999)
+        .eps(0.0)
+        .build(&vars)?;
+    let loss = (half.sqr()?.sum_all()?.to_dtype(DType::F64)? + double.sqr()?.sum_all()?)?;
+    opt.backward_step(&loss)?;
+    assert_eq!(
+        (half.to_vec1::<f32>()?, double.to_vec1::<f64>()?),
+        (vec![0.0, 0.0], vec![0.0])
+    );
     Ok(())
 }

@@ -31,12 +31,20 @@ fn ordinary_backward_stays_ordinary() -> Result<()> {
     adahessian::init()?;
     let second = std::thread::spawn(|| -> Result<Option<f64>> {
         let x = Var::new(2f64, &Device::Cpu)?;
-        let gradient = (x.sqr()? * x.as_tensor())?.backward()?.get(&x).cloned().unwrap();
+        let gradient = (x.sqr()? * x.as_tensor())?
+            .backward()?
+            .get(&x)
+            .cloned()
+            .unwrap();
         let again = gradient.backward()?;
         Ok(again.get(&x).map(|t| t.to_scalar()).transpose()?)
     });
     let value = second.join().unwrap()?;
-    assert_ne!(value, Some(12.0), "candle keeps graphs by default now: the workers can go");
+    assert_ne!(
+        value,
+        Some(12.0),
+        "candle keeps graphs by default now: the workers can go"
+    );
     assert!(std::env::var_os("CANDLE_GRAD_DO_NOT_DETACH").is_none());
     Ok(())
 }
@@ -49,11 +57,18 @@ fn several_threads_at_once() -> Result<()> {
             let vars = variables(&[("x", &[start], &[1])])?;
             let hessian = Hessian::of(&vars.get("x")?.exp()?.sum_all()?, &vars)?;
             let one = VarVec::new(&vars, vec![Tensor::new(&[1f64], &Device::Cpu)?])?;
-            assert_number("e^x", hessian.apply(&one)?.tensors()[0].to_vec1::<f64>()?[0], start.exp(), 1e-12)?;
+            assert_number(
+                "e^x",
+                hessian.apply(&one)?.tensors()[0].to_vec1::<f64>()?[0],
+                start.exp(),
+                1e-12,
+            )?;
         }
         Ok(())
     };
-    let threads: Vec<_> = (0..4).map(|seed| std::thread::spawn(move || work(seed))).collect();
+    let threads: Vec<_> = (0..4)
+        .map(|seed| std::thread::spawn(move || work(seed)))
+        .collect();
     for thread in threads {
         thread.join().unwrap()?;
     }
@@ -69,28 +84,38 @@ fn products_repeat() -> Result<()> {
     let hessian = Hessian::of(&loss, &vars)?;
     let v = VarVec::new(&vars, vec![Tensor::new(&[1f64, 2.0, -1.0], &Device::Cpu)?])?;
     let (a, b) = (hessian.apply(&v)?, hessian.apply(&v)?);
-    assert_eq!(a.tensors()[0].to_vec1::<f64>()?, b.tensors()[0].to_vec1::<f64>()?);
+    assert_eq!(
+        a.tensors()[0].to_vec1::<f64>()?,
+        b.tensors()[0].to_vec1::<f64>()?
+    );
     let oracle = FiniteDifference::new(&vars, || {
         let x = vars.get("x")?;
         Ok((x.sin()?.sum_all()? * x.exp()?.sum_all()?)?)
     });
-    assert_close("finite differences", &a.tensors()[0], &oracle.apply(&v)?.tensors()[0], 1e-8)
+    assert_close(
+        "finite differences",
+        &a.tensors()[0],
+        &oracle.apply(&v)?.tensors()[0],
+        1e-8,
+    )
 }
 
 /// A chain that would overflow the 2 MiB stack of a test thread in candle's recursion.
 #[test]
 fn deep_graphs_do_not_overflow() -> Result<()> {
     // The forward graph belongs to its maker, who needs the stack to drop it.
-    let deep = std::thread::Builder::new().stack_size(256 << 20).spawn(|| -> Result<f64> {
-        let vars = variables(&[("x", &[0.5], &[1])])?;
-        let mut y = vars.get("x")?.as_tensor().clone();
-        for _ in 0..3000 {
-            y = (y.sin()? + y)?.affine(0.5, 0.0)?;
-        }
-        let hessian = Hessian::of(&y.sum_all()?, &vars)?;
-        let one = VarVec::new(&vars, vec![Tensor::new(&[1f64], &Device::Cpu)?])?;
-        Ok(hessian.apply(&one)?.tensors()[0].to_vec1::<f64>()?[0])
-    })?;
+    let deep = std::thread::Builder::new()
+        .stack_size(256 << 20)
+        .spawn(|| -> Result<f64> {
+            let vars = variables(&[("x", &[0.5], &[1])])?;
+            let mut y = vars.get("x")?.as_tensor().clone();
+            for _ in 0..3000 {
+                y = (y.sin()? + y)?.affine(0.5, 0.0)?;
+            }
+            let hessian = Hessian::of(&y.sum_all()?, &vars)?;
+            let one = VarVec::new(&vars, vec![Tensor::new(&[1f64], &Device::Cpu)?])?;
+            Ok(hessian.apply(&one)?.tensors()[0].to_vec1::<f64>()?[0])
+        })?;
     assert!(deep.join().unwrap()?.is_finite());
     Ok(())
 }
@@ -98,13 +123,20 @@ fn deep_graphs_do_not_overflow() -> Result<()> {
 #[test]
 fn a_loss_of_several_elements_is_refused() -> Result<()> {
     let x = Var::new(&[1f64, 2.0], &Device::Cpu)?;
-    assert_says(backward(x.as_tensor()).map(drop), &["exactly one element", "[2]"]);
+    assert_says(
+        backward(x.as_tensor()).map(drop),
+        &["exactly one element", "[2]"],
+    );
     Ok(())
 }
 
 #[test]
 fn variables_not_reached_or_reached_linearly_have_zero_curvature() -> Result<()> {
-    let vars = variables(&[("a", &[1.0], &[1]), ("b", &[2.0], &[1]), ("c", &[3.0], &[1])])?;
+    let vars = variables(&[
+        ("a", &[1.0], &[1]),
+        ("b", &[2.0], &[1]),
+        ("c", &[3.0], &[1]),
+    ])?;
     let loss = (vars.get("a")?.sqr()? + (vars.get("b")?.as_tensor() * 5.0)?)?.sum_all()?;
     let hessian = Hessian::of(&loss, &vars)?;
     let ones = VarVec::from_fn(&vars, |_, s, t, d| Ok(Tensor::ones(s, t, d)?))?;
@@ -128,8 +160,14 @@ impl CustomOp1 for Bomb {
         "bomb"
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let CpuStorage::F64(data) = storage else { candle_core::bail!("f64 only") };
+    fn cpu_fwd(
+        &self,
+        storage: &CpuStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let CpuStorage::F64(data) = storage else {
+            candle_core::bail!("f64 only")
+        };
         Ok((CpuStorage::F64(data.clone()), layout.shape().clone()))
     }
 
@@ -144,7 +182,10 @@ fn a_panic_in_an_op_is_an_error() -> Result<()> {
     let x = Var::new(&[1f64], &Device::Cpu)?;
     let loss = x.apply_op1(Bomb)?.sum_all()?;
     let error = backward(&loss).map(drop);
-    assert_says(error.as_ref().map_err(|e| e.to_string()), &["the bomb went off"]);
+    assert_says(
+        error.as_ref().map_err(|e| e.to_string()),
+        &["the bomb went off"],
+    );
     assert!(matches!(error, Err(Error::Worker { .. })));
     assert_eq!(cube_curvature()?, 12.0);
     Ok(())
@@ -153,10 +194,16 @@ fn a_panic_in_an_op_is_an_error() -> Result<()> {
 #[test]
 fn vectors_fit_their_variables() -> Result<()> {
     let vars = variables(&[("a", &[1.0, 2.0], &[2])])?;
-    assert_says(VarVec::new(&vars, vec![]).map(drop), &["1 tensors", "got 0"]);
+    assert_says(
+        VarVec::new(&vars, vec![]).map(drop),
+        &["1 tensors", "got 0"],
+    );
     let wrong = vec![Tensor::new(&[1f64], &Device::Cpu)?];
     assert_says(VarVec::new(&vars, wrong).map(drop), &["`a`", "[2]", "[1]"]);
-    let twice = NamedVars::new([("a".to_string(), vars.get("a")?.clone()), ("a".to_string(), vars.get("a")?.clone())]);
+    let twice = NamedVars::new([
+        ("a".to_string(), vars.get("a")?.clone()),
+        ("a".to_string(), vars.get("a")?.clone()),
+    ]);
     assert_says(twice.map(drop), &["two variables", "`a`"]);
     assert_says(vars.get("q").map(drop), &["`q`", "example", "a"]);
     Ok(())

@@ -231,7 +231,8 @@ pub(crate) fn second_backward(
         for (gradient, vector) in &pairs {
             let part = (gradient * vector)?.sum_all()?;
             sum = Some(match sum {
-                Some(sum) => (sum + part)?,
+                // Variables of several dtypes: the sum keeps that of the first.
+                Some(sum) => (&sum + part.to_dtype(sum.dtype())?)?,
                 None => part,
             });
         }
@@ -247,9 +248,9 @@ pub(crate) fn second_backward(
     })?
 }
 
-/// Drops a graph on a large stack: candle drops recursively, and a deep graph would overflow the
-/// small stack of an ordinary thread.
-pub(crate) fn release<T: Send + 'static>(graph: T) {
+/// Drops a graph on a large stack: candle drops recursively, and a deep graph (thousands of
+/// operations in a chain) would overflow the small stack of an ordinary thread.
+pub fn release<T: Send + 'static>(graph: T) {
     if let Ok(workers) = workers() {
         // A failure here only means that the graph is already gone.
         let _ = workers.finisher.run(move || drop(graph));

@@ -2,12 +2,21 @@
 
 use crate::settings::Settings;
 use adahessian::{
-    AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Common, FirstOrder, Lamb, NamedVars, Optim, RmsProp, Sgd,
+    AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Common, FirstOrder, Lamb, NamedVars,
+    Optim, RmsProp, Sgd,
 };
 use anyhow::{Result, bail};
 
 /// The optimizers by name.
-pub const OPTIMIZERS: [&str; 7] = ["adahessian", "adamw", "adam", "sgd", "rmsprop", "adagrad", "lamb"];
+pub const OPTIMIZERS: [&str; 7] = [
+    "adahessian",
+    "adamw",
+    "adam",
+    "sgd",
+    "rmsprop",
+    "adagrad",
+    "lamb",
+];
 
 /// Checks an optimizer's name.
 ///
@@ -16,7 +25,10 @@ pub const OPTIMIZERS: [&str; 7] = ["adahessian", "adamw", "adam", "sgd", "rmspro
 pub fn check(name: &str) -> Result<()> {
     match OPTIMIZERS.contains(&name) {
         true => Ok(()),
-        false => bail!("--optimizer {name}: expected one of {}", OPTIMIZERS.join(", ")),
+        false => bail!(
+            "--optimizer {name}: expected one of {}",
+            OPTIMIZERS.join(", ")
+        ),
     }
 }
 
@@ -33,9 +45,9 @@ pub enum Origin {
 pub fn default_lr(optimizer: &str, origin: Origin) -> f64 {
     match (optimizer, origin) {
         ("adahessian", Origin::Pretrained) => 1e-2,
-        ("adahessian", Origin::Scratch) => 3e-2,
+        ("adahessian", Origin::Scratch) => 0.1,
         ("adamw" | "adam", Origin::Pretrained) => 5e-5,
-        ("adamw" | "adam", Origin::Scratch) => 1e-3,
+        ("adamw" | "adam", Origin::Scratch) => 2e-3,
         ("sgd", Origin::Pretrained) => 1e-2,
         ("sgd", Origin::Scratch) => 5e-2,
         ("rmsprop", Origin::Pretrained) => 2e-5,
@@ -63,7 +75,9 @@ pub fn default_decay(optimizer: &str) -> f64 {
 pub fn optimizer(name: &str, settings: &Settings, vars: &NamedVars) -> Result<Box<dyn Optim>> {
     check(name)?;
     let common = Common {
-        lr: settings.lr.unwrap_or_else(|| default_lr(name, Origin::Pretrained)),
+        lr: settings
+            .lr
+            .unwrap_or_else(|| default_lr(name, Origin::Pretrained)),
         weight_decay: settings.weight_decay.unwrap_or_else(|| default_decay(name)),
         clip_norm: settings.clip_norm,
         ..Common::default()

@@ -20,7 +20,9 @@ pub fn start(threads: Option<usize>) -> Result<()> {
     adahessian::init()?;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| "warn".into());
-    let messages = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let messages = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false);
     // A second start in the same process keeps the first one's messages.
     let _ = messages.with_writer(std::io::stderr).try_init();
     Ok(())

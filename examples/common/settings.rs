@@ -65,7 +65,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
 
-    /// Epochs [default: 5; 10 for rte and stsb; 4 for the sample]
+    /// Epochs [default: 5; 10 for rte and stsb; 8 from scratch]
     #[arg(long, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<usize>,

@@ -6,17 +6,30 @@ pub fn format(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = header
         .iter()
         .enumerate()
-        .map(|(i, h)| rows.iter().map(|r| cell(r, i)).fold(h.chars().count(), usize::max))
+        .map(|(i, h)| {
+            rows.iter()
+                .map(|r| cell(r, i))
+                .fold(h.chars().count(), usize::max)
+        })
         .collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| -> String {
-        let padded = cells.zip(&widths).enumerate().map(|(i, (text, width))| match i {
-            0 => format!("{text:<width$}"),
-            _ => format!("{text:>width$}"),
-        });
+        let padded = cells
+            .zip(&widths)
+            .enumerate()
+            .map(|(i, (text, width))| match i {
+                0 => format!("{text:<width$}"),
+                _ => format!("{text:>width$}"),
+            });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
     };
     let mut lines = vec![line(&mut header.iter().copied())];
-    lines.push(widths.iter().map(|w| "-".repeat(*w)).collect::<Vec<_>>().join("  "));
+    lines.push(
+        widths
+            .iter()
+            .map(|w| "-".repeat(*w))
+            .collect::<Vec<_>>()
+            .join("  "),
+    );
     lines.extend(rows.iter().map(|r| line(&mut r.iter().map(String::as_str))));
     lines.join("\n")
 }

@@ -24,14 +24,12 @@ use trainers::{Outcome, RunFolder};
 /// Without arguments: a mini SqueezeBERT from scratch on a shipped sample, offline, AdaHessian beside
 /// AdamW, in two minutes.
 #[derive(Parser)]
-#[command(
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
     glue --model squeezebert/squeezebert-uncased --task rte,mrpc\n  \
     glue --model ./minilm --data ./glue_data --task sst2 --optimizer adahessian,adamw --out runs/sst2\n  \
     glue --resume runs/sst2\n\n\
     A run's folder holds config.toml, metrics.jsonl, TensorBoard events, curves.svg, summary.json, checkpoint/ and\n\
-    model/, which transformers opens as it is."
-)]
+    model/, which transformers opens as it is.")]
 struct Cli {
     #[command(flatten)]
     settings: Settings,
@@ -56,7 +54,9 @@ fn main() -> Result<()> {
     let (plans, resume, out) = prepare(&cli)?;
     let mut finished = Vec::new();
     for plan in &plans {
-        let from = resume.as_deref().and_then(|path| resume_point(plan, &plans, path));
+        let from = resume
+            .as_deref()
+            .and_then(|path| resume_point(plan, &plans, path));
         if from.is_none() && plan.folder.join("summary.json").exists() && resume.is_some() {
             println!("{}: finished already", plan.folder.display());
             continue;
@@ -77,7 +77,11 @@ fn prepare(cli: &Cli) -> Result<(Vec<Plan>, Option<PathBuf>, PathBuf)> {
     let resume = match &cli.resume {
         None => None,
         Some(Some(path)) => Some(path.clone()),
-        Some(None) => Some(cli.out.clone().context("--resume without a folder needs --out")?),
+        Some(None) => Some(
+            cli.out
+                .clone()
+                .context("--resume without a folder needs --out")?,
+        ),
     };
     let mut settings = cli.settings.clone();
     if let Some(file) = &cli.config {
@@ -94,7 +98,10 @@ fn prepare(cli: &Cli) -> Result<(Vec<Plan>, Option<PathBuf>, PathBuf)> {
     if plans.len() > 1 {
         let taken = out.exists() && out.read_dir()?.next().is_some();
         if taken {
-            bail!("{}: is not empty: go on with --resume, or choose another --out", out.display());
+            bail!(
+                "{}: is not empty: go on with --resume, or choose another --out",
+                out.display()
+            );
         }
         std::fs::create_dir_all(&out)?;
         std::fs::write(out.join("config.toml"), settings.text()?)?;
@@ -122,19 +129,33 @@ fn resume_point(plan: &Plan, plans: &[Plan], path: &Path) -> Option<PathBuf> {
 fn free_folder() -> PathBuf {
     let numbered = (2..).map(|n| PathBuf::from(format!("runs/glue-{n}")));
     let mut folders = std::iter::once(PathBuf::from("runs/glue")).chain(numbered);
-    folders.find(|f| !f.exists()).unwrap_or_else(|| "runs/glue".into())
+    folders
+        .find(|f| !f.exists())
+        .unwrap_or_else(|| "runs/glue".into())
 }
 
 fn report(finished: &[(&Plan, Finished)], plans: &[Plan], out: &Path) -> Result<()> {
     let rows: Vec<Vec<String>> = finished.iter().map(|(plan, run)| row(plan, run)).collect();
-    let header = ["task", "optimizer", "last", "best", "at step", "s/step", "peak MiB", "minutes"];
+    let header = [
+        "task",
+        "optimizer",
+        "last",
+        "best",
+        "at step",
+        "s/step",
+        "peak MiB",
+        "minutes",
+    ];
     println!("\n{}", table::format(&header, &rows));
     if plans.len() > 1 {
         let curves = finished.iter().map(|(plan, _)| {
             let label = format!("{} {}", plan.task, plan.optimizer);
             Ok(Curve::read(&plan.folder.join("metrics.jsonl"), label)?)
         });
-        draw(&out.join("curves.svg"), &curves.collect::<Result<Vec<_>>>()?)?;
+        draw(
+            &out.join("curves.svg"),
+            &curves.collect::<Result<Vec<_>>>()?,
+        )?;
     }
     println!("\ncurves: {}", out.join("curves.svg").display());
     Ok(())
@@ -142,15 +163,22 @@ fn report(finished: &[(&Plan, Finished)], plans: &[Plan], out: &Path) -> Result<
 
 fn row(plan: &Plan, run: &Finished) -> Vec<String> {
     let summary = &run.summary;
-    let scores = |e: &Option<trainers::Evaluated>| e.as_ref().map_or("-".into(), |e| scores_text(&e.scores));
+    let scores =
+        |e: &Option<trainers::Evaluated>| e.as_ref().map_or("-".into(), |e| scores_text(&e.scores));
     vec![
         plan.task.to_string(),
         plan.optimizer.clone(),
         scores(&summary.last),
         scores(&summary.best),
-        summary.best.as_ref().map_or("-".into(), |e| e.step.to_string()),
-        summary.seconds_per_step.map_or("-".into(), |s| format!("{s:.3}")),
-        run.peak_memory_mib.map_or("-".into(), |m| format!("{m:.0}")),
+        summary
+            .best
+            .as_ref()
+            .map_or("-".into(), |e| e.step.to_string()),
+        summary
+            .seconds_per_step
+            .map_or("-".into(), |s| format!("{s:.3}")),
+        run.peak_memory_mib
+            .map_or("-".into(), |m| format!("{m:.0}")),
         format!("{:.1}", summary.elapsed_seconds / 60.0),
     ]
 }
@@ -158,7 +186,8 @@ fn row(plan: &Plan, run: &Finished) -> Vec<String> {
 /// All scores but the loss.
 fn scores_text(scores: &trainers::Scores) -> String {
     let shown = scores.iter().filter(|(name, _)| !name.starts_with("loss"));
-    let texts: Vec<String> = shown.map(|(name, value)| format!("{name} {value:.4}")).collect();
+    let texts: Vec<String> = shown
+        .map(|(name, value)| format!("{name} {value:.4}"))
+        .collect();
     texts.join(" ")
 }
-

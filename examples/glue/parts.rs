@@ -1,11 +1,14 @@
 //! The parts of a run: rows, tokenizer, model, task.
 
-use adahessian::ops::Mode;
 use adahessian::NamedVars;
+use adahessian::ops::Mode;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use common::settings::Settings;
-use datasets::{GlueTask, Hub, RepoKind, Row, Split, TextBatch, TextDataset, TextEncoder, glue, sample, wordpiece};
+use datasets::{
+    GlueTask, Hub, RepoKind, Row, Split, TextBatch, TextDataset, TextEncoder, glue, sample,
+    wordpiece,
+};
 use models::auto::{self, Config};
 use models::squeezebert;
 use models::{LoadReport, SequenceClassifier, Start};
@@ -57,12 +60,16 @@ pub fn checkpoint_folder(model: &str) -> Result<PathBuf> {
         ..Hub::from_env()?
     };
     let get = |file: &str| hub.get(RepoKind::Model, model, None, file);
-    let config = get("config.json").with_context(|| format!("--model {model} is no folder here, so it is taken for a Hub id"))?;
+    let config = get("config.json").with_context(|| {
+        format!("--model {model} is no folder here, so it is taken for a Hub id")
+    })?;
     get("model.safetensors")?;
     if get("tokenizer.json").is_err() {
         get("vocab.txt")?;
     }
-    let folder = config.parent().context("the cache gave a file without a folder")?;
+    let folder = config
+        .parent()
+        .context("the cache gave a file without a folder")?;
     Ok(folder.into())
 }
 
@@ -75,7 +82,11 @@ pub struct Model {
 
 /// The pretrained model, or a mini SqueezeBERT with a tokenizer learned from the training rows.
 pub fn model(settings: &Settings, task: GlueTask, rows: &Rows, device: &Device) -> Result<Model> {
-    let labels = if task.is_regression() { 1 } else { task.labels().len() };
+    let labels = if task.is_regression() {
+        1
+    } else {
+        task.labels().len()
+    };
     let max_length = settings.max_length.unwrap_or(128);
     let start = Start {
         seed: settings.seed.unwrap_or(0),
@@ -84,12 +95,12 @@ pub fn model(settings: &Settings, task: GlueTask, rows: &Rows, device: &Device) 
         ..Start::default()
     };
     let Some(model) = &settings.model else {
-        let texts = rows.train.iter().flat_map(|r| std::iter::once(r.first.as_str()).chain(r.second.as_deref()));
+        let texts = rows
+            .train
+            .iter()
+            .flat_map(|r| std::iter::once(r.first.as_str()).chain(r.second.as_deref()));
         let tokenizer = wordpiece::learn_wordpiece(texts, SAMPLE_VOCABULARY)?;
-        let config = squeezebert::Config {
-            vocab_size: SAMPLE_VOCABULARY,
-            ..squeezebert::Config::mini()
-        };
+        let config = sample_model();
         let encoder = TextEncoder::new(tokenizer, max_length)?;
         let classifier = SequenceClassifier::new(&config.architecture()?, labels, &start)?;
         return checked(classifier, encoder, None);
@@ -102,7 +113,26 @@ pub fn model(settings: &Settings, task: GlueTask, rows: &Rows, device: &Device) 
     checked(classifier, encoder, Some(report))
 }
 
-fn checked(classifier: SequenceClassifier, encoder: TextEncoder, report: Option<LoadReport>) -> Result<Model> {
+/// Small enough to learn the sample from nothing in a minute.
+fn sample_model() -> squeezebert::Config {
+    squeezebert::Config {
+        vocab_size: SAMPLE_VOCABULARY,
+        hidden_size: 64,
+        embedding_size: 64,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        intermediate_size: 256,
+        max_position_embeddings: 128,
+        initializer_range: 0.05,
+        ..squeezebert::Config::base()
+    }
+}
+
+fn checked(
+    classifier: SequenceClassifier,
+    encoder: TextEncoder,
+    report: Option<LoadReport>,
+) -> Result<Model> {
     let architecture = classifier.encoder().architecture();
     encoder.check(architecture.vocabulary, architecture.positions)?;
     Ok(Model {
@@ -127,8 +157,17 @@ pub struct Glue {
 }
 
 impl Glue {
-    pub fn new(task: GlueTask, model: Model, rows: &Rows, device: &Device) -> Result<(Self, SequenceClassifierHandle)> {
-        let Model { classifier, encoder, .. } = model;
+    pub fn new(
+        task: GlueTask,
+        model: Model,
+        rows: &Rows,
+        device: &Device,
+    ) -> Result<(Self, SequenceClassifierHandle)> {
+        let Model {
+            classifier,
+            encoder,
+            ..
+        } = model;
         let classifier = std::sync::Arc::new(classifier);
         let mut parts = Vec::new();
         for (name, rows) in &rows.validation {
@@ -137,7 +176,13 @@ impl Glue {
             parts.push((*name, part(task, forward(classifier.clone()), batches)));
         }
         let vars = classifier.vars();
-        Ok((Self { parts, vars }, SequenceClassifierHandle { classifier, encoder }))
+        Ok((
+            Self { parts, vars },
+            SequenceClassifierHandle {
+                classifier,
+                encoder,
+            },
+        ))
     }
 }
 

@@ -75,7 +75,7 @@ fn resolved(settings: &Settings, task: GlueTask, optimizer: &str) -> Result<Sett
         None => Origin::Scratch,
     };
     let epochs = match (origin, task) {
-        (Origin::Scratch, _) => 4,
+        (Origin::Scratch, _) => 8,
         (_, GlueTask::Rte | GlueTask::Stsb) => 10,
         _ => 5,
     };

@@ -8,7 +8,9 @@ use datasets::{Batcher, TextDataset};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use trainers::callbacks::{Curves, JsonLines, ProgressBar, SummaryFile, TensorBoard, peak_memory_mib};
+use trainers::callbacks::{
+    Curves, JsonLines, ProgressBar, SummaryFile, TensorBoard, peak_memory_mib,
+};
 use trainers::tasks::TextBatches;
 use trainers::{Outcome, RunFolder, Summary, TrainConfig, Trainer};
 
@@ -56,9 +58,15 @@ pub fn run(plan: &Plan, resume: Option<&Path>, stop: &Arc<AtomicBool>) -> Result
     }
     let summary = trainer.fit()?;
     if let Outcome::Interrupted { .. } = summary.outcome {
-        println!("stopped at step {}; go on with --resume {}", summary.steps, folder.path().display());
+        println!(
+            "stopped at step {}; go on with --resume {}",
+            summary.steps,
+            folder.path().display()
+        );
     } else {
-        handle.save(&folder.path().join("model")).context("saving the model")?;
+        handle
+            .save(&folder.path().join("model"))
+            .context("saving the model")?;
     }
     Ok(Finished {
         summary,
@@ -68,7 +76,11 @@ pub fn run(plan: &Plan, resume: Option<&Path>, stop: &Arc<AtomicBool>) -> Result
 
 fn announce(plan: &Plan, rows: &parts::Rows, model: &parts::Model) {
     let settings = &plan.settings;
-    let validation: Vec<String> = rows.validation.iter().map(|(_, rows)| rows.len().to_string()).collect();
+    let validation: Vec<String> = rows
+        .validation
+        .iter()
+        .map(|(_, rows)| rows.len().to_string())
+        .collect();
     println!(
         "{} with {}: {} training and {} validation examples, {:.1} M parameters, learning rate {}",
         plan.task,

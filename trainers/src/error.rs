@@ -19,7 +19,7 @@ pub enum Error {
 
     /// A batch could not be made.
     #[error(transparent)]
-    Data(#[from] datasets::Error),
+    Data(Box<datasets::Error>),
 
     /// A task, a source of batches or a callback of the program failed; see [`Error::user`].
     #[error(transparent)]
@@ -119,7 +119,7 @@ pub enum Error {
     #[error("{source}; {}", last_good(checkpoint.as_deref()))]
     Diverged {
         /// The optimizer's error.
-        source: adahessian::Error,
+        source: Box<adahessian::Error>,
         /// The last checkpoint of the run, which was made before.
         checkpoint: Option<PathBuf>,
     },
@@ -160,6 +160,13 @@ impl Error {
     ) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Error::Io { path, what, source }
+    }
+}
+
+/// Boxed, so that results stay small.
+impl From<datasets::Error> for Error {
+    fn from(error: datasets::Error) -> Self {
+        Error::Data(Box::new(error))
     }
 }
 

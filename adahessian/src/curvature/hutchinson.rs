@@ -26,7 +26,7 @@ pub struct Estimate {
     pub standard_error: f64,
 }
 
-/// Random probes z with E[z zᵀ] = I, so that E[z ⊙ Az] = diag(A) and E[zᵀAz] = tr(A).
+/// Random probes z with `E[z zᵀ] = I`, so that `E[z ⊙ Az] = diag(A)` and `E[zᵀAz] = tr(A)`.
 ///
 /// A probe is a pure function of (seed, step, sample, variable's name): it does not depend on what
 /// was drawn before, on the device, or on which other variables there are.

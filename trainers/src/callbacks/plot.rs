@@ -151,7 +151,7 @@ fn panel(
     let values = range(points().map(|(_, value)| *value));
     // Without a font the widths of texts are guessed, so the margins are wide.
     let mut chart = ChartBuilder::on(area)
-        .caption(title, ("sans-serif", 18))
+        .caption(title, ("sans-serif", 22))
         .margin(14)
         .x_label_area_size(40)
         .y_label_area_size(64)
@@ -159,6 +159,7 @@ fn panel(
     chart
         .configure_mesh()
         .light_line_style(WHITE)
+        .label_style(("sans-serif", 16))
         .x_desc("step")
         .x_label_formatter(&|step| format!("{step:.0}"))
         .draw()?;
@@ -171,6 +172,7 @@ fn panel(
     }
     chart
         .configure_series_labels()
+        .label_font(("sans-serif", 16))
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .draw()?;

@@ -120,10 +120,8 @@ impl Manifest {
 
     /// Checks all files.
     pub fn check(&self, folder: &Path) -> std::result::Result<(), Damage> {
-        let names = self.entries.iter().map(|entry| entry.name.as_str());
-        names
-            .map(|name| self.file(folder, name).map(drop))
-            .collect()
+        let mut names = self.entries.iter().map(|entry| entry.name.as_str());
+        names.try_for_each(|name| self.file(folder, name).map(drop))
     }
 
     /// The checksum of a file.

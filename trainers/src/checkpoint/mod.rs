@@ -136,8 +136,8 @@ impl Checkpoints {
     /// # Errors
     /// [`Error::Io`] if one cannot be removed.
     pub fn remove_after(&self, step: u64) -> Result<()> {
-        let later = self.of_kind("step")?.into_iter().filter(|(s, _)| *s > step);
-        later.map(|(_, path)| discard(&path)).collect()
+        let mut later = self.of_kind("step")?.into_iter().filter(|(s, _)| *s > step);
+        later.try_for_each(|(_, path)| discard(&path))
     }
 
     fn of_kind(&self, kind: &str) -> Result<Vec<(u64, PathBuf)>> {

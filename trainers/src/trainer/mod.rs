@@ -1,20 +1,21 @@
-//! The loop.
+//! The trainer: what takes part in a run, and where the run stands.
 
+mod fit;
 mod report;
 mod step;
 
 pub use report::{Outcome, Summary};
 
-use crate::callbacks::{Callback, EvalReport, StartReport, StepReport};
-use crate::checkpoint::{self, Checkpoints, Content, Progress};
+use crate::callbacks::Callback;
+use crate::checkpoint::{self, Checkpoints, Progress};
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::run_folder::{RunFolder, find_checkpoint};
 use crate::task::{Batches, Task};
-use adahessian::{NamedVars, Optim, StepInfo};
+use adahessian::{NamedVars, Optim};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Trains a task's model. Without a run folder nothing is saved.
@@ -142,223 +143,5 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         let epochs = 0..self.config.epochs;
         let steps: u64 = epochs.map(|epoch| self.batches.len(epoch) as u64).sum();
         steps.min(self.config.max_steps.unwrap_or(u64::MAX))
-    }
-
-    /// Runs from where the run stands to its end.
-    ///
-    /// # Errors
-    /// [`Error::Diverged`] if the optimizer gave up, [`Error::NonFiniteEvaluation`], and the errors
-    /// of the task, the batches, the callbacks and the checkpoints. The newest checkpoint stays.
-    pub fn fit(&mut self) -> Result<Summary> {
-        self.started = Instant::now();
-        self.elapsed_before = self.progress.elapsed_seconds;
-        let total = self.total_steps();
-        self.start(total)?;
-        let outcome = self.run(total)?;
-        self.finish(outcome)
-    }
-
-    fn start(&mut self, total_steps: u64) -> Result<()> {
-        if let (true, Some(checkpoints)) = (self.resumed, &self.checkpoints) {
-            checkpoints.remove_after(self.progress.step)?;
-        }
-        self.skip_empty_epochs();
-        let report = StartReport {
-            total_steps,
-            epochs: self.config.epochs,
-            resumed_at: self.resumed.then_some(self.progress.step),
-            seed: self.config.seed,
-        };
-        self.callbacks
-            .iter_mut()
-            .try_for_each(|c| c.on_start(&report))
-    }
-
-    fn run(&mut self, total: u64) -> Result<Outcome> {
-        while self.progress.step < total {
-            if self
-                .config
-                .patience
-                .is_some_and(|p| self.progress.without_best >= p)
-            {
-                return Ok(Outcome::StoppedEarly);
-            }
-            if self.stop.load(Ordering::Relaxed) {
-                let checkpoint = self.save()?;
-                return Ok(Outcome::Interrupted { checkpoint });
-            }
-            let report = self.step(total)?;
-            self.callbacks
-                .iter_mut()
-                .try_for_each(|c| c.on_step(&report))?;
-            let evaluate = self.is_due(self.config.eval_every, self.progress.position == 0);
-            if evaluate || self.progress.step == total {
-                self.evaluate()?;
-            }
-            if self.is_due(self.config.checkpoint_every, evaluate) {
-                self.save()?;
-            }
-        }
-        Ok(Outcome::Completed)
-    }
-
-    fn is_due(&self, every: Option<u64>, otherwise: bool) -> bool {
-        every.map_or(otherwise, |every| self.progress.step.is_multiple_of(every))
-    }
-
-    fn step(&mut self, total: u64) -> Result<StepReport> {
-        let began = Instant::now();
-        let Progress {
-            step,
-            epoch,
-            position,
-            ..
-        } = self.progress;
-        let schedule = self.config.schedule.factor(step, total);
-        self.optimizer
-            .set_lr_factor(schedule * self.progress.plateau_factor);
-        let batch = self.batches.get(epoch, position)?;
-        let optimizer = &mut *self.optimizer;
-        let loss = step::accumulate(&self.task, &batch, optimizer, &self.config, step)?;
-        let info = optimizer.apply().map_err(|e| self.diverged(e))?;
-        let seconds = began.elapsed().as_secs_f64();
-        self.step_seconds.push(seconds);
-        self.advance(&info);
-        let number = step + 1;
-        Ok(StepReport {
-            step: number,
-            total_steps: total,
-            epoch,
-            loss,
-            seconds,
-            skipped_total: self.progress.skipped,
-            logged: step == 0 || number == total || number.is_multiple_of(self.config.log_every),
-            info,
-        })
-    }
-
-    fn advance(&mut self, info: &StepInfo) {
-        self.progress.step += 1;
-        self.progress.position += 1;
-        if let Some(name) = &info.skipped {
-            self.progress.skipped += 1;
-            tracing::warn!(step = self.progress.step, variable = %name, "skipped a step that is not finite");
-        }
-        if self.progress.position >= self.batches.len(self.progress.epoch) {
-            (self.progress.epoch, self.progress.position) = (self.progress.epoch + 1, 0);
-            self.skip_empty_epochs();
-        }
-    }
-
-    fn skip_empty_epochs(&mut self) {
-        while self.progress.epoch < self.config.epochs && self.batches.is_empty(self.progress.epoch)
-        {
-            self.progress.epoch += 1;
-        }
-    }
-
-    fn last_checkpoint(&self) -> Option<PathBuf> {
-        self.saved.as_ref().map(|(_, path)| path.clone())
-    }
-
-    fn diverged(&self, error: adahessian::Error) -> Error {
-        match error {
-            source @ adahessian::Error::NonFinite { .. } => Error::Diverged {
-                source,
-                checkpoint: self.last_checkpoint(),
-            },
-            other => other.into(),
-        }
-    }
-
-    fn evaluate(&mut self) -> Result<()> {
-        let began = Instant::now();
-        let scores = self.task.evaluate()?;
-        if let Some((metric, value)) = scores.iter().find(|(_, value)| !value.is_finite()) {
-            return Err(Error::NonFiniteEvaluation {
-                step: self.progress.step,
-                metric: metric.into(),
-                value,
-                checkpoint: self.last_checkpoint(),
-            });
-        }
-        let is_best = self.progress.note(scores.clone(), self.config.plateau);
-        if is_best {
-            self.save_best()?;
-        }
-        let report = EvalReport {
-            step: self.progress.step,
-            epoch: self.progress.epoch,
-            scores,
-            is_best,
-            plateau_factor: self.progress.plateau_factor,
-            seconds: began.elapsed().as_secs_f64(),
-        };
-        self.callbacks
-            .iter_mut()
-            .try_for_each(|c| c.on_evaluation(&report))
-    }
-
-    fn elapsed(&self) -> f64 {
-        self.elapsed_before + self.started.elapsed().as_secs_f64()
-    }
-
-    /// Saves a checkpoint of the present step, unless there is one.
-    fn save(&mut self) -> Result<Option<PathBuf>> {
-        if let Some(checkpoints) = self.checkpoints.clone()
-            && !self.is_saved_in(checkpoints.folder())
-        {
-            let path = self.write(|content| checkpoints.save(content))?;
-            self.saved = Some((self.progress.step, path));
-        }
-        Ok(self.last_checkpoint())
-    }
-
-    fn is_saved_in(&self, folder: &Path) -> bool {
-        let saved = self.saved.as_ref();
-        saved.is_some_and(|(step, path)| {
-            *step == self.progress.step && path.parent() == Some(folder)
-        })
-    }
-
-    fn save_best(&mut self) -> Result<()> {
-        match self.checkpoints.clone() {
-            Some(checkpoints) => self
-                .write(|content| checkpoints.save_best(content))
-                .map(drop),
-            None => Ok(()),
-        }
-    }
-
-    fn write(&mut self, save: impl FnOnce(Content) -> Result<PathBuf>) -> Result<PathBuf> {
-        self.progress.elapsed_seconds = self.elapsed();
-        let path = save(Content {
-            vars: &self.vars,
-            optimizer: &self.optimizer.state()?,
-            progress: &self.progress,
-            config: &self.config_text,
-        })?;
-        tracing::debug!(step = self.progress.step, path = %path.display(), "saved a checkpoint");
-        Ok(path)
-    }
-
-    fn finish(&mut self, outcome: Outcome) -> Result<Summary> {
-        self.save()?;
-        self.progress.elapsed_seconds = self.elapsed();
-        let summary = Summary {
-            outcome,
-            steps: self.progress.step,
-            epochs: self.progress.epoch,
-            last: self.progress.last.clone(),
-            best: self.progress.best.clone(),
-            skipped: self.progress.skipped,
-            elapsed_seconds: self.progress.elapsed_seconds,
-            seconds_per_step: report::median(&self.step_seconds),
-            seed: self.config.seed,
-        };
-        self.callbacks
-            .iter_mut()
-            .try_for_each(|c| c.on_end(&summary))?;
-        Ok(summary)
     }
 }

@@ -5,7 +5,6 @@ use crate::error::{Error, Result};
 use crate::task::Task;
 use adahessian::Optim;
 use adahessian::ops::Mode;
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor};
 
 /// Accumulates a batch in the optimizer, micro-batch by micro-batch; returns the mean loss.
@@ -82,23 +81,9 @@ fn accumulate_apart<T: Task>(
     let loss = task.loss(&task.narrow(part, 0, few)?, mode)?;
     let gradients = adahessian::backward(&loss)?;
     let outcome = optimizer.accumulate_curvature(&gradients, share);
-    release(gradients)?;
+    adahessian::second_order::release(gradients);
     outcome?;
     Ok(value)
-}
-
-/// Drops gradients with a graph on a large stack: candle drops recursively, and the graph of a deep
-/// model's gradient would overflow an ordinary one.
-fn release(gradients: GradStore) -> Result<()> {
-    let large = std::thread::Builder::new().stack_size(256 << 20);
-    std::thread::scope(|scope| {
-        let thread = large.spawn_scoped(scope, move || drop(gradients));
-        thread.map(drop).map_err(|source| Error::Io {
-            path: "release".into(),
-            what: "cannot start a thread",
-            source,
-        })
-    })
 }
 
 fn value(loss: &Tensor) -> Result<f64> {

@@ -1,0 +1,134 @@
+//! Metrics against scikit-learn and SciPy, and what they do where those have no answer.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use testing::{assert_number, assert_says, reference};
+use trainers::metrics::{
+    ClassMetric, Scores, accuracy, correlations, f1, matthews, pearson, spearman,
+};
+
+fn golden(kind: &str) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(reference().join("metrics/golden.json"))?;
+    let mut all: Value = serde_json::from_str(&text)?;
+    match all[kind].take() {
+        Value::Array(cases) if !cases.is_empty() => Ok(cases),
+        _ => anyhow::bail!("no cases of {kind}"),
+    }
+}
+
+fn numbers(case: &Value, name: &str) -> Result<Vec<f64>> {
+    let list = case[name].as_array().context("a list")?;
+    list.iter()
+        .map(|x| x.as_f64().context("a number"))
+        .collect()
+}
+
+fn classes(case: &Value, name: &str) -> Result<Vec<u32>> {
+    Ok(numbers(case, name)?.into_iter().map(|x| x as u32).collect())
+}
+
+#[test]
+fn classes_equal_scikit_learn() -> Result<()> {
+    for case in golden("classes")? {
+        let name = case["name"].as_str().context("a name")?;
+        let (predictions, targets) = (classes(&case, "predictions")?, classes(&case, "targets")?);
+        let check = |metric: &str, got: f64| {
+            let expected = case[metric].as_f64().context("a number")?;
+            assert_number(&format!("{metric} of {name}"), got, expected, 1e-14)
+        };
+        check("accuracy", accuracy(&predictions, &targets)?)?;
+        check("matthews", matthews(&predictions, &targets)?)?;
+        match case["f1"].is_null() {
+            true => assert_says(
+                f1(&predictions, &targets),
+                &["f1", "classes 0 and 1", "class 2"],
+            ),
+            false => check("f1", f1(&predictions, &targets)?)?,
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn correlations_equal_scipy_and_are_zero_where_it_has_none() -> Result<()> {
+    for case in golden("values")? {
+        let name = case["name"].as_str().context("a name")?;
+        let (predictions, targets) = (numbers(&case, "predictions")?, numbers(&case, "targets")?);
+        for (metric, got) in [
+            ("pearson", pearson(&predictions, &targets)?),
+            ("spearman", spearman(&predictions, &targets)?),
+        ] {
+            // SciPy has NaN exactly where one side is constant.
+            assert_eq!(case[metric].is_null(), name.contains("constant"), "{name}");
+            let expected = case[metric].as_f64().unwrap_or(0.0);
+            assert_number(&format!("{metric} of {name}"), got, expected, 1e-12)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn not_a_number_stays_visible() -> Result<()> {
+    for x in [[1.0, f64::NAN, 3.0], [f64::NAN; 3]] {
+        assert!(pearson(&x, &[1.0, 2.0, 3.0])?.is_nan());
+        assert!(spearman(&x, &[1.0, 2.0, 3.0])?.is_nan());
+        assert!(correlations(&[1.0, 2.0, 3.0], &x)?.main().is_nan());
+    }
+    assert_eq!(pearson(&[2.0], &[3.0])?, 0.0);
+    Ok(())
+}
+
+#[test]
+fn lengths_must_agree() {
+    let expected = [
+        "as many predictions as targets",
+        "2 predictions and 1 targets",
+    ];
+    assert_says(accuracy(&[0, 1], &[0]), &expected);
+    assert_says(f1(&[0, 1], &[0]), &expected);
+    assert_says(matthews(&[0, 1], &[0]), &expected);
+    assert_says(pearson(&[0., 1.], &[0.]), &expected);
+    assert_says(spearman(&[0., 1.], &[0.]), &expected);
+    assert_says(
+        accuracy(&[], &[]),
+        &["0 predictions and 0 targets", "at least one"],
+    );
+    assert_says(spearman(&[], &[]), &["0 predictions and 0 targets"]);
+}
+
+#[test]
+fn reports() -> Result<()> {
+    let scores = ClassMetric::AccuracyF1.scores(&[1, 0, 1, 1], &[1, 0, 0, 1])?;
+    let values: Vec<_> = scores.iter().collect();
+    assert_eq!(values[1], ("accuracy", 0.75));
+    assert_eq!(values[2].0, "f1");
+    assert_number("f1", values[2].1, 0.8, 1e-15)?;
+    assert_eq!(scores.main_name(), "combined");
+    assert_number("combined", scores.main(), 0.775, 1e-15)?;
+    assert_eq!(
+        ClassMetric::Matthews
+            .scores(&[1, 0], &[1, 0])?
+            .get("matthews"),
+        Some(1.0)
+    );
+
+    let better = Scores::lower_is_better("loss", 0.1);
+    assert!(better.better_than(&Scores::lower_is_better("loss", 0.2)));
+    assert!(!better.better_than(&better), "the same is not better");
+    assert!(Scores::new("accuracy", 0.2).better_than(&Scores::new("accuracy", 0.1)));
+    Ok(())
+}
+
+#[test]
+fn scores_read_back_to_the_same_bits() -> Result<()> {
+    let scores = Scores::lower_is_better("dev loss", 0.1 + 0.2)
+        .with("a=b", 1.0 / 3.0)
+        .with("tiny", 5e-324);
+    let back: Scores = scores.to_string().parse()?;
+    assert_eq!(back, scores);
+    assert_eq!(back.main_name(), "dev_loss");
+    for text in ["", "higher", "up a=1", "higher a", "lower a=b"] {
+        assert_says(text.parse::<Scores>(), &["scores", "expected"]);
+    }
+    Ok(())
+}

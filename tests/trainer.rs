@@ -1,0 +1,465 @@
+//! The loop: early stopping, plateaus, steps that are not finite, interruption.
+
+use adahessian::ops::Mode;
+use adahessian::{Common, FirstOrder, NamedVars, Sgd};
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor, Var};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use testing::{assert_number, assert_says};
+use trainers::{
+    Callback, Error, EvalReport, FixedBatches, Outcome, Plateau, RunFolder, Scores, StepReport,
+    Task, TrainConfig, Trainer,
+};
+
+/// A quadratic in one variable, with evaluations and losses as written down.
+struct Scripted {
+    vars: NamedVars,
+    evaluations: Vec<f64>,
+    next: Cell<usize>,
+    /// Steps, from 0, whose loss is not a number.
+    bad: std::ops::Range<u64>,
+}
+
+fn scripted(evaluations: &[f64]) -> Result<Scripted> {
+    Ok(Scripted {
+        vars: NamedVars::new([("w".to_string(), Var::new(&[3f64], &Device::Cpu)?)])?,
+        evaluations: evaluations.into(),
+        next: Cell::new(0),
+        bad: 0..0,
+    })
+}
+
+impl Task for Scripted {
+    type Batch = f64;
+
+    fn size(&self, _: &f64) -> usize {
+        1
+    }
+
+    fn narrow(&self, batch: &f64, _: usize, _: usize) -> trainers::Result<f64> {
+        Ok(*batch)
+    }
+
+    fn loss(&self, batch: &f64, mode: &Mode) -> trainers::Result<Tensor> {
+        let Mode::Train { step, .. } = mode else {
+            return Err(Error::user("not a training step"));
+        };
+        let factor = if self.bad.contains(step) {
+            f64::NAN
+        } else {
+            *batch
+        };
+        Ok((self.vars.get("w")?.sqr()? * factor)?.sum_all()?)
+    }
+
+    fn evaluate(&self) -> trainers::Result<Scores> {
+        let value = self
+            .evaluations
+            .get(self.next.get())
+            .or(self.evaluations.last());
+        self.next.set(self.next.get() + 1);
+        Ok(Scores::new("score", value.copied().unwrap_or(0.0)))
+    }
+}
+
+fn trainer(task: Scripted, config: TrainConfig) -> Result<Trainer<Scripted, FixedBatches<f64>>> {
+    let vars = task.vars.clone();
+    let common = Common {
+        max_skipped: 2,
+        ..Common::new(0.1)
+    };
+    let optimizer = FirstOrder::new(&vars, Sgd::default(), common)?;
+    let batches = FixedBatches(vec![1.0, 0.5, 0.25, 0.125]);
+    Ok(Trainer::new(
+        task,
+        batches,
+        &vars,
+        Box::new(optimizer),
+        config,
+    )?)
+}
+
+/// Keeps what it sees; stops or fails at a step.
+#[derive(Clone, Default)]
+struct Record {
+    steps: Rc<RefCell<Vec<StepReport>>>,
+    evaluations: Rc<RefCell<Vec<EvalReport>>>,
+    stop: Option<(u64, Arc<AtomicBool>)>,
+    fail: Option<u64>,
+}
+
+impl Callback for Record {
+    fn on_step(&mut self, report: &StepReport) -> trainers::Result<()> {
+        self.steps.borrow_mut().push(report.clone());
+        if let Some((_, flag)) = self.stop.as_ref().filter(|(step, _)| *step == report.step) {
+            flag.store(true, Ordering::Relaxed);
+        }
+        match self.fail == Some(report.step) {
+            true => Err(Error::user("the lights went out")),
+            false => Ok(()),
+        }
+    }
+
+    fn on_evaluation(&mut self, report: &EvalReport) -> trainers::Result<()> {
+        self.evaluations.borrow_mut().push(report.clone());
+        Ok(())
+    }
+}
+
+#[test]
+fn steps_epochs_and_logging() -> Result<()> {
+    let record = Record::default();
+    let config = TrainConfig {
+        epochs: 3,
+        max_steps: Some(10),
+        log_every: 4,
+        ..TrainConfig::default()
+    };
+    let config = TrainConfig {
+        schedule: "linear".parse()?,
+        ..config
+    };
+    let mut trainer = trainer(scripted(&[0.1, 0.2, 0.3])?, config)?.callback(record.clone());
+    let summary = trainer.fit()?;
+    let steps = record.steps.borrow();
+    assert_eq!(
+        steps.iter().map(|s| s.step).collect::<Vec<_>>(),
+        (1..=10).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        steps.iter().map(|s| s.epoch).collect::<Vec<_>>(),
+        [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+    );
+    let logged = steps.iter().filter(|s| s.logged).map(|s| s.step);
+    assert_eq!(logged.collect::<Vec<_>>(), [1, 4, 8, 10]);
+    assert_number("lr of the sixth step", steps[5].info.lr, 0.1 * 0.5, 1e-15)?;
+    assert_number("loss of the first step", steps[0].loss, 9.0, 1e-15)?;
+    // After each whole epoch and at the end.
+    let evaluations = record.evaluations.borrow();
+    assert_eq!(
+        evaluations.iter().map(|e| e.step).collect::<Vec<_>>(),
+        [4, 8, 10]
+    );
+    assert_eq!(
+        (summary.outcome, summary.steps, summary.epochs),
+        (Outcome::Completed, 10, 2)
+    );
+    assert!(summary.seconds_per_step.is_some());
+    Ok(())
+}
+
+#[test]
+fn early_stop() -> Result<()> {
+    let config = TrainConfig {
+        epochs: 9,
+        eval_every: Some(2),
+        patience: Some(3),
+        ..TrainConfig::default()
+    };
+    let task = scripted(&[0.5, 0.6, 0.6, 0.55, 0.59, 0.9])?;
+    let summary = trainer(task, config)?.fit()?;
+    assert_eq!(
+        (summary.outcome, summary.steps),
+        (Outcome::StoppedEarly, 10)
+    );
+    assert_eq!(summary.best.context("a best one")?.step, 4);
+    Ok(())
+}
+
+#[test]
+fn plateau_lowers_the_learning_rate() -> Result<()> {
+    let record = Record::default();
+    let plateau = Some(Plateau {
+        factor: 0.5,
+        patience: 2,
+    });
+    let config = TrainConfig {
+        epochs: 2,
+        eval_every: Some(1),
+        plateau,
+        ..TrainConfig::default()
+    };
+    let task = scripted(&[0.5, 0.4, 0.5, 0.4, 0.6, 0.1, 0.1, 0.1])?;
+    trainer(task, config)?.callback(record.clone()).fit()?;
+    let lr: Vec<f64> = record.steps.borrow().iter().map(|s| s.info.lr).collect();
+    assert_eq!(lr, [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05, 0.025]);
+    let best: Vec<bool> = record
+        .evaluations
+        .borrow()
+        .iter()
+        .map(|e| e.is_best)
+        .collect();
+    assert_eq!(best, [true, false, false, false, true, false, false, false]);
+    Ok(())
+}
+
+#[test]
+fn steps_that_are_not_finite() -> Result<()> {
+    // Two in a row are skipped and counted.
+    let record = Record::default();
+    let task = Scripted {
+        bad: 1..3,
+        ..scripted(&[0.5])?
+    };
+    let summary = trainer(task, TrainConfig::default())?
+        .callback(record.clone())
+        .fit()?;
+    assert_eq!(summary.skipped, 2);
+    let skipped: Vec<_> = record
+        .steps
+        .borrow()
+        .iter()
+        .map(|s| (s.info.skipped.clone(), s.skipped_total))
+        .collect();
+    let w = Some("w".to_string());
+    assert_eq!(skipped, [(None, 0), (w.clone(), 1), (w, 2), (None, 2)]);
+    assert!(record.steps.borrow()[1].loss.is_nan());
+
+    // Three in a row are an error; the checkpoint stays and is named.
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let config = TrainConfig {
+        epochs: 5,
+        checkpoint_every: Some(2),
+        ..TrainConfig::default()
+    };
+    let task = Scripted {
+        bad: 5..99,
+        ..scripted(&[0.5])?
+    };
+    let outcome = trainer(task, config)?.run_folder(&run, "").fit();
+    let checkpoint = run.checkpoints().latest()?.context("a checkpoint")?;
+    assert!(checkpoint.ends_with("step-00000006"), "{checkpoint:?}");
+    assert_says(
+        outcome,
+        &["3 steps in a row", "`w`", &checkpoint.display().to_string()],
+    );
+    trainers::checkpoint::load(&checkpoint)?;
+    Ok(())
+}
+
+#[test]
+fn an_evaluation_that_is_not_finite() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let config = TrainConfig {
+        eval_every: Some(2),
+        ..TrainConfig::default()
+    };
+    let mut trainer = trainer(scripted(&[0.5, f64::NAN])?, config)?.run_folder(&run, "");
+    let pieces = ["evaluation at step 4", "score = NaN", "step-00000002"];
+    assert_says(trainer.fit(), &pieces);
+    Ok(())
+}
+
+fn weight(vars: &NamedVars) -> Result<u64> {
+    Ok(vars.get("w")?.to_vec1::<f64>()?[0].to_bits())
+}
+
+#[test]
+fn interrupted_and_resumed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let plateau = Some(Plateau {
+        factor: 0.5,
+        patience: 1,
+    });
+    let config = TrainConfig {
+        epochs: 3,
+        eval_every: Some(2),
+        plateau,
+        ..TrainConfig::default()
+    };
+    let config = TrainConfig {
+        schedule: "warmup:3+cosine".parse()?,
+        ..config
+    };
+    let evaluations = [0.1, 0.4, 0.3, 0.2, 0.5, 0.4];
+    let mut whole = trainer(scripted(&evaluations)?, config.clone())?;
+    let expected = whole.fit()?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let record = Record {
+        stop: Some((7, stop.clone())),
+        ..Record::default()
+    };
+    let run = RunFolder::create(folder.path().join("run"), "lr = 0.1")?;
+    let first = trainer(scripted(&evaluations)?, config.clone())?.run_folder(&run, "lr = 0.1");
+    let summary = first.callback(record).stop_flag(stop).fit()?;
+    let Outcome::Interrupted {
+        checkpoint: Some(checkpoint),
+    } = summary.outcome
+    else {
+        anyhow::bail!("{:?}", summary.outcome);
+    };
+    assert_eq!(checkpoint, run.checkpoints().folder().join("step-00000007"));
+
+    // Three ways to name it.
+    for path in [run.path(), run.checkpoints().folder(), &checkpoint] {
+        assert_eq!(RunFolder::open(path)?, run);
+        // The evaluations at steps 2, 4 and 6 have happened.
+        let mut second = trainer(scripted(&evaluations[3..])?, config.clone())?;
+        second.resume(path)?;
+        assert_eq!(
+            (second.progress().epoch, second.progress().position),
+            (1, 3)
+        );
+        let summary = second.fit()?;
+        assert_eq!(weight(second.vars())?, weight(whole.vars())?);
+        assert_eq!(
+            (summary.best, summary.last),
+            (expected.best.clone(), expected.last.clone())
+        );
+        assert!(summary.elapsed_seconds > 0.0);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_earlier_checkpoint_leaves_the_later_ones_behind() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let config = TrainConfig {
+        epochs: 2,
+        checkpoint_every: Some(2),
+        ..TrainConfig::default()
+    };
+    trainer(scripted(&[0.5])?, config.clone())?
+        .run_folder(&run, "")
+        .fit()?;
+    let list = run.checkpoints().list()?;
+    assert_eq!(list.len(), 2);
+    let fail = Record {
+        fail: Some(7),
+        ..Record::default()
+    };
+    let mut again = trainer(scripted(&[0.5])?, config)?
+        .run_folder(&run, "")
+        .callback(fail);
+    again.resume(&list[0])?;
+    assert_says(again.fit(), &["the lights went out"]);
+    assert_eq!(
+        run.checkpoints().list()?,
+        list[..1],
+        "step 8 is to be made anew"
+    );
+    Ok(())
+}
+
+#[test]
+fn resuming_with_fewer_batches_is_refused() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let config = TrainConfig {
+        max_steps: Some(3),
+        ..TrainConfig::default()
+    };
+    trainer(scripted(&[0.5])?, config.clone())?
+        .run_folder(&run, "")
+        .fit()?;
+    let task = scripted(&[0.5])?;
+    let vars = task.vars.clone();
+    let optimizer = FirstOrder::new(&vars, Sgd::default(), Common::new(0.1))?;
+    let mut other = Trainer::new(
+        task,
+        FixedBatches(vec![1.0]),
+        &vars,
+        Box::new(optimizer),
+        config,
+    )?;
+    assert_says(
+        other.resume(run.path()),
+        &["position in epoch 0", "below 1", "got 3"],
+    );
+    assert_eq!(weight(&vars)?, 3f64.to_bits(), "nothing has changed");
+    Ok(())
+}
+
+#[test]
+fn run_folders_are_not_written_over() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("a/run");
+    let run = RunFolder::create(&path, "x = 1\n")?;
+    assert_eq!(std::fs::read_to_string(run.config())?, "x = 1\n");
+    assert_says(RunFolder::open(&path), &["run", "neither"]);
+    assert_says(RunFolder::create(&path, ""), &["is not empty", "--out"]);
+    trainer(scripted(&[0.5])?, TrainConfig::default())?
+        .run_folder(&run, "")
+        .fit()?;
+    assert_says(
+        RunFolder::create(&path, ""),
+        &["holds a run", "--resume", "--out"],
+    );
+    let mut other = trainer(scripted(&[0.5])?, TrainConfig::default())?;
+    assert_says(other.resume(folder.path()), &["no checkpoint here"]);
+    Ok(())
+}
+
+#[test]
+fn configurations_out_of_range() -> Result<()> {
+    let refused =
+        |config: TrainConfig, piece: &str| assert_says(config.check(), &[piece, "expected"]);
+    let default = TrainConfig::default;
+    refused(
+        TrainConfig {
+            epochs: 0,
+            ..default()
+        },
+        "epochs",
+    );
+    refused(
+        TrainConfig {
+            micro_batches: 0,
+            ..default()
+        },
+        "micro_batches",
+    );
+    refused(
+        TrainConfig {
+            eval_every: Some(0),
+            ..default()
+        },
+        "eval_every",
+    );
+    refused(
+        TrainConfig {
+            curvature_fraction: 0.0,
+            ..default()
+        },
+        "curvature_fraction",
+    );
+    refused(
+        TrainConfig {
+            curvature_fraction: f64::NAN,
+            ..default()
+        },
+        "curvature_fraction",
+    );
+    refused(
+        TrainConfig {
+            plateau: Some(Plateau {
+                factor: 1.0,
+                patience: 1,
+            }),
+            ..default()
+        },
+        "plateau.factor",
+    );
+    let text = r#"{"epochs": 2, "schedule": "warmup:10+linear", "plateau": {"factor": 0.5, "patience": 1}}"#;
+    let config: TrainConfig = serde_json::from_str(text)?;
+    assert_eq!(
+        serde_json::from_str::<TrainConfig>(&serde_json::to_string(&config)?)?,
+        config
+    );
+    assert_says(
+        serde_json::from_str::<TrainConfig>(r#"{"epoch": 2}"#),
+        &["unknown field `epoch`"],
+    );
+    assert_says(
+        serde_json::from_str::<TrainConfig>(r#"{"schedule": "lienar"}"#),
+        &["lienar"],
+    );
+    Ok(())
+}
