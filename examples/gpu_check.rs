@@ -85,7 +85,7 @@ impl Side {
             .lr(0.01)
             .blocks(self.model.blocks())
             .seed(1);
-        let mut optimizer = builder.build(&self.model.vars())?;
+        let mut optimizer = builder.build(self.model.vars())?;
         let began = Instant::now();
         let steps = (0..20).map(|_| {
             optimizer

@@ -126,7 +126,7 @@ pub enum Error {
         what: String,
     },
 
-    /// Parts of a [`crate::optim::Composite`] that do not cover the variables exactly once.
+    /// Parts of a [`crate::Composite`] that do not cover the variables exactly once.
     #[error(
         "the optimizer's parts do not cover the variables exactly once: in no part {uncovered:?}, in two {twice:?}"
     )]
