@@ -21,6 +21,12 @@ struct Cli {
     out: PathBuf,
 }
 
+const COLOURS: [RGBColor; 3] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 84, 22),
+    RGBColor(44, 140, 60),
+];
+
 type Objective = fn(&Tensor) -> candle_core::Result<Tensor>;
 
 fn bowl(xy: &Tensor) -> candle_core::Result<Tensor> {
@@ -197,7 +203,7 @@ fn lines(
     let mut chart = builder.build_cartesian_2d(x, y)?;
     chart.configure_mesh().light_line_style(WHITE).draw()?;
     for (i, (name, points)) in series.iter().enumerate() {
-        let colour = Palette99::pick(i).to_rgba();
+        let colour = COLOURS[i % COLOURS.len()];
         chart
             .draw_series(LineSeries::new(
                 points.iter().copied(),

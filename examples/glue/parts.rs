@@ -2,14 +2,14 @@
 
 use adahessian::NamedVars;
 use adahessian::ops::Mode;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use common::settings::Settings;
 use datasets::{
     GlueTask, Hub, RepoKind, Row, Split, TextBatch, TextDataset, TextEncoder, glue, sample,
     wordpiece,
 };
-use models::auto::{self, Config};
+use models::auto;
 use models::squeezebert;
 use models::{LoadReport, SequenceClassifier, Start};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,11 @@ pub fn checkpoint_folder(model: &str) -> Result<PathBuf> {
     if path.is_dir() {
         return Ok(path.into());
     }
+    // A Hub id is OWNER/NAME; everything else that is no folder is a path mistyped.
+    let id = model.split('/').count() == 2 && !model.starts_with(['.', '/', '~']);
+    if !id {
+        bail!("--model {model}: is no folder here, and no Hub id (OWNER/NAME)");
+    }
     let hub = Hub {
         progress: true,
         ..Hub::from_env()?
@@ -81,7 +86,13 @@ pub struct Model {
 }
 
 /// The pretrained model, or a mini SqueezeBERT with a tokenizer learned from the training rows.
-pub fn model(settings: &Settings, task: GlueTask, rows: &Rows, device: &Device) -> Result<Model> {
+pub fn model(
+    settings: &Settings,
+    checkpoint: Option<&Path>,
+    task: GlueTask,
+    rows: &Rows,
+    device: &Device,
+) -> Result<Model> {
     let labels = if task.is_regression() {
         1
     } else {
@@ -94,7 +105,7 @@ pub fn model(settings: &Settings, task: GlueTask, rows: &Rows, device: &Device) 
         new_head: settings.new_head.unwrap_or(false),
         ..Start::default()
     };
-    let Some(model) = &settings.model else {
+    let Some(folder) = checkpoint else {
         let texts = rows
             .train
             .iter()
@@ -105,11 +116,8 @@ pub fn model(settings: &Settings, task: GlueTask, rows: &Rows, device: &Device) 
         let classifier = SequenceClassifier::new(&config.architecture()?, labels, &start)?;
         return checked(classifier, encoder, None);
     };
-    let folder = checkpoint_folder(model)?;
-    let encoder = TextEncoder::from_folder(&folder, max_length)?;
-    let architecture = Config::read(&folder)?.architecture()?;
-    tracing::debug!(?architecture, "architecture");
-    let (classifier, report) = auto::sequence_classifier(&folder, Some(labels), &start)?;
+    let encoder = TextEncoder::from_folder(folder, max_length)?;
+    let (classifier, report) = auto::sequence_classifier(folder, Some(labels), &start)?;
     checked(classifier, encoder, Some(report))
 }
 

@@ -25,8 +25,14 @@ pub fn run(plan: &Plan, resume: Option<&Path>, stop: &Arc<AtomicBool>) -> Result
     program::reset_peak_memory();
     let settings = &plan.settings;
     let device = program::device(settings.device.as_deref().unwrap_or("cpu"))?;
+    // First the model: a mistyped path shows before anything is downloaded.
+    let checkpoint = settings
+        .model
+        .as_deref()
+        .map(parts::checkpoint_folder)
+        .transpose()?;
     let rows = parts::rows(settings, plan.task)?;
-    let model = parts::model(settings, plan.task, &rows, &device)?;
+    let model = parts::model(settings, checkpoint.as_deref(), plan.task, &rows, &device)?;
     announce(plan, &rows, &model);
     let train = TextDataset::encode(&model.encoder, &rows.train)?;
     let batcher = Batcher {
