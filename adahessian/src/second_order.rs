@@ -180,7 +180,8 @@ fn check_scalar(loss: &Tensor) -> Result<()> {
 ///
 /// Use it like `loss.backward()`. The store also remembers that its graph was kept, so that an
 /// optimizer can refuse gradients of which a Hessian would be wrong. Detach what you keep beyond
-/// the step: these gradients hold the whole graph.
+/// the step: these gradients hold the whole graph. Give those of a graph that is thousands of
+/// operations deep to [`release`] when done; `backward_step` does so by itself.
 ///
 /// # Errors
 /// [`Error::NotScalar`] for a loss of several elements, candle's errors, and [`Error::Worker`] if a

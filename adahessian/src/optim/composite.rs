@@ -23,10 +23,19 @@ use std::collections::BTreeMap;
 /// assert!(opt.needs_graph());
 /// # Ok::<(), adahessian::Error>(())
 /// ```
-#[derive(Default)]
 pub struct Composite {
     parts: Vec<(String, Box<dyn Optim>)>,
-    vars: Option<NamedVars>,
+    /// The variables of all parts.
+    vars: NamedVars,
+}
+
+impl Default for Composite {
+    fn default() -> Self {
+        Self {
+            parts: Vec::new(),
+            vars: NamedVars::from(Vec::new()),
+        }
+    }
 }
 
 impl Composite {
@@ -37,16 +46,17 @@ impl Composite {
 
     /// Adds a part under a name, which precedes its entries in the state.
     pub fn with(mut self, name: impl Into<String>, part: impl Optim + 'static) -> Self {
+        self.vars = self.vars.union(part.vars());
         self.parts.push((name.into(), Box::new(part)));
         self
     }
 
-    /// Closes the list, and checks that the parts own every one of these variables exactly once.
+    /// Checks that the parts own every one of these variables exactly once.
     /// Variables that a part has frozen count as not owned.
     ///
     /// # Errors
     /// [`Error::Coverage`] listing the variables in no part or in two.
-    pub fn covering(mut self, all: &NamedVars) -> Result<Self> {
+    pub fn covering(self, all: &NamedVars) -> Result<Self> {
         let mut owners: BTreeMap<&str, usize> = all.names().map(|n| (n, 0)).collect();
         for (_, part) in &self.parts {
             for name in part.vars().names() {
@@ -61,7 +71,6 @@ impl Composite {
         if !uncovered.is_empty() || !twice.is_empty() {
             return Err(Error::Coverage { uncovered, twice });
         }
-        self.vars = Some(all.clone());
         Ok(self)
     }
 
@@ -73,14 +82,8 @@ impl Composite {
 }
 
 impl Optim for Composite {
-    /// The variables given to [`Composite::covering`]; before it, those of the first part.
     fn vars(&self) -> &NamedVars {
-        static NONE: std::sync::OnceLock<NamedVars> = std::sync::OnceLock::new();
-        match (&self.vars, self.parts.first()) {
-            (Some(vars), _) => vars,
-            (None, Some((_, part))) => part.vars(),
-            (None, None) => NONE.get_or_init(|| NamedVars::from(Vec::new())),
-        }
+        &self.vars
     }
 
     fn needs_graph(&self) -> bool {
