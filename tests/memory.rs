@@ -9,10 +9,11 @@ use std::process::Command;
 
 const CHILD: &str = "ADAHESSIAN_MEMORY_CHILD";
 
-/// Resident memory in KiB; none where the system does not tell.
+/// Resident memory in KiB, without the pages of the executable, which come and go as the kernel
+/// likes; none where the system does not tell.
 fn resident() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
+    let line = status.lines().find(|l| l.starts_with("RssAnon:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
@@ -98,7 +99,7 @@ fn child() -> Result<()> {
         };
         let logits = model.forward(&ids, None, None, &mode)?;
         opt.backward_step(&cross_entropy(&logits, &labels, 0.0, None)?)?;
-        least = least.min(resident().context("no VmRSS")?);
+        least = least.min(resident().context("no RssAnon")?);
         if step % 20 == 0 {
             if step > 20 {
                 figures.push(least.to_string());
