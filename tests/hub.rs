@@ -328,14 +328,14 @@ fn variables_decide_where_and_how() {
         ("HF_HOME", folder),
         ("HF_HUB_CACHE", "/c"),
         ("HF_TOKEN", "given"),
-        ("HF_ENDPOINT", "http://mirror/"),
+        ("HF_ENDPOINT", "http://hub.example/"),
         ("HF_HUB_OFFLINE", "TRUE"),
     ])
     .unwrap();
     assert_eq!((hub.cache_dir, hub.offline), (PathBuf::from("/c"), true));
     assert_eq!(
         (hub.token.as_deref(), hub.endpoint.as_str()),
-        (Some("given"), "http://mirror")
+        (Some("given"), "http://hub.example")
     );
     assert!(matches!(from(&[]), Err(Error::Setting { .. })));
 }
