@@ -58,10 +58,13 @@ fn flat_over_300_steps() -> Result<()> {
         .split_whitespace()
         .filter_map(|n| n.parse().ok())
         .collect();
-    let (first, most) = (kib[0], kib.iter().copied().fold(0.0, f64::max));
+    let most = |windows: &[f64]| windows.iter().copied().fold(0.0, f64::max);
     println!("least resident KiB in steps 21..=40, 41..=60, ...: {figures}");
     assert!(kib.len() == 14, "{figures}");
-    assert!(most <= 1.02 * first, "memory grows: {figures}");
+    // A process this small shows every scratch buffer that a library makes once, at whatever step:
+    // they may take 2 MiB. After step 100 a kilobyte a step would already be too much.
+    assert!(most(&kib) <= kib[0] + 2048.0, "memory grows: {figures}");
+    assert!(most(&kib[4..]) <= 1.005 * kib[4], "memory grows: {figures}");
     Ok(())
 }
 
