@@ -61,10 +61,11 @@ fn flat_over_300_steps() -> Result<()> {
     let most = |windows: &[f64]| windows.iter().copied().fold(0.0, f64::max);
     println!("least resident KiB in steps 21..=40, 41..=60, ...: {figures}");
     assert!(kib.len() == 14, "{figures}");
-    // A process this small shows every scratch buffer that a library makes once, at whatever step:
-    // they may take 2 MiB. After step 100 a kilobyte a step would already be too much.
+    // A process this small shows every scratch buffer that a library makes once, at whatever step,
+    // and every 132 KiB by which the heap of small blocks grows: 2 MiB in all, 2 % after step 100. A
+    // tensor kept each step would be ten times that.
     assert!(most(&kib) <= kib[0] + 2048.0, "memory grows: {figures}");
-    assert!(most(&kib[4..]) <= 1.005 * kib[4], "memory grows: {figures}");
+    assert!(most(&kib[4..]) <= 1.02 * kib[4], "memory grows: {figures}");
     Ok(())
 }
 

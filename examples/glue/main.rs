@@ -148,7 +148,11 @@ fn report(finished: &[(&Plan, Finished)], plans: &[Plan], out: &Path) -> Result<
     ];
     println!("\n{}", table::format(&header, &rows));
     if plans.len() > 1 {
-        let curves = finished.iter().map(|(plan, _)| {
+        // Runs that were finished before a resumption belong to the picture, too.
+        let begun = plans
+            .iter()
+            .filter(|p| p.folder.join("metrics.jsonl").exists());
+        let curves = begun.map(|plan| {
             let label = format!("{} {}", plan.task, plan.optimizer);
             Ok(Curve::read(&plan.folder.join("metrics.jsonl"), label)?)
         });
