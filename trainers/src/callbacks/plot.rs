@@ -109,6 +109,9 @@ pub fn draw(path: &Path, curves: &[Curve]) -> Result<()> {
     write_whole(path, text.as_bytes())
 }
 
+/// Up to how many points of a line are marked.
+const FEW: usize = 30;
+
 /// One line of one panel: legend, points.
 type Series = (String, Vec<(f64, f64)>);
 
@@ -147,7 +150,7 @@ fn panel(
     series: &[Series],
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let points = || series.iter().flat_map(|(_, points)| points);
-    let steps = range(points().map(|(step, _)| *step));
+    let steps = range(points().map(|(step, _)| *step).chain([0.0]));
     let values = range(points().map(|(_, value)| *value));
     // Without a font the widths of texts are guessed, so the margins are wide.
     let mut chart = ChartBuilder::on(area)
@@ -169,6 +172,11 @@ fn panel(
         let legend =
             move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], color.stroke_width(2));
         chart.draw_series(line)?.label(label).legend(legend);
+        if points.len() <= FEW {
+            // A single evaluation has no line.
+            let dots = points.iter().map(|p| Circle::new(*p, 4, color.filled()));
+            chart.draw_series(dots)?;
+        }
     }
     chart
         .configure_series_labels()
