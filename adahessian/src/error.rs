@@ -41,6 +41,13 @@ pub enum Error {
         what: String,
     },
 
+    /// A fused operation was used in a way that it cannot serve.
+    #[error("{what}")]
+    Engine {
+        /// What happened and what to do.
+        what: String,
+    },
+
     /// A loss that is not one number.
     #[error(
         "the loss must have exactly one element, got shape {got:?}: reduce it first, for example with mean_all()"

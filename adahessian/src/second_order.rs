@@ -190,10 +190,16 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     check_scalar(loss)?;
     let workers = workers()?;
     let root = loss.clone();
-    let mut grads = workers.keeper.run(move || root.backward())??;
+    let mut grads = workers.keeper.run(move || sweep(&root))??;
     grads.insert(&workers.mark, workers.mark.clone());
     grads.insert(&workers.loss, loss.detach());
     Ok(grads)
+}
+
+/// A backward pass of its own, as far as fused operations are concerned.
+fn sweep(root: &Tensor) -> candle_core::Result<GradStore> {
+    crate::ops::engine::sweep::begin();
+    root.backward()
 }
 
 /// The gradients of a loss without a graph of their own: cheaper, and all that a first-order
@@ -206,7 +212,7 @@ pub fn backward_detached(loss: &Tensor) -> Result<GradStore> {
     check_scalar(loss)?;
     let workers = workers()?;
     let root = loss.clone();
-    let mut grads = workers.finisher.run(move || root.backward())??;
+    let mut grads = workers.finisher.run(move || sweep(&root))??;
     grads.insert(&workers.loss, loss.detach());
     Ok(grads)
 }
@@ -241,7 +247,7 @@ pub(crate) fn second_backward(
         let Some(sum) = sum else {
             return Ok(vec![None; vars.len()]);
         };
-        let grads = sum.backward()?;
+        let grads = sweep(&sum)?;
         Ok(vars
             .iter()
             .map(|v| grads.get(v).map(Tensor::detach))

@@ -14,14 +14,18 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
+pub mod engine;
 pub mod layer_norm;
 pub mod linear;
 pub mod mse;
+pub(crate) mod simd;
+pub mod vision;
 
 pub use activation::{Activation, gelu};
 pub use attention::attention;
 pub use cross_entropy::cross_entropy;
 pub use dropout::{Dropout, Mode, dropout};
+pub use engine::Handle;
 pub use embedding::{EmbeddingTables, embedding, embedding_layer_norm};
 pub use layer_norm::{layer_norm, residual_layer_norm};
 pub use linear::{grouped_linear, linear, linear_activation};

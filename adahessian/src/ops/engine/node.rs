@@ -1,0 +1,325 @@
+//! An operation in candle's graph, written once for all of them.
+
+use super::handle::Fused;
+use super::op::{Op, Point};
+use super::slot::{Slot, Value};
+use super::{Buffer, Real};
+use crate::error::{Error, Result};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor,
+};
+use std::sync::{Arc, Mutex};
+
+type CandleResult<T> = candle_core::Result<T>;
+
+struct Node<T: Real, O: Op<T>> {
+    op: O,
+    inputs: Vec<Arc<Slot<T>>>,
+    output: Arc<Slot<T>>,
+    saved: O::Saved,
+    /// Left by the second level's A, for this operation's own turn.
+    deferred: Mutex<Vec<O::Deferred>>,
+}
+
+/// Runs an operation and puts it into candle's graph.
+pub(crate) fn apply<T: Real, O: Op<T>>(
+    op: O,
+    inputs: &[&Fused<T>],
+    shape: &[usize],
+) -> Result<Fused<T>> {
+    let tracked = inputs.iter().any(|input| input.slot.tracked);
+    let values: Vec<_> = inputs.iter().map(|input| input.slot.value()).collect();
+    let (value, saved) = op.forward(&values, tracked);
+    drop(values);
+    let output = Arc::new(Slot::new(shape, Value::Made(value), tracked));
+    if !tracked {
+        let token = zero_token()?;
+        return Ok(Fused {
+            token,
+            slot: output,
+        });
+    }
+    for input in inputs.iter().filter(|input| input.slot.tracked) {
+        input.slot.add_consumer();
+    }
+    let node = Forward(Arc::new(Node {
+        op,
+        inputs: inputs.iter().map(|input| Arc::clone(&input.slot)).collect(),
+        output: Arc::clone(&output),
+        saved,
+        deferred: Mutex::new(Vec::new()),
+    }));
+    // Tokens of inputs that are not trained would only lengthen the graph.
+    let mut tokens: Vec<Tensor> = inputs
+        .iter()
+        .filter(|input| input.slot.tracked)
+        .map(|input| input.token.clone())
+        .collect();
+    while tokens.len() > 3 {
+        let rest = tokens.split_off(tokens.len() - 3);
+        tokens.push(rest[0].apply_op3(&rest[1], &rest[2], Join)?);
+    }
+    let token = match tokens.as_slice() {
+        [a] => a.apply_op1(node)?,
+        [a, b] => a.apply_op2(b, node)?,
+        [a, b, c] => a.apply_op3(b, c, node)?,
+        _ => zero_token()?,
+    };
+    Ok(Fused {
+        token,
+        slot: output,
+    })
+}
+
+pub(super) fn zero_token() -> CandleResult<Tensor> {
+    Tensor::zeros(1, DType::F32, &Device::Cpu)
+}
+
+pub(super) fn token_storage() -> CandleResult<(CpuStorage, Shape)> {
+    Ok((CpuStorage::F32(vec![0.0]), Shape::from(1)))
+}
+
+pub(super) fn no_third_derivative(name: &str) -> Error {
+    Error::Engine {
+        what: format!(
+            "a third derivative of the fused operation `{name}` was asked for; it has two: \
+             enter its inputs with Handle::composed for more"
+        ),
+    }
+}
+
+impl<T: Real, O: Op<T>> Node<T, O> {
+    /// Calls `work` with the values of all inputs and of the output.
+    fn at<R>(&self, work: impl FnOnce(&Point<T, O::Saved>) -> R) -> R {
+        let inputs: Vec<_> = self.inputs.iter().map(|slot| slot.value()).collect();
+        work(&Point {
+            inputs: &inputs,
+            output: self.output.value(),
+            saved: &self.saved,
+        })
+    }
+
+    fn take_deferred(&self) -> Vec<O::Deferred> {
+        std::mem::take(&mut *self.deferred.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    /// The operation's turn in a backward pass, of either level.
+    fn sweep(self: &Arc<Self>, token: &Tensor, gradient_token: &Tensor) -> Result<Tensor> {
+        let keep = gradient_token.track_op();
+        let gradient = self.output.take_gradient()?;
+        let mut deferred = self.take_deferred();
+        self.output.clear_cotangent();
+        if keep && !deferred.is_empty() {
+            return Err(no_third_derivative(self.op.name()));
+        }
+        let wanted: Vec<bool> = self.inputs.iter().map(|slot| slot.tracked).collect();
+        let first = deferred.pop();
+        let mut kept = None;
+        if gradient.is_some() || first.is_some() {
+            let adjoint = |point: &Point<T, O::Saved>| {
+                self.op.adjoint(point, gradient.as_deref(), first, &wanted)
+            };
+            let (gradients, for_second) = self.at(adjoint);
+            self.give(gradients)?;
+            kept = Some(for_second);
+        }
+        // More than one only where two losses were differentiated over one graph.
+        for deferred in deferred {
+            let adjoint = |point: &Point<T, O::Saved>| {
+                self.op.adjoint(point, None, Some(deferred), &wanted)
+            };
+            self.give(self.at(adjoint).0)?;
+        }
+        match (gradient, kept) {
+            (Some(gradient), Some(kept)) if keep => {
+                let node = Adjoint {
+                    node: Arc::clone(self),
+                    gradient: Arc::new(gradient),
+                    kept,
+                };
+                Ok(token.apply_op2(gradient_token, node)?)
+            }
+            _ => Ok(zero_token()?),
+        }
+    }
+
+    fn give(&self, gradients: Vec<Option<Buffer<T>>>) -> Result<()> {
+        for (slot, gradient) in self.inputs.iter().zip(gradients) {
+            if let (true, Some(gradient)) = (slot.tracked, gradient) {
+                slot.add_gradient(gradient)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// F in candle's graph.
+struct Forward<T: Real, O: Op<T>>(Arc<Node<T, O>>);
+
+impl<T: Real, O: Op<T>> CustomOp1 for Forward<T, O> {
+    fn name(&self) -> &'static str {
+        self.0.op.name()
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(&self, a: &Tensor, token: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
+        let result = self.0.sweep(token, gradient)?;
+        Ok(a.track_op().then_some(result))
+    }
+}
+
+impl<T: Real, O: Op<T>> CustomOp2 for Forward<T, O> {
+    fn name(&self) -> &'static str {
+        self.0.op.name()
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        token: &Tensor,
+        gradient: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let result = self.0.sweep(token, gradient)?;
+        Ok((
+            a.track_op().then(|| result.clone()),
+            b.track_op().then_some(result),
+        ))
+    }
+}
+
+impl<T: Real, O: Op<T>> CustomOp3 for Forward<T, O> {
+    fn name(&self) -> &'static str {
+        self.0.op.name()
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        token: &Tensor,
+        gradient: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let result = self.0.sweep(token, gradient)?;
+        Ok((
+            a.track_op().then(|| result.clone()),
+            b.track_op().then(|| result.clone()),
+            c.track_op().then_some(result),
+        ))
+    }
+}
+
+/// Three tokens as one, where an operation has more inputs than a candle op may have.
+struct Join;
+
+impl CustomOp3 for Join {
+    fn name(&self) -> &'static str {
+        "join"
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let give = |to: &Tensor| to.track_op().then(|| gradient.clone());
+        Ok((give(a), give(b), give(c)))
+    }
+}
+
+/// A in candle's graph: a function of the operation's own token and its gradient's.
+struct Adjoint<T: Real, O: Op<T>> {
+    node: Arc<Node<T, O>>,
+    gradient: Arc<Buffer<T>>,
+    kept: O::Kept,
+}
+
+impl<T: Real, O: Op<T>> Adjoint<T, O> {
+    fn second_sweep(&self) -> Result<()> {
+        let node = &self.node;
+        let cotangents = node
+            .inputs
+            .iter()
+            .map(|slot| match slot.tracked {
+                true => slot.read_cotangent(),
+                false => Ok(None),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        if cotangents.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let (cotangent, deferred) = node.at(|point| {
+            let op = &node.op;
+            op.second_adjoint(point, &self.gradient, &self.kept, &cotangents)
+        });
+        node.output.set_cotangent(cotangent)?;
+        let mut all = node.deferred.lock().unwrap_or_else(|e| e.into_inner());
+        all.push(deferred);
+        Ok(())
+    }
+}
+
+impl<T: Real, O: Op<T>> CustomOp2 for Adjoint<T, O> {
+    fn name(&self) -> &'static str {
+        self.node.op.name()
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(
+        &self,
+        token: &Tensor,
+        gradient_token: &Tensor,
+        _: &Tensor,
+        cotangent_token: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        if cotangent_token.track_op() {
+            return Err(no_third_derivative(self.node.op.name()).into());
+        }
+        self.second_sweep()?;
+        let zero = zero_token()?;
+        Ok((
+            token.track_op().then(|| zero.clone()),
+            gradient_token.track_op().then_some(zero),
+        ))
+    }
+}

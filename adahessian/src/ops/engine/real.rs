@@ -1,0 +1,107 @@
+//! The two number types of the engine.
+
+use super::buffer::Pool;
+use crate::ops::simd::Lanes;
+use candle_core::{CpuStorage, DType, Device, Tensor};
+use std::fmt::Debug;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
+
+/// f32 or f64.
+pub(crate) trait Real:
+    Lanes
+    + Copy
+    + Debug
+    + Default
+    + PartialOrd
+    + Send
+    + Sync
+    + 'static
+    + Add<Output = Self>
+    + AddAssign
+    + Sub<Output = Self>
+    + SubAssign
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + Sum
+{
+    const ZERO: Self;
+    const ONE: Self;
+    const DTYPE: DType;
+    fn from_f64(x: f64) -> Self;
+    fn to_f64(self) -> f64;
+    fn exp(self) -> Self;
+    /// The buffers of this type that are not in use.
+    fn pool() -> &'static Pool<Self>;
+    fn slice(storage: &CpuStorage) -> Option<&[Self]>;
+    fn storage(data: Vec<Self>) -> CpuStorage;
+    /// On the CPU.
+    fn tensor(data: Vec<Self>, shape: &[usize]) -> candle_core::Result<Tensor>;
+}
+
+impl Real for f32 {
+    const ZERO: f32 = 0.0;
+    const ONE: f32 = 1.0;
+    const DTYPE: DType = DType::F32;
+    #[inline(always)]
+    fn from_f64(x: f64) -> f32 {
+        x as f32
+    }
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+    fn exp(self) -> f32 {
+        f32::exp(self)
+    }
+    fn pool() -> &'static Pool<f32> {
+        static POOL: Pool<f32> = Pool::new();
+        &POOL
+    }
+    fn slice(storage: &CpuStorage) -> Option<&[f32]> {
+        match storage {
+            CpuStorage::F32(data) => Some(data),
+            _ => None,
+        }
+    }
+    fn storage(data: Vec<f32>) -> CpuStorage {
+        CpuStorage::F32(data)
+    }
+    fn tensor(data: Vec<f32>, shape: &[usize]) -> candle_core::Result<Tensor> {
+        Tensor::from_vec(data, shape, &Device::Cpu)
+    }
+}
+
+impl Real for f64 {
+    const ZERO: f64 = 0.0;
+    const ONE: f64 = 1.0;
+    const DTYPE: DType = DType::F64;
+    #[inline(always)]
+    fn from_f64(x: f64) -> f64 {
+        x
+    }
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        self
+    }
+    fn exp(self) -> f64 {
+        f64::exp(self)
+    }
+    fn pool() -> &'static Pool<f64> {
+        static POOL: Pool<f64> = Pool::new();
+        &POOL
+    }
+    fn slice(storage: &CpuStorage) -> Option<&[f64]> {
+        match storage {
+            CpuStorage::F64(data) => Some(data),
+            _ => None,
+        }
+    }
+    fn storage(data: Vec<f64>) -> CpuStorage {
+        CpuStorage::F64(data)
+    }
+    fn tensor(data: Vec<f64>, shape: &[usize]) -> candle_core::Result<Tensor> {
+        Tensor::from_vec(data, shape, &Device::Cpu)
+    }
+}

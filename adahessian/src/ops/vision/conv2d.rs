@@ -1,0 +1,149 @@
+//! Two-dimensional convolution.
+
+use super::super::engine::{Fused, Handle, Inner, Real, apply};
+use super::super::wrong;
+use super::composed;
+use super::kernels::Plan;
+use super::kernels::batch::Chunks;
+use super::plain::Conv;
+use crate::error::Result;
+use candle_core::Tensor;
+
+/// How a kernel moves over an image; the same in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Convolution {
+    /// Pixels between two positions of the kernel.
+    pub stride: usize,
+    /// Zeros added on every side of the image.
+    pub padding: usize,
+    /// Pixels between two taps of the kernel.
+    pub dilation: usize,
+    /// Input and output channels are split into this many equal, consecutive parts, each output
+    /// seeing the inputs of its own part.
+    pub groups: usize,
+}
+
+/// Stride 1, no padding, no dilation, one group.
+impl Default for Convolution {
+    fn default() -> Self {
+        Self {
+            stride: 1,
+            padding: 0,
+            dilation: 1,
+            groups: 1,
+        }
+    }
+}
+
+impl Convolution {
+    /// Stride and padding, with dilation and groups 1.
+    pub fn new(stride: usize, padding: usize) -> Self {
+        Self {
+            stride,
+            padding,
+            ..Self::default()
+        }
+    }
+
+    /// The height and width of the result: ⌊(size + 2·padding - dilation·(kernel - 1) - 1)/stride⌋ + 1.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`] if the kernel does not fit, or for a stride or dilation of 0.
+    pub fn output_size(
+        &self,
+        (height, width): (usize, usize),
+        (kernel_height, kernel_width): (usize, usize),
+    ) -> Result<(usize, usize)> {
+        if self.stride == 0 || self.dilation == 0 || kernel_height == 0 || kernel_width == 0 {
+            let got = format!("{self:?} with kernel {kernel_height}x{kernel_width}");
+            return wrong("convolution", "stride, dilation and kernel at least 1", got);
+        }
+        let one = |size: usize, kernel: usize| {
+            let reach = self.dilation * (kernel - 1) + 1;
+            (size + 2 * self.padding)
+                .checked_sub(reach)
+                .map(|rest| rest / self.stride + 1)
+        };
+        match (one(height, kernel_height), one(width, kernel_width)) {
+            (Some(height), Some(width)) => Ok((height, width)),
+            _ => wrong(
+                "convolution",
+                format!(
+                    "an image at least as large as the kernel ({kernel_height}x{kernel_width}, dilation {})",
+                    self.dilation
+                ),
+                format!("{height}x{width} with padding {}", self.padding),
+            ),
+        }
+    }
+
+    /// Whether shapes of image and kernel fit; the shape of the result.
+    pub(crate) fn check(&self, x: &[usize], weight: &[usize]) -> Result<[usize; 4]> {
+        let (&[n, c, h, w], &[out, part, kh, kw]) = (x, weight) else {
+            return wrong(
+                "convolution",
+                "an image [N, C, H, W] and a kernel [out, in/groups, KH, KW]",
+                format!("{x:?} and {weight:?}"),
+            );
+        };
+        if self.groups == 0 || part * self.groups != c || !out.is_multiple_of(self.groups) {
+            return wrong(
+                "convolution",
+                format!(
+                    "{} input channels ({part} in each of {} groups) and outputs that the groups divide",
+                    part * self.groups,
+                    self.groups
+                ),
+                format!("{c} inputs, {out} outputs"),
+            );
+        }
+        let (oh, ow) = self.output_size((h, w), (kh, kw))?;
+        Ok([n, out, oh, ow])
+    }
+}
+
+/// c[n,o,y,x] = b[o] + Σ_{i,ky,kx} w[o,i,ky,kx] · x[n, i, s·y + d·ky - p, s·x + d·kx - p]
+///
+/// `x` is [N, in, H, W], `weight` [out, in/groups, KH, KW], `bias` `[out]`, the result
+/// [N, out, OH, OW] with the size of [`Convolution::output_size`].
+///
+/// # Errors
+/// [`crate::Error::Setting`] for shapes that do not fit; candle's errors.
+pub fn conv2d(
+    x: &Handle,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    conv: &Convolution,
+) -> Result<Handle> {
+    let shape = conv.check(x.dims(), weight.dims())?;
+    if let Some(bias) = bias
+        && bias.dims() != [shape[1]]
+    {
+        return wrong(
+            "bias of a convolution",
+            format!("[{}]", shape[1]),
+            format!("{:?}", bias.dims()),
+        );
+    }
+    match x.inner() {
+        Inner::Composed(x) => Ok(Handle::composed(&composed::conv2d(x, weight, bias, conv)?)),
+        Inner::F32(x) => Ok(fused(x, weight, bias, conv, &shape)?.into()),
+        Inner::F64(x) => Ok(fused(x, weight, bias, conv, &shape)?.into()),
+    }
+}
+
+fn fused<T: Real>(
+    x: &Fused<T>,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    conv: &Convolution,
+    shape: &[usize; 4],
+) -> Result<Fused<T>> {
+    let plan = Plan::new(conv, &x.slot.shape, weight.dims(), shape[2], shape[3]);
+    let chunks = Chunks::new(&plan, shape[0]);
+    let weight = Fused::enter(weight)?;
+    let bias = bias.map(Fused::enter).transpose()?;
+    let mut inputs = vec![x, &weight];
+    inputs.extend(&bias);
+    apply(Conv { plan, chunks }, &inputs, shape)
+}

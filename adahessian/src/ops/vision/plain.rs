@@ -1,0 +1,184 @@
+//! A convolution alone, as one operation of the engine.
+//!
+//! With F the convolution and BI, BW its input and weight gradients, each linear in either argument:
+//! ```text
+//! F:   y = F(x, w) + b
+//! A:   gx = BI(g, w);  gw = BW(x, g);  gb = Σ g
+//! ∂A:  ḡ = F(v_x, w) + F(x, v_w) + v_b;   x̄_A = BI(g, v_w);   w̄_A = BW(v_x, g)
+//! ∂F:  x̄ = BI(ȳ, w) + x̄_A;   w̄ = BW(x, ȳ) + w̄_A;   b̄ = Σ ȳ
+//! ```
+
+use super::kernels::batch::{Chunks, Workspace, bias_gradient, reduce, split};
+use super::kernels::correlate::Packed;
+use super::kernels::{Plan, outer};
+use crate::ops::engine::{Buffer, Gradients, Inputs, Op, Point, Real};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+pub(super) struct Conv {
+    pub plan: Plan,
+    pub chunks: Chunks,
+}
+
+/// A gradient of the output, the image and the kernel that it is multiplied with.
+struct Term<'a, T> {
+    u: &'a [T],
+    image: Option<&'a [T]>,
+    kernel: Option<&'a [T]>,
+}
+
+impl Conv {
+    fn sizes(&self) -> (usize, usize) {
+        let plan = &self.plan;
+        (plan.c * plan.h * plan.w, plan.out * plan.oh * plan.ow)
+    }
+
+    /// result (+)= F(x, w)
+    fn add<T: Real>(&self, x: &[T], w: &[T], result: &mut [T], accumulate: bool) {
+        let (ins, outs) = self.sizes();
+        let weight = Packed::forward(&self.plan, w);
+        let chunks = result.par_chunks_mut(self.chunks.per * outs);
+        chunks
+            .zip(x.par_chunks(self.chunks.per * ins))
+            .for_each(|(result, x)| {
+                let mut space = Workspace::forward(&self.plan);
+                for (result, x) in result.chunks_exact_mut(outs).zip(x.chunks_exact(ins)) {
+                    space.correlate(&self.plan, &weight, x, result, accumulate);
+                }
+            });
+    }
+
+    /// Σ BI(u, kernel) and Σ BW(image, u) over terms.
+    fn gradients<T: Real>(&self, terms: &[Term<T>]) -> (Option<Buffer<T>>, Option<Buffer<T>>) {
+        let (ins, outs) = self.sizes();
+        let (plan, count) = (&self.plan, self.chunks.count());
+        let kernels: Vec<_> = terms
+            .iter()
+            .map(|term| term.kernel.map(|w| Packed::backward(plan, w)))
+            .collect();
+        let with_x = kernels.iter().any(Option::is_some);
+        let with_w = terms.iter().any(|term| term.image.is_some());
+        let length = outer::sums_length(plan);
+        let mut gx = Buffer::scratch(if with_x { self.chunks.images * ins } else { 0 });
+        let mut sums = Buffer::zeroed(if with_w { count * length } else { 0 });
+        let parts = split(&mut gx, self.chunks.per * ins, count);
+        parts
+            .zip(split(&mut sums, length, count))
+            .enumerate()
+            .for_each(|(chunk, (gx, sums))| {
+                let mut space = Workspace::backward(plan);
+                for (i, image) in self.chunks.of(chunk) {
+                    let mut first = true;
+                    for (term, kernel) in terms.iter().zip(&kernels) {
+                        let u = &term.u[image * outs..][..outs];
+                        if let Some(x) = term.image {
+                            space.weight_gradient(plan, &x[image * ins..][..ins], u, sums);
+                        }
+                        if let Some(kernel) = kernel {
+                            let gx = &mut gx[i * ins..][..ins];
+                            space.input_gradient(plan, kernel, u, gx, !first);
+                            first = false;
+                        }
+                    }
+                }
+            });
+        (
+            with_x.then_some(gx),
+            with_w.then(|| reduce(plan, &mut sums)),
+        )
+    }
+}
+
+/// What the second level leaves: the first pass's gradient and the cotangents of gx and gw.
+pub(super) struct Left<T: Real> {
+    gradient: Arc<Buffer<T>>,
+    v_x: Option<Arc<Buffer<T>>>,
+    v_w: Option<Arc<Buffer<T>>>,
+}
+
+impl<T: Real> Op<T> for Conv {
+    type Saved = ();
+    type Kept = ();
+    type Deferred = Left<T>;
+
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Buffer<T>, ()) {
+        let (_, outs) = self.sizes();
+        let mut y = Buffer::scratch(self.chunks.images * outs);
+        self.add(&inputs[0], &inputs[1], &mut y, false);
+        if let Some(bias) = inputs.get(2) {
+            add_bias(&mut y, bias, self.plan.oh * self.plan.ow);
+        }
+        (y, ())
+    }
+
+    fn adjoint(
+        &self,
+        point: &Point<T, ()>,
+        gradient: Option<&[T]>,
+        deferred: Option<Left<T>>,
+        wanted: &[bool],
+    ) -> (Gradients<T>, ()) {
+        let (x, w) = (&point.inputs[0], &point.inputs[1]);
+        let mut terms = Vec::new();
+        if let Some(u) = gradient {
+            terms.push(Term {
+                u,
+                image: wanted[1].then_some(&**x),
+                kernel: wanted[0].then_some(&**w),
+            });
+        }
+        if let Some(left) = &deferred {
+            terms.push(Term {
+                u: &left.gradient,
+                image: left.v_x.as_ref().filter(|_| wanted[1]).map(|v| &v[..]),
+                kernel: left.v_w.as_ref().filter(|_| wanted[0]).map(|v| &v[..]),
+            });
+        }
+        let (gx, gw) = self.gradients(&terms);
+        let gb = match (gradient, wanted.get(2)) {
+            (Some(u), Some(true)) => {
+                let positions = self.plan.oh * self.plan.ow;
+                Some(bias_gradient(u, self.plan.out, positions))
+            }
+            _ => None,
+        };
+        (vec![gx, gw, gb], ())
+    }
+
+    fn second_adjoint(
+        &self,
+        point: &Point<T, ()>,
+        gradient: &Arc<Buffer<T>>,
+        _: &(),
+        cotangents: &[Option<Arc<Buffer<T>>>],
+    ) -> (Buffer<T>, Left<T>) {
+        let mut tangent = Buffer::zeroed(gradient.len());
+        if let Some(v) = &cotangents[0] {
+            self.add(v, &point.inputs[1], &mut tangent, true);
+        }
+        if let Some(v) = &cotangents[1] {
+            self.add(&point.inputs[0], v, &mut tangent, true);
+        }
+        if let Some(Some(v)) = cotangents.get(2) {
+            add_bias(&mut tangent, v, self.plan.oh * self.plan.ow);
+        }
+        let left = Left {
+            gradient: Arc::clone(gradient),
+            v_x: cotangents[0].clone(),
+            v_w: cotangents[1].clone(),
+        };
+        (tangent, left)
+    }
+}
+
+fn add_bias<T: Real>(y: &mut [T], bias: &[T], positions: usize) {
+    let rows = y.par_chunks_exact_mut(positions).enumerate();
+    rows.for_each(|(row, y)| {
+        let bias = bias[row % bias.len()];
+        y.iter_mut().for_each(|y| *y += bias);
+    });
+}
