@@ -16,9 +16,10 @@
 //!
 //! Kept between the passes: x̂ and y, then g, then t. h and u are computed again where needed.
 
-use super::kernels::batch::{Chunks, Workspace, channel_sums, reduce, split};
-use super::kernels::correlate::Packed;
-use super::kernels::{Plan, outer};
+use super::kernels::Plan;
+use super::kernels::batch::{
+    Block, Chunks, Kernel, Workspace, channel_sums, reduce, split, sums_length,
+};
 use super::rows::{self, Bar, Image, Slope};
 use super::VisionActivation;
 use crate::ops::engine::{Buffer, Gradients, Inputs, Op, Point, Real};
@@ -97,18 +98,23 @@ impl ConvNorm {
     fn convolve<T: Real>(&self, x: &[T], w: &[T], values: &mut [T]) -> Vec<[f64; 2]> {
         let (plan, per) = (&self.plan, self.chunks.per);
         let (ins, outs) = (self.input_size(), self.output_size());
-        let weight = Packed::forward(plan, w);
+        let weight = Kernel::forward(plan, w);
         let mut parts = vec![[0.0; 2]; self.chunks.images * plan.out];
         values
             .par_chunks_mut(per * outs)
-            .zip(x.par_chunks(per * ins))
             .zip(parts.par_chunks_mut(per * plan.out))
-            .for_each(|((values, x), parts)| {
+            .enumerate()
+            .for_each(|(chunk, (values, parts))| {
                 let mut space = Workspace::forward(plan);
-                let images = values.chunks_exact_mut(outs).zip(x.chunks_exact(ins));
-                for ((values, x), result) in images.zip(parts.chunks_exact_mut(plan.out)) {
-                    space.correlate(plan, &weight, x, values, false);
-                    if self.fixed.is_none() {
+                for block in self.chunks.blocks(chunk) {
+                    let values = block.in_chunk(values, outs);
+                    space.correlate(plan, &weight, block.of(x, ins), values, false);
+                    if self.fixed.is_some() {
+                        continue;
+                    }
+                    let parts = block.in_chunk(parts, plan.out);
+                    let images = values.chunks_exact(outs);
+                    for (values, result) in images.zip(parts.chunks_exact_mut(plan.out)) {
                         simd::run(Width::Widest, rows::Statistics { values, result });
                     }
                 }
@@ -234,32 +240,26 @@ impl ConvNorm {
         let h = self.means(&parts);
         let coefficients = self.u_coefficients(&point.inputs[2], &point.saved.scale, &h);
         let x: &[T] = &point.inputs[0];
-        let weight = Packed::backward(plan, &point.inputs[1]);
-        let mut sums = Buffer::zeroed(self.chunks.count() * outer::sums_length(plan));
+        let weight = Kernel::backward(plan, &point.inputs[1]);
+        let mut sums = Buffer::zeroed(self.chunks.count() * sums_length(plan));
         let mut gx = Buffer::scratch(if wanted[0] { n * ins } else { 0 });
         let with_r = wanted.get(4) == Some(&true);
         let mut gr = Buffer::scratch(if with_r { n * outs } else { 0 });
-        let chunks = sums.par_chunks_mut(outer::sums_length(plan)).enumerate();
+        let chunks = sums.par_chunks_mut(sums_length(plan)).enumerate();
         chunks
             .zip(split(&mut gx, per * ins, self.chunks.count()))
             .zip(split(&mut gr, per * outs, self.chunks.count()))
             .for_each(|(((chunk, sums), gx), gr)| {
                 let mut space = Workspace::backward(plan);
-                let mut u = Buffer::scratch(outs);
-                for (i, image) in self.chunks.of(chunk) {
-                    let task = rows::InputGradient {
-                        image: self.image(point, image),
-                        gradient: &gradient[image * outs..][..outs],
-                        coefficients: &coefficients,
-                        u: &mut u,
-                        h: with_r.then(|| &mut gr[i * outs..][..outs]),
-                        slope: PhantomData::<S>,
-                    };
-                    simd::run(Width::Widest, task);
-                    space.weight_gradient(plan, &x[image * ins..][..ins], &u, sums);
+                let mut room = Buffer::scratch(plan.block * outs);
+                for block in self.chunks.blocks(chunk) {
+                    let u = &mut room[..block.count * outs];
+                    let gr = with_r.then(|| block.in_chunk(gr, outs));
+                    self.input_gradient::<T, S>(point, gradient, &coefficients, block, u, gr);
+                    space.weight_gradient(plan, block.of(x, ins), u, sums);
                     if wanted[0] {
-                        let gx = &mut gx[i * ins..][..ins];
-                        space.input_gradient(plan, &weight, &u, gx, false);
+                        let gx = block.in_chunk(gx, ins);
+                        space.input_gradient(plan, &weight, u, gx, false);
                     }
                 }
             });
@@ -271,6 +271,30 @@ impl ConvNorm {
         ];
         gradients.push(with_r.then_some(gr));
         (gradients, h)
+    }
+
+    /// u, and h where it is wanted, for a block of images.
+    fn input_gradient<T: Real, S: Slope<T>>(
+        &self,
+        point: &Point<T, Saved<T>>,
+        gradient: &[T],
+        coefficients: &[[T; 3]],
+        block: Block,
+        u: &mut [T],
+        mut h: Option<&mut [T]>,
+    ) {
+        let outs = self.output_size();
+        for (i, image) in block.images() {
+            let task = rows::InputGradient {
+                image: self.image(point, image),
+                gradient: &gradient[image * outs..][..outs],
+                coefficients,
+                u: &mut u[i * outs..][..outs],
+                h: h.as_mut().map(|h| &mut h[i * outs..][..outs]),
+                slope: PhantomData::<S>,
+            };
+            simd::run(Width::Widest, task);
+        }
     }
 
     fn of_channels<T: Real>(&self, values: impl Iterator<Item = f64>) -> Buffer<T> {
@@ -291,9 +315,9 @@ impl ConvNorm {
         let (ins, outs) = (self.input_size(), self.output_size());
         let coefficients = self.u_coefficients(&point.inputs[2], &point.saved.scale, h);
         let x: &[T] = &point.inputs[0];
-        let weight = Packed::forward(plan, &point.inputs[1]);
-        let v_weight = v[1].as_ref().map(|v| Packed::forward(plan, v));
-        let length = v[0].as_ref().map_or(0, |_| outer::sums_length(plan));
+        let weight = Kernel::forward(plan, &point.inputs[1]);
+        let v_weight = v[1].as_ref().map(|v| Kernel::forward(plan, v));
+        let length = v[0].as_ref().map_or(0, |_| sums_length(plan));
         let mut sums = Buffer::zeroed(self.chunks.count() * length);
         let mut tangent = Buffer::scratch(n * outs);
         let mut parts = vec![[0.0; 3]; n * plan.out];
@@ -304,42 +328,34 @@ impl ConvNorm {
             .enumerate()
             .for_each(|(chunk, ((tangent, parts), sums))| {
                 let mut space = Workspace::backward(plan);
-                let mut u = Buffer::scratch(outs);
-                for (i, image) in self.chunks.of(chunk) {
-                    let at = self.image(point, image);
-                    let gradient = &gradient[image * outs..][..outs];
-                    let tangent = &mut tangent[i * outs..][..outs];
-                    let result = &mut parts[i * plan.out..][..plan.out];
+                let mut room = Buffer::scratch(plan.block * outs);
+                for block in self.chunks.blocks(chunk) {
+                    let tangent = block.in_chunk(tangent, outs);
                     if let Some(v) = &v[0] {
-                        space.correlate(plan, &weight, &v[image * ins..][..ins], tangent, false);
-                        let task = rows::InputGradient {
-                            image: at,
-                            gradient,
-                            coefficients: &coefficients,
-                            u: &mut u,
-                            h: None,
-                            slope: PhantomData::<S>,
-                        };
-                        simd::run(Width::Widest, task);
-                        space.weight_gradient_of_grid(plan, &u, sums);
+                        space.correlate(plan, &weight, block.of(v, ins), tangent, false);
+                        let u = &mut room[..block.count * outs];
+                        self.input_gradient::<T, S>(point, gradient, &coefficients, block, u, None);
+                        space.weight_gradient_of_grid(plan, u, sums);
                     }
                     match &v_weight {
                         Some(w) => {
-                            let x = &x[image * ins..][..ins];
-                            space.correlate(plan, w, x, tangent, v[0].is_some());
+                            let onto = v[0].is_some();
+                            space.correlate(plan, w, block.of(x, ins), tangent, onto);
                         }
                         None if v[0].is_none() => tangent.fill(T::ZERO),
                         None => {}
                     }
-                    let tangent = &*tangent;
-                    let task = rows::TangentSums {
-                        image: at,
-                        gradient,
-                        tangent,
-                        result,
-                        slope: PhantomData::<S>,
-                    };
-                    simd::run(Width::Widest, task);
+                    let parts = block.in_chunk(parts, plan.out);
+                    for (i, image) in block.images() {
+                        let task = rows::TangentSums {
+                            image: self.image(point, image),
+                            gradient: &gradient[image * outs..][..outs],
+                            tangent: &tangent[i * outs..][..outs],
+                            result: &mut parts[i * plan.out..][..plan.out],
+                            slope: PhantomData::<S>,
+                        };
+                        simd::run(Width::Widest, task);
+                    }
                 }
             });
         let weight = v[0].is_some().then(|| reduce(plan, &mut sums));
@@ -426,34 +442,38 @@ impl ConvNorm {
         let coefficients = self.c_coefficients(gamma, scale, &k, &left);
         let u_coefficients = self.u_coefficients(gamma, scale, &left.h);
         let x: &[T] = &point.inputs[0];
-        let weight = Packed::backward(plan, &point.inputs[1]);
-        let v_weight = left.v_weight.as_ref().map(|v| Packed::backward(plan, v));
-        let mut sums = Buffer::zeroed(self.chunks.count() * outer::sums_length(plan));
+        let weight = Kernel::backward(plan, &point.inputs[1]);
+        let v_weight = left.v_weight.as_ref().map(|v| Kernel::backward(plan, v));
+        let mut sums = Buffer::zeroed(self.chunks.count() * sums_length(plan));
         let mut gx = Buffer::scratch(if wanted[0] { n * ins } else { 0 });
-        let chunks = sums.par_chunks_mut(outer::sums_length(plan)).enumerate();
+        let chunks = sums.par_chunks_mut(sums_length(plan)).enumerate();
         chunks
             .zip(split(&mut gx, per * ins, self.chunks.count()))
             .for_each(|((chunk, sums), gx)| {
                 let mut space = Workspace::backward(plan);
-                let (mut c, mut u) = (Buffer::scratch(outs), Buffer::scratch(outs));
-                for (i, image) in self.chunks.of(chunk) {
-                    let task = rows::SecondInput {
-                        image: self.image(point, image),
-                        cotangent: cotangent.map(|c| &c[image * outs..][..outs]),
-                        second: self.at(&left, &bars, image),
-                        coefficients: &coefficients,
-                        u_coefficients: &u_coefficients,
-                        c: &mut c,
-                        u: &mut u,
-                        slope: PhantomData::<S>,
-                    };
-                    simd::run(Width::Widest, task);
-                    space.weight_gradient(plan, &x[image * ins..][..ins], &c, sums);
+                let size = plan.block * outs;
+                let (mut c, mut u) = (Buffer::scratch(size), Buffer::scratch(size));
+                for block in self.chunks.blocks(chunk) {
+                    for (i, image) in block.images() {
+                        let task = rows::SecondInput {
+                            image: self.image(point, image),
+                            cotangent: cotangent.map(|c| &c[image * outs..][..outs]),
+                            second: self.at(&left, &bars, image),
+                            coefficients: &coefficients,
+                            u_coefficients: &u_coefficients,
+                            c: &mut c[i * outs..][..outs],
+                            u: &mut u[i * outs..][..outs],
+                            slope: PhantomData::<S>,
+                        };
+                        simd::run(Width::Widest, task);
+                    }
+                    let (c, u) = (&c[..block.count * outs], &u[..block.count * outs]);
+                    space.weight_gradient(plan, block.of(x, ins), c, sums);
                     if wanted[0] {
-                        let gx = &mut gx[i * ins..][..ins];
-                        space.input_gradient(plan, &weight, &c, gx, false);
+                        let gx = block.in_chunk(gx, ins);
+                        space.input_gradient(plan, &weight, c, gx, false);
                         if let Some(weight) = &v_weight {
-                            space.input_gradient(plan, weight, &u, gx, true);
+                            space.input_gradient(plan, weight, u, gx, true);
                         }
                     }
                 }

@@ -8,9 +8,10 @@
 //! ∂F:  x̄ = BI(ȳ, w) + x̄_A;   w̄ = BW(x, ȳ) + w̄_A;   b̄ = Σ ȳ
 //! ```
 
-use super::kernels::batch::{Chunks, Workspace, bias_gradient, reduce, split};
-use super::kernels::correlate::Packed;
-use super::kernels::{Plan, outer};
+use super::kernels::Plan;
+use super::kernels::batch::{
+    Chunks, Kernel, Workspace, bias_gradient, reduce, split, sums_length,
+};
 use crate::ops::engine::{Buffer, Gradients, Inputs, Op, Point, Real};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -36,16 +37,15 @@ impl Conv {
     /// result (+)= F(x, w)
     fn add<T: Real>(&self, x: &[T], w: &[T], result: &mut [T], accumulate: bool) {
         let (ins, outs) = self.sizes();
-        let weight = Packed::forward(&self.plan, w);
+        let weight = Kernel::forward(&self.plan, w);
         let chunks = result.par_chunks_mut(self.chunks.per * outs);
-        chunks
-            .zip(x.par_chunks(self.chunks.per * ins))
-            .for_each(|(result, x)| {
-                let mut space = Workspace::forward(&self.plan);
-                for (result, x) in result.chunks_exact_mut(outs).zip(x.chunks_exact(ins)) {
-                    space.correlate(&self.plan, &weight, x, result, accumulate);
-                }
-            });
+        chunks.enumerate().for_each(|(chunk, result)| {
+            let mut space = Workspace::forward(&self.plan);
+            for block in self.chunks.blocks(chunk) {
+                let result = block.in_chunk(result, outs);
+                space.correlate(&self.plan, &weight, block.of(x, ins), result, accumulate);
+            }
+        });
     }
 
     /// Σ BI(u, kernel) and Σ BW(image, u) over terms.
@@ -54,11 +54,11 @@ impl Conv {
         let (plan, count) = (&self.plan, self.chunks.count());
         let kernels: Vec<_> = terms
             .iter()
-            .map(|term| term.kernel.map(|w| Packed::backward(plan, w)))
+            .map(|term| term.kernel.map(|w| Kernel::backward(plan, w)))
             .collect();
         let with_x = kernels.iter().any(Option::is_some);
         let with_w = terms.iter().any(|term| term.image.is_some());
-        let length = outer::sums_length(plan);
+        let length = sums_length(plan);
         let mut gx = Buffer::scratch(if with_x { self.chunks.images * ins } else { 0 });
         let mut sums = Buffer::zeroed(if with_w { count * length } else { 0 });
         let parts = split(&mut gx, self.chunks.per * ins, count);
@@ -67,15 +67,15 @@ impl Conv {
             .enumerate()
             .for_each(|(chunk, (gx, sums))| {
                 let mut space = Workspace::backward(plan);
-                for (i, image) in self.chunks.of(chunk) {
+                for block in self.chunks.blocks(chunk) {
                     let mut first = true;
                     for (term, kernel) in terms.iter().zip(&kernels) {
-                        let u = &term.u[image * outs..][..outs];
+                        let u = block.of(term.u, outs);
                         if let Some(x) = term.image {
-                            space.weight_gradient(plan, &x[image * ins..][..ins], u, sums);
+                            space.weight_gradient(plan, block.of(x, ins), u, sums);
                         }
                         if let Some(kernel) = kernel {
-                            let gx = &mut gx[i * ins..][..ins];
+                            let gx = block.in_chunk(gx, ins);
                             space.input_gradient(plan, kernel, u, gx, !first);
                             first = false;
                         }

@@ -1,6 +1,6 @@
 //! Convolution of images, directly on shifted views.
 //!
-//! No column matrix is made. An image is copied once into a *grid* with its border of zeros, split
+//! For all but the smallest images no column matrix is made. An image is copied once into a *grid* with its border of zeros, split
 //! into stride × stride phases, so that what one tap of the kernel sees is a contiguous shifted view
 //! of the grid, whatever the stride and the dilation. Two small kernels do the rest:
 //!
@@ -9,8 +9,12 @@
 //!   input gradient.
 //! * [`outer`]: w̄[k, o] = Σ_p grid[offset(k) + p] · u[p, o], vectors along the output channels: the
 //!   weight gradient.
+//!
+//! Images of fewer than 64 output pixels go through [`columns`]. [`batch`] chooses, cuts a batch into
+//! chunks and runs them in parallel.
 
 pub(crate) mod batch;
+pub(crate) mod columns;
 pub(crate) mod correlate;
 pub(crate) mod outer;
 pub(crate) mod plan;

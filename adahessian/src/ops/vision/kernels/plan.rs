@@ -3,6 +3,27 @@
 use super::super::Convolution;
 use crate::ops::engine::Real;
 
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// On shifted views of each image.
+    Views,
+    /// As a product of matrices over several images' columns.
+    Columns,
+}
+
+/// Columns that a product has at least, where there are enough images.
+const COLUMNS: usize = 256;
+
+impl Method {
+    fn of(positions: usize, outs: usize) -> Self {
+        match positions < 64 && outs >= 16 {
+            true => Method::Columns,
+            false => Method::Views,
+        }
+    }
+}
+
 /// A convolution of images [c, h, w] with kernels [out, c/groups, kh, kw].
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -15,7 +36,11 @@ pub(crate) struct Plan {
     pub groups: usize,
     /// Entries of one output channel's kernel: c/groups · kh · kw.
     pub k: usize,
-    taps: usize,
+    pub method: Method,
+    /// Images that are computed together.
+    pub block: usize,
+    ys: Vec<usize>,
+    xs: Vec<usize>,
     stride: usize,
     padding: usize,
     /// Height and width of one phase of the input grid.
@@ -76,7 +101,13 @@ impl Plan {
                 }
             }
         }
+        let method = Method::of(oh * ow, out / conv.groups);
         Self {
+            method,
+            block: match method {
+                Method::Views => 1,
+                Method::Columns => (COLUMNS / (oh * ow).max(1)).clamp(1, x[0].max(1)),
+            },
             c,
             h,
             w,
@@ -85,13 +116,14 @@ impl Plan {
             ow,
             groups: conv.groups,
             k: part * kh * kw,
-            taps: kh * kw,
             stride: s,
             padding: conv.padding,
             qh,
             qw,
             offsets,
             back: Backward::new(conv, (h, w), &ys, &xs),
+            ys,
+            xs,
         }
     }
 
@@ -152,7 +184,16 @@ impl Plan {
     }
 
     pub fn taps(&self) -> usize {
-        self.taps
+        self.ys.len() * self.xs.len()
+    }
+
+    /// Where the taps lie below and right of the kernel's first one.
+    pub fn steps(&self) -> (&[usize], &[usize]) {
+        (&self.ys, &self.xs)
+    }
+
+    pub fn padding(&self) -> usize {
+        self.padding
     }
 
     pub fn stride(&self) -> usize {
