@@ -13,6 +13,8 @@ pub enum Place {
     Line(usize),
     /// A row of a parquet file.
     Row(usize),
+    /// A record of a binary file whose records are equally long.
+    Record(usize),
 }
 
 impl fmt::Display for Place {
@@ -20,6 +22,7 @@ impl fmt::Display for Place {
         match self {
             Place::Line(n) => write!(f, "line {n}"),
             Place::Row(n) => write!(f, "row {n}"),
+            Place::Record(n) => write!(f, "record {n}"),
         }
     }
 }
@@ -149,6 +152,52 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// A binary file that is cut off or damaged.
+    #[error("{}, {place}: {reason}; was the download cut off? fetch the file again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first record that is not whole.
+        place: Place,
+        /// What was expected and found.
+        reason: String,
+    },
+    /// A picture that cannot be decoded.
+    #[error("{}{}: not a readable picture ({reason}); fetch it again or remove it", path.display(), after_comma(place))]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file, if it holds more than one picture.
+        place: Option<Place>,
+        /// The decoder's reason.
+        reason: String,
+    },
+    /// A picture of another size than the data set's.
+    #[error(
+        "{}{}: {} x {} pixels, expected {} x {}; is this the right data set?",
+        path.display(), after_comma(place), got.0, got.1, expected.0, expected.1
+    )]
+    ImageSize {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file, if it holds more than one picture.
+        place: Option<Place>,
+        /// The wanted height and width.
+        expected: (usize, usize),
+        /// The picture's height and width.
+        got: (usize, usize),
+    },
+    /// A class folder without a single picture.
+    #[error(
+        "{}: no pictures in this class folder; expected files ending in {expected}; unpack them again or remove the folder",
+        path.display()
+    )]
+    EmptyClass {
+        /// The folder.
+        path: PathBuf,
+        /// The accepted endings.
+        expected: &'static str,
+    },
     /// Two files of a data set contradict each other.
     #[error("{}: {reason}", path.display())]
     Inconsistent {
@@ -272,6 +321,11 @@ pub enum Error {
     /// Making a tensor failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// `, record 7`, or nothing.
+fn after_comma(place: &Option<Place>) -> String {
+    place.map(|place| format!(", {place}")).unwrap_or_default()
 }
 
 impl Error {

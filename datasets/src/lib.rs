@@ -1,17 +1,32 @@
-//! Text data sets for training on candle: from files to batches of tensors.
+//! Data sets for training on candle: from files to batches of tensors.
 //!
 //! ```text
 //! glue (rows) ──> text (token ids) ──> dataset (examples) ──> batcher (order) ──> collate (tensors)
 //!   ↑ folder, parquet, hub, sample
+//!
+//! cifar10, imagenet ──> image (pictures) ──> batcher (order) ──> augment ──> prefetch (tensors)
+//!   ↑ binary, folder, parquet, hub
 //! ```
+//!
+//! Text:
 //!
 //! * [`glue`] reads the GLUE tasks from the folder layout of the GLUE download, from parquet files
 //!   and from the Hugging Face Hub;
 //! * [`sample`] holds small data sets that come with the crate, so that everything runs offline;
-//! * [`hub`] fetches single files into the shared cache, or reads them from it offline;
 //! * [`text`] turns rows into token ids, [`wordpiece`] learns a vocabulary where there is none;
-//! * [`batcher`] decides the order of the examples as a pure function of `(seed, epoch)`;
 //! * [`mod@collate`] pads a batch to its longest example and puts it on a device.
+//!
+//! Pictures:
+//!
+//! * [`cifar10`] reads the binary version, class folders and parquet into memory;
+//! * [`imagenet`] finds class folders, Tiny ImageNet and parquet, and decodes when a batch wants it;
+//! * [`image`] has augmentations, which are functions of `(seed, epoch, index)`, and batches.
+//!
+//! Both:
+//!
+//! * [`hub`] fetches single files into the shared cache, or reads them from it offline;
+//! * [`batcher`] decides the order of the examples as a pure function of `(seed, epoch)`;
+//! * [`prefetch`] makes batches ahead of the training step and tells how long that had to wait.
 //!
 //! Nothing here prints, and nothing depends on what ran before.
 //!
@@ -36,13 +51,19 @@
 //! ```
 
 pub mod batcher;
+pub mod cifar10;
 pub mod collate;
 pub mod dataset;
 mod error;
 pub mod glue;
 pub mod hub;
+pub mod image;
+pub mod imagenet;
+pub mod prefetch;
 mod random;
 pub mod sample;
+mod shards;
+mod split;
 pub mod text;
 pub mod wordpiece;
 
@@ -50,6 +71,9 @@ pub use batcher::Batcher;
 pub use collate::{TextBatch, collate};
 pub use dataset::TextDataset;
 pub use error::{Error, Place, Result};
-pub use glue::{GlueTask, Label, Row, Split};
+pub use glue::{GlueTask, Label, Row};
 pub use hub::{Hub, RepoKind};
+pub use image::{Augment, Crop, Image, ImageBatch, ImageBatches, ImageDataset, OnCorrupt};
+pub use prefetch::{Prefetch, Waited};
+pub use split::Split;
 pub use text::{Encoded, TextEncoder};

@@ -6,6 +6,10 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
+/// Fills up the key of the generators of single examples, so that it is never one of
+/// [`Random::new`], whose keys end in zeros.
+const EXAMPLE: &[u8; 16] = b"one example only";
+
 /// A generator whose stream is a function of `(seed, stream)` alone.
 pub(crate) struct Random(ChaCha8Rng);
 
@@ -16,6 +20,19 @@ impl Random {
         key[..8].copy_from_slice(&seed.to_le_bytes());
         let mut rng = ChaCha8Rng::from_seed(key);
         rng.set_stream(stream);
+        Self(rng)
+    }
+
+    /// The generator of example `index` in epoch `epoch`; it shares no stream with another
+    /// `(seed, epoch, index)` nor with [`Random::new`]: seed and epoch are in the key, the index
+    /// is the stream.
+    pub(crate) fn of_example(seed: u64, epoch: u64, index: u64) -> Self {
+        let mut key = [0u8; 32];
+        key[..8].copy_from_slice(&seed.to_le_bytes());
+        key[8..16].copy_from_slice(&epoch.to_le_bytes());
+        key[16..].copy_from_slice(EXAMPLE);
+        let mut rng = ChaCha8Rng::from_seed(key);
+        rng.set_stream(index);
         Self(rng)
     }
 
@@ -35,6 +52,12 @@ impl Random {
                 return (product >> 64) as usize;
             }
         }
+    }
+
+    /// A uniform number in `low..high`, in steps of `(high - low) / 2^53`.
+    pub(crate) fn uniform(&mut self, low: f64, high: f64) -> f64 {
+        let unit = (self.0.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        low + unit * (high - low)
     }
 
     /// True with probability `percent / 100`.

@@ -23,6 +23,7 @@ pub use tsv::{Loaded, Ragged};
 
 use crate::error::{Error, Result};
 use crate::hub::Hub;
+pub use crate::split::Split;
 
 /// A task of GLUE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,17 +48,6 @@ pub enum GlueTask {
     Cola,
 }
 
-/// A part of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Split {
-    /// For fitting.
-    Train,
-    /// For choosing and reporting (`dev` in the GLUE download).
-    Validation,
-    /// Usually without labels.
-    Test,
-}
-
 /// One example as text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
@@ -76,16 +66,6 @@ pub enum Label {
     Class(u32),
     /// A similarity in 0..=5.
     Score(f32),
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Split::Train => "train",
-            Split::Validation => "validation",
-            Split::Test => "test",
-        })
-    }
 }
 
 impl GlueTask {

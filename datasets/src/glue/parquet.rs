@@ -1,15 +1,15 @@
 //! Parquet files in the layout of `nyu-mll/glue`, from a folder or from the Hub.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row as Record};
 
 use super::{GlueTask, Label, Row, Split};
 use crate::error::{Error, Place, Result};
 use crate::hub::{Hub, RepoKind};
+use crate::shards::{shards, unreadable};
 
 /// The Hub's repository of the GLUE tasks.
 const REPO: &str = "nyu-mll/glue";
@@ -63,57 +63,10 @@ pub fn load_hub(hub: &Hub, task: GlueTask, split: Split) -> Result<Vec<Row>> {
 pub fn load_parquet_folder(dir: &Path, task: GlueTask, split: Split) -> Result<Vec<Row>> {
     let (folder, name) = (folder_name(task), split_name(task, split));
     let mut rows = Vec::new();
-    for path in shards(dir, folder, name, split)? {
+    for path in shards(dir, folder, name, &format!("{split} split of {folder}"))? {
         rows.extend(load_parquet(&path, task, split)?);
     }
     Ok(rows)
-}
-
-/// The shards of a split, in order and complete.
-fn shards(dir: &Path, folder: &str, name: &str, split: Split) -> Result<Vec<PathBuf>> {
-    let place = dir.join(folder);
-    let not_found = |tried: String| Error::NotFound {
-        what: format!("{split} split of {folder}"),
-        dir: dir.to_path_buf(),
-        tried,
-    };
-    let pattern = format!("{folder}/{name}-NNNNN-of-NNNNN.parquet");
-    if !place.is_dir() {
-        return Err(not_found(pattern));
-    }
-    let mut found: Vec<(usize, usize, PathBuf)> = Vec::new();
-    for entry in std::fs::read_dir(&place).map_err(|e| Error::io(&place, e))? {
-        let path = entry.map_err(|e| Error::io(&place, e))?.path();
-        let numbers = path
-            .file_name()
-            .and_then(|file| file.to_str())
-            .and_then(|file| file.strip_prefix(name)?.strip_prefix('-'))
-            .and_then(|rest| rest.strip_suffix(".parquet")?.split_once("-of-"))
-            .and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        if let Some((index, count)) = numbers {
-            found.push((index, count, path));
-        }
-    }
-    found.sort();
-    let Some(&(_, count, _)) = found.first() else {
-        return Err(not_found(pattern));
-    };
-    let complete = found.len() == count
-        && found
-            .iter()
-            .enumerate()
-            .all(|(i, shard)| shard.0 == i && shard.1 == count);
-    if !complete {
-        return Err(Error::Inconsistent {
-            path: place,
-            reason: format!(
-                "{} files {name}-NNNNN-of-{count:05}.parquet, expected numbers 0 to {}; fetch the missing ones",
-                found.len(),
-                count.saturating_sub(1)
-            ),
-        });
-    }
-    Ok(found.into_iter().map(|(_, _, path)| path).collect())
 }
 
 /// Reads one parquet file: the text columns, `label`, and any others, which are ignored.
@@ -139,20 +92,6 @@ pub fn load_parquet(path: &Path, task: GlueTask, split: Split) -> Result<Vec<Row
         });
     }
     Ok(rows)
-}
-
-fn unreadable(path: &Path, error: ParquetError) -> Error {
-    let reason = error.to_string();
-    let hint = if reason.contains("Disabled feature") {
-        "build with `--features zstd` for zstd files, or rewrite the file with snappy compression"
-    } else {
-        "was the download cut off? fetch the file again"
-    };
-    Error::Parquet {
-        path: path.to_path_buf(),
-        reason,
-        hint,
-    }
 }
 
 fn check_columns(

@@ -1,0 +1,59 @@
+//! Folders of pictures.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The endings of picture files, as an error lists them.
+pub(crate) const ENDINGS: &str = ".jpg, .jpeg or .png";
+
+/// What is in a folder, sorted by name, and whether it is a folder; hidden files are left out.
+fn entries(dir: &Path) -> Result<Vec<(PathBuf, bool)>> {
+    let fails = |e| Error::io(dir, e);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(fails)? {
+        let entry = entry.map_err(fails)?;
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        let kind = entry.file_type().map_err(fails)?;
+        let path = entry.path();
+        // Following only links saves a question to the system for each of a million files.
+        let folder = kind.is_dir() || (kind.is_symlink() && path.is_dir());
+        found.push((path, folder));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Whether the name ends like a picture's, in any case.
+fn is_picture(path: &Path) -> bool {
+    let ending = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
+    ["jpg", "jpeg", "png"]
+        .iter()
+        .any(|e| ending.eq_ignore_ascii_case(e))
+}
+
+/// The pictures directly in a folder, sorted by name.
+pub(crate) fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
+    let files = entries(dir)?.into_iter();
+    let files = files.filter(|(path, folder)| !folder && is_picture(path));
+    Ok(files.map(|(path, _)| path).collect())
+}
+
+/// The folders in a folder with their names, sorted by name.
+pub(crate) fn class_folders(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let folders = entries(dir)?.into_iter().filter(|(_, folder)| *folder);
+    Ok(folders.map(|(path, _)| (file_name(&path), path)).collect())
+}
+
+/// The last part of a path as text.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
