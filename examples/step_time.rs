@@ -2,13 +2,14 @@
 
 use adahessian::ops::{self, Mode};
 use adahessian::random::Stream;
-use adahessian::{Common, FirstOrder, NamedVars, Optim, Sgd};
-use anyhow::{Result, bail};
-use candle_core::{Device, Tensor};
+use adahessian::{Blocks, Common, FirstOrder, NamedVars, Optim, Sgd};
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device, Tensor};
 use clap::Parser;
-use common::settings::Settings;
+use common::settings::{Settings, list};
 use common::{choose, program};
-use models::{Architecture, SequenceClassifier, Start, bert, squeezebert};
+use models::resnet::{Config, Stem};
+use models::{Architecture, ResNet, SequenceClassifier, Start, bert, squeezebert};
 use serde_json::json;
 use std::time::Instant;
 use trainers::callbacks::peak_memory_mib;
@@ -18,25 +19,35 @@ use trainers::callbacks::peak_memory_mib;
 /// a cycle of f steps, divided by f.
 #[derive(Parser)]
 struct Cli {
-    /// squeezebert (base), squeezebert-mini, bert (base), bert-minilm
+    /// squeezebert (base), squeezebert-mini, bert (base), bert-minilm, or resnet20, resnet32, resnet56,
+    /// resnet18, resnet50 and the like
     #[arg(long, default_value = "squeezebert")]
     model: String,
 
-    /// adahessian, adamw, adam, sgd, rmsprop, adagrad, lamb
-    #[arg(long, default_value = "adahessian")]
+    /// Optimizers, separated by commas: adahessian, adamw, adam, sgd, rmsprop, adagrad, lamb
+    #[arg(long, default_value = "adahessian", value_name = "LIST")]
     optimizer: String,
 
     /// The Hessian on every N-th step
     #[arg(long, default_value_t = 1, value_name = "N")]
     hessian_every: u64,
 
-    /// Sequences a batch
-    #[arg(long, default_value_t = 16)]
-    batch: usize,
+    /// Examples a batch [default: 16 sequences, 128 images of CIFAR's size, 16 of ImageNet's]
+    #[arg(long, visible_alias = "batch", value_name = "N")]
+    batch_size: Option<usize>,
 
     /// Tokens a sequence
     #[arg(long, default_value_t = 128)]
     seq: usize,
+
+    /// Height and width of an image [default: 32 or 224]
+    #[arg(long, value_name = "PIXELS")]
+    image_size: Option<usize>,
+
+    /// Shortcuts of a residual network: a (parameter-free) or b (projection) [default: a for
+    /// CIFAR's, b for ImageNet's]
+    #[arg(long)]
+    shortcut: Option<String>,
 
     /// Split the batch into so many parts, each with its own graph, where one graph does not fit
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -65,49 +76,90 @@ fn architecture(model: &str) -> Result<Architecture> {
         "squeezebert-mini" => squeezebert::Config::mini().architecture()?,
         "bert" => bert::Config::base().architecture()?,
         "bert-minilm" => bert::Config::mini_lm().architecture()?,
-        other => {
-            bail!("--model {other}: expected squeezebert, squeezebert-mini, bert or bert-minilm")
-        }
+        other => bail!(
+            "--model {other}: expected squeezebert, squeezebert-mini, bert, bert-minilm or resnetN"
+        ),
     })
 }
 
 struct Bench {
-    model: SequenceClassifier,
-    ids: Tensor,
+    /// From inputs to logits.
+    forward: Box<dyn Fn(&Tensor) -> Result<Tensor>>,
+    inputs: Tensor,
     labels: Tensor,
+    vars: NamedVars,
+    blocks: Blocks,
     micro_batches: usize,
+}
+
+/// `n` integers below `below`.
+fn draw(name: &str, n: usize, below: usize) -> Vec<u32> {
+    let uniform = Stream::new(0, name, 0, 0).uniform(n);
+    uniform.iter().map(|u| (u * below as f64) as u32).collect()
 }
 
 impl Bench {
     fn new(cli: &Cli, device: &Device) -> Result<Self> {
-        let architecture = architecture(&cli.model)?;
-        let (vocabulary, count) = (architecture.vocabulary, cli.batch * cli.seq);
         let start = Start {
             device: device.clone(),
             ..Start::default()
         };
-        let draw = |name: &str, n: usize, below: usize| -> Vec<u32> {
-            let uniform = Stream::new(0, name, 0, 0).uniform(n);
-            uniform.iter().map(|u| (u * below as f64) as u32).collect()
+        match cli.model.starts_with("resnet") {
+            true => Self::images(cli, &start),
+            false => Self::texts(cli, &start),
+        }
+    }
+
+    fn texts(cli: &Cli, start: &Start) -> Result<Self> {
+        let architecture = architecture(&cli.model)?;
+        let batch = cli.batch_size.unwrap_or(16);
+        let model = SequenceClassifier::new(&architecture, 2, start)?;
+        let ids = draw("ids", batch * cli.seq, architecture.vocabulary);
+        let device = &start.device;
+        Ok(Self {
+            inputs: Tensor::from_vec(ids, (batch, cli.seq), device)?,
+            labels: Tensor::from_vec(draw("labels", batch, 2), batch, device)?,
+            vars: model.vars(),
+            blocks: model.blocks(),
+            forward: Box::new(move |ids| Ok(model.forward(ids, None, None, &Mode::Eval)?)),
+            micro_batches: cli.micro_batches.clamp(1, batch),
+        })
+    }
+
+    fn images(cli: &Cli, start: &Start) -> Result<Self> {
+        let mut config = Config::named(&cli.model)?;
+        let (size, batch, shortcut) = match config.stem {
+            Stem::Cifar => (32, 128, "a"),
+            Stem::ImageNet => (224, 16, "b"),
+        };
+        config.shortcut = cli.shortcut.as_deref().unwrap_or(shortcut).parse()?;
+        let (size, batch) = (
+            cli.image_size.unwrap_or(size),
+            cli.batch_size.unwrap_or(batch),
+        );
+        let model = ResNet::new(&config, start)?;
+        let device = &start.device;
+        let pixels = Stream::new(0, "pixels", 0, 0);
+        let mode = Mode::Train {
+            seed: 0,
+            step: 0,
+            micro: 0,
         };
         Ok(Self {
-            model: SequenceClassifier::new(&architecture, 2, &start)?,
-            ids: Tensor::from_vec(draw("ids", count, vocabulary), (cli.batch, cli.seq), device)?,
-            labels: Tensor::from_vec(draw("labels", cli.batch, 2), cli.batch, device)?,
-            micro_batches: cli.micro_batches.clamp(1, cli.batch),
+            inputs: pixels.normal_tensor(&[batch, 3, size, size], DType::F32, device)?,
+            labels: Tensor::from_vec(draw("labels", batch, config.classes), batch, device)?,
+            vars: model.vars(),
+            blocks: model.blocks(),
+            forward: Box::new(move |pixels| Ok(model.forward(pixels, &mode)?)),
+            micro_batches: cli.micro_batches.clamp(1, batch),
         })
     }
 
     fn step(&self, optimizer: &mut dyn Optim) -> Result<()> {
         let parts = self.micro_batches;
-        for (ids, labels) in self
-            .ids
-            .chunk(parts, 0)?
-            .iter()
-            .zip(self.labels.chunk(parts, 0)?)
-        {
-            let logits = self.model.forward(ids, None, None, &Mode::Eval)?;
-            let loss = ops::cross_entropy(&logits, &labels, 0.0, None)?;
+        let inputs = self.inputs.chunk(parts, 0)?;
+        for (inputs, labels) in inputs.iter().zip(self.labels.chunk(parts, 0)?) {
+            let loss = ops::cross_entropy(&(self.forward)(inputs)?, &labels, 0.0, None)?;
             optimizer.accumulate_loss(&loss, 1.0 / parts as f64)?;
         }
         optimizer.apply()?;
@@ -134,46 +186,57 @@ impl Bench {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     program::start(cli.threads)?;
-    choose::check(&cli.optimizer)?;
+    let optimizers = list(&cli.optimizer);
+    optimizers.iter().try_for_each(|name| choose::check(name))?;
     let device = program::device(&cli.device)?;
     let bench = Bench::new(&cli, &device)?;
-    let vars: NamedVars = bench.model.vars();
+    // SGD comes last, and each peak is read before it: it does not count towards the others.
+    let mut measured = Vec::new();
+    for name in &optimizers {
+        measured.push(
+            measure(&cli, &bench, name).with_context(|| format!("{} with {name}", cli.model))?,
+        );
+    }
+    program::reset_peak_memory();
+    let mut sgd = FirstOrder::new(&bench.vars, Sgd::default(), Common::new(1e-5))?;
+    let sgd_seconds = bench.measure(&mut sgd, 1, cli.units)?;
+    let sgd_peak = peak_memory_mib();
+    for (name, (cycle, seconds, peak)) in optimizers.iter().zip(measured) {
+        let ratio = seconds / sgd_seconds;
+        if !cli.json {
+            println!(
+                "{:?} through {}: {seconds:.3} s a step with {name}, {ratio:.2} x SGD's {sgd_seconds:.3} s",
+                bench.inputs.dims(),
+                cli.model,
+            );
+        }
+        let result = json!({
+            "model": cli.model, "optimizer": name, "hessian_every": cycle, "input": bench.inputs.dims(),
+            "batch": bench.labels.elem_count(), "micro_batches": bench.micro_batches, "device": cli.device,
+            "threads": candle_core::utils::get_num_threads(),
+            "parameters": bench.vars.elem_count(), "units": cli.units,
+            "seconds_per_step": seconds, "sgd_seconds_per_step": sgd_seconds, "ratio_to_sgd": ratio,
+            "peak_memory_mib": peak, "sgd_peak_memory_mib": sgd_peak,
+        });
+        println!("{result}");
+    }
+    Ok(())
+}
+
+/// The length of a cycle, seconds a step and peak memory.
+fn measure(cli: &Cli, bench: &Bench, name: &str) -> Result<(u64, f64, Option<f64>)> {
     let settings = Settings {
         lr: Some(1e-5), // the cost does not depend on it, and the weights stay where they are
         hessian_every: Some(cli.hessian_every),
         ..Settings::default()
     };
     program::reset_peak_memory();
-    let cycle = match cli.optimizer.as_str() {
+    let cycle = match name {
         "adahessian" => cli.hessian_every.max(1),
         _ => 1,
     };
-    // SGD comes last, and the peak is read before it: it does not count towards it.
-    let mut optimizer = choose::optimizer(&cli.optimizer, &settings, &vars)?;
+    let blocks = bench.blocks.clone();
+    let mut optimizer = choose::optimizer_with(name, &settings, blocks, &bench.vars)?;
     let seconds = bench.measure(&mut *optimizer, cycle, cli.units)?;
-    let peak = peak_memory_mib();
-    drop(optimizer);
-    program::reset_peak_memory();
-    let mut sgd = FirstOrder::new(&vars, Sgd::default(), Common::new(1e-5))?;
-    let sgd_seconds = bench.measure(&mut sgd, 1, cli.units)?;
-    let result = json!({
-        "model": cli.model, "optimizer": cli.optimizer, "hessian_every": cycle,
-        "batch": cli.batch, "micro_batches": bench.micro_batches, "seq": cli.seq, "device": cli.device,
-        "threads": candle_core::utils::get_num_threads(),
-        "parameters": vars.elem_count(), "units": cli.units,
-        "seconds_per_step": seconds, "sgd_seconds_per_step": sgd_seconds, "ratio_to_sgd": seconds / sgd_seconds,
-        "peak_memory_mib": peak, "sgd_peak_memory_mib": peak_memory_mib(),
-    });
-    if !cli.json {
-        println!(
-            "{} x {} tokens through {}: {seconds:.3} s a step with {}, {:.2} x SGD's {sgd_seconds:.3} s",
-            cli.batch,
-            cli.seq,
-            cli.model,
-            cli.optimizer,
-            seconds / sgd_seconds
-        );
-    }
-    println!("{result}");
-    Ok(())
+    Ok((cycle, seconds, peak_memory_mib()))
 }

@@ -213,3 +213,17 @@ fn what_is_relied_on_is_right_to_the_second_order() {
         check::hessian(&vars, 1e-8, loss).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 }
+
+/// `ops::vision::conv2d` never calls candle's convolution because of this.
+#[test]
+fn conv2d_fails_backward_where_the_stride_leaves_different_remainders() -> anyhow::Result<()> {
+    let x = var("x", &[1, 1, 5, 6], DType::F64);
+    let w = var("w", &[1, 1, 3, 3], DType::F64);
+    let y = x.conv2d(&w, 1, 2, 1, 1)?;
+    assert!(
+        y.sqr()?.sum_all()?.backward().is_err(),
+        "candle's conv2d now has a gradient for a 5x6 image with stride 2: \
+         the composed convolution of ops::vision can use it"
+    );
+    Ok(())
+}

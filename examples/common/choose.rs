@@ -68,11 +68,26 @@ pub fn default_decay(optimizer: &str) -> f64 {
     }
 }
 
-/// Makes the optimizer called `name`. `settings` must hold `lr` and `weight_decay`.
+/// Makes the optimizer called `name` for a language model. `settings` must hold `lr` and
+/// `weight_decay`.
 ///
 /// # Errors
 /// For an unknown name or a setting out of range.
 pub fn optimizer(name: &str, settings: &Settings, vars: &NamedVars) -> Result<Box<dyn Optim>> {
+    let block: Block = settings.block_size.as_deref().unwrap_or("4").parse()?;
+    optimizer_with(name, settings, Blocks::matrices(block), vars)
+}
+
+/// As [`optimizer`], with these blocks instead of the settings'.
+///
+/// # Errors
+/// As [`optimizer`].
+pub fn optimizer_with(
+    name: &str,
+    settings: &Settings,
+    blocks: Blocks,
+    vars: &NamedVars,
+) -> Result<Box<dyn Optim>> {
     check(name)?;
     let common = Common {
         lr: settings
@@ -83,7 +98,7 @@ pub fn optimizer(name: &str, settings: &Settings, vars: &NamedVars) -> Result<Bo
         ..Common::default()
     };
     Ok(match name {
-        "adahessian" => Box::new(adahessian(settings, common, vars)?),
+        "adahessian" => Box::new(adahessian(settings, common, blocks, vars)?),
         "adamw" => Box::new(FirstOrder::new(vars, AdamW::default(), common)?),
         "adam" => Box::new(FirstOrder::new(vars, Adam::default(), common)?),
         "rmsprop" => Box::new(FirstOrder::new(vars, RmsProp::default(), common)?),
@@ -93,15 +108,19 @@ pub fn optimizer(name: &str, settings: &Settings, vars: &NamedVars) -> Result<Bo
     })
 }
 
-fn adahessian(settings: &Settings, common: Common, vars: &NamedVars) -> Result<AdaHessian> {
-    let block: Block = settings.block_size.as_deref().unwrap_or("4").parse()?;
+fn adahessian(
+    settings: &Settings,
+    common: Common,
+    blocks: Blocks,
+    vars: &NamedVars,
+) -> Result<AdaHessian> {
     let average = match settings.average.as_deref().unwrap_or("absolute") {
         "absolute" => Average::Absolute,
         "signed" => Average::Signed,
         other => bail!("--average {other}: expected absolute or signed"),
     };
     let mut builder = AdaHessian::builder()
-        .blocks(Blocks::matrices(block))
+        .blocks(blocks)
         .average(average)
         .hessian_power(settings.hessian_power.unwrap_or(1.0))
         .every(settings.hessian_every.unwrap_or(1))

@@ -4,3 +4,4 @@ pub mod choose;
 pub mod program;
 pub mod settings;
 pub mod table;
+pub mod vision;

@@ -1,6 +1,6 @@
-//! BERT and SqueezeBERT for training with second derivatives: every operation on the way is right
-//! to the second order (see [`adahessian::ops`]), and checkpoints go to and from the Hugging Face
-//! Hub under its names.
+//! BERT, SqueezeBERT and residual networks for training with second derivatives: every operation
+//! on the way is right to the second order (see [`adahessian::ops`]), and checkpoints go to and from
+//! the Hugging Face Hub, or torchvision, under the names they have there.
 //!
 //! ```
 //! use adahessian::ops::{Mode, cross_entropy};
@@ -31,6 +31,7 @@ mod config;
 pub mod encoder;
 pub mod error;
 pub mod heads;
+pub mod resnet;
 pub mod squeezebert;
 pub mod weights;
 
@@ -39,4 +40,5 @@ pub use auto::Config;
 pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use heads::{MaskedLanguageModel, Outputs, SequenceClassifier};
+pub use resnet::ResNet;
 pub use weights::{LoadReport, Start};

@@ -11,12 +11,18 @@ use std::path::{Path, PathBuf};
 
 const FILE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+/// What the names of the last layers' variables start with, which a new task replaces.
+const HEADS: [&str; 2] = ["classifier.", "fc."];
 
 /// How a variable starts where no checkpoint gives it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fill {
     /// Normal with mean 0 and the configuration's `initializer_range`.
     Normal,
+    /// Normal with mean 0 and a standard deviation of its own.
+    Deviation(f64),
+    /// Uniform between minus and plus this bound.
+    Uniform(f64),
     Zeros,
     Ones,
 }
@@ -112,11 +118,22 @@ impl Start {
         Ok(match parameter.fill {
             Fill::Zeros => Tensor::zeros(shape, self.dtype, &self.device)?,
             Fill::Ones => Tensor::ones(shape, self.dtype, &self.device)?,
-            Fill::Normal => {
+            Fill::Normal => self.normal(parameter, deviation)?,
+            Fill::Deviation(own) => self.normal(parameter, own)?,
+            Fill::Uniform(bound) => {
                 let stream = Stream::new(self.seed, &parameter.name, 0, 0);
-                (stream.normal_tensor(shape, self.dtype, &self.device)? * deviation)?
+                let numbers = stream.uniform(shape.iter().product());
+                let scaled: Vec<f64> = numbers.iter().map(|u| bound * (2.0 * u - 1.0)).collect();
+                let value = Tensor::from_vec(scaled, shape, &Device::Cpu)?;
+                value.to_dtype(self.dtype)?.to_device(&self.device)?
             }
         })
+    }
+
+    fn normal(&self, parameter: &Parameter, deviation: f64) -> Result<Tensor> {
+        let stream = Stream::new(self.seed, &parameter.name, 0, 0);
+        let shape = parameter.shape.as_slice();
+        Ok((stream.normal_tensor(shape, self.dtype, &self.device)? * deviation)?)
     }
 }
 
@@ -140,7 +157,8 @@ fn insert(map: &VarMap, name: &str, value: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// All variables from a folder's `model.safetensors` or the shards that its index names.
+/// All variables from a folder's `model.safetensors`, the shards that its index names, or a
+/// safetensors file.
 ///
 /// `ignored` are tensors that the model has under another name (tied weights).
 pub(crate) fn load(
@@ -160,7 +178,8 @@ pub(crate) fn load(
         let tensors = SafeTensors::deserialize(&bytes)
             .map_err(|e| Error::file(file, format!("not a safetensors file, or cut off: {e}")))?;
         let mut used = BTreeSet::new();
-        let wanted = |p: &&Parameter| !(start.new_head && p.name.starts_with("classifier."));
+        let is_head = |p: &Parameter| HEADS.iter().any(|head| p.name.starts_with(head));
+        let wanted = |p: &&Parameter| !(start.new_head && is_head(p));
         for parameter in parameters.iter().filter(wanted) {
             let mut tried = parameter.candidates(prefix).into_iter();
             let Some((name, view)) = tried.find_map(|n| tensors.tensor(&n).ok().map(|t| (n, t)))
@@ -238,8 +257,11 @@ fn convert(
     Ok(value.to_dtype(start.dtype)?.to_device(&start.device)?)
 }
 
-/// The checkpoint's files in the order of their names.
+/// The checkpoint's files in the order of their names; a file is a checkpoint by itself.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    if folder.is_file() {
+        return Ok(vec![folder.into()]);
+    }
     let (single, index) = (folder.join(FILE), folder.join(INDEX));
     if single.is_file() {
         return Ok(vec![single]);

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! * [`task`] has the two traits that a program implements: [`Batches`] and [`Task`]; [`tasks`] has
-//!   classification and regression ready-made for any model that is a function from batch to
-//!   logits;
+//!   classification, of images too, and regression ready-made for any model that is a function
+//!   from batch to logits;
 //! * [`config`] is the loop's configuration, [`trainer`] the loop;
 //! * [`metrics`] are those of GLUE, equal to scikit-learn's and SciPy's;
 //! * [`checkpoint`] writes folders that a crash cannot spoil, [`run_folder`] knows where;

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Scores;
 use adahessian::ops::Mode;
 use candle_core::Tensor;
+use std::sync::Arc;
 
 /// The training batches, by epoch and index: random access, so that a resumed run starts in the
 /// middle of an epoch. Their order must be a function of the epoch (and a seed) alone.
@@ -24,6 +25,19 @@ pub trait Batches {
     /// # Errors
     /// If it cannot be made; wrap errors of your own with [`crate::Error::user`].
     fn get(&self, epoch: usize, index: usize) -> Result<Self::Batch>;
+}
+
+/// Shared batches: the program can look at them while the loop uses them.
+impl<B: Batches + ?Sized> Batches for Arc<B> {
+    type Batch = B::Batch;
+
+    fn len(&self, epoch: usize) -> usize {
+        (**self).len(epoch)
+    }
+
+    fn get(&self, epoch: usize, index: usize) -> Result<B::Batch> {
+        (**self).get(epoch, index)
+    }
 }
 
 /// The same batches in the same order in each epoch.

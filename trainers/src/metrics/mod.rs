@@ -9,10 +9,12 @@
 mod classes;
 mod correlation;
 mod scores;
+mod top_k;
 
 pub use classes::{ClassMetric, accuracy, f1, matthews};
 pub use correlation::{correlations, pearson, spearman};
 pub use scores::Scores;
+pub use top_k::top_k_hits;
 
 use crate::error::{Error, Result};
 

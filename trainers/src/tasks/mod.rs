@@ -2,8 +2,10 @@
 
 mod batch;
 mod classification;
+mod images;
 mod regression;
 
 pub use batch::{LabelledBatch, TensorBatch, TextBatches};
 pub use classification::Classification;
+pub use images::ImageClassification;
 pub use regression::Regression;

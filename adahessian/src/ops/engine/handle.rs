@@ -157,7 +157,9 @@ fn data_of<T: Real>(x: &Tensor) -> CandleResult<Buffer<T>> {
     match &*storage {
         candle_core::Storage::Cpu(storage) => {
             let data = T::slice(storage).unwrap_or(&[]);
-            Ok(Buffer::copy_of(&data[start..start + layout.shape().elem_count()]))
+            Ok(Buffer::copy_of(
+                &data[start..start + layout.shape().elem_count()],
+            ))
         }
         _ => candle_core::bail!("a fused operation got a gradient on another device"),
     }

@@ -125,9 +125,8 @@ impl<T: Real, O: Op<T>> Node<T, O> {
         }
         // More than one only where two losses were differentiated over one graph.
         for deferred in deferred {
-            let adjoint = |point: &Point<T, O::Saved>| {
-                self.op.adjoint(point, None, Some(deferred), &wanted)
-            };
+            let adjoint =
+                |point: &Point<T, O::Saved>| self.op.adjoint(point, None, Some(deferred), &wanted);
             self.give(self.at(adjoint).0)?;
         }
         match (gradient, kept) {

@@ -9,6 +9,18 @@ use super::plain::Conv;
 use crate::error::Result;
 use candle_core::Tensor;
 
+/// How a fused convolution is computed on the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// By the sizes: what was the fastest when it was measured.
+    #[default]
+    Measured,
+    /// On shifted views of each image with its border: no column matrix is made.
+    Views,
+    /// As a product of matrices over several images' columns (im2col).
+    Columns,
+}
+
 /// How a kernel moves over an image; the same in both directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Convolution {
@@ -21,6 +33,8 @@ pub struct Convolution {
     /// Input and output channels are split into this many equal, consecutive parts, each output
     /// seeing the inputs of its own part.
     pub groups: usize,
+    /// How it is computed; the result is the same up to rounding.
+    pub method: Method,
 }
 
 /// Stride 1, no padding, no dilation, one group.
@@ -31,6 +45,7 @@ impl Default for Convolution {
             padding: 0,
             dilation: 1,
             groups: 1,
+            method: Method::Measured,
         }
     }
 }

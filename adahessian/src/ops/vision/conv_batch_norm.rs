@@ -192,14 +192,18 @@ impl Unit<'_> {
             batch: Arc::clone(&batch),
         };
         let weight = Fused::enter(self.weight)?;
-        let (scale, shift) = (Fused::enter(self.norm.weight)?, Fused::enter(self.norm.bias)?);
+        let (scale, shift) = (
+            Fused::enter(self.norm.weight)?,
+            Fused::enter(self.norm.bias)?,
+        );
         let residual = residual.map(Fused::of).transpose()?;
         let mut inputs = vec![x, &weight, &scale, &shift];
         inputs.extend(&residual);
         let y = apply(op, &inputs, &self.shape)?;
         if let Some((mean, variance)) = batch.get() {
             let tensor = |x: &[f64]| Tensor::from_slice(x, out, &Device::Cpu);
-            self.norm.update(&tensor(mean)?, &tensor(variance)?, n * oh * ow)?;
+            self.norm
+                .update(&tensor(mean)?, &tensor(variance)?, n * oh * ow)?;
         }
         Ok(y)
     }

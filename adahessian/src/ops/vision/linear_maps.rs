@@ -63,7 +63,8 @@ impl<M: PlaneMap> Planes<M> {
             let (image, c) = (channel / self.from, channel % self.from);
             let start = (image * self.to + self.before + c) * self.result;
             let picked = picked.get(start..start + self.result).unwrap_or(&[]);
-            self.map.transposed(&g[start..start + self.result], x, picked);
+            self.map
+                .transposed(&g[start..start + self.result], x, picked);
         });
         x
     }
@@ -83,7 +84,8 @@ impl<T: Real, M: PlaneMap> Op<T> for Planes<M> {
         let mut y = Buffer::scratch(self.images * self.to * self.result);
         let mut picked = vec![0; if self.map.picks() { y.len() } else { 0 }];
         self.each(&mut y, &mut picked, |channel, y, picked| {
-            self.map.forward(&x[channel * self.size..][..self.size], y, picked);
+            self.map
+                .forward(&x[channel * self.size..][..self.size], y, picked);
         });
         (y, picked)
     }
@@ -109,7 +111,8 @@ impl<T: Real, M: PlaneMap> Op<T> for Planes<M> {
         if let Some(v) = &cotangents[0] {
             let mut picked = point.saved.clone();
             self.each(&mut y, &mut picked, |channel, y, picked| {
-                self.map.again(&v[channel * self.size..][..self.size], y, picked);
+                self.map
+                    .again(&v[channel * self.size..][..self.size], y, picked);
             });
         }
         (y, ())

@@ -19,7 +19,7 @@ pub mod pooling;
 mod rows;
 pub mod subsample;
 
-pub use conv2d::{Convolution, conv2d};
 pub use conv_batch_norm::{BatchNorm, RunningStatistics, VisionActivation, conv_batch_norm};
+pub use conv2d::{Convolution, Method, conv2d};
 pub use pooling::{Pooling, avg_pool2d, global_avg_pool2d, max_pool2d};
 pub use subsample::subsample_channels;

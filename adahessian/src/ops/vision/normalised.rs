@@ -16,12 +16,12 @@
 //!
 //! Kept between the passes: x̂ and y, then g, then t. h and u are computed again where needed.
 
+use super::VisionActivation;
 use super::kernels::Plan;
 use super::kernels::batch::{
     Block, Chunks, Kernel, Workspace, channel_sums, reduce, split, sums_length,
 };
 use super::rows::{self, Bar, Image, Slope};
-use super::VisionActivation;
 use crate::ops::engine::{Buffer, Gradients, Inputs, Op, Point, Real};
 use crate::ops::simd::{self, Width};
 use rayon::prelude::*;
@@ -127,9 +127,12 @@ impl ConvNorm {
         let images = parts.chunks_exact(self.plan.out);
         let (mut mean, mut variance) = (vec![0.0; self.plan.out], vec![0.0; self.plan.out]);
         for image in images.clone() {
-            mean.iter_mut().zip(image).for_each(|(mean, part)| *mean += part[0]);
+            mean.iter_mut()
+                .zip(image)
+                .for_each(|(mean, part)| *mean += part[0]);
         }
-        mean.iter_mut().for_each(|mean| *mean /= self.chunks.images as f64);
+        mean.iter_mut()
+            .for_each(|mean| *mean /= self.chunks.images as f64);
         for image in images {
             for (o, part) in image.iter().enumerate() {
                 let apart = part[0] - mean[o];
@@ -234,7 +237,12 @@ impl ConvNorm {
             .enumerate()
             .for_each(|(i, (gradient, result))| {
                 let image = self.image(point, i);
-                let task = rows::GradientSums { image, gradient, result, slope: PhantomData::<S> };
+                let task = rows::GradientSums {
+                    image,
+                    gradient,
+                    result,
+                    slope: PhantomData::<S>,
+                };
                 simd::run(Width::Widest, task);
             });
         let h = self.means(&parts);
@@ -299,7 +307,10 @@ impl ConvNorm {
 
     fn of_channels<T: Real>(&self, values: impl Iterator<Item = f64>) -> Buffer<T> {
         let mut buffer = Buffer::scratch(self.plan.out);
-        buffer.iter_mut().zip(values).for_each(|(to, x)| *to = T::from_f64(x));
+        buffer
+            .iter_mut()
+            .zip(values)
+            .for_each(|(to, x)| *to = T::from_f64(x));
         buffer
     }
 
@@ -372,7 +383,12 @@ impl ConvNorm {
         }
     }
 
-    fn bar<'a, T: Real>(&self, left: &'a Deferred<T>, coefficients: &'a [[T; 3]], image: usize) -> Bar<'a, T> {
+    fn bar<'a, T: Real>(
+        &self,
+        left: &'a Deferred<T>,
+        coefficients: &'a [[T; 3]],
+        image: usize,
+    ) -> Bar<'a, T> {
         let outs = self.output_size();
         Bar {
             coefficients,
@@ -381,10 +397,20 @@ impl ConvNorm {
         }
     }
 
-    fn coefficients_of_bar<T: Real>(&self, point: &Point<T, Saved<T>>, left: &Deferred<T>) -> Vec<[T; 3]> {
+    fn coefficients_of_bar<T: Real>(
+        &self,
+        point: &Point<T, Saved<T>>,
+        left: &Deferred<T>,
+    ) -> Vec<[T; 3]> {
         let v_scale = left.v_scale.as_ref().map(|v| &v[..]);
         let v_shift = left.v_shift.as_ref().map(|v| &v[..]);
-        self.bar_coefficients(&point.inputs[2], &point.saved.scale, &left.t, v_scale, v_shift)
+        self.bar_coefficients(
+            &point.inputs[2],
+            &point.saved.scale,
+            &left.t,
+            v_scale,
+            v_shift,
+        )
     }
 
     /// ḡ = h̄ act'(a).
@@ -396,15 +422,18 @@ impl ConvNorm {
         let outs = self.output_size();
         let coefficients = self.coefficients_of_bar(point, left);
         let mut cotangent = Buffer::scratch(self.chunks.images * outs);
-        cotangent.par_chunks_mut(outs).enumerate().for_each(|(i, result)| {
-            let task = rows::Cotangent {
-                image: self.image(point, i),
-                bar: self.bar(left, &coefficients, i),
-                result,
-                slope: PhantomData::<S>,
-            };
-            simd::run(Width::Widest, task);
-        });
+        cotangent
+            .par_chunks_mut(outs)
+            .enumerate()
+            .for_each(|(i, result)| {
+                let task = rows::Cotangent {
+                    image: self.image(point, i),
+                    bar: self.bar(left, &coefficients, i),
+                    result,
+                    slope: PhantomData::<S>,
+                };
+                simd::run(Width::Widest, task);
+            });
         cotangent
     }
 
@@ -526,7 +555,10 @@ impl<T: Real> Op<T> for ConvNorm {
             Some(moments) => moments.clone(),
             None => self.combine(&parts),
         };
-        let scale: Vec<f64> = variance.iter().map(|v| 1.0 / (v + self.eps).sqrt()).collect();
+        let scale: Vec<f64> = variance
+            .iter()
+            .map(|v| 1.0 / (v + self.eps).sqrt())
+            .collect();
         let numbers = |x: &[f64]| x.iter().map(|&x| T::from_f64(x)).collect::<Vec<T>>();
         let (means, scales) = (numbers(&mean), numbers(&scale));
         if self.fixed.is_none() {
@@ -537,22 +569,22 @@ impl<T: Real> Op<T> for ConvNorm {
         let (weight, bias): (&[T], &[T]) = (&inputs[2], &inputs[3]);
         let residual = inputs.get(4).map(|r| &r[..]);
         super::rows::with_slope!(self.activation, S => normal
-            .par_chunks_mut(outs)
-            .zip(output.par_chunks_mut(outs))
-            .enumerate()
-            .for_each(|(i, (values, output))| {
-                let task = rows::Normalise {
-                    values,
-                    output,
-                    residual: residual.map(|r| &r[i * outs..][..outs]),
-                    mean: &means,
-                    scale: &scales,
-                    weight,
-                    bias,
-                    slope: PhantomData::<S>,
-                };
-                simd::run(Width::Widest, task);
-            }));
+        .par_chunks_mut(outs)
+        .zip(output.par_chunks_mut(outs))
+        .enumerate()
+        .for_each(|(i, (values, output))| {
+            let task = rows::Normalise {
+                values,
+                output,
+                residual: residual.map(|r| &r[i * outs..][..outs]),
+                mean: &means,
+                scale: &scales,
+                weight,
+                bias,
+                slope: PhantomData::<S>,
+            };
+            simd::run(Width::Widest, task);
+        }));
         if !keep {
             normal = Buffer::scratch(0);
         }

@@ -9,9 +9,7 @@
 //! ```
 
 use super::kernels::Plan;
-use super::kernels::batch::{
-    Chunks, Kernel, Workspace, bias_gradient, reduce, split, sums_length,
-};
+use super::kernels::batch::{Chunks, Kernel, Workspace, bias_gradient, reduce, split, sums_length};
 use crate::ops::engine::{Buffer, Gradients, Inputs, Op, Point, Real};
 use rayon::prelude::*;
 use std::sync::Arc;

@@ -90,7 +90,11 @@ pub fn global_avg_pool2d(x: &Handle) -> Result<Handle> {
         return wrong("image", "at least one pixel", format!("{h}x{w}"));
     }
     fn all<T: Real>(x: &Fused<T>, [n, c, h, w]: [usize; 4]) -> Result<Fused<T>> {
-        apply(planes("global_avg_pool2d", Whole, [n, c, h * w, 1]), &[x], &[n, c])
+        apply(
+            planes("global_avg_pool2d", Whole, [n, c, h * w, 1]),
+            &[x],
+            &[n, c],
+        )
     }
     match x.inner() {
         Inner::Composed(x) => Ok(Handle::composed(&x.flatten_from(2)?.mean(2)?)),
@@ -120,7 +124,11 @@ fn fused<T: Real, M: OnWindows>(x: &Fused<T>, name: &'static str, map: M) -> Res
     let (n, c) = (x.slot.shape[0], x.slot.shape[1]);
     let windows = map.windows();
     let (h, w, oh, ow) = (windows.h, windows.w, windows.oh, windows.ow);
-    apply(planes(name, map, [n, c, h * w, oh * ow]), &[x], &[n, c, oh, ow])
+    apply(
+        planes(name, map, [n, c, h * w, oh * ow]),
+        &[x],
+        &[n, c, oh, ow],
+    )
 }
 
 /// The windows of a plane.
@@ -156,7 +164,11 @@ impl Windows {
     fn each(&self, mut work: impl FnMut(usize, std::ops::Range<usize>, std::ops::Range<usize>)) {
         for y in 0..self.oh {
             for x in 0..self.ow {
-                work(y * self.ow + x, self.range(y, self.h), self.range(x, self.w));
+                work(
+                    y * self.ow + x,
+                    self.range(y, self.h),
+                    self.range(x, self.w),
+                );
             }
         }
     }
@@ -188,7 +200,9 @@ impl PlaneMap for Maximum {
         });
     }
     fn again<T: Real>(&self, v: &[T], y: &mut [T], picked: &[u32]) {
-        y.iter_mut().zip(picked).for_each(|(y, &i)| *y = v[i as usize]);
+        y.iter_mut()
+            .zip(picked)
+            .for_each(|(y, &i)| *y = v[i as usize]);
     }
     fn transposed<T: Real>(&self, g: &[T], x: &mut [T], picked: &[u32]) {
         g.iter().zip(picked).for_each(|(&g, &i)| x[i as usize] += g);

@@ -71,10 +71,14 @@ impl PlaneMap for Every {
         self.again(x, y, &[]);
     }
     fn again<T: Real>(&self, v: &[T], y: &mut [T], _: &[u32]) {
-        y.iter_mut().enumerate().for_each(|(i, y)| *y = v[self.place(i)]);
+        y.iter_mut()
+            .enumerate()
+            .for_each(|(i, y)| *y = v[self.place(i)]);
     }
     fn transposed<T: Real>(&self, g: &[T], x: &mut [T], _: &[u32]) {
-        g.iter().enumerate().for_each(|(i, &g)| x[self.place(i)] = g);
+        g.iter()
+            .enumerate()
+            .for_each(|(i, &g)| x[self.place(i)] = g);
     }
     fn picks(&self) -> bool {
         false

@@ -1,7 +1,7 @@
 //! Batches in parallel: fixed chunks of images, so that no sum depends on the number of threads.
 
+use super::super::Method;
 use super::correlate::Packed;
-use super::plan::Method;
 use super::{Plan, columns, correlate, outer};
 use crate::ops::engine::{Buffer, Real};
 use crate::ops::simd;
@@ -83,7 +83,7 @@ impl<'a, T: Real> Kernel<'a, T> {
     /// For [`Workspace::correlate`].
     pub fn forward(plan: &Plan, weight: &'a [T]) -> Self {
         match plan.method {
-            Method::Views => Self::Packed(Packed::forward(plan, weight)),
+            Method::Measured | Method::Views => Self::Packed(Packed::forward(plan, weight)),
             Method::Columns => Self::Plain(weight),
         }
     }
@@ -91,7 +91,7 @@ impl<'a, T: Real> Kernel<'a, T> {
     /// For [`Workspace::input_gradient`].
     pub fn backward(plan: &Plan, weight: &'a [T]) -> Self {
         match plan.method {
-            Method::Views => Self::Packed(Packed::backward(plan, weight)),
+            Method::Measured | Method::Views => Self::Packed(Packed::backward(plan, weight)),
             Method::Columns => Self::Plain(weight),
         }
     }
@@ -112,7 +112,9 @@ impl<T: Real> Workspace<T> {
     /// With an input grid.
     pub fn forward(plan: &Plan) -> Self {
         let (grid, scratch) = match plan.method {
-            Method::Views => (plan.grid_length(), correlate::scratch_length(plan)),
+            Method::Measured | Method::Views => {
+                (plan.grid_length(), correlate::scratch_length(plan))
+            }
             Method::Columns => (
                 plan.columns_length(),
                 plan.out * plan.block * plan.oh * plan.ow,
@@ -129,7 +131,9 @@ impl<T: Real> Workspace<T> {
     /// With an input grid, an output gradient's grid, and room for a transposed gradient.
     pub fn backward(plan: &Plan) -> Self {
         let (grid, transposed) = match plan.method {
-            Method::Views => (plan.gradient_grid_length(), outer::transposed_length(plan)),
+            Method::Measured | Method::Views => {
+                (plan.gradient_grid_length(), outer::transposed_length(plan))
+            }
             Method::Columns => (plan.columns_length(), 0),
         };
         Self {
@@ -141,7 +145,7 @@ impl<T: Real> Workspace<T> {
 
     fn fill(&mut self, plan: &Plan, x: &[T]) {
         match plan.method {
-            Method::Views => plan.fill_grid(x, &mut self.grid),
+            Method::Measured | Method::Views => plan.fill_grid(x, &mut self.grid),
             Method::Columns => {
                 let images = x.len() / (plan.c * plan.h * plan.w);
                 plan.fill_columns(x, images, &mut self.grid);
@@ -196,7 +200,7 @@ impl<T: Real> Workspace<T> {
     /// The same for the images that were filled in last.
     pub fn weight_gradient_of_grid(&mut self, plan: &Plan, u: &[T], sums: &mut [T]) {
         match plan.method {
-            Method::Views => {
+            Method::Measured | Method::Views => {
                 outer::transpose(plan, u, &mut self.transposed);
                 outer::add(plan, &self.grid, &self.transposed, sums);
             }
@@ -210,7 +214,7 @@ impl<T: Real> Workspace<T> {
 /// Numbers in one chunk's weight gradient.
 pub(crate) fn sums_length(plan: &Plan) -> usize {
     match plan.method {
-        Method::Views => outer::sums_length(plan),
+        Method::Measured | Method::Views => outer::sums_length(plan),
         Method::Columns => plan.out * plan.k,
     }
 }
@@ -223,7 +227,7 @@ pub(crate) fn reduce<T: Real>(plan: &Plan, sums: &mut [T]) -> Buffer<T> {
         simd::add_assign(total, part);
     }
     match plan.method {
-        Method::Views => outer::gather(plan, total),
+        Method::Measured | Method::Views => outer::gather(plan, total),
         Method::Columns => Buffer::copy_of(total),
     }
 }
@@ -233,7 +237,10 @@ pub(crate) fn channel_sums<const N: usize>(parts: &[[f64; N]], channels: usize) 
     let mut total = vec![[0.0; N]; channels];
     for image in parts.chunks_exact(channels) {
         for (total, part) in total.iter_mut().zip(image) {
-            total.iter_mut().zip(part).for_each(|(to, from)| *to += from);
+            total
+                .iter_mut()
+                .zip(part)
+                .for_each(|(to, from)| *to += from);
         }
     }
     total

@@ -37,12 +37,12 @@ impl<T: Real> Packed<T> {
     /// taps of a phase.
     pub fn backward(plan: &Plan, weight: &[T]) -> Self {
         let (ins, outs, taps) = (plan.part(), plan.out_part(), plan.taps());
-        let size = |phase: &super::plan::Phase| {
-            ins.div_ceil(BLOCK) * BLOCK * outs * phase.taps.len()
-        };
+        let size =
+            |phase: &super::plan::Phase| ins.div_ceil(BLOCK) * BLOCK * outs * phase.taps.len();
         let groups = 0..plan.groups;
-        let sizes: Vec<usize> =
-            groups.flat_map(|_| plan.back.phases.iter().map(size)).collect();
+        let sizes: Vec<usize> = groups
+            .flat_map(|_| plan.back.phases.iter().map(size))
+            .collect();
         let (mut data, starts) = allocate(&sizes);
         let mut start = starts.iter();
         for group in 0..plan.groups {
@@ -97,7 +97,12 @@ struct Correlation<'a, T> {
 /// Numbers of scratch memory that [`forward`] and [`backward`] want.
 pub(crate) fn scratch_length(plan: &Plan) -> usize {
     let forward = plan.oh * plan.qw;
-    let backward = plan.back.phases.iter().map(|p| p.rows * plan.back.width).max();
+    let backward = plan
+        .back
+        .phases
+        .iter()
+        .map(|p| p.rows * plan.back.width)
+        .max();
     let phase = plan.back.phases.iter().map(|p| p.rows * p.columns).max();
     let one = forward.max(backward.unwrap_or(0)) + super::plan::SLACK;
     BLOCK * one + plan.part() * phase.unwrap_or(0)
@@ -123,7 +128,10 @@ pub(crate) fn forward<T: Real>(
     scratch: &mut [T],
 ) {
     let size = plan.out_part() * plan.oh * plan.ow;
-    let groups = result.chunks_exact_mut(size).zip(&weight.starts).enumerate();
+    let groups = result
+        .chunks_exact_mut(size)
+        .zip(&weight.starts)
+        .enumerate();
     for (group, (result, &start)) in groups {
         let task = Correlation {
             weight: &weight.data[start..],
@@ -157,7 +165,12 @@ pub(crate) fn backward<T: Real>(
         for phase in &plan.back.phases {
             let Some(&start) = starts.next() else { break };
             let offsets: Vec<usize> = (0..outs)
-                .flat_map(|o| phase.taps.iter().map(move |&(_, offset)| o * plane + offset))
+                .flat_map(|o| {
+                    phase
+                        .taps
+                        .iter()
+                        .map(move |&(_, offset)| o * plane + offset)
+                })
                 .collect();
             let (phase_result, scratch) = scratch.split_at_mut(part * phase.rows * phase.columns);
             let whole = plan.stride() == 1;
@@ -168,7 +181,11 @@ pub(crate) fn backward<T: Real>(
                 grid_width: plan.back.width,
                 rows: phase.rows,
                 columns: phase.columns,
-                result: if whole { &mut *result } else { &mut *phase_result },
+                result: if whole {
+                    &mut *result
+                } else {
+                    &mut *phase_result
+                },
                 channels: part,
                 accumulate: accumulate && whole,
                 scratch,
@@ -278,7 +295,11 @@ impl<T: Real> Correlation<'_, T> {
     fn compact(&mut self, block: usize, channels: usize, line: usize) {
         let plane = self.rows * self.columns;
         let result = &mut self.result[block * BLOCK * plane..][..channels * plane];
-        for (from, to) in self.scratch.chunks_exact(line).zip(result.chunks_exact_mut(plane)) {
+        for (from, to) in self
+            .scratch
+            .chunks_exact(line)
+            .zip(result.chunks_exact_mut(plane))
+        {
             for (i, to) in to.chunks_exact_mut(self.columns).enumerate() {
                 let from = &from[i * self.grid_width..][..self.columns];
                 match self.accumulate {

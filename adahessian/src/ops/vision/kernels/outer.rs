@@ -65,7 +65,9 @@ pub(crate) fn add<T: Real>(plan: &Plan, grid: &[T], transposed: &[T], sums: &mut
 pub(crate) fn gather<T: Real>(plan: &Plan, sums: &[T]) -> Buffer<T> {
     let (outs, wide, k) = (plan.out_part(), padded(plan), plan.k);
     let mut gradient = Buffer::scratch(plan.out * k);
-    let groups = gradient.chunks_exact_mut(outs * k).zip(sums.chunks_exact(k * wide));
+    let groups = gradient
+        .chunks_exact_mut(outs * k)
+        .zip(sums.chunks_exact(k * wide));
     for (gradient, sums) in groups {
         for (o, row) in gradient.chunks_exact_mut(k).enumerate() {
             for (to, sums) in row.iter_mut().zip(sums.chunks_exact(wide)) {

@@ -1,26 +1,17 @@
 //! Sizes and offsets of one convolution, computed once.
 
-use super::super::Convolution;
+use super::super::{Convolution, Method};
 use crate::ops::engine::Real;
-
-/// How a convolution is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Method {
-    /// On shifted views of each image.
-    Views,
-    /// As a product of matrices over several images' columns.
-    Columns,
-}
 
 /// Columns that a product has at least, where there are enough images.
 const COLUMNS: usize = 256;
 
-impl Method {
-    fn of(positions: usize, outs: usize) -> Self {
-        match positions < 64 && outs >= 16 {
-            true => Method::Columns,
-            false => Method::Views,
-        }
+/// The faster method. Views of images of fewer than 64 pixels are mostly border, and a kernel that is
+/// read once for so few positions costs more than its products.
+fn faster(positions: usize, outs: usize) -> Method {
+    match positions < 64 && outs >= 16 {
+        true => Method::Columns,
+        false => Method::Views,
     }
 }
 
@@ -101,12 +92,15 @@ impl Plan {
                 }
             }
         }
-        let method = Method::of(oh * ow, out / conv.groups);
+        let method = match conv.method {
+            Method::Measured => faster(oh * ow, out / conv.groups),
+            method => method,
+        };
         Self {
             method,
             block: match method {
-                Method::Views => 1,
                 Method::Columns => (COLUMNS / (oh * ow).max(1)).clamp(1, x[0].max(1)),
+                _ => 1,
             },
             c,
             h,
@@ -157,7 +151,10 @@ impl Plan {
                     let start = ((y % s) * s + phase) * self.qh * self.qw + (y / s) * self.qw;
                     let start = start + (first + p) / s;
                     let pixels = row.iter().skip(first).step_by(s);
-                    grid[start..].iter_mut().zip(pixels).for_each(|(to, &from)| *to = from);
+                    grid[start..]
+                        .iter_mut()
+                        .zip(pixels)
+                        .for_each(|(to, &from)| *to = from);
                 }
             }
         }

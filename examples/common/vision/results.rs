@@ -1,0 +1,224 @@
+//! What finished runs left in their folders, and the means over their seeds.
+
+use super::plan::Plan;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+#[derive(Deserialize)]
+struct Evaluation {
+    scores: BTreeMap<String, f64>,
+}
+
+#[derive(Deserialize)]
+struct SummaryFile {
+    outcome: String,
+    steps: u64,
+    epochs: usize,
+    #[serde(rename = "final")]
+    last: Option<Evaluation>,
+    best: Option<Evaluation>,
+    elapsed_seconds: f64,
+    seconds_per_step: Option<f64>,
+    peak_memory_mib: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    kind: String,
+    step: u64,
+    epoch: usize,
+    loss: Option<f64>,
+    #[serde(default)]
+    scores: BTreeMap<String, f64>,
+}
+
+fn summary(folder: &Path) -> Result<SummaryFile> {
+    let path = folder.join("summary.json");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// Whether the run in this folder came to its end. An interrupted one leaves a summary, too.
+pub fn is_complete(folder: &Path) -> bool {
+    summary(folder).is_ok_and(|s| s.outcome != "interrupted")
+}
+
+/// Losses by epoch: (end of the epoch, mean loss).
+pub type Curve = BTreeMap<usize, f64>;
+
+/// One complete run.
+pub struct Run {
+    /// The optimizer's name.
+    pub optimizer: String,
+    summary: SummaryFile,
+    /// The mean training loss of each epoch's logged steps.
+    pub train: Curve,
+    /// The loss of the evaluation after each epoch.
+    pub test: Curve,
+}
+
+impl Run {
+    /// Reads `summary.json` and `metrics.jsonl` of a plan's folder.
+    ///
+    /// # Errors
+    /// If one of them cannot be read; the error names the file.
+    pub fn read(plan: &Plan) -> Result<Self> {
+        let path = plan.folder.join("metrics.jsonl");
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let summary = summary(&plan.folder)?;
+        let steps_per_epoch = match summary.epochs {
+            0 => summary.steps,
+            epochs => summary.steps / epochs as u64,
+        };
+        let mut losses: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+        let mut test = Curve::new();
+        for (number, line) in text.lines().enumerate() {
+            let place = || format!("{}: line {}", path.display(), number + 1);
+            let line: Line = serde_json::from_str(line).with_context(place)?;
+            match (line.kind.as_str(), line.loss, line.scores.get("loss")) {
+                ("step", Some(loss), _) => losses.entry(line.epoch + 1).or_default().push(loss),
+                ("evaluation", _, Some(loss)) => {
+                    let epoch = line.step.div_ceil(steps_per_epoch.max(1)) as usize;
+                    test.insert(epoch, *loss);
+                }
+                _ => {}
+            }
+        }
+        let train = losses
+            .into_iter()
+            .map(|(epoch, losses)| (epoch, mean(&losses)));
+        Ok(Self {
+            optimizer: plan.optimizer.clone(),
+            summary,
+            train: train.collect(),
+            test,
+        })
+    }
+
+    fn score(evaluation: &Option<Evaluation>, name: &str) -> f64 {
+        let value = evaluation.as_ref().and_then(|e| e.scores.get(name));
+        value.copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// A mean and, of two or more, the standard deviation of a single one (n - 1).
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Spread {
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation.
+    pub deviation: Option<f64>,
+}
+
+impl Spread {
+    fn of(values: &[f64]) -> Self {
+        let mean = mean(values);
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        let deviation = (squares / (values.len().max(2) - 1) as f64).sqrt();
+        Self {
+            mean,
+            deviation: (values.len() > 1).then_some(deviation),
+        }
+    }
+
+    /// `92.13 ± 0.18`, with this factor and so many places.
+    pub fn text(&self, factor: f64, places: usize) -> String {
+        let mean = format!("{:.places$}", self.mean * factor);
+        match self.deviation {
+            Some(deviation) => format!("{mean} ± {:.places$}", deviation * factor),
+            None => mean,
+        }
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// One optimizer's row: over its seeds.
+#[derive(Serialize)]
+pub struct Row {
+    /// The optimizer's name.
+    pub optimizer: String,
+    /// How many runs.
+    pub runs: usize,
+    /// Scores after the last epoch: accuracies as shares, and the loss.
+    pub last: BTreeMap<String, Spread>,
+    /// The best accuracy of any epoch.
+    pub best_accuracy: Spread,
+    /// The training loss of the last epoch.
+    pub train_loss: Spread,
+    /// The mean of the runs' medians.
+    pub seconds_per_step: Option<f64>,
+    /// The largest of all runs.
+    pub peak_memory_mib: Option<f64>,
+    /// Of a run, on average.
+    pub minutes: f64,
+    /// Mean over the runs.
+    #[serde(skip)]
+    pub train: Curve,
+    /// Mean over the runs.
+    #[serde(skip)]
+    pub test: Curve,
+}
+
+/// One row an optimizer, in the order of their first runs.
+pub fn rows(runs: &[Run]) -> Vec<Row> {
+    let mut names: Vec<&str> = Vec::new();
+    for run in runs {
+        if !names.contains(&run.optimizer.as_str()) {
+            names.push(&run.optimizer);
+        }
+    }
+    let own = |name: &str| runs.iter().filter(|r| r.optimizer == name).collect();
+    names.iter().map(|name| row(name, own(name))).collect()
+}
+
+fn row(optimizer: &str, runs: Vec<&Run>) -> Row {
+    let spread = |f: &dyn Fn(&Run) -> f64| {
+        let values: Vec<f64> = runs.iter().map(|run| f(run)).collect();
+        Spread::of(&values)
+    };
+    let scores = runs.iter().filter_map(|run| run.summary.last.as_ref());
+    let names: Vec<String> = scores.flat_map(|e| e.scores.keys().cloned()).collect();
+    let last = names.into_iter().map(|name| {
+        let spread = spread(&|run| Run::score(&run.summary.last, &name));
+        (name, spread)
+    });
+    let seconds: Vec<f64> = runs
+        .iter()
+        .filter_map(|r| r.summary.seconds_per_step)
+        .collect();
+    Row {
+        optimizer: optimizer.into(),
+        runs: runs.len(),
+        last: last.collect(),
+        best_accuracy: spread(&|run| Run::score(&run.summary.best, "accuracy")),
+        train_loss: spread(&|run| {
+            run.train
+                .last_key_value()
+                .map_or(f64::NAN, |(_, loss)| *loss)
+        }),
+        seconds_per_step: (!seconds.is_empty()).then(|| mean(&seconds)),
+        peak_memory_mib: runs
+            .iter()
+            .filter_map(|r| r.summary.peak_memory_mib)
+            .reduce(f64::max),
+        minutes: spread(&|run| run.summary.elapsed_seconds / 60.0).mean,
+        train: mean_curve(runs.iter().map(|run| &run.train)),
+        test: mean_curve(runs.iter().map(|run| &run.test)),
+    }
+}
+
+/// The mean of each epoch over the runs that have it.
+fn mean_curve<'a>(curves: impl Iterator<Item = &'a Curve>) -> Curve {
+    let mut all: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for (epoch, loss) in curves.flatten() {
+        all.entry(*epoch).or_default().push(*loss);
+    }
+    all.into_iter()
+        .map(|(epoch, losses)| (epoch, mean(&losses)))
+        .collect()
+}
