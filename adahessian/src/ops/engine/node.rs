@@ -116,18 +116,11 @@ impl<T: Real, O: Op<T>> Node<T, O> {
         let first = deferred.pop();
         let mut kept = None;
         if gradient.is_some() || first.is_some() {
-            let adjoint = |point: &Point<T, O::Saved>| {
-                self.op.adjoint(point, gradient.as_deref(), first, &wanted)
-            };
-            let (gradients, for_second) = self.at(adjoint);
-            self.give(gradients)?;
-            kept = Some(for_second);
+            kept = Some(self.adjoint(gradient.as_deref(), first, &wanted)?);
         }
         // More than one only where two losses were differentiated over one graph.
         for deferred in deferred {
-            let adjoint =
-                |point: &Point<T, O::Saved>| self.op.adjoint(point, None, Some(deferred), &wanted);
-            self.give(self.at(adjoint).0)?;
+            self.adjoint(None, Some(deferred), &wanted)?;
         }
         match (gradient, kept) {
             (Some(gradient), Some(kept)) if keep => {
@@ -142,13 +135,32 @@ impl<T: Real, O: Op<T>> Node<T, O> {
         }
     }
 
-    fn give(&self, gradients: Vec<Option<Buffer<T>>>) -> Result<()> {
+    /// Runs the operation's adjoint and adds to its inputs' gradients.
+    fn adjoint(
+        &self,
+        gradient: Option<&[T]>,
+        deferred: Option<O::Deferred>,
+        wanted: &[bool],
+    ) -> Result<O::Kept> {
+        let tracked = |slot: &Arc<Slot<T>>| match slot.tracked {
+            true => slot.take_gradient(),
+            false => Ok(None),
+        };
+        let onto: Result<Vec<_>> = self.inputs.iter().map(tracked).collect();
+        let mut onto = onto?;
+        let (gradients, kept) =
+            self.at(|point| self.op.adjoint(point, gradient, deferred, wanted, &mut onto));
+        for (slot, left) in self.inputs.iter().zip(onto) {
+            if let Some(left) = left {
+                slot.add_gradient(left)?;
+            }
+        }
         for (slot, gradient) in self.inputs.iter().zip(gradients) {
             if let (true, Some(gradient)) = (slot.tracked, gradient) {
                 slot.add_gradient(gradient)?;
             }
         }
-        Ok(())
+        Ok(kept)
     }
 }
 

@@ -35,13 +35,16 @@ pub(crate) trait Op<T: Real>: Send + Sync + 'static {
     /// F. `keep` tells whether it will be differentiated.
     fn forward(&self, inputs: &Inputs<T>, keep: bool) -> (Buffer<T>, Self::Saved);
 
-    /// (∂F/∂x)ᵀ g + ∂φ/∂x for the inputs that `wanted` marks. Either part may be absent.
+    /// (∂F/∂x)ᵀ g + ∂φ/∂x for the inputs that `wanted` marks. Either part may be absent. `onto` holds
+    /// the gradients that the inputs have from other operations; one that is taken out must have been
+    /// added to the result, which saves a pass over it.
     fn adjoint(
         &self,
         point: &Point<T, Self::Saved>,
         gradient: Option<&[T]>,
         deferred: Option<Self::Deferred>,
         wanted: &[bool],
+        onto: &mut Gradients<T>,
     ) -> (Gradients<T>, Self::Kept);
 
     /// ∂φ/∂g for the gradient g of the first pass and the cotangents of the inputs' gradients

@@ -96,6 +96,7 @@ impl<T: Real, M: PlaneMap> Op<T> for Planes<M> {
         gradient: Option<&[T]>,
         _: Option<()>,
         _: &[bool],
+        _: &mut Gradients<T>,
     ) -> (Gradients<T>, ()) {
         (vec![gradient.map(|g| self.transposed(g, point.saved))], ())
     }

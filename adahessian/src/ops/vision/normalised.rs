@@ -227,6 +227,7 @@ impl ConvNorm {
         point: &Point<T, Saved<T>>,
         gradient: &[T],
         wanted: &[bool],
+        onto: Option<Buffer<T>>,
     ) -> (Gradients<T>, Vec<[f64; 2]>) {
         let (plan, per, n) = (&self.plan, self.chunks.per, self.chunks.images);
         let (ins, outs) = (self.input_size(), self.output_size());
@@ -250,7 +251,8 @@ impl ConvNorm {
         let x: &[T] = &point.inputs[0];
         let weight = Kernel::backward(plan, &point.inputs[1]);
         let mut sums = Buffer::zeroed(self.chunks.count() * sums_length(plan));
-        let mut gx = Buffer::scratch(if wanted[0] { n * ins } else { 0 });
+        let add = onto.is_some();
+        let mut gx = onto.unwrap_or_else(|| Buffer::scratch(if wanted[0] { n * ins } else { 0 }));
         let with_r = wanted.get(4) == Some(&true);
         let mut gr = Buffer::scratch(if with_r { n * outs } else { 0 });
         let chunks = sums.par_chunks_mut(sums_length(plan)).enumerate();
@@ -267,7 +269,7 @@ impl ConvNorm {
                     space.weight_gradient(plan, block.of(x, ins), u, sums);
                     if wanted[0] {
                         let gx = block.in_chunk(gx, ins);
-                        space.input_gradient(plan, &weight, u, gx, false);
+                        space.input_gradient(plan, &weight, u, gx, add);
                     }
                 }
             });
@@ -444,6 +446,7 @@ impl ConvNorm {
         cotangent: Option<&[T]>,
         mut left: Deferred<T>,
         wanted: &[bool],
+        onto: Option<Buffer<T>>,
     ) -> Gradients<T> {
         let (plan, per, n) = (&self.plan, self.chunks.per, self.chunks.images);
         let (ins, outs) = (self.input_size(), self.output_size());
@@ -474,7 +477,8 @@ impl ConvNorm {
         let weight = Kernel::backward(plan, &point.inputs[1]);
         let v_weight = left.v_weight.as_ref().map(|v| Kernel::backward(plan, v));
         let mut sums = Buffer::zeroed(self.chunks.count() * sums_length(plan));
-        let mut gx = Buffer::scratch(if wanted[0] { n * ins } else { 0 });
+        let add = onto.is_some();
+        let mut gx = onto.unwrap_or_else(|| Buffer::scratch(if wanted[0] { n * ins } else { 0 }));
         let chunks = sums.par_chunks_mut(sums_length(plan)).enumerate();
         chunks
             .zip(split(&mut gx, per * ins, self.chunks.count()))
@@ -500,7 +504,7 @@ impl ConvNorm {
                     space.weight_gradient(plan, block.of(x, ins), c, sums);
                     if wanted[0] {
                         let gx = block.in_chunk(gx, ins);
-                        space.input_gradient(plan, &weight, c, gx, false);
+                        space.input_gradient(plan, &weight, c, gx, add);
                         if let Some(weight) = &v_weight {
                             space.input_gradient(plan, weight, u, gx, true);
                         }
@@ -597,11 +601,13 @@ impl<T: Real> Op<T> for ConvNorm {
         gradient: Option<&[T]>,
         deferred: Option<Deferred<T>>,
         wanted: &[bool],
+        onto: &mut Gradients<T>,
     ) -> (Gradients<T>, Vec<[f64; 2]>) {
+        let onto = onto[0].take();
         super::rows::with_slope!(self.activation, S => match (deferred, gradient) {
-            (Some(left), _) => (self.second::<T, S>(point, gradient, left, wanted), Vec::new()),
-            (None, Some(gradient)) => self.first::<T, S>(point, gradient, wanted),
-            (None, None) => (Vec::new(), Vec::new()),
+            (Some(left), _) => (self.second::<T, S>(point, gradient, left, wanted, onto), Vec::new()),
+            (None, Some(gradient)) => self.first::<T, S>(point, gradient, wanted, onto),
+            (None, None) => (vec![onto], Vec::new()),
         })
     }
 

@@ -119,6 +119,7 @@ impl<T: Real> Op<T> for Conv {
         gradient: Option<&[T]>,
         deferred: Option<Left<T>>,
         wanted: &[bool],
+        _: &mut Gradients<T>,
     ) -> (Gradients<T>, ()) {
         let (x, w) = (&point.inputs[0], &point.inputs[1]);
         let mut terms = Vec::new();

@@ -7,12 +7,13 @@
 use crate::ops::engine::Real;
 use crate::ops::simd::{Task, Vector};
 
-/// An activation's derivatives at a, with y = act(a).
+/// An activation and its derivatives.
 pub(super) trait Slope<T: Real>: Copy + Send + Sync {
     /// Whether a is needed, and the second derivative is not zero.
     const CURVED: bool;
     fn value(a: T) -> T;
-    fn first(a: T, y: T) -> T;
+    /// At a; where the activation is not curved, y has the same derivative and will do.
+    fn first(a: T) -> T;
     fn second(a: T) -> T;
 }
 
@@ -30,7 +31,7 @@ impl<T: Real> Slope<T> for Identity {
         a
     }
     #[inline(always)]
-    fn first(_: T, _: T) -> T {
+    fn first(_: T) -> T {
         T::ONE
     }
     #[inline(always)]
@@ -47,8 +48,8 @@ impl<T: Real> Slope<T> for Relu {
         if a < T::ZERO { T::ZERO } else { a }
     }
     #[inline(always)]
-    fn first(_: T, y: T) -> T {
-        if y > T::ZERO { T::ONE } else { T::ZERO }
+    fn first(a: T) -> T {
+        if a > T::ZERO { T::ONE } else { T::ZERO }
     }
     #[inline(always)]
     fn second(_: T) -> T {
@@ -64,7 +65,7 @@ impl<T: Real> Slope<T> for Silu {
         a * sigmoid(a)
     }
     #[inline(always)]
-    fn first(a: T, _: T) -> T {
+    fn first(a: T) -> T {
         let s = sigmoid(a);
         s * (T::ONE + a * (T::ONE - s))
     }
@@ -173,10 +174,14 @@ impl<T: Real> Row<'_, T> {
         }
     }
 
+    /// act'(a). Without a residual a is γ x̂ + β, rounded as in the forward pass, and y need not be read.
     #[inline(always)]
     fn first<S: Slope<T>>(&self, i: usize) -> T {
-        let a = if S::CURVED { self.a(i) } else { T::ZERO };
-        S::first(a, self.output[i])
+        match self.residual {
+            None => S::first(self.a(i)),
+            Some(_) if S::CURVED => S::first(self.a(i)),
+            Some(_) => S::first(self.output[i]),
+        }
     }
 }
 

@@ -138,7 +138,11 @@ impl<T: Real> Workspace<T> {
         };
         Self {
             other_grid: Buffer::zeroed(grid),
-            transposed: Buffer::zeroed(transposed),
+            // Only filled-up channels must be zero.
+            transposed: match plan.out_part().is_multiple_of(outer::ALIGN) {
+                true => Buffer::scratch(transposed),
+                false => Buffer::zeroed(transposed),
+            },
             ..Self::forward(plan)
         }
     }

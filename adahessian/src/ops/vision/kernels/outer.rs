@@ -5,7 +5,7 @@ use crate::ops::engine::{Buffer, Real};
 use crate::ops::simd::{self, Task, Vector, Width};
 
 /// Output channels are filled up to a multiple of this, whatever the processor.
-const ALIGN: usize = 16;
+pub(super) const ALIGN: usize = 16;
 
 /// Output channels of a group with filling.
 fn padded(plan: &Plan) -> usize {
