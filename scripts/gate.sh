@@ -36,7 +36,16 @@ grep -q -- '--hessian-every' "$out/help.txt"
 cargo run -q -p examples --example quadratic -- --out "$out/quadratic"
 test -s "$out/quadratic/quadratic.svg"
 cargo run -q -p examples --example step_time -- --model squeezebert-mini --batch 2 --seq 16 --units 1 --json | grep -q ratio_to_sgd
+cargo run -q -p examples --example step_time -- --model resnet20 --batch-size 4 --units 1 --optimizer sgd,adahessian --json | grep -q '"model":"resnet20"'
 cargo run -q -p examples --example gpu_check
+# A comparison on generated pictures; the second command finds it finished and only makes the table again.
+cargo run -q -p examples --example cifar -- --synthetic --limit 64 --limit-test 20 --epochs 1 --optimizer sgd,adahessian --seed 0,1 --out "$out/cifar"
+cargo run -q -p examples --example cifar -- --resume "$out/cifar" | grep -q '4 of 4 runs are finished'
+for file in config.toml losses.svg results.json adahessian-seed1/summary.json adahessian-seed1/model/model.safetensors; do
+  test -s "$out/cifar/$file"
+done
+cargo run -q -p examples --example imagenet -- --synthetic --limit 32 --limit-test 16 --epochs 1 --out "$out/imagenet"
+grep -q '"top5"' "$out/imagenet/summary.json"
 
 [ "$mode" = quick ] && { step "done, quick"; exit 0; }
 

@@ -1,5 +1,9 @@
 //! Twenty steps of AdaHessian against PyTorch in float64, fed with the same probes.
 
+use adahessian::ops::Handle;
+use adahessian::ops::vision::{
+    BatchNorm, Convolution, RunningStatistics, VisionActivation, conv_batch_norm, global_avg_pool2d,
+};
 use adahessian::{
     AdaHessian, AdaHessianBuilder, Average, Block, Blocks, Delay, Hessian, LinearOperator,
     NamedVars, Optim, VarVec, backward,
@@ -319,10 +323,34 @@ fn cnn(golden: &Golden, vars: &NamedVars, step: usize) -> Result<Tensor> {
     cross_entropy(&linear(vars, "fc", &x)?, &golden.row("data.y", step)?)
 }
 
+/// The same network of the fused operations.
+fn fused_cnn(golden: &Golden, vars: &NamedVars, step: usize) -> Result<Tensor> {
+    let unit = |x: &Handle, number: usize, stride: usize| -> Result<Handle> {
+        let norm = |part: &str| vars.get(&format!("bn{number}.{part}"));
+        let (weight, bias) = (norm("weight")?, norm("bias")?);
+        let running = RunningStatistics::new(weight.elem_count(), DType::F64, weight.device())?;
+        let norm = BatchNorm::new(weight, bias, &running, true);
+        let kernel = vars.get(&format!("conv{number}.weight"))?;
+        let conv = Convolution::new(stride, 1);
+        let relu = VisionActivation::Relu;
+        Ok(conv_batch_norm(x, kernel, &conv, &norm, None, relu)?)
+    };
+    let x = Handle::enter(&golden.row("data.x", step)?)?;
+    let x = unit(&unit(&x, 1, 1)?, 2, 2)?;
+    let x = global_avg_pool2d(&x)?.exit()?;
+    let logits = linear(vars, "fc", &x)?;
+    cross_entropy(&logits, &golden.row("data.y", step)?)
+}
+
 fn follow_cnn(name: &str) -> Result<()> {
     let golden = Golden::open(name)?;
-    let builder = golden.builder(&golden.json["hyper"])?;
-    follow(&golden, "", builder, |vars, step| cnn(&golden, vars, step))
+    for network in [cnn, fused_cnn] {
+        let builder = golden.builder(&golden.json["hyper"])?;
+        follow(&golden, "", builder, |vars, step| {
+            network(&golden, vars, step)
+        })?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -66,3 +66,21 @@ pub fn generate(count: usize, size: usize, classes: usize, seed: u64) -> Result<
         labels,
     )?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_pictures_are_a_function_of_the_seed() {
+        let (a, again) = (generate(9, 8, 3, 5).unwrap(), generate(9, 8, 3, 5).unwrap());
+        let other = generate(9, 8, 3, 6).unwrap();
+        assert_eq!(a.histogram(), [3, 3, 3]);
+        for i in 0..9 {
+            assert_eq!(a.image(i).unwrap(), again.image(i).unwrap());
+            assert_ne!(a.image(i).unwrap(), other.image(i).unwrap());
+        }
+        // The same class at another phase is another picture.
+        assert_ne!(a.image(0).unwrap(), a.image(3).unwrap());
+    }
+}

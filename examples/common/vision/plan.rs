@@ -112,3 +112,93 @@ fn hessian(settings: &VisionSettings) -> VisionSettings {
         ..VisionSettings::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vision::Data;
+
+    fn no_data(_: &VisionSettings) -> Result<Data> {
+        bail!("no data here")
+    }
+
+    fn plans_of(settings: VisionSettings) -> Result<Vec<Plan>> {
+        let benchmark = Benchmark {
+            name: "test",
+            defaults: VisionSettings {
+                epochs: Some(160),
+                schedule: Some("step:0.1:0.5:0.75".into()),
+                weight_decay: Some(5e-4),
+                ..VisionSettings::default()
+            },
+            synthetic: VisionSettings {
+                epochs: Some(2),
+                ..VisionSettings::default()
+            },
+            top: None,
+            load: no_data,
+        };
+        plans(&benchmark, &settings, Path::new("out"))
+    }
+
+    #[test]
+    fn every_optimizer_runs_with_every_seed_in_a_folder_of_its_own() {
+        let settings = VisionSettings {
+            optimizer: Some("sgd, AdaHessian".into()),
+            seed: Some("0,7".into()),
+            ..VisionSettings::default()
+        };
+        let plans = plans_of(settings.clone()).unwrap();
+        let folders: Vec<_> = plans.iter().map(|p| p.folder.to_str().unwrap()).collect();
+        assert_eq!(
+            folders,
+            [
+                "out/sgd-seed0",
+                "out/adahessian-seed0",
+                "out/sgd-seed7",
+                "out/adahessian-seed7"
+            ]
+        );
+        assert_eq!(plans[2].seed, 7);
+        let single = plans_of(VisionSettings::default()).unwrap();
+        assert_eq!(single[0].folder, Path::new("out"));
+        for (optimizer, seed) in [("sgdd", "0"), ("sgd", "x"), ("sgd", ",")] {
+            let settings = VisionSettings {
+                optimizer: Some(optimizer.into()),
+                seed: Some(seed.into()),
+                ..VisionSettings::default()
+            };
+            assert!(plans_of(settings).is_err(), "{optimizer} {seed}");
+        }
+    }
+
+    #[test]
+    fn decoupled_decay_is_divided_by_the_rate_and_flags_go_before_defaults() {
+        let settings = VisionSettings {
+            optimizer: Some("sgd,adam,adamw,adahessian".into()),
+            hessian_every: Some(5),
+            schedule: Some("step".into()),
+            ..VisionSettings::default()
+        };
+        let plans = plans_of(settings).unwrap();
+        let expected = [(0.1, 5e-4), (1e-3, 5e-4), (0.01, 0.05), (0.15, 5e-4 / 0.15)];
+        for (plan, (lr, decay)) in plans.iter().zip(expected) {
+            let own = plan.settings.for_optimizer(&plan.optimizer, 3, 196);
+            assert_eq!((own.lr, own.weight_decay), (Some(lr), Some(decay)));
+            assert_eq!(plan.settings.schedule.as_deref(), Some("step:0.1:0.5:0.75"));
+            assert_eq!(own.seed, Some(3));
+        }
+        // The Hessian of the first 5 of 160 epochs, and every fifth one after them.
+        let own = plans[3].settings.for_optimizer("adahessian", 3, 196);
+        assert_eq!((own.hessian_every, own.hessian_first), (Some(5), Some(980)));
+        let quick = VisionSettings {
+            synthetic: Some(true),
+            lr: Some(0.3),
+            ..VisionSettings::default()
+        };
+        let quick = &plans_of(quick).unwrap()[0].settings;
+        assert_eq!((quick.epochs, quick.lr), (Some(2), Some(0.3)));
+        let text = quick.text().unwrap();
+        assert_eq!(&toml::from_str::<VisionSettings>(&text).unwrap(), quick);
+    }
+}

@@ -222,3 +222,62 @@ fn mean_curve<'a>(curves: impl Iterator<Item = &'a Curve>) -> Curve {
         .map(|(epoch, losses)| (epoch, mean(&losses)))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vision::VisionSettings;
+
+    const METRICS: &str = r#"{"kind":"step","step":1,"epoch":0,"loss":3.0}
+{"kind":"step","step":2,"epoch":0,"loss":1.0}
+{"kind":"evaluation","step":2,"epoch":1,"scores":{"accuracy":0.5,"loss":1.5}}
+{"kind":"step","step":3,"epoch":1,"loss":null}
+{"kind":"step","step":4,"epoch":1,"loss":0.5}
+{"kind":"evaluation","step":4,"epoch":2,"scores":{"accuracy":0.25,"loss":LAST}}
+"#;
+
+    fn plan(folder: &Path, optimizer: &str, last: f64, outcome: &str) -> Plan {
+        let folder = folder.join(format!("{optimizer}-{last}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let metrics = METRICS.replace("LAST", &last.to_string());
+        std::fs::write(folder.join("metrics.jsonl"), metrics).unwrap();
+        let scores = |accuracy| serde_json::json!({"scores": {"accuracy": accuracy, "loss": last}});
+        let summary = serde_json::json!({
+            "outcome": outcome, "steps": 4, "epochs": 2, "final": scores(0.25 * last), "best": scores(0.5),
+            "elapsed_seconds": 60.0 * last, "seconds_per_step": null, "peak_memory_mib": 100.0 * last,
+        });
+        std::fs::write(folder.join("summary.json"), summary.to_string()).unwrap();
+        Plan {
+            optimizer: optimizer.into(),
+            seed: 0,
+            folder,
+            settings: VisionSettings::default(),
+        }
+    }
+
+    #[test]
+    fn rows_are_means_over_the_seeds() {
+        let name = format!("vision-results-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        let plans = [("a", 1.0), ("b", 2.0), ("a", 3.0)]
+            .map(|(optimizer, last)| plan(&folder, optimizer, last, "completed"));
+        let runs: Vec<Run> = plans.iter().map(|p| Run::read(p).unwrap()).collect();
+        let interrupted = plan(&folder, "c", 1.0, "interrupted");
+        assert!(is_complete(&plans[0].folder) && !is_complete(&interrupted.folder));
+        assert!(!is_complete(&folder));
+        std::fs::remove_dir_all(&folder).unwrap();
+
+        let rows = rows(&runs);
+        assert_eq!(rows.len(), 2);
+        let (a, b) = (&rows[0], &rows[1]);
+        assert_eq!((a.runs, b.runs), (2, 1));
+        // (0.25 + 0.75)/2 and the deviation of two values that are 0.5 apart.
+        assert_eq!(a.last["accuracy"].text(100.0, 2), "50.00 ± 35.36");
+        assert_eq!(b.last["accuracy"].text(100.0, 2), "50.00");
+        assert_eq!(a.train, Curve::from([(1, 2.0), (2, 0.5)]));
+        assert_eq!(a.test, Curve::from([(1, 1.5), (2, 2.0)]));
+        assert_eq!(b.test, Curve::from([(1, 1.5), (2, 2.0)]));
+        assert_eq!((a.peak_memory_mib, a.seconds_per_step), (Some(300.0), None));
+        assert_eq!(a.minutes, 2.0);
+    }
+}

@@ -17,8 +17,9 @@ use trainers::callbacks::{Curves, JsonLines, ProgressBar, SummaryFile, TensorBoa
 use trainers::tasks::ImageClassification;
 use trainers::{Outcome, Plateau, RunFolder, Summary, TrainConfig, Trainer};
 
-/// Pictures in a batch of an evaluation: of CIFAR's size, and of ImageNet's, which take more room.
-const EVALUATION_BATCH: (usize, usize) = (250, 50);
+/// Pictures in a batch of an evaluation: of CIFAR's size, and of ImageNet's. Few enough that the peak
+/// memory is that of training.
+const EVALUATION_BATCH: (usize, usize) = (100, 50);
 /// Batches of an evaluation made ahead.
 const EVALUATION_AHEAD: usize = 2;
 

@@ -148,8 +148,10 @@ impl<T: Real, O: Op<T>> Node<T, O> {
         };
         let onto: Result<Vec<_>> = self.inputs.iter().map(tracked).collect();
         let mut onto = onto?;
-        let (gradients, kept) =
-            self.at(|point| self.op.adjoint(point, gradient, deferred, wanted, &mut onto));
+        let (gradients, kept) = self.at(|point| {
+            self.op
+                .adjoint(point, gradient, deferred, wanted, &mut onto)
+        });
         for (slot, left) in self.inputs.iter().zip(onto) {
             if let Some(left) = left {
                 slot.add_gradient(left)?;

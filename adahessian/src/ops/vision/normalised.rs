@@ -84,7 +84,7 @@ impl ConvNorm {
     }
 
     /// 1 in training, 0 in evaluation: the factor of all that comes from the batch's statistics.
-    fn from_batch(&self) -> f64 {
+    fn batch_factor(&self) -> f64 {
         if self.fixed.is_some() { 0.0 } else { 1.0 }
     }
 
@@ -157,7 +157,7 @@ impl ConvNorm {
 
     /// u = γ s (h - H - x̂ Hx) as coefficients of h, x̂ and 1.
     fn u_coefficients<T: Real>(&self, gamma: &[T], scale: &[f64], h: &[[f64; 2]]) -> Vec<[T; 3]> {
-        let batch = self.from_batch();
+        let batch = self.batch_factor();
         let channels = gamma.iter().zip(scale).zip(h);
         channels
             .map(|((gamma, s), [mean, along])| {
@@ -176,7 +176,7 @@ impl ConvNorm {
         v_scale: Option<&[T]>,
         v_shift: Option<&[T]>,
     ) -> Vec<[T; 3]> {
-        let batch = self.from_batch();
+        let batch = self.batch_factor();
         let at = |v: Option<&[T]>, o: usize| v.map_or(0.0, |v| v[o].to_f64());
         (0..gamma.len())
             .map(|o| {
@@ -191,7 +191,7 @@ impl ConvNorm {
 
     /// TH - T H - Tx Hx, or TH in evaluation.
     fn cross(&self, t: &[f64; 3], h: &[f64; 2]) -> f64 {
-        t[2] - self.from_batch() * (t[0] * h[0] + t[1] * h[1])
+        t[2] - self.batch_factor() * (t[0] * h[0] + t[1] * h[1])
     }
 
     /// c̄ as coefficients of k, h, t, x̂ and 1.
@@ -202,7 +202,7 @@ impl ConvNorm {
         k: &[[f64; 2]],
         left: &Deferred<T>,
     ) -> Vec<[T; 5]> {
-        let batch = self.from_batch();
+        let batch = self.batch_factor();
         (0..gamma.len())
             .map(|o| {
                 let (gamma, s) = (gamma[o].to_f64(), scale[o]);
