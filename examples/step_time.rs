@@ -82,9 +82,12 @@ fn architecture(model: &str) -> Result<Architecture> {
     })
 }
 
+/// From inputs to logits.
+type Logits = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
+
 struct Bench {
     /// From inputs to logits.
-    forward: Box<dyn Fn(&Tensor) -> Result<Tensor>>,
+    forward: Logits,
     inputs: Tensor,
     labels: Tensor,
     vars: NamedVars,
