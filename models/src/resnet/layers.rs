@@ -1,6 +1,6 @@
 //! The parts of a residual network, over variables by name.
 
-use super::config::{Place, RUNNING_MEAN, RUNNING_VARIANCE, UnitPlaces};
+use super::places::{Place, RUNNING_MEAN, RUNNING_VARIANCE, UnitPlaces};
 use crate::encoder::tensor;
 use crate::error::Result;
 use adahessian::NamedVars;

@@ -11,6 +11,7 @@
 
 mod config;
 mod layers;
+mod places;
 
 pub use config::{Config, Shortcut, Stem, Unit};
 
@@ -22,8 +23,8 @@ use adahessian::ops::{self, Handle, Mode};
 use adahessian::{Blocks, NamedVars};
 use candle_core::Tensor;
 use candle_nn::VarMap;
-use config::{RUNNING_MEAN, RUNNING_VARIANCE};
 use layers::{ConvNorm, Residual};
+use places::{RUNNING_MEAN, RUNNING_VARIANCE};
 use std::path::Path;
 
 /// The maximum after ImageNet's first convolution.
