@@ -13,7 +13,7 @@
 //!   slot, in place.
 //! * [`Handle::enter`] lets any candle tensor in, a variable too; [`Handle::exit`] lets a value out.
 //!   Both can happen anywhere, so these operations mix freely with candle's.
-//! * An operation has three methods, plain computations on buffers ([`Op`](op::Op)). `forward` makes
+//! * An operation has three methods, plain computations on buffers (`Op`). `forward` makes
 //!   the value F. `adjoint` turns the gradient of F into those of its inputs. `second_adjoint`
 //!   differentiates the adjoint.
 //! * First backward pass: candle calls `bwd` of an operation's token with the token of its gradient.

@@ -117,7 +117,9 @@ impl Convolution {
     }
 }
 
+/// ```text
 /// c[n,o,y,x] = b[o] + Σ_{i,ky,kx} w[o,i,ky,kx] · x[n, i, s·y + d·ky - p, s·x + d·kx - p]
+/// ```
 ///
 /// `x` is [N, in, H, W], `weight` [out, in/groups, KH, KW], `bias` `[out]`, the result
 /// [N, out, OH, OW] with the size of [`Convolution::output_size`].

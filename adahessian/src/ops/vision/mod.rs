@@ -1,9 +1,9 @@
 //! The operations that convolutional networks are made of: convolution, batch normalisation,
 //! residual addition, activation and pooling.
 //!
-//! They take and return [`Handle`]s. On the CPU, in f32 and f64, each is one fused operation of the
+//! They take and return [`Handle`](super::Handle)s. On the CPU, in f32 and f64, each is one fused operation of the
 //! two-level [`engine`](super::engine); on other devices, and for handles made with
-//! [`Handle::composed`], each is composed of candle operations that are right to the second
+//! [`Handle::composed`](super::Handle::composed), each is composed of candle operations that are right to the second
 //! derivative. The composed forms are what the fused ones are tested against.
 //!
 //! Images are [N, C, H, W], kernels [out, in/groups, KH, KW].
