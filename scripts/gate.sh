@@ -35,12 +35,16 @@ cargo run -q -p examples --example glue -- --help >"$out/help.txt"
 grep -q -- '--hessian-every' "$out/help.txt"
 cargo run -q -p examples --example quadratic -- --out "$out/quadratic"
 test -s "$out/quadratic/quadratic.svg"
-cargo run -q -p examples --example step_time -- --model squeezebert-mini --batch 2 --seq 16 --units 1 --json | grep -q ratio_to_sgd
-cargo run -q -p examples --example step_time -- --model resnet20 --batch-size 4 --units 1 --optimizer sgd,adahessian --json | grep -q '"model":"resnet20"'
+cargo run -q -p examples --example step_time -- --model squeezebert-mini --batch 2 --seq 16 --units 1 --json >"$out/step.json"
+grep -q ratio_to_sgd "$out/step.json"
+cargo run -q -p examples --example step_time -- --model resnet20 --batch-size 4 --units 1 --optimizer sgd,adahessian --json >"$out/resnet.json"
+grep -q '"model":"resnet20"' "$out/resnet.json"
 cargo run -q -p examples --example gpu_check
 # A comparison on generated pictures; the second command finds it finished and only makes the table again.
 cargo run -q -p examples --example cifar -- --synthetic --limit 64 --limit-test 20 --epochs 1 --optimizer sgd,adahessian --seed 0,1 --out "$out/cifar"
-cargo run -q -p examples --example cifar -- --resume "$out/cifar" | grep -q '4 of 4 runs are finished'
+# (Through files: grep -q would close a pipe before the program has written everything.)
+cargo run -q -p examples --example cifar -- --resume "$out/cifar" >"$out/resumed.txt"
+grep -q '4 of 4 runs are finished' "$out/resumed.txt"
 for file in config.toml losses.svg results.json adahessian-seed1/summary.json adahessian-seed1/model/model.safetensors; do
   test -s "$out/cifar/$file"
 done
