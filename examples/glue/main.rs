@@ -10,6 +10,7 @@ mod run;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use common::settings::Settings;
+use common::vision::results::is_complete;
 use common::{program, table};
 use plan::Plan;
 use run::Finished;
@@ -57,7 +58,7 @@ fn main() -> Result<()> {
         let from = resume
             .as_deref()
             .and_then(|path| resume_point(plan, &plans, path));
-        if from.is_none() && plan.folder.join("summary.json").exists() && resume.is_some() {
+        if from.is_none() && is_complete(&plan.folder) && resume.is_some() {
             println!("{}: finished already", plan.folder.display());
             continue;
         }
@@ -123,7 +124,7 @@ fn resume_point(plan: &Plan, plans: &[Plan], path: &Path) -> Option<PathBuf> {
         return Some(path.into());
     }
     let begun = plan.folder.join("checkpoint").is_dir();
-    (begun && !plan.folder.join("summary.json").exists()).then(|| plan.folder.clone())
+    (begun && !is_complete(&plan.folder)).then(|| plan.folder.clone())
 }
 
 fn free_folder() -> PathBuf {
