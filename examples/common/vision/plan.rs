@@ -80,16 +80,27 @@ fn resolved(
         ..VisionSettings::default()
     };
     let mut resolved = own.over(settings)?;
-    if resolved.schedule.as_deref() == Some("step") {
-        resolved.schedule = None; // the example's own steps
-    }
+    let asked = resolved.schedule.take();
     if settings.synthetic == Some(true) {
         resolved = resolved.over(&benchmark.synthetic)?;
     }
-    let resolved = resolved.over(&benchmark.defaults)?.over(&defaults)?;
+    let mut resolved = resolved.over(&benchmark.defaults)?.over(&defaults)?;
+    if let Some(asked) = asked {
+        resolved.schedule = Some(with_own_steps(&asked, resolved.schedule.as_deref()));
+    }
     match optimizer {
         "adahessian" => resolved.over(&hessian(&resolved)),
         _ => Ok(resolved),
+    }
+}
+
+/// A bare `step`, alone or after a warm-up, means the example's own steps.
+fn with_own_steps(asked: &str, own: Option<&str>) -> String {
+    match (asked.strip_suffix("step"), own) {
+        (Some(before), Some(own)) if before.is_empty() || before.ends_with('+') => {
+            format!("{before}{own}")
+        }
+        _ => asked.into(),
     }
 }
 
@@ -120,6 +131,18 @@ mod tests {
 
     fn no_data(_: &VisionSettings) -> Result<Data> {
         bail!("no data here")
+    }
+
+    #[test]
+    fn a_bare_step_is_the_examples_own() {
+        let own = Some("step:0.1:0.5");
+        assert_eq!(with_own_steps("step", own), "step:0.1:0.5");
+        assert_eq!(
+            with_own_steps("warmup:9+step", own),
+            "warmup:9+step:0.1:0.5"
+        );
+        assert_eq!(with_own_steps("doorstep", own), "doorstep");
+        assert_eq!(with_own_steps("cosine", own), "cosine");
     }
 
     fn plans_of(settings: VisionSettings) -> Result<Vec<Plan>> {

@@ -149,17 +149,17 @@ fn config(plan: &Plan, steps_per_epoch: u64) -> Result<TrainConfig> {
         factor: 0.1,
         patience: 5,
     };
-    let is_plateau = schedule == "plateau";
+    let before_plateau = schedule.strip_suffix("plateau");
     Ok(TrainConfig {
         epochs: settings.epochs.unwrap_or(1),
         max_steps: settings.max_steps,
         micro_batches: settings.micro_batches.unwrap_or(1),
         curvature_fraction: settings.curvature_fraction.unwrap_or(1.0),
-        schedule: match is_plateau {
-            true => adahessian::Schedule::Constant,
-            false => schedule.parse()?,
+        schedule: match before_plateau {
+            Some(warmup) => format!("{warmup}constant").parse()?,
+            None => schedule.parse()?,
         },
-        plateau: is_plateau.then_some(plateau),
+        plateau: before_plateau.map(|_| plateau),
         log_every: settings
             .log_every
             .unwrap_or((steps_per_epoch / 50).clamp(1, 10)),
