@@ -45,6 +45,18 @@ impl Block {
         })
     }
 
+    /// How many consecutive entries, in row-major order, share one mean; the last run of a variable
+    /// can be shorter.
+    pub(crate) fn run(&self, shape: &[usize]) -> usize {
+        match *self {
+            Block::Single => 1,
+            Block::Trailing(n) => shape[shape.len().saturating_sub(n)..].iter().product(),
+            Block::Chunks(n) => n,
+            Block::Rows => shape.get(1..).unwrap_or_default().iter().product(),
+            Block::Whole => shape.iter().product(),
+        }
+    }
+
     /// The tensor with every entry replaced by the mean of its block. Same shape.
     ///
     /// # Errors
@@ -52,13 +64,7 @@ impl Block {
     pub fn average(&self, tensor: &Tensor) -> Result<Tensor> {
         let count = tensor.elem_count();
         let shape = tensor.dims();
-        let run = match *self {
-            Block::Single => 1,
-            Block::Trailing(n) => shape[shape.len().saturating_sub(n)..].iter().product(),
-            Block::Chunks(n) => n,
-            Block::Rows => shape.get(1..).unwrap_or_default().iter().product(),
-            Block::Whole => count,
-        };
+        let run = self.run(shape);
         if run <= 1 || count == 0 {
             return Ok(tensor.clone());
         }

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::optim::group::Resolved;
-use crate::optim::pending::{Skips, WeightedMean, clip, sum_of_squares};
-use crate::optim::rules::{Rule, Update};
+use crate::optim::pending::{Clipping, Skips, WeightedMean, sum_of_squares};
+use crate::optim::rules::{InPlace, Rule, Update};
 use crate::optim::state::state_error;
 use crate::optim::{Common, Optim, State, StepInfo};
 use crate::second_order;
@@ -80,16 +80,36 @@ impl FirstOrder {
         self.skips.total
     }
 
-    fn update(&mut self, index: usize, var: &Var, gradient: &Tensor) -> Result<f64> {
+    fn update(
+        &mut self,
+        index: usize,
+        var: &Var,
+        gradient: &Tensor,
+        clipping: Clipping,
+    ) -> Result<f64> {
         let settings = &self.settings[index];
         let slots = &mut self.slots[index];
         slots.count += 1;
-        let new = self.rule.update(Update {
-            value: &var.as_detached_tensor(),
+        let value = var.as_detached_tensor();
+        let lr = self.common.lr * self.lr_factor * settings.lr_scale;
+        let in_place = self.rule.update_in_place(&InPlace {
+            value: &value,
             gradient,
+            clipping,
+            slots: &slots.tensors,
+            count: slots.count,
+            lr,
+            weight_decay: settings.weight_decay,
+        })?;
+        if let Some(change) = in_place {
+            return Ok(change);
+        }
+        let new = self.rule.update(Update {
+            value: &value,
+            gradient: &clipping.clip(gradient)?,
             slots: &mut slots.tensors,
             count: slots.count,
-            lr: self.common.lr * self.lr_factor * settings.lr_scale,
+            lr,
             weight_decay: settings.weight_decay,
         })?;
         replace(var, &new)
@@ -142,7 +162,7 @@ impl Optim for FirstOrder {
     }
 
     fn apply(&mut self) -> Result<StepInfo> {
-        let mut gradients = self.gradient.take()?;
+        let gradients = self.gradient.take()?;
         let mut info = StepInfo {
             step: self.step,
             loss: take_loss(&mut self.loss)?,
@@ -162,12 +182,12 @@ impl Optim for FirstOrder {
         }
         self.skips.in_a_row = 0;
         let (value, norm) = (self.common.clip_value, self.common.clip_norm);
-        clip(&mut gradients, info.gradient_norm, value, norm)?;
+        let clipping = Clipping::new(&gradients, info.gradient_norm, value, norm)?;
         let vars = self.vars.clone();
         let mut change = 0.0;
         for (index, ((_, var), gradient)) in vars.iter().zip(&gradients).enumerate() {
             if let Some(gradient) = gradient {
-                change += self.update(index, var, gradient)?;
+                change += self.update(index, var, gradient, clipping)?;
             }
         }
         info.update_norm = change.sqrt();
@@ -195,9 +215,10 @@ impl Optim for FirstOrder {
         for (name, slots) in self.vars.names().zip(&self.slots) {
             state.put(&format!("count.{name}"), slots.count);
             for (slot, tensor) in self.rule.slots().iter().zip(&slots.tensors) {
+                // A copy: the next step changes it in place.
                 state
                     .tensors
-                    .insert(format!("{slot}.{name}"), tensor.clone());
+                    .insert(format!("{slot}.{name}"), tensor.copy()?);
             }
         }
         Ok(state)

@@ -4,8 +4,10 @@ pub mod adahessian;
 pub mod composite;
 pub mod first_order;
 pub mod group;
+mod in_place;
 mod pending;
 pub mod rules;
+mod rules_in_place;
 pub mod state;
 
 pub use group::{Common, Group};

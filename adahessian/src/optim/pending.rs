@@ -1,7 +1,9 @@
 //! The weighted mean of what micro-batches contribute to one step.
 
 use crate::error::Result;
-use crate::vars::{NamedVars, sum_f64};
+use crate::ops::engine::Real;
+use crate::optim::in_place::{self, Clip};
+use crate::vars::NamedVars;
 use candle_core::Tensor;
 
 /// Σ wᵢ xᵢ and Σ wᵢ, one entry for each variable; `None` where nothing has come yet.
@@ -61,7 +63,7 @@ pub(crate) fn sum_of_squares(
     let mut total = 0.0;
     for (name, tensor) in vars.names().zip(tensors) {
         let Some(tensor) = tensor else { continue };
-        let squares = sum_f64(&tensor.sqr()?)?;
+        let squares = in_place::sum_of_squares(tensor)?;
         if !squares.is_finite() {
             return Ok(Err(name.into()));
         }
@@ -70,28 +72,58 @@ pub(crate) fn sum_of_squares(
     Ok(Ok(total))
 }
 
-/// Clips by value, then by the norm of the whole; returns the norm before any clipping.
-pub(crate) fn clip(
-    gradients: &mut [Option<Tensor>],
-    norm: f64,
-    clip_value: Option<f64>,
-    clip_norm: Option<f64>,
-) -> Result<()> {
-    let mut norm = norm;
-    if let Some(limit) = clip_value {
-        let mut squares = 0.0;
-        for gradient in gradients.iter_mut().flatten() {
-            *gradient = gradient.clamp(-limit, limit)?;
-            squares += sum_f64(&gradient.sqr()?)?;
+/// What is done to every entry of the gradient before it is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Clipping {
+    /// The largest absolute value.
+    pub limit: Option<f64>,
+    /// A factor after that.
+    pub scale: Option<f64>,
+}
+
+impl Clipping {
+    /// For gradients with this norm: the largest value, then the largest norm of the whole.
+    pub fn new(
+        gradients: &[Option<Tensor>],
+        norm: f64,
+        limit: Option<f64>,
+        largest_norm: Option<f64>,
+    ) -> Result<Self> {
+        let mut clipping = Self { limit, scale: None };
+        let Some(largest) = largest_norm else {
+            return Ok(clipping);
+        };
+        let mut norm = norm;
+        if limit.is_some() {
+            let mut squares = 0.0;
+            for gradient in gradients.iter().flatten() {
+                squares += in_place::sum_of_squares(&clipping.clip(gradient)?)?;
+            }
+            norm = squares.sqrt();
         }
-        norm = squares.sqrt();
+        clipping.scale = (norm > largest).then(|| largest / norm);
+        Ok(clipping)
     }
-    if let Some(limit) = clip_norm.filter(|limit| norm > *limit) {
-        for gradient in gradients.iter_mut().flatten() {
-            *gradient = (&*gradient * (limit / norm))?;
+
+    /// The clipped gradient.
+    pub fn clip(&self, gradient: &Tensor) -> Result<Tensor> {
+        let limited = match self.limit {
+            Some(limit) => gradient.clamp(-limit, limit)?,
+            None => gradient.clone(),
+        };
+        Ok(match self.scale {
+            Some(scale) => (limited * scale)?,
+            None => limited,
+        })
+    }
+
+    /// The same for one entry.
+    pub fn of<T: Real>(&self) -> Clip<T> {
+        Clip {
+            limit: T::from_f64(self.limit.unwrap_or(f64::INFINITY)),
+            scale: T::from_f64(self.scale.unwrap_or(1.0)),
         }
     }
-    Ok(())
 }
 
 /// Counts steps that were skipped because something was not finite.

@@ -2,6 +2,8 @@
 
 use crate::error::Result;
 use crate::optim::group::{fraction, not_negative, positive};
+use crate::optim::pending::Clipping;
+use crate::optim::rules_in_place as fused;
 use crate::vars::sum_f64;
 use candle_core::Tensor;
 
@@ -19,6 +21,19 @@ pub struct Update<'a> {
     pub lr: f64,
     /// The weight decay λ.
     pub weight_decay: f64,
+}
+
+/// What an update in place sees of one variable in one step.
+#[doc(hidden)]
+pub struct InPlace<'a> {
+    pub(crate) value: &'a Tensor,
+    /// Not clipped yet.
+    pub(crate) gradient: &'a Tensor,
+    pub(crate) clipping: Clipping,
+    pub(crate) slots: &'a [Tensor],
+    pub(crate) count: u64,
+    pub(crate) lr: f64,
+    pub(crate) weight_decay: f64,
 }
 
 /// One first-order rule: a plain function of a variable's gradient and running quantities.
@@ -40,6 +55,16 @@ pub trait Rule: Send {
     /// # Errors
     /// If candle fails.
     fn update(&self, u: Update<'_>) -> Result<Tensor>;
+
+    /// The same update, done in place in one pass over memory: the squared norm of the change, or
+    /// `None`, and nothing done, for the rule or where it cannot be done.
+    ///
+    /// # Errors
+    /// If candle fails.
+    #[doc(hidden)]
+    fn update_in_place(&self, _: &InPlace<'_>) -> Result<Option<f64>> {
+        Ok(None)
+    }
 }
 
 /// `a·x + b·y`.
@@ -103,6 +128,10 @@ impl Rule for Sgd {
             }
         };
         Ok((u.value - (direction * u.lr)?)?)
+    }
+
+    fn update_in_place(&self, u: &InPlace<'_>) -> Result<Option<f64>> {
+        fused::sgd(self, u)
     }
 }
 
@@ -252,6 +281,10 @@ impl Rule for Adam {
         let direction = adam_direction(self.betas, self.eps, &gradient, u.slots, u.count)?;
         Ok((u.value - (direction * u.lr)?)?)
     }
+
+    fn update_in_place(&self, u: &InPlace<'_>) -> Result<Option<f64>> {
+        fused::adam(self.betas, self.eps, fused::Decay::L2, u)
+    }
 }
 
 /// AdamW (Loshchilov and Hutter 2019): Adam with decoupled decay, θ = θ - η λ θ - η m̂/(sqrt(v̂)+eps).
@@ -289,6 +322,10 @@ impl Rule for AdamW {
         let direction = adam_direction(self.betas, self.eps, u.gradient, u.slots, u.count)?;
         blend(u.value, 1.0 - u.lr * u.weight_decay, &direction, -u.lr)
     }
+
+    fn update_in_place(&self, u: &InPlace<'_>) -> Result<Option<f64>> {
+        fused::adam(self.betas, self.eps, fused::Decay::Decoupled, u)
+    }
 }
 
 /// LAMB (You et al. 2020): the direction of AdamW, r = m̂/(sqrt(v̂)+eps) + λθ, scaled for each
@@ -313,6 +350,16 @@ impl Default for Lamb {
     }
 }
 
+impl Lamb {
+    /// ‖θ‖ / ‖r‖, limited.
+    pub(crate) fn trust(&self, value_norm: f64, direction_norm: f64) -> f64 {
+        match value_norm > 0.0 && direction_norm > 0.0 {
+            true => (value_norm / direction_norm).min(self.max_trust),
+            false => 1.0,
+        }
+    }
+}
+
 impl Rule for Lamb {
     fn name(&self) -> &'static str {
         "lamb"
@@ -332,10 +379,11 @@ impl Rule for Lamb {
         let direction = (adam + (u.value * u.weight_decay)?)?;
         let value_norm = sum_f64(&u.value.sqr()?)?.sqrt();
         let direction_norm = sum_f64(&direction.sqr()?)?.sqrt();
-        let trust = match value_norm > 0.0 && direction_norm > 0.0 {
-            true => (value_norm / direction_norm).min(self.max_trust),
-            false => 1.0,
-        };
-        Ok((u.value - (direction * (u.lr * trust))?)?)
+        let rate = u.lr * self.trust(value_norm, direction_norm);
+        Ok((u.value - (direction * rate)?)?)
+    }
+
+    fn update_in_place(&self, u: &InPlace<'_>) -> Result<Option<f64>> {
+        fused::lamb(self, u)
     }
 }

@@ -51,7 +51,7 @@ impl State {
         })
     }
 
-    /// A tensor, moved to the device and the dtype of the one it belongs to.
+    /// A copy of a tensor, on the device of the one it belongs to.
     ///
     /// # Errors
     /// [`Error::State`] if it is missing or has another shape or dtype.
@@ -64,7 +64,10 @@ impl State {
             let got = format!("{:?} {:?}", tensor.dtype(), tensor.dims());
             return Err(state_error(name, &expected, &got));
         }
-        Ok(tensor.to_device(like.device())?)
+        Ok(match tensor.device().same_device(like.device()) {
+            true => tensor.copy()?,
+            false => tensor.to_device(like.device())?,
+        })
     }
 
     /// Adds another state, every name preceded by `prefix`.

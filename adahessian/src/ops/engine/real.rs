@@ -32,9 +32,13 @@ pub(crate) trait Real:
     fn from_f64(x: f64) -> Self;
     fn to_f64(self) -> f64;
     fn exp(self) -> Self;
+    fn sqrt(self) -> Self;
+    fn powf(self, exponent: Self) -> Self;
+    fn abs(self) -> Self;
     /// The buffers of this type that are not in use.
     fn pool() -> &'static Pool<Self>;
     fn slice(storage: &CpuStorage) -> Option<&[Self]>;
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
     fn storage(data: Vec<Self>) -> CpuStorage;
     /// On the CPU.
     fn tensor(data: Vec<Self>, shape: &[usize]) -> candle_core::Result<Tensor>;
@@ -55,11 +59,28 @@ impl Real for f32 {
     fn exp(self) -> f32 {
         f32::exp(self)
     }
+    #[inline(always)]
+    fn sqrt(self) -> f32 {
+        f32::sqrt(self)
+    }
+    fn powf(self, exponent: f32) -> f32 {
+        f32::powf(self, exponent)
+    }
+    #[inline(always)]
+    fn abs(self) -> f32 {
+        f32::abs(self)
+    }
     fn pool() -> &'static Pool<f32> {
         static POOL: Pool<f32> = Pool::new();
         &POOL
     }
     fn slice(storage: &CpuStorage) -> Option<&[f32]> {
+        match storage {
+            CpuStorage::F32(data) => Some(data),
+            _ => None,
+        }
+    }
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f32]> {
         match storage {
             CpuStorage::F32(data) => Some(data),
             _ => None,
@@ -88,11 +109,28 @@ impl Real for f64 {
     fn exp(self) -> f64 {
         f64::exp(self)
     }
+    #[inline(always)]
+    fn sqrt(self) -> f64 {
+        f64::sqrt(self)
+    }
+    fn powf(self, exponent: f64) -> f64 {
+        f64::powf(self, exponent)
+    }
+    #[inline(always)]
+    fn abs(self) -> f64 {
+        f64::abs(self)
+    }
     fn pool() -> &'static Pool<f64> {
         static POOL: Pool<f64> = Pool::new();
         &POOL
     }
     fn slice(storage: &CpuStorage) -> Option<&[f64]> {
+        match storage {
+            CpuStorage::F64(data) => Some(data),
+            _ => None,
+        }
+    }
+    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [f64]> {
         match storage {
             CpuStorage::F64(data) => Some(data),
             _ => None,

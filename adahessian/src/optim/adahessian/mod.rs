@@ -1,6 +1,7 @@
 //! AdaHessian (Yao et al., AAAI 2021): Adam's form with the Hessian's diagonal in place of g².
 
 mod builder;
+mod fused;
 mod slot;
 
 pub use builder::{AdaHessianBuilder, Average, Delay};
@@ -8,14 +9,14 @@ pub use builder::{AdaHessianBuilder, Average, Delay};
 use crate::curvature::hessian::Hessian;
 use crate::curvature::hutchinson::Hutchinson;
 use crate::error::{Error, Result};
-use crate::optim::first_order::{detached, expect_no_more, note_loss, replace, take_loss};
+use crate::optim::first_order::{detached, expect_no_more, note_loss, take_loss};
 use crate::optim::group::Resolved;
-use crate::optim::pending::{Skips, WeightedMean, clip, sum_of_squares};
-use crate::optim::{CurvatureInfo, Optim, State, StepInfo};
-use crate::vars::{NamedVars, VarVec, sum_f64};
+use crate::optim::pending::{Clipping, Skips, WeightedMean, sum_of_squares};
+use crate::optim::{Optim, State, StepInfo};
+use crate::vars::{NamedVars, VarVec};
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Tensor, Var};
-use slot::{Slot, Statistics};
+use candle_core::{Tensor, Var};
+use slot::{Outcome, Rates, Slot};
 
 /// The AdaHessian optimizer.
 ///
@@ -111,52 +112,29 @@ impl AdaHessian {
         Ok(info)
     }
 
-    /// Averages the diagonal over blocks and adds it to s, for all variables that have one.
-    fn take_curvature(&mut self, diagonals: Vec<Option<Tensor>>) -> Result<CurvatureInfo> {
-        let mut statistics = Statistics::default();
-        for (slot, diagonal) in self.slots.iter_mut().zip(diagonals) {
-            let Some(diagonal) = diagonal else { continue };
-            let averaged = slot.averaged(self.config.average, &diagonal)?;
-            slot.add_diagonal(self.config.betas.1, &averaged)?;
-            statistics.add(&averaged)?;
-            if slot.last.is_some() {
-                slot.last = Some(averaged);
-            }
-        }
-        Ok(statistics.finish())
-    }
-
-    /// One variable's update; returns the squared norm of its change and how many of its entries
-    /// have v below eps (counted on request).
-    fn update(
+    /// The update of all variables that have a gradient or a diagonal.
+    fn update_all(
         &mut self,
-        index: usize,
-        var: &Var,
-        gradient: &Tensor,
-        count: bool,
-    ) -> Result<(f64, f64)> {
-        let (beta1, settings) = (self.config.betas.0, &self.settings[index]);
-        let slot = &mut self.slots[index];
-        if slot.hessian_count == 0 {
-            return Ok((0.0, 0.0)); // first reached between two computations of D: left alone till then
+        gradients: &[Option<Tensor>],
+        diagonals: &[Option<Tensor>],
+        clipping: Clipping,
+    ) -> Result<Outcome> {
+        let lr = self.config.common.lr * self.lr_factor;
+        let given = gradients.iter().zip(diagonals);
+        let slots = self.slots.iter_mut().zip(&self.settings);
+        let mut outcome = Outcome::default();
+        for (((_, var), (slot, settings)), (gradient, diagonal)) in
+            self.vars.iter().zip(slots).zip(given)
+        {
+            let rates = Rates {
+                lr: lr * settings.lr_scale,
+                weight_decay: settings.weight_decay,
+                clipping,
+            };
+            let (gradient, diagonal) = (gradient.as_ref(), diagonal.as_ref());
+            outcome += slot.step(&self.config, var, gradient, diagonal, &rates)?;
         }
-        slot.exp_avg = ((&slot.exp_avg * beta1)? + (gradient * (1.0 - beta1))?)?;
-        slot.count += 1;
-        let (denominator, v) = slot.denominator(&self.config)?;
-        let lr = self.config.common.lr * self.lr_factor * settings.lr_scale;
-        let rate = lr / (1.0 - beta1.powi(slot.count as i32));
-        // In this order, as PyTorch's addcdiv: a chaotic trajectory feels the last bit.
-        let direction = ((&slot.exp_avg * rate)? / denominator)?;
-        let theta = var.as_detached_tensor();
-        let new = match settings.weight_decay == 0.0 {
-            true => (theta - direction)?,
-            false => ((theta * (1.0 - lr * settings.weight_decay))? - direction)?,
-        };
-        let below = match count {
-            true => sum_f64(&v.lt(self.config.eps)?.to_dtype(DType::F32)?)?,
-            false => 0.0,
-        };
-        Ok((replace(var, &new)?, below))
+        Ok(outcome)
     }
 }
 
@@ -190,7 +168,7 @@ impl Optim for AdaHessian {
         if due && self.diagonal.is_empty() {
             return Err(Error::NoGraph);
         }
-        let mut gradients = self.gradient.take()?;
+        let gradients = self.gradient.take()?;
         let diagonals = self.diagonal.take()?;
         let mut info = StepInfo {
             step: self.step,
@@ -207,13 +185,10 @@ impl Optim for AdaHessian {
         }
         self.skips.in_a_row = 0;
         let (value, norm) = (self.config.common.clip_value, self.config.common.clip_norm);
-        clip(&mut gradients, info.gradient_norm, value, norm)?;
-        if due {
-            info.curvature = Some(self.take_curvature(diagonals)?);
-        } else if self.config.delay == Delay::Stale {
-            self.repeat_curvature(&gradients)?;
-        }
-        self.update_all(&gradients, &mut info)?;
+        let clipping = Clipping::new(&gradients, info.gradient_norm, value, norm)?;
+        let outcome = self.update_all(&gradients, &diagonals, clipping)?;
+        info.update_norm = outcome.change_squared.sqrt();
+        info.curvature = due.then(|| outcome.curvature());
         self.computed |= due;
         self.step += 1;
         Ok(info)
@@ -244,9 +219,10 @@ impl Optim for AdaHessian {
             state.put(&format!("count.{name}"), slot.count);
             state.put(&format!("hessian_count.{name}"), slot.hessian_count);
             for (key, tensor) in slot.tensors() {
+                // A copy: the next step changes it in place.
                 state
                     .tensors
-                    .insert(format!("{key}.{name}"), tensor.clone());
+                    .insert(format!("{key}.{name}"), tensor.copy()?);
             }
         }
         Ok(state)
@@ -265,37 +241,6 @@ impl Optim for AdaHessian {
             total: state.value("skipped")?,
         };
         (self.step, self.computed, self.skips, self.slots) = (step, computed, skips, slots);
-        Ok(())
-    }
-}
-
-impl AdaHessian {
-    /// [`Delay::Stale`]: the last D once more, for the variables that step now.
-    fn repeat_curvature(&mut self, gradients: &[Option<Tensor>]) -> Result<()> {
-        for (slot, gradient) in self.slots.iter_mut().zip(gradients) {
-            if let (Some(last), Some(_), true) =
-                (slot.last.clone(), gradient, slot.hessian_count > 0)
-            {
-                slot.add_diagonal(self.config.betas.1, &last)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn update_all(&mut self, gradients: &[Option<Tensor>], info: &mut StepInfo) -> Result<()> {
-        let vars = self.vars.clone();
-        let (mut change, mut below, mut entries) = (0.0, 0.0, 0usize);
-        for (index, ((_, var), gradient)) in vars.iter().zip(gradients).enumerate() {
-            let Some(gradient) = gradient else { continue };
-            let (squares, small) = self.update(index, var, gradient, info.curvature.is_some())?;
-            change += squares;
-            below += small;
-            entries += var.elem_count();
-        }
-        info.update_norm = change.sqrt();
-        if let Some(curvature) = &mut info.curvature {
-            curvature.below_eps = below / entries.max(1) as f64;
-        }
         Ok(())
     }
 }

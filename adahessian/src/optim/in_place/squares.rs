@@ -1,0 +1,45 @@
+//! The sum of squares of a gradient or a diagonal.
+
+use super::entries::{sum, update_slices};
+use super::{Entry, PIECE, pieces, with_slices};
+use crate::error::Result;
+use crate::ops::engine::Real;
+use crate::vars::sum_f64;
+use candle_core::{DType, Tensor};
+
+#[derive(Clone, Copy)]
+struct Square;
+
+impl<T: Real> Entry<T, 0, 1> for Square {
+    #[inline(always)]
+    fn entry(&self, _: [T; 0], [x]: [T; 1]) -> ([T; 0], [T; 2]) {
+        ([], [x * x, T::ZERO])
+    }
+}
+
+/// The sum of the squares of all entries; not finite where an entry is not.
+pub(crate) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
+    let fused = match tensor.dtype() {
+        DType::F32 => fused_squares::<f32>(tensor)?,
+        DType::F64 => fused_squares::<f64>(tensor)?,
+        _ => None,
+    };
+    match fused {
+        Some(squares) => Ok(squares),
+        None => sum_f64(&tensor.sqr()?),
+    }
+}
+
+fn fused_squares<T: Real>(tensor: &Tensor) -> Result<Option<f64>> {
+    with_slices::<T, _, 0, 1>([], [tensor], |[], read| {
+        let parts = pieces(PIECE, [], read, |_, [], read| {
+            let [squares, _] = update_slices([], read, Square);
+            match squares.is_finite() {
+                true => [squares],
+                // Squares beyond the range of f32 are no error yet.
+                false => [read[0].iter().map(|x| x.to_f64() * x.to_f64()).sum()],
+            }
+        });
+        sum(parts)[0]
+    })
+}
