@@ -472,6 +472,48 @@ fn handles_mix_with_candle_and_fan_out() -> Result<()> {
     })
 }
 
+/// A variable hands its gradient to the library where it can; whatever else is done with it, the
+/// gradient is the same, and so is the product, by the library or by the user's own second pass.
+#[test]
+fn a_variable_has_one_gradient_however_often_it_enters() -> Result<()> {
+    let vars = vars(&[
+        ("x", &[2, 3, 5, 5]),
+        ("once", &[3, 3, 3, 3]),
+        ("w", &[3, 3, 3, 3]),
+    ])?;
+    let op = |vars: &NamedVars, enter: Enter| {
+        let conv = Convolution::new(1, 1);
+        let a = conv2d(&enter(vars.get("x")?)?, vars.get("once")?, None, &conv)?;
+        let b = conv2d(&a, vars.get("w")?, None, &conv)?;
+        let c = conv2d(&b, vars.get("w")?, None, &conv)?;
+        Ok((c.exit()?
+            + vars
+                .get("w")?
+                .sqr()?
+                .sum_all()?
+                .broadcast_as(&[2, 3, 5, 5])?)?)
+    };
+    agree("used twice, and by candle", &vars, 1e-11, op)?;
+
+    let z = VarVec::from_fn(&vars, |name, shape, dtype, device| {
+        Stream::new(3, name, 1, 0).normal_tensor(shape, dtype, device)
+    })?;
+    let value = loss(&op(&vars, FUSED)?)?;
+    let expected = Hessian::of(&value, &vars)?.apply(&z)?;
+    let grads = adahessian::backward(&loss(&op(&vars, FUSED)?)?)?;
+    let mut inner = Tensor::zeros((), DType::F64, &Device::Cpu)?;
+    for ((_, var), (_, z)) in vars.iter().zip(z.iter()) {
+        let gradient = grads.get(var).expect("every variable has one");
+        inner = (inner + (gradient * z)?.sum_all()?)?;
+    }
+    let by_hand = inner.backward()?;
+    for ((name, var), (_, expected)) in vars.iter().zip(expected.iter()) {
+        let product = by_hand.get(var).expect("every variable has one");
+        assert_close(&format!("Hz of {name} by hand"), product, expected, 1e-12)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn products_with_some_of_the_variables_are_blocks_of_the_hessian() -> Result<()> {
     let all = norm_vars(&CASES[0])?;

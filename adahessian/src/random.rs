@@ -6,6 +6,7 @@
 
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -57,13 +58,18 @@ impl Stream {
     /// `count` independent numbers, each +1 or -1 with probability one half (Rademacher); one bit
     /// of the generator an entry.
     pub fn rademacher(&self, count: usize) -> Vec<f32> {
-        let mut signs = Vec::with_capacity(count + 127);
-        for block in 0..count.div_ceil(128) {
-            for word in self.block(block) {
-                signs.extend((0..32).map(|bit| sign(word, bit)));
+        const BLOCKS: usize = 256;
+        let mut signs = vec![0.0; count];
+        let parts = signs.par_chunks_mut(128 * BLOCKS).enumerate();
+        parts.for_each(|(part, signs)| {
+            for (block, signs) in signs.chunks_mut(128).enumerate() {
+                let words = self.block(part * BLOCKS + block);
+                for (word, signs) in words.into_iter().zip(signs.chunks_mut(32)) {
+                    let bits = (0..).zip(signs);
+                    bits.for_each(|(bit, to)| *to = sign(word, bit));
+                }
             }
-        }
-        signs.truncate(count);
+        });
         signs
     }
 

@@ -15,6 +15,7 @@
 //! candle walks and drops graphs recursively.
 
 use crate::error::{Error, Result};
+use crate::ops::engine;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use std::any::Any;
@@ -190,16 +191,17 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     check_scalar(loss)?;
     let workers = workers()?;
     let root = loss.clone();
-    let mut grads = workers.keeper.run(move || sweep(&root))??;
+    let mut grads = workers.keeper.run(move || sweep(&root, vec![]))??;
     grads.insert(&workers.mark, workers.mark.clone());
     grads.insert(&workers.loss, loss.detach());
     Ok(grads)
 }
 
-/// A backward pass of its own, as far as fused operations are concerned.
-fn sweep(root: &Tensor) -> candle_core::Result<GradStore> {
-    crate::ops::engine::sweep::begin();
-    root.backward()
+/// A backward pass of its own, as far as fused operations are concerned, with the cotangents of
+/// gradients that have a port.
+fn sweep(root: &Tensor, ports: Vec<(Tensor, Tensor)>) -> candle_core::Result<GradStore> {
+    engine::sweep::begin();
+    engine::variables::collecting(ports, || root.backward())
 }
 
 /// The gradients of a loss without a graph of their own: cheaper, and all that a first-order
@@ -212,7 +214,7 @@ pub fn backward_detached(loss: &Tensor) -> Result<GradStore> {
     check_scalar(loss)?;
     let workers = workers()?;
     let root = loss.clone();
-    let mut grads = workers.finisher.run(move || sweep(&root))??;
+    let mut grads = workers.finisher.run(move || sweep(&root, vec![]))??;
     grads.insert(&workers.loss, loss.detach());
     Ok(grads)
 }
@@ -227,27 +229,50 @@ pub(crate) fn loss_of(grads: &GradStore) -> Option<Tensor> {
     grads.get(&workers().ok()?.loss).cloned()
 }
 
+/// A gradient with its graph.
+#[derive(Clone)]
+pub(crate) struct Gradient {
+    pub tensor: Tensor,
+    /// Where a fused operation takes the gradient's cotangent directly.
+    pub port: Option<Tensor>,
+}
+
+/// The variable's gradient in this store.
+pub(crate) fn gradient_of(grads: &GradStore, var: &Var) -> Option<Gradient> {
+    let tensor = grads.get(var)?.clone();
+    let port = engine::variables::port_of(grads, &tensor);
+    Some(Gradient { tensor, port })
+}
+
 /// The second backward pass: ∇ Σᵢ ⟨gᵢ, zᵢ⟩ for gradients with a graph and constant vectors.
 /// `None` where no gradient comes back.
 pub(crate) fn second_backward(
-    pairs: Vec<(Tensor, Tensor)>,
+    pairs: Vec<(Gradient, Tensor)>,
     vars: Vec<Var>,
 ) -> Result<Vec<Option<Tensor>>> {
     workers()?.finisher.run(move || {
         let mut sum: Option<Tensor> = None;
-        for (gradient, vector) in &pairs {
-            let part = (gradient * vector)?.sum_all()?;
+        let mut ports = Vec::new();
+        for (gradient, vector) in pairs {
+            // Through a port the vector itself is the cotangent; the value 0 of the port in place of
+            // the inner product is as good as any.
+            let part = match gradient.port {
+                Some(port) => {
+                    ports.push((port.clone(), vector));
+                    port.sum_all()?
+                }
+                None => (gradient.tensor * vector)?.sum_all()?,
+            };
             sum = Some(match sum {
                 // Variables of several dtypes: the sum keeps that of the first.
                 Some(sum) => (&sum + part.to_dtype(sum.dtype())?)?,
                 None => part,
             });
         }
-        drop(pairs);
         let Some(sum) = sum else {
             return Ok(vec![None; vars.len()]);
         };
-        let grads = sweep(&sum)?;
+        let grads = sweep(&sum, ports)?;
         Ok(vars
             .iter()
             .map(|v| grads.get(v).map(Tensor::detach))

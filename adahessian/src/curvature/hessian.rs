@@ -2,7 +2,7 @@
 
 use crate::curvature::LinearOperator;
 use crate::error::{Error, Result};
-use crate::second_order;
+use crate::second_order::{self, Gradient};
 use crate::vars::{NamedVars, VarVec};
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
@@ -16,7 +16,7 @@ use candle_core::{Tensor, Var};
 pub struct Hessian {
     vars: NamedVars,
     /// With graph; `None` where the loss does not reach the variable.
-    gradients: Vec<Option<Tensor>>,
+    gradients: Vec<Option<Gradient>>,
 }
 
 impl Hessian {
@@ -39,7 +39,10 @@ impl Hessian {
         if !second_order::has_graph(grads) {
             return Err(Error::NoGraph);
         }
-        let gradients = vars.iter().map(|(_, v)| grads.get(v).cloned()).collect();
+        let gradients = vars
+            .iter()
+            .map(|(_, v)| second_order::gradient_of(grads, v));
+        let gradients = gradients.collect();
         Ok(Self {
             vars: vars.clone(),
             gradients,
@@ -52,7 +55,7 @@ impl Hessian {
     /// If candle cannot allocate.
     pub fn gradient(&self) -> Result<VarVec> {
         let pairs = self.gradients.iter().zip(self.vars.iter());
-        let dense = pairs.map(|(g, (_, v))| or_zeros(g.as_ref().map(Tensor::detach), v));
+        let dense = pairs.map(|(g, (_, v))| or_zeros(g.as_ref().map(|g| g.tensor.detach()), v));
         VarVec::new(&self.vars, dense.collect::<Result<_>>()?)
     }
 

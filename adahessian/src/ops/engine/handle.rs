@@ -2,6 +2,7 @@
 
 use super::node::{no_third_derivative, token_storage, zero_token};
 use super::slot::{Slot, Value};
+use super::variables::{self, Collected};
 use super::{Buffer, Real};
 use crate::error::Result;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Tensor};
@@ -150,7 +151,7 @@ impl<T: Real> Fused<T> {
 }
 
 /// The data of a contiguous CPU tensor.
-fn data_of<T: Real>(x: &Tensor) -> CandleResult<Buffer<T>> {
+pub(super) fn data_of<T: Real>(x: &Tensor) -> CandleResult<Buffer<T>> {
     let x = x.contiguous()?;
     let (storage, layout) = x.storage_and_layout();
     let start = layout.start_offset();
@@ -177,7 +178,7 @@ impl<T: Real> CustomOp1 for Enter<T> {
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         token_storage()
     }
-    fn bwd(&self, _: &Tensor, _: &Tensor, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
         let slot = &self.slot;
         let gradient = slot.take_gradient()?;
         slot.clear_cotangent();
@@ -185,14 +186,26 @@ impl<T: Real> CustomOp1 for Enter<T> {
             Some(gradient) => gradient.to_vec(),
             None => vec![T::ZERO; slot.length()],
         };
-        if !gradient_token.track_op() {
-            return T::tensor(data, &slot.shape).map(Some);
-        }
-        let op = EnteredGradient {
-            slot: Arc::clone(slot),
-            data: std::sync::Mutex::new(data),
+        let (gradient, port) = match gradient_token.track_op() {
+            false => (T::tensor(data, &slot.shape)?, None),
+            true => {
+                let op = EnteredGradient {
+                    slot: Arc::clone(slot),
+                    data: std::sync::Mutex::new(data),
+                };
+                let port = variables::port(slot, gradient_token)?;
+                (gradient_token.apply_op1(op)?, Some(port))
+            }
         };
-        gradient_token.apply_op1(op).map(Some)
+        if !x.is_variable() || !variables::is_collecting() {
+            return Ok(Some(gradient));
+        }
+        variables::collect(Collected {
+            variable: x.clone(),
+            gradient,
+            port,
+        });
+        Ok(None)
     }
 }
 

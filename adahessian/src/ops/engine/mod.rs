@@ -36,6 +36,7 @@ pub(crate) mod op;
 mod real;
 mod slot;
 pub(crate) mod sweep;
+pub(crate) mod variables;
 
 pub(crate) use buffer::Buffer;
 pub use handle::Handle;

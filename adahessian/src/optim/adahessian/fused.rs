@@ -53,18 +53,27 @@ fn typed<T: Real>(
         new: T::from_f64(1.0 - config.betas.1),
         old: T::from_f64(config.betas.1),
     };
-    with_slices(changed, [gradient, diagonal], |changed: [&mut [T]; 3], read| {
-        let long = curvature.long_means(read[1]);
-        let length = curvature.piece();
-        let parts = pieces(length, changed, read, |start, [value, m, s], [gradient, d]| {
-            let mut average = Buffer::scratch(d.len());
-            curvature.average(start, d, long.as_deref(), &mut average);
-            let mut outcome = curvature.add(&average, s);
-            outcome += Outcome::of_update(update_slices([value, m], [gradient, s], entry));
-            outcome
-        });
-        parts.into_iter().sum()
-    })
+    with_slices(
+        changed,
+        [gradient, diagonal],
+        |changed: [&mut [T]; 3], read| {
+            let long = curvature.long_means(read[1]);
+            let length = curvature.piece();
+            let parts = pieces(
+                length,
+                changed,
+                read,
+                |start, [value, m, s], [gradient, d]| {
+                    let mut average = Buffer::scratch(d.len());
+                    curvature.average(start, d, long.as_deref(), &mut average);
+                    let mut outcome = curvature.add(&average, s);
+                    outcome += Outcome::of_update(update_slices([value, m], [gradient, s], entry));
+                    outcome
+                },
+            );
+            parts.into_iter().sum()
+        },
+    )
 }
 
 /// m and θ of one entry; s has its new value already. In the order of PyTorch's addcdiv: a chaotic

@@ -3,6 +3,8 @@
 mod builder;
 mod fused;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 pub use builder::{AdaHessianBuilder, Average, Delay};
 

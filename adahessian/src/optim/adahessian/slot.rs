@@ -63,21 +63,46 @@ impl Slot {
         diagonal: Option<&Tensor>,
         rates: &Rates,
     ) -> Result<Outcome> {
-        let repeats = self.last.is_some() && gradient.is_some() && self.hessian_count > 0;
-        self.hessian_count += u64::from(diagonal.is_some() || repeats);
-        let gradient = gradient.filter(|_| self.hessian_count > 0);
+        let gradient = self.advance(gradient, diagonal);
         if let Some(gradient) = gradient {
-            self.count += 1;
             let value = var.as_detached_tensor();
             let done = fused::step(self, config, &value, gradient, diagonal, rates)?;
             if let Some(outcome) = done {
                 return Ok(outcome.with_updated(value.elem_count()));
             }
         }
-        self.composed_step(config, var, gradient, diagonal, rates)
+        self.compose(config, var, gradient, diagonal, rates)
     }
 
-    fn composed_step(
+    /// As [`Slot::step`], always with candle's operations.
+    #[cfg(test)]
+    pub fn step_composed(
+        &mut self,
+        config: &AdaHessianBuilder,
+        var: &Var,
+        gradient: Option<&Tensor>,
+        diagonal: Option<&Tensor>,
+        rates: &Rates,
+    ) -> Result<Outcome> {
+        let gradient = self.advance(gradient, diagonal);
+        self.compose(config, var, gradient, diagonal, rates)
+    }
+
+    /// Counts the updates that are due; the gradient if m and θ are among them. A variable that is
+    /// first reached between two computations of D is left alone till the next.
+    fn advance<'a>(
+        &mut self,
+        gradient: Option<&'a Tensor>,
+        diagonal: Option<&Tensor>,
+    ) -> Option<&'a Tensor> {
+        let repeats = self.last.is_some() && gradient.is_some() && self.hessian_count > 0;
+        self.hessian_count += u64::from(diagonal.is_some() || repeats);
+        let gradient = gradient.filter(|_| self.hessian_count > 0);
+        self.count += u64::from(gradient.is_some());
+        gradient
+    }
+
+    fn compose(
         &mut self,
         config: &AdaHessianBuilder,
         var: &Var,
@@ -96,7 +121,6 @@ impl Slot {
         } else if let (Some(last), true) = (self.last.clone(), gradient.is_some()) {
             self.add_diagonal(config.betas.1, &last)?;
         }
-        // First reached between two computations of D: left alone till then.
         let Some(gradient) = gradient else {
             return Ok(outcome);
         };
@@ -195,7 +219,7 @@ pub(super) struct Rates {
 impl Rates {
     /// 1 - ηλ where there is decay.
     pub fn shrink(&self) -> Option<f64> {
-        (self.weight_decay != 0.0).then(|| 1.0 - self.lr * self.weight_decay)
+        (self.weight_decay != 0.0).then_some(1.0 - self.lr * self.weight_decay)
     }
 }
 

@@ -83,7 +83,9 @@ struct Update<'a, T, E, const N: usize, const I: usize> {
     entry: E,
 }
 
-impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T> for Update<'_, T, E, N, I> {
+impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T>
+    for Update<'_, T, E, N, I>
+{
     type Output = [f64; 2];
 
     #[inline(always)]
@@ -122,7 +124,9 @@ impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T> for Upd
         let rest = rest.chain(ends.iter().map(|(_, rest)| rest.len()));
         for at in 0..rest.min().unwrap_or(0) {
             let old = std::array::from_fn(|i| tails[i].1[at]);
-            let (new, terms) = self.entry.entry(old, std::array::from_fn(|i| ends[i].1[at]));
+            let (new, terms) = self
+                .entry
+                .entry(old, std::array::from_fn(|i| ends[i].1[at]));
             for (to, new) in tails.iter_mut().zip(new) {
                 to.1[at] = new;
             }

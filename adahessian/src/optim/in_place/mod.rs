@@ -12,6 +12,8 @@
 mod entries;
 mod slices;
 mod squares;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use entries::{Clip, Entry, update, update_slices};
 pub(crate) use slices::{pieces, with_slices};

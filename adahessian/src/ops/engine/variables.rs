@@ -1,0 +1,117 @@
+//! The gradients of variables, past candle's own sums.
+//!
+//! For every gradient candle makes zeros of its size and adds to them: two more passes over memory,
+//! and two buffers kept wherever the graph is. A model's parameters are where that matters: most have
+//! one use, and together they can be larger than all activations. So in a backward pass of this
+//! library ([`collecting`]) a variable that entered the engine hands its gradient over directly, and
+//! the library puts it into the `GradStore` afterwards. A backward pass of candle's alone goes
+//! candle's way.
+//!
+//! For the second pass each such gradient has a *port*: a token through which the cotangent of that
+//! gradient comes in, instead of through a sum of products of the variable's size.
+
+use super::Real;
+use super::handle::data_of;
+use super::node::{no_third_derivative, token_storage, zero_token};
+use super::slot::Slot;
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, TensorId};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What one entrance of a variable leaves.
+pub(super) struct Collected {
+    pub variable: Tensor,
+    pub gradient: Tensor,
+    /// Where the graph is kept.
+    pub port: Option<Tensor>,
+}
+
+thread_local! {
+    /// Collected in the backward pass on this thread, if one of this library's runs.
+    static COLLECTED: RefCell<Option<Vec<Collected>>> = const { RefCell::new(None) };
+    /// The cotangents that come in through ports, by the port.
+    static COTANGENTS: RefCell<HashMap<TensorId, Tensor>> = RefCell::new(HashMap::new());
+}
+
+/// Runs a backward pass in which variables hand over their gradients.
+pub(crate) fn collecting(
+    cotangents: Vec<(Tensor, Tensor)>,
+    pass: impl FnOnce() -> Result<GradStore>,
+) -> Result<GradStore> {
+    let cotangents = cotangents.into_iter().map(|(port, z)| (port.id(), z));
+    COTANGENTS.set(cotangents.collect());
+    let outer = COLLECTED.replace(Some(Vec::new()));
+    let grads = pass();
+    let collected = COLLECTED.replace(outer).unwrap_or_default();
+    COTANGENTS.take();
+    let mut grads = grads?;
+    for Collected {
+        variable,
+        gradient,
+        port,
+    } in collected
+    {
+        match grads.remove(&variable) {
+            // Several uses: a sum has no port, it is differentiated as any tensor.
+            Some(sum) => drop(grads.insert(&variable, sum.add(&gradient)?)),
+            None => {
+                if let Some(port) = port {
+                    grads.insert(&gradient, port);
+                }
+                grads.insert(&variable, gradient);
+            }
+        }
+    }
+    Ok(grads)
+}
+
+/// The port of a gradient that [`collecting`] made.
+pub(crate) fn port_of(grads: &GradStore, gradient: &Tensor) -> Option<Tensor> {
+    grads.get(gradient).cloned()
+}
+
+/// Whether a variable may hand over its gradient on this thread now.
+pub(super) fn is_collecting() -> bool {
+    COLLECTED.with_borrow(Option::is_some)
+}
+
+pub(super) fn collect(collected: Collected) {
+    COLLECTED.with_borrow_mut(|all| {
+        if let Some(all) = all {
+            all.push(collected);
+        }
+    });
+}
+
+/// The way of a gradient's cotangent into its slot.
+struct Port<T: Real> {
+    slot: Arc<Slot<T>>,
+}
+
+/// A port, as a function of the token of the gradient.
+pub(super) fn port<T: Real>(slot: &Arc<Slot<T>>, gradient_token: &Tensor) -> Result<Tensor> {
+    gradient_token.apply_op1(Port {
+        slot: Arc::clone(slot),
+    })
+}
+
+impl<T: Real> CustomOp1 for Port<T> {
+    fn name(&self) -> &'static str {
+        "cotangent of a variable's gradient"
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(&self, _: &Tensor, port: &Tensor, token: &Tensor) -> Result<Option<Tensor>> {
+        if token.track_op() {
+            return Err(no_third_derivative("enter").into());
+        }
+        let cotangent = COTANGENTS.with_borrow_mut(|all| all.remove(&port.id()));
+        if let Some(cotangent) = cotangent {
+            self.slot.set_cotangent(data_of(&cotangent)?)?;
+        }
+        zero_token().map(Some)
+    }
+}
