@@ -17,6 +17,7 @@ mod optimizers;
 mod resume;
 mod second_order;
 mod text_data;
+mod text_ops;
 mod trainer;
 mod trajectories;
 mod vision_models;

@@ -1,5 +1,7 @@
 //! What the tests share: golden files, comparisons, small models.
 
+pub mod twins;
+
 use adahessian::NamedVars;
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor, Var};

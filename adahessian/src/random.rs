@@ -100,15 +100,23 @@ impl Stream {
     /// `count` decisions, 1.0 with probability `keep` and 0.0 otherwise, by comparing 32-bit
     /// integers, so that every device decides alike.
     pub fn bernoulli(&self, count: usize, keep: f64) -> Vec<f32> {
+        let decisions = self.decisions(count, keep);
+        decisions.into_iter().map(f32::from).collect()
+    }
+
+    /// The decisions of [`Stream::bernoulli`] as 1 and 0.
+    pub(crate) fn decisions(&self, count: usize, keep: f64) -> Vec<u8> {
+        const BLOCKS: usize = 2048;
         let threshold = (keep.clamp(0.0, 1.0) * 4_294_967_296.0) as u64;
-        let mut kept = Vec::with_capacity(count + 3);
-        for block in 0..count.div_ceil(4) {
-            kept.extend(
-                self.block(block)
-                    .map(|w| f32::from(u64::from(w) < threshold)),
-            );
-        }
-        kept.truncate(count);
+        let mut kept = vec![0; count];
+        let parts = kept.par_chunks_mut(4 * BLOCKS).enumerate();
+        parts.for_each(|(part, kept)| {
+            for (block, kept) in kept.chunks_mut(4).enumerate() {
+                let words = self.block(part * BLOCKS + block);
+                let pairs = kept.iter_mut().zip(words);
+                pairs.for_each(|(kept, word)| *kept = u8::from(u64::from(word) < threshold));
+            }
+        });
         kept
     }
 

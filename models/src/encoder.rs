@@ -3,7 +3,7 @@
 use crate::architecture::{Architecture, Map};
 use crate::error::{Error, Result};
 use adahessian::NamedVars;
-use adahessian::ops::{self, Activation, Dropout, EmbeddingTables, Mode};
+use adahessian::ops::{Activation, Dropout, EmbeddingTables, Handle, Mode, text};
 use candle_core::{DType, Tensor};
 
 /// A linear map of the last dimension.
@@ -23,14 +23,9 @@ impl Linear {
         })
     }
 
-    pub fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        Ok(ops::linear_activation(
-            x,
-            &self.weight,
-            Some(&self.bias),
-            self.groups,
-            activation,
-        )?)
+    pub fn forward(&self, x: &Handle, activation: Activation) -> Result<Handle> {
+        let (weight, bias) = (&self.weight, Some(&self.bias));
+        Ok(text::linear(x, weight, bias, self.groups, activation)?)
     }
 }
 
@@ -49,6 +44,19 @@ impl Norm {
             bias: tensor(vars, &format!("{name}.bias"))?,
             eps,
         })
+    }
+
+    /// LayerNorm(dropout(x) + residual).
+    pub fn forward(
+        &self,
+        x: &Handle,
+        residual: Option<&Handle>,
+        dropout: &Dropout,
+    ) -> Result<Handle> {
+        let (weight, bias) = (&self.weight, &self.bias);
+        Ok(text::layer_norm(
+            x, residual, dropout, weight, bias, self.eps,
+        )?)
     }
 }
 
@@ -91,18 +99,12 @@ impl Layer {
 
     fn forward(
         &self,
-        hidden: &Tensor, // [B, T, D]
+        hidden: &Handle, // [B, T, D]
         key_mask: Option<&Tensor>,
         architecture: &Architecture,
         mode: &Mode,
-    ) -> Result<Tensor> {
-        let (batch, length, width) = hidden.dims3()?;
-        let heads = architecture.heads;
-        let split = |map: &Linear| -> Result<Tensor> {
-            let x = map.forward(hidden, Activation::Identity)?; // [B, T, D]
-            Ok(x.reshape((batch, length, heads, width / heads))?
-                .transpose(1, 2)?) // [B, H, T, D/H]
-        };
+    ) -> Result<Handle> {
+        let plain = Activation::Identity;
         let place = |part: &str| format!("{}.{part}", self.name);
         let (a, b, c) = (
             place("attention.weights"),
@@ -110,28 +112,22 @@ impl Layer {
             place("output"),
         );
         let weights = Dropout::new(architecture.attention_dropout, &a, mode);
-        let (q, k, v) = (split(&self.query)?, split(&self.key)?, split(&self.value)?);
-        let context = ops::attention(&q, &k, &v, key_mask, false, &weights)?; // [B, H, T, D/H]
-        let context = context.transpose(1, 2)?.reshape((batch, length, width))?; // [B, T, D]
-        let attended = self
-            .post_attention
-            .forward(&context, Activation::Identity)?;
+        let q = self.query.forward(hidden, plain)?; // [B, T, D]
+        let k = self.key.forward(hidden, plain)?;
+        let v = self.value.forward(hidden, plain)?;
+        let heads = architecture.heads;
+        let context = text::attention([&q, &k, &v], heads, key_mask, false, &weights)?; // [B, T, D]
+        let attended = self.post_attention.forward(&context, plain)?;
         let dropout = Dropout::new(architecture.dropout, &b, mode);
-        let attended = add_and_norm(&attended, hidden, &dropout, &self.post_attention_norm)?;
+        let norm = &self.post_attention_norm;
+        let attended = norm.forward(&attended, Some(hidden), &dropout)?;
         let wide = self
             .intermediate
             .forward(&attended, architecture.activation)?; // [B, T, I]
-        let narrow = self.output.forward(&wide, Activation::Identity)?; // [B, T, D]
+        let narrow = self.output.forward(&wide, plain)?; // [B, T, D]
         let dropout = Dropout::new(architecture.dropout, &c, mode);
-        add_and_norm(&narrow, &attended, &dropout, &self.output_norm)
+        self.output_norm.forward(&narrow, Some(&attended), &dropout)
     }
-}
-
-fn add_and_norm(x: &Tensor, residual: &Tensor, dropout: &Dropout, norm: &Norm) -> Result<Tensor> {
-    let (weight, bias) = (&norm.weight, &norm.bias);
-    Ok(ops::residual_layer_norm(
-        x, residual, dropout, weight, bias, norm.eps,
-    )?)
 }
 
 /// Embeddings and layers.
@@ -188,6 +184,23 @@ impl Encoder {
         attention_mask: Option<&Tensor>,
         mode: &Mode,
     ) -> Result<Vec<Tensor>> {
+        let mut states = Vec::with_capacity(self.layers.len() + 1);
+        self.run(input_ids, token_type_ids, attention_mask, mode, |state| {
+            states.push(state.exit()?);
+            Ok(())
+        })?;
+        Ok(states)
+    }
+
+    /// The last hidden state; `each` sees all of them.
+    pub(crate) fn run(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: Option<&Tensor>,
+        attention_mask: Option<&Tensor>,
+        mode: &Mode,
+        mut each: impl FnMut(&Handle) -> Result<()>,
+    ) -> Result<Handle> {
         self.check(input_ids, token_type_ids, attention_mask)?;
         let types = match token_type_ids {
             Some(types) => types.clone(),
@@ -201,15 +214,16 @@ impl Encoder {
             norm_bias: &self.norm.bias,
             eps: self.norm.eps,
         };
+        let sum = text::embedding_sum(input_ids, &types, &tables)?; // [B, T, D]
+        let hidden = self.norm.forward(&sum, None, &Dropout::none())?;
         let dropout = Dropout::new(self.architecture.dropout, "embeddings", mode);
-        let mut states = Vec::with_capacity(self.layers.len() + 1);
-        let mut hidden = ops::embedding_layer_norm(input_ids, &types, &tables, &dropout)?; // [B, T, D]
+        let mut hidden = text::dropout(&hidden, &dropout)?;
+        each(&hidden)?;
         for layer in &self.layers {
-            let next = layer.forward(&hidden, attention_mask, &self.architecture, mode)?;
-            states.push(std::mem::replace(&mut hidden, next));
+            hidden = layer.forward(&hidden, attention_mask, &self.architecture, mode)?;
+            each(&hidden)?;
         }
-        states.push(hidden);
-        Ok(states)
+        Ok(hidden)
     }
 
     fn check(&self, ids: &Tensor, types: Option<&Tensor>, mask: Option<&Tensor>) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::encoder::{Encoder, Linear, Norm, tensor};
 use crate::error::{Error, Result};
 use crate::weights::{self, LoadReport, Parameter, Start};
 use crate::{bert, config};
-use adahessian::ops::{self, Activation, Dropout, Mode};
+use adahessian::ops::{Activation, Dropout, Handle, Mode, text};
 use adahessian::{Blocks, NamedVars};
 use candle_core::Tensor;
 use candle_nn::VarMap;
@@ -100,9 +100,10 @@ impl SequenceClassifier {
         attention_mask: Option<&Tensor>,
         mode: &Mode,
     ) -> Result<Tensor> {
-        Ok(self
-            .outputs(input_ids, token_type_ids, attention_mask, mode)?
-            .logits)
+        let encoder = &self.encoder;
+        let last = encoder.run(input_ids, token_type_ids, attention_mask, mode, |_| Ok(()))?;
+        let (_, logits) = self.classify(&last, mode)?;
+        Ok(logits.exit()?)
     }
 
     /// The logits and everything before them.
@@ -116,25 +117,28 @@ impl SequenceClassifier {
         attention_mask: Option<&Tensor>,
         mode: &Mode,
     ) -> Result<Outputs> {
+        let mut hidden_states = Vec::new();
         let encoder = &self.encoder;
-        let hidden_states =
-            encoder.hidden_states(input_ids, token_type_ids, attention_mask, mode)?;
-        let last = &hidden_states[hidden_states.len() - 1]; // [B, T, D]
-        let first = last.narrow(1, 0, 1)?.squeeze(1)?; // [B, D]
-        let pooled = self.pooler.forward(&first, Activation::Tanh)?; // [B, D]
-        let dropout = Dropout::new(
-            encoder.architecture().classifier_dropout,
-            "classifier",
-            mode,
-        );
-        let logits = self
-            .classifier
-            .forward(&dropout.apply(&pooled)?, Activation::Identity)?; // [B, labels]
+        let last = encoder.run(input_ids, token_type_ids, attention_mask, mode, |state| {
+            hidden_states.push(state.exit()?);
+            Ok(())
+        })?;
+        let (pooled, logits) = self.classify(&last, mode)?;
         Ok(Outputs {
             hidden_states,
-            pooled,
-            logits,
+            pooled: pooled.exit()?,
+            logits: logits.exit()?,
         })
+    }
+
+    /// The pooled state and the logits from the last hidden state.
+    fn classify(&self, last: &Handle, mode: &Mode) -> Result<(Handle, Handle)> {
+        let first = text::first_position(last)?; // [B, D]
+        let pooled = self.pooler.forward(&first, Activation::Tanh)?; // [B, D]
+        let p = self.encoder.architecture().classifier_dropout;
+        let dropped = text::dropout(&pooled, &Dropout::new(p, "classifier", mode))?;
+        let logits = self.classifier.forward(&dropped, Activation::Identity)?; // [B, labels]
+        Ok((pooled, logits))
     }
 
     /// The number of labels.
@@ -244,17 +248,13 @@ impl MaskedLanguageModel {
         attention_mask: Option<&Tensor>,
         mode: &Mode,
     ) -> Result<Tensor> {
-        let states = self
-            .encoder
-            .hidden_states(input_ids, token_type_ids, attention_mask, mode)?;
-        let activation = self.encoder.architecture().activation;
-        let hidden = self.dense.forward(&states[states.len() - 1], activation)?; // [B, T, D]
-        let hidden = ops::layer_norm(&hidden, &self.norm.weight, &self.norm.bias, self.norm.eps)?;
-        Ok(ops::linear(
-            &hidden,
-            self.encoder.words(),
-            Some(&self.bias),
-        )?) // [B, T, V]
+        let encoder = &self.encoder;
+        let last = encoder.run(input_ids, token_type_ids, attention_mask, mode, |_| Ok(()))?;
+        let activation = encoder.architecture().activation;
+        let hidden = self.dense.forward(&last, activation)?; // [B, T, D]
+        let hidden = self.norm.forward(&hidden, None, &Dropout::none())?;
+        let (words, bias) = (encoder.words(), Some(&self.bias));
+        Ok(text::linear(&hidden, words, bias, 1, Activation::Identity)?.exit()?) // [B, T, V]
     }
 
     /// The part below the head.

@@ -23,25 +23,9 @@ pub fn cross_entropy(
     label_smoothing: f64,
     ignore_index: Option<i64>,
 ) -> Result<Tensor> {
-    let &[rows, classes] = logits.dims() else {
-        return wrong("logits", "[rows, classes]", format!("{:?}", logits.dims()));
-    };
-    if targets.dims() != [rows] || !targets.dtype().is_int() {
-        return wrong(
-            "targets",
-            format!("[{rows}], integers"),
-            format!("{:?} of {:?}", targets.dims(), targets.dtype()),
-        );
-    }
-    if !(0.0..=1.0).contains(&label_smoothing) {
-        return wrong(
-            "label smoothing",
-            "between 0 and 1",
-            label_smoothing.to_string(),
-        );
-    }
-    let targets = targets.to_dtype(DType::I64)?.to_vec1::<i64>()?;
-    let distribution = distribution(&targets, classes, label_smoothing, ignore_index)?;
+    let targets = read_targets(logits.dims(), targets, label_smoothing, ignore_index)?;
+    let (rows, classes) = logits.dims2()?;
+    let distribution = distribution(&targets, classes);
     let distribution = Tensor::from_vec(distribution, (rows, classes), &Device::Cpu)?;
     let distribution = distribution
         .to_dtype(logits.dtype())?
@@ -50,42 +34,76 @@ pub fn cross_entropy(
     Ok((log_probabilities * distribution)?.sum_all()?.neg()?)
 }
 
-/// q / (number of counted rows), row by row; zeros in the rows that are ignored.
-fn distribution(
-    targets: &[i64],
-    classes: usize,
+/// What every row should be.
+pub(super) struct Targets {
+    /// The class of every row, `None` where it is not counted.
+    pub classes: Vec<Option<usize>>,
+    /// One over the number of counted rows.
+    pub weight: f64,
+    /// The mass spread over all classes.
+    pub smoothing: f64,
+}
+
+/// Checks everything that [`cross_entropy`] says, for logits of this shape.
+pub(super) fn read_targets(
+    logits: &[usize],
+    targets: &Tensor,
     smoothing: f64,
     ignore_index: Option<i64>,
-) -> Result<Vec<f64>> {
-    let is_counted = |target: &&i64| Some(**target) != ignore_index;
-    let counted = targets.iter().filter(is_counted).count();
-    if counted == 0 {
-        let got = format!("{} rows, all of them ignored", targets.len());
+) -> Result<Targets> {
+    let &[rows, count] = logits else {
+        return wrong("logits", "[rows, classes]", format!("{logits:?}"));
+    };
+    if targets.dims() != [rows] || !targets.dtype().is_int() {
         return wrong(
-            "targets of a cross entropy",
-            "at least one row that counts",
-            got,
+            "targets",
+            format!("[{rows}], integers"),
+            format!("{:?} of {:?}", targets.dims(), targets.dtype()),
         );
     }
-    let weight = 1.0 / counted as f64;
-    let mut all = vec![0.0; targets.len() * classes];
+    if !(0.0..=1.0).contains(&smoothing) {
+        return wrong("label smoothing", "between 0 and 1", smoothing.to_string());
+    }
+    let targets = targets.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+    let mut classes = Vec::with_capacity(rows);
     for (row, target) in targets.iter().enumerate() {
-        if Some(*target) == ignore_index {
-            continue;
-        }
-        let class = usize::try_from(*target)
-            .ok()
-            .filter(|class| *class < classes);
-        let Some(class) = class else {
-            return wrong(
-                "target of a cross entropy",
-                format!("a class from 0 to {}", classes.saturating_sub(1)),
-                format!("{target} in row {row}"),
-            );
-        };
+        classes.push(match usize::try_from(*target) {
+            _ if Some(*target) == ignore_index => None,
+            Ok(class) if class < count => Some(class),
+            _ => {
+                return wrong(
+                    "target of a cross entropy",
+                    format!("a class from 0 to {}", count.saturating_sub(1)),
+                    format!("{target} in row {row}"),
+                );
+            }
+        });
+    }
+    match classes.iter().flatten().count() {
+        0 => wrong(
+            "targets of a cross entropy",
+            "at least one row that counts",
+            format!("{rows} rows, all of them ignored"),
+        ),
+        counted => Ok(Targets {
+            classes,
+            weight: 1.0 / counted as f64,
+            smoothing,
+        }),
+    }
+}
+
+/// q / (number of counted rows), row by row; zeros in the rows that are ignored.
+fn distribution(targets: &Targets, classes: usize) -> Vec<f64> {
+    let Targets {
+        weight, smoothing, ..
+    } = *targets;
+    let mut all = vec![0.0; targets.classes.len() * classes];
+    for (row, class) in targets.classes.iter().enumerate() {
+        let Some(class) = class else { continue };
         let q = &mut all[row * classes..][..classes];
         q.fill(weight * smoothing / classes as f64);
-        q[class] += weight * (1.0 - smoothing);
+        q[*class] += weight * (1.0 - smoothing);
     }
-    Ok(all)
+    all
 }

@@ -70,13 +70,7 @@ impl<'a> Dropout<'a> {
 /// # Errors
 /// [`crate::Error::Setting`] for p outside [0, 1).
 pub fn dropout(x: &Tensor, p: f64, name: &str, mode: &Mode) -> Result<Tensor> {
-    if !(0.0..1.0).contains(&p) {
-        return wrong(
-            "dropout probability",
-            "at least 0 and below 1",
-            p.to_string(),
-        );
-    }
+    check_probability(p)?;
     match *mode {
         Mode::Train { seed, step, micro } if p > 0.0 => {
             let stream = Stream::new(seed, &format!("dropout/{name}"), step, micro);
@@ -86,5 +80,16 @@ pub fn dropout(x: &Tensor, p: f64, name: &str, mode: &Mode) -> Result<Tensor> {
             Ok((x * mask)?)
         }
         _ => Ok(x.clone()),
+    }
+}
+
+pub(super) fn check_probability(p: f64) -> Result<()> {
+    match (0.0..1.0).contains(&p) {
+        true => Ok(()),
+        false => wrong(
+            "dropout probability",
+            "at least 0 and below 1",
+            p.to_string(),
+        ),
     }
 }

@@ -58,7 +58,31 @@ pub fn embedding_layer_norm(
     tables: &EmbeddingTables,
     dropout: &Dropout,
 ) -> Result<Tensor> {
-    let &[_, length] = ids.dims() else {
+    check_tables(ids, types, tables)?;
+    let sum = sum(ids, types, tables)?;
+    dropout.apply(&layer_norm(
+        &sum,
+        tables.norm_weight,
+        tables.norm_bias,
+        tables.eps,
+    )?)
+}
+
+/// The sum of the three tables' rows: [B, T, D].
+pub(super) fn sum(ids: &Tensor, types: &Tensor, tables: &EmbeddingTables) -> Result<Tensor> {
+    let (_, length) = ids.dims2()?;
+    let words = embedding(ids, tables.words)?; // [B, T, D]
+    let sum = (words + embedding(types, tables.token_types)?)?;
+    Ok(sum.broadcast_add(&tables.positions.narrow(0, 0, length)?)?)
+}
+
+/// Whether ids, types and tables fit; the batch and the length.
+pub(super) fn check_tables(
+    ids: &Tensor,
+    types: &Tensor,
+    tables: &EmbeddingTables,
+) -> Result<(usize, usize)> {
+    let &[batch, length] = ids.dims() else {
         return wrong(
             "token ids",
             "[batch, positions]",
@@ -72,21 +96,23 @@ pub fn embedding_layer_norm(
             format!("{:?}", types.dims()),
         );
     }
-    let rows = tables.positions.dims().first().copied().unwrap_or(0);
-    if length > rows {
-        return wrong(
+    let width = tables.norm_weight.elem_count();
+    for table in [tables.words, tables.positions, tables.token_types] {
+        if table.rank() != 2 || table.dims()[1] != width {
+            return wrong(
+                "embedding table",
+                format!("[entries, {width}], the norm's width"),
+                format!("{:?}", table.dims()),
+            );
+        }
+    }
+    let rows = tables.positions.dims()[0];
+    match length > rows {
+        true => wrong(
             "sequence length",
             format!("at most {rows} positions"),
             length.to_string(),
-        );
+        ),
+        false => Ok((batch, length)),
     }
-    let words = embedding(ids, tables.words)?; // [B, T, D]
-    let sum = (words + embedding(types, tables.token_types)?)?;
-    let sum = sum.broadcast_add(&tables.positions.narrow(0, 0, length)?)?;
-    dropout.apply(&layer_norm(
-        &sum,
-        tables.norm_weight,
-        tables.norm_bias,
-        tables.eps,
-    )?)
 }

@@ -15,14 +15,7 @@ use candle_core::{D, DType, Tensor};
 /// # Errors
 /// [`crate::Error::Setting`] for shapes that do not fit.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    let width = x.dims().last().copied().unwrap_or(0);
-    if weight.dims() != [width] || bias.dims() != [width] || width == 0 {
-        return wrong(
-            "weight and bias of a layer norm",
-            format!("[{width}], the input's last dimension"),
-            format!("{:?} and {:?}", weight.dims(), bias.dims()),
-        );
-    }
+    check_width(x.dims(), weight, bias)?;
     let dtype = x.dtype();
     let short = matches!(dtype, DType::F16 | DType::BF16);
     let x = if short {
@@ -35,6 +28,19 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     let unit = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;
     let unit = if short { unit.to_dtype(dtype)? } else { unit };
     Ok(unit.broadcast_mul(weight)?.broadcast_add(bias)?)
+}
+
+/// Whether weight and bias fit the last dimension.
+pub(super) fn check_width(x: &[usize], weight: &Tensor, bias: &Tensor) -> Result<()> {
+    let width = x.last().copied().unwrap_or(0);
+    match weight.dims() == [width] && bias.dims() == [width] && width > 0 {
+        true => Ok(()),
+        false => wrong(
+            "weight and bias of a layer norm",
+            format!("[{width}], the input's last dimension"),
+            format!("{:?} and {:?}", weight.dims(), bias.dims()),
+        ),
+    }
 }
 
 /// LayerNorm(dropout(x) + residual): the end of each half of a BERT layer, as one function.

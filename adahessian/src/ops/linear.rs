@@ -52,18 +52,9 @@ pub fn grouped_linear(
     bias: Option<&Tensor>,
     groups: usize,
 ) -> Result<Tensor> {
-    let (outputs, part) = match weight.dims() {
-        [outputs, part] | [outputs, part, 1] => (*outputs, *part),
-        got => {
-            return wrong(
-                "weight of a linear map",
-                "[out, in/groups]",
-                format!("{got:?}"),
-            );
-        }
-    };
     let inputs = x.dims().last().copied().unwrap_or(0);
-    check_shapes(inputs, outputs, part, groups)?;
+    let outputs = check_weight(weight, inputs, groups)?;
+    check_bias(bias, outputs)?;
     let mut shape = x.dims().to_vec();
     shape.pop();
     shape.push(outputs);
@@ -79,13 +70,6 @@ pub fn grouped_linear(
         _ => grouped_product(x, weight, (inputs, outputs, groups))?,
     };
     let y = match bias {
-        Some(bias) if bias.dims() != [outputs] => {
-            return wrong(
-                "bias of a linear map",
-                format!("[{outputs}]"),
-                format!("{:?}", bias.dims()),
-            );
-        }
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
     };
@@ -104,6 +88,32 @@ fn grouped_product(
     let y = x.matmul(&weight.transpose(1, 2)?)?; // [G, N, out/G]
     // The reshape copies what is not contiguous.
     Ok(y.transpose(0, 1)?.reshape(((), outputs))?) // [N, out]
+}
+
+/// Whether the weight fits the input's last dimension; the number of outputs.
+pub(super) fn check_weight(weight: &Tensor, inputs: usize, groups: usize) -> Result<usize> {
+    match weight.dims() {
+        [outputs, part] | [outputs, part, 1] => {
+            check_shapes(inputs, *outputs, *part, groups)?;
+            Ok(*outputs)
+        }
+        got => wrong(
+            "weight of a linear map",
+            "[out, in/groups]",
+            format!("{got:?}"),
+        ),
+    }
+}
+
+pub(super) fn check_bias(bias: Option<&Tensor>, outputs: usize) -> Result<()> {
+    match bias {
+        Some(bias) if bias.dims() != [outputs] => wrong(
+            "bias of a linear map",
+            format!("[{outputs}]"),
+            format!("{:?}", bias.dims()),
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn check_shapes(inputs: usize, outputs: usize, part: usize, groups: usize) -> Result<()> {

@@ -17,8 +17,10 @@ pub mod embedding;
 pub mod engine;
 pub mod layer_norm;
 pub mod linear;
+mod math;
 pub mod mse;
 pub(crate) mod simd;
+pub mod text;
 pub mod vision;
 
 pub use activation::{Activation, gelu};

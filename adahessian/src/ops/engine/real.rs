@@ -1,6 +1,7 @@
 //! The two number types of the engine.
 
 use super::buffer::Pool;
+use crate::ops::math;
 use crate::ops::simd::Lanes;
 use candle_core::{CpuStorage, DType, Device, Tensor};
 use std::fmt::Debug;
@@ -31,7 +32,11 @@ pub(crate) trait Real:
     const DTYPE: DType;
     fn from_f64(x: f64) -> Self;
     fn to_f64(self) -> f64;
+    fn from_byte(x: u8) -> Self;
     fn exp(self) -> Self;
+    fn tanh(self) -> Self;
+    /// The normal distribution function and density.
+    fn normal(self) -> (Self, Self);
     fn sqrt(self) -> Self;
     fn powf(self, exponent: Self) -> Self;
     fn abs(self) -> Self;
@@ -49,6 +54,10 @@ impl Real for f32 {
     const ONE: f32 = 1.0;
     const DTYPE: DType = DType::F32;
     #[inline(always)]
+    fn from_byte(x: u8) -> f32 {
+        f32::from(x)
+    }
+    #[inline(always)]
     fn from_f64(x: f64) -> f32 {
         x as f32
     }
@@ -56,8 +65,17 @@ impl Real for f32 {
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
+    #[inline(always)]
     fn exp(self) -> f32 {
-        f32::exp(self)
+        math::exp_f32(self)
+    }
+    #[inline(always)]
+    fn tanh(self) -> f32 {
+        math::tanh_f32(self)
+    }
+    #[inline(always)]
+    fn normal(self) -> (f32, f32) {
+        math::normal_f32(self)
     }
     #[inline(always)]
     fn sqrt(self) -> f32 {
@@ -99,6 +117,10 @@ impl Real for f64 {
     const ONE: f64 = 1.0;
     const DTYPE: DType = DType::F64;
     #[inline(always)]
+    fn from_byte(x: u8) -> f64 {
+        f64::from(x)
+    }
+    #[inline(always)]
     fn from_f64(x: f64) -> f64 {
         x
     }
@@ -108,6 +130,12 @@ impl Real for f64 {
     }
     fn exp(self) -> f64 {
         f64::exp(self)
+    }
+    fn tanh(self) -> f64 {
+        f64::tanh(self)
+    }
+    fn normal(self) -> (f64, f64) {
+        math::normal_f64(self)
     }
     #[inline(always)]
     fn sqrt(self) -> f64 {

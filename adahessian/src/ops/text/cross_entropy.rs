@@ -1,0 +1,271 @@
+//! Softmax cross entropy as one operation that keeps no copy of the logits.
+//!
+//! With p = softmax l of a row, q its target distribution and w its weight:
+//! ```text
+//! F:   L = Σ w (log Σ eˡ - ⟨q, l⟩)
+//! A:   gl = g w (p - q)
+//! ∂A:  ḡ = Σ w ⟨v, p - q⟩
+//! ∂F:  l̄ = L̄ w (p - q) + g w p (v - ⟨v, p⟩)
+//! ```
+
+use crate::error::Result;
+use crate::ops::cross_entropy::{Targets, read_targets};
+use crate::ops::engine::{Buffer, Fused, Gradients, Handle, Inner, Inputs, Op, Point, Real, apply};
+use crate::ops::simd::{self, Task, Vector, Width};
+use crate::ops::{self, text::vectors::sums};
+use candle_core::Tensor;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// The mean over the counted rows of -Σ_c q_c log softmax(logits)_c: [`crate::ops::cross_entropy()`] on
+/// a handle [N, C]. The result is a scalar.
+///
+/// # Errors
+/// As [`crate::ops::cross_entropy()`].
+pub fn cross_entropy(
+    logits: &Handle,
+    targets: &Tensor,
+    label_smoothing: f64,
+    ignore_index: Option<i64>,
+) -> Result<Handle> {
+    match logits.inner() {
+        Inner::Composed(x) => Ok(Handle::composed(&ops::cross_entropy(
+            x,
+            targets,
+            label_smoothing,
+            ignore_index,
+        )?)),
+        Inner::F32(x) => Ok(fused(x, targets, label_smoothing, ignore_index)?.into()),
+        Inner::F64(x) => Ok(fused(x, targets, label_smoothing, ignore_index)?.into()),
+    }
+}
+
+fn fused<T: Real>(
+    logits: &Fused<T>,
+    targets: &Tensor,
+    label_smoothing: f64,
+    ignore_index: Option<i64>,
+) -> Result<Fused<T>> {
+    let dims = &logits.slot.shape;
+    let targets = read_targets(dims, targets, label_smoothing, ignore_index)?;
+    let op = CrossEntropy {
+        classes: dims[1],
+        targets,
+    };
+    apply(op, &[logits], &[])
+}
+
+struct CrossEntropy {
+    classes: usize,
+    targets: Targets,
+}
+
+/// One row's target distribution: `even` for every class and `more` for one.
+#[derive(Clone, Copy)]
+struct Row<T> {
+    even: T,
+    more: T,
+    class: usize,
+}
+
+impl CrossEntropy {
+    /// The row's distribution times its weight, and the weight; `None` where it is not counted.
+    fn row<T: Real>(&self, row: usize) -> Option<(Row<T>, T)> {
+        let class = self.targets.classes[row]?;
+        let Targets {
+            weight, smoothing, ..
+        } = self.targets;
+        let row = Row {
+            even: T::from_f64(weight * smoothing / self.classes as f64),
+            more: T::from_f64(weight * (1.0 - smoothing)),
+            class,
+        };
+        Some((row, T::from_f64(weight)))
+    }
+
+    /// w ⟨x, p - q⟩ of a row.
+    fn along<T: Real>(&self, row: usize, logits: &[T], norm: T, x: &[T]) -> f64 {
+        let Some((q, weight)) = self.row::<T>(row) else {
+            return 0.0;
+        };
+        let Dots { by_p, sum } = simd::run(Width::Widest, Dot { logits, norm, x });
+        (weight * by_p - q.even * sum - q.more * x[q.class]).to_f64()
+    }
+}
+
+/// log Σ eˡ of a row.
+struct LogSumExp<'a, T>(&'a [T]);
+
+impl<T: Real> Task<T> for LogSumExp<'_, T> {
+    type Output = T;
+
+    #[inline(always)]
+    unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) -> T {
+        let largest = self.0.iter().fold(self.0[0], |a, &b| match b > a {
+            true => b,
+            false => a,
+        });
+        let [sum] = sums([self.0], |[x]| [(x - largest).exp()]);
+        largest + T::from_f64(sum.to_f64().ln())
+    }
+}
+
+struct Dot<'a, T> {
+    logits: &'a [T],
+    /// log Σ eˡ
+    norm: T,
+    x: &'a [T],
+}
+
+/// ⟨x, p⟩ and Σ x.
+struct Dots<T> {
+    by_p: T,
+    sum: T,
+}
+
+impl<T: Real> Task<T> for Dot<'_, T> {
+    type Output = Dots<T>;
+
+    #[inline(always)]
+    unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) -> Dots<T> {
+        let norm = self.norm;
+        let [by_p, sum] = sums([self.logits, self.x], |[l, x]| [(l - norm).exp() * x, x]);
+        Dots { by_p, sum }
+    }
+}
+
+/// One row of l̄.
+struct Backward<'a, T> {
+    logits: &'a [T],
+    norm: T,
+    q: Row<T>,
+    /// L̄, and w.
+    cotangent: T,
+    weight: T,
+    /// g w, v and ⟨v, p⟩ of the second pass.
+    second: Option<(T, &'a [T], T)>,
+    to: &'a mut [T],
+}
+
+impl<T: Real> Task<T> for Backward<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) {
+        let (scale, even) = (self.cotangent * self.weight, self.cotangent * self.q.even);
+        let entries = self.to.iter_mut().zip(self.logits);
+        match self.second {
+            None => entries.for_each(|(to, &l)| *to = (l - self.norm).exp() * scale - even),
+            Some((factor, v, along)) => entries.zip(v).for_each(|((to, &l), &v)| {
+                let p = (l - self.norm).exp();
+                *to = p * (scale + factor * (v - along)) - even;
+            }),
+        }
+        self.to[self.q.class] -= self.cotangent * self.q.more;
+    }
+}
+
+/// g and v.
+pub(super) struct Left<T: Real> {
+    gradient: T,
+    v: Option<Arc<Buffer<T>>>,
+}
+
+impl<T: Real> Op<T> for CrossEntropy {
+    /// log Σ eˡ of every row.
+    type Saved = Buffer<T>;
+    type Kept = ();
+    type Deferred = Left<T>;
+
+    fn name(&self) -> &'static str {
+        "cross entropy"
+    }
+
+    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Buffer<T>, Buffer<T>) {
+        let logits: &[T] = &inputs[0];
+        let mut norms = Buffer::scratch(self.targets.classes.len());
+        let rows = norms
+            .par_iter_mut()
+            .zip(logits.par_chunks_exact(self.classes));
+        let terms: Vec<f64> = rows
+            .enumerate()
+            .map(|(row, (norm, l))| {
+                *norm = simd::run(Width::Widest, LogSumExp(l));
+                let Some((q, weight)) = self.row::<T>(row) else {
+                    return 0.0;
+                };
+                let even = match q.even == T::ZERO {
+                    true => T::ZERO,
+                    false => q.even * sums([l], |[l]| [l])[0],
+                };
+                (weight * *norm - even - q.more * l[q.class]).to_f64()
+            })
+            .collect();
+        let mut loss = Buffer::scratch(1);
+        loss[0] = T::from_f64(terms.iter().sum());
+        (loss, norms)
+    }
+
+    fn adjoint(
+        &self,
+        point: &Point<T, Buffer<T>>,
+        gradient: Option<&[T]>,
+        deferred: Option<Left<T>>,
+        _: &[bool],
+        _: &mut Gradients<T>,
+    ) -> (Gradients<T>, ()) {
+        let logits: &[T] = &point.inputs[0];
+        let cotangent = gradient.map_or(T::ZERO, |g| g[0]);
+        let mut result = Buffer::scratch(logits.len());
+        let rows = result.par_chunks_exact_mut(self.classes).enumerate();
+        rows.for_each(|(row, to)| {
+            let Some((q, weight)) = self.row::<T>(row) else {
+                return to.fill(T::ZERO);
+            };
+            let logits = &logits[row * self.classes..][..self.classes];
+            let norm = point.saved[row];
+            let second = deferred.as_ref().and_then(|left| {
+                let v = &left.v.as_ref()?[row * self.classes..][..self.classes];
+                let dots = simd::run(Width::Widest, Dot { logits, norm, x: v });
+                Some((left.gradient * weight, v, dots.by_p))
+            });
+            let task = Backward {
+                logits,
+                norm,
+                q,
+                cotangent,
+                weight,
+                second,
+                to,
+            };
+            simd::run(Width::Widest, task);
+        });
+        (vec![Some(result)], ())
+    }
+
+    fn second_adjoint(
+        &self,
+        point: &Point<T, Buffer<T>>,
+        gradient: &Arc<Buffer<T>>,
+        _: &(),
+        cotangents: &[Option<Arc<Buffer<T>>>],
+    ) -> (Buffer<T>, Left<T>) {
+        let mut tangent = Buffer::zeroed(1);
+        if let Some(v) = &cotangents[0] {
+            let logits: &[T] = &point.inputs[0];
+            let rows = logits
+                .par_chunks_exact(self.classes)
+                .zip(v.par_chunks_exact(self.classes));
+            let terms = rows
+                .enumerate()
+                .map(|(row, (l, v))| self.along(row, l, point.saved[row], v));
+            let terms: Vec<f64> = terms.collect();
+            tangent[0] = T::from_f64(terms.iter().sum());
+        }
+        let left = Left {
+            gradient: gradient[0],
+            v: cotangents[0].clone(),
+        };
+        (tangent, left)
+    }
+}

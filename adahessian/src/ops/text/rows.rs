@@ -1,0 +1,36 @@
+//! Passes over the rows of matrices, in parallel, in pieces that do not depend on the threads.
+
+use crate::ops::engine::{Buffer, Real};
+use rayon::prelude::*;
+
+/// Rows of `width` numbers in a piece.
+pub(super) fn rows_in_piece(width: usize) -> usize {
+    const NUMBERS: usize = 1 << 14;
+    (NUMBERS / width.max(1)).max(1)
+}
+
+/// Σ over rows, for each column: [width] from [rows, width].
+pub(super) fn column_sums<T: Real>(data: &[T], width: usize) -> Buffer<T> {
+    let pieces = data.par_chunks(rows_in_piece(width) * width);
+    let sums: Vec<Buffer<T>> = pieces
+        .map(|piece| {
+            let mut sum = Buffer::zeroed(width);
+            piece.chunks_exact(width).for_each(|row| add(&mut sum, row));
+            sum
+        })
+        .collect();
+    in_order(sums, width)
+}
+
+/// The sum of equally long parts, in their order.
+pub(super) fn in_order<T: Real>(parts: Vec<Buffer<T>>, width: usize) -> Buffer<T> {
+    let mut parts = parts.into_iter();
+    let mut sum = parts.next().unwrap_or_else(|| Buffer::zeroed(width));
+    parts.for_each(|part| add(&mut sum, &part));
+    sum
+}
+
+#[inline(always)]
+pub(super) fn add<T: Real>(to: &mut [T], from: &[T]) {
+    to.iter_mut().zip(from).for_each(|(to, &x)| *to += x);
+}

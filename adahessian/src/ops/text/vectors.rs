@@ -1,0 +1,38 @@
+//! Sums over short vectors, in an order that does not depend on the processor.
+
+use crate::ops::engine::Real;
+
+const LANES: usize = 16;
+
+/// Σ f(entry of each row) for several sums at once.
+#[inline(always)]
+pub(super) fn sums<T: Real, const N: usize, const M: usize>(
+    rows: [&[T]; N],
+    f: impl Fn([T; N]) -> [T; M],
+) -> [T; M] {
+    let parts = rows.map(|row| row.as_chunks::<LANES>());
+    let mut lanes = [[T::ZERO; LANES]; M];
+    for group in 0..parts[0].0.len() {
+        let read: [[T; LANES]; N] = std::array::from_fn(|i| parts[i].0[group]);
+        for lane in 0..LANES {
+            let terms = f(std::array::from_fn(|i| read[i][lane]));
+            for (sum, term) in lanes.iter_mut().zip(terms) {
+                sum[lane] += term;
+            }
+        }
+    }
+    for at in 0..parts[0].1.len() {
+        let terms = f(std::array::from_fn(|i| parts[i].1[at]));
+        for (sum, term) in lanes.iter_mut().zip(terms) {
+            sum[at] += term;
+        }
+    }
+    lanes.map(|lanes| lanes.into_iter().sum())
+}
+
+/// Σ a b
+#[inline(always)]
+pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    let [sum] = sums([a, b], |[a, b]| [a * b]);
+    sum
+}

@@ -1,0 +1,177 @@
+//! act(BN(x ∗ w) + r) as one operation of the engine.
+//!
+//! With n images times positions, means over n, s = 1/√(σ² + eps), x̂ = (c - μ) s, F the convolution and
+//! BI, BW its input and weight gradients, B0(h) = h - mean(h) - x̂ mean(h x̂):
+//! ```text
+//! F:   c = F(x, w);  a = γ x̂ + β + r;  y = act(a)
+//! A:   h = g act'(a);  gr = h;  gβ = Σh;  gγ = Σ h x̂;  u = γ s B0(h);  gx = BI(u, w);  gw = BW(x, u)
+//! ∂A:  t = F(v_x, w) + F(x, v_w);   H, Hx, T, Tx, TH = means of h, h x̂, t, t x̂, t h
+//!      h̄ = γ s (t - T - x̂ Tx) + v_γ x̂ + v_β + v_r;   ḡ = h̄ act'(a);   ā = h̄ g act''(a)
+//!      γ̄_A = s n (TH - T H - Tx Hx);   w̄_A = BW(v_x, u)
+//!      c̄_A = -γ s² (TH - T H - Tx Hx) x̂ + (v_γ - s γ Tx) s B0(h) - s² γ Hx B0(t)
+//! ∂F:  k = ȳ act'(a) + ā;  r̄ = k;  β̄ = Σk;  γ̄ = Σ k x̂ + γ̄_A;  c̄ = γ s B0(k) + c̄_A
+//!      x̄ = BI(c̄, w) + BI(u, v_w);   w̄ = BW(x, c̄) + w̄_A
+//! ```
+//! In evaluation μ and s are constants: B0(h) = h, and of the terms in H, Hx, T, Tx only TH stays.
+//!
+//! Kept between the passes: x̂ and y, then g, then t. h and u are computed again where needed.
+//!
+//! Here are the operation and what it keeps. [`forward`] computes F, [`first`] A, [`tangent`] ∂A and
+//! [`second`] ∂F, each as loops of [`rows`] over the images of a batch, with the numbers that
+//! [`coefficients`] makes of the means.
+
+mod coefficients;
+mod first;
+mod forward;
+mod second;
+mod tangent;
+
+use super::VisionActivation;
+use super::kernels::Plan;
+use super::kernels::batch::Chunks;
+use super::rows::{self, Image};
+use crate::ops::engine::{Buffer, Gradients, Inputs, Op, Point, Real};
+use std::sync::{Arc, OnceLock};
+
+/// Mean and (uncorrected) variance of a batch, one a channel.
+pub(super) type Moments = (Vec<f64>, Vec<f64>);
+
+pub(super) struct ConvNorm {
+    pub plan: Plan,
+    pub chunks: Chunks,
+    pub activation: VisionActivation,
+    pub eps: f64,
+    /// In evaluation, the running statistics.
+    pub fixed: Option<Moments>,
+    /// In training, where the batch's are left.
+    pub batch: Arc<OnceLock<Moments>>,
+}
+
+pub(super) struct Saved<T: Real> {
+    /// x̂
+    normal: Buffer<T>,
+    /// s
+    scale: Vec<f64>,
+}
+
+/// What the derivative of the first level leaves for the second.
+pub(super) struct Deferred<T: Real> {
+    gradient: Arc<Buffer<T>>,
+    /// H and Hx.
+    h: Vec<[f64; 2]>,
+    tangent: Buffer<T>,
+    /// T, Tx, TH.
+    t: Vec<[f64; 3]>,
+    /// w̄_A as the chunks' sum, where v_x was given.
+    weight: Option<Buffer<T>>,
+    v_weight: Option<Arc<Buffer<T>>>,
+    v_scale: Option<Arc<Buffer<T>>>,
+    v_shift: Option<Arc<Buffer<T>>>,
+    v_residual: Option<Arc<Buffer<T>>>,
+}
+
+impl ConvNorm {
+    fn positions(&self) -> usize {
+        self.plan.oh * self.plan.ow
+    }
+
+    fn input_size(&self) -> usize {
+        self.plan.c * self.plan.h * self.plan.w
+    }
+
+    fn output_size(&self) -> usize {
+        self.plan.out * self.positions()
+    }
+
+    /// Values a channel.
+    fn count(&self) -> f64 {
+        (self.chunks.images * self.positions()) as f64
+    }
+
+    /// One image at the point of differentiation.
+    fn image<'a, T: Real>(&self, point: &'a Point<T, Saved<T>>, first: usize) -> Image<'a, T> {
+        let outs = self.output_size();
+        let part = first * outs..(first + 1) * outs;
+        Image {
+            normal: &point.saved.normal[part.clone()],
+            output: &point.output[part.clone()],
+            residual: point.inputs.get(4).map(|r| &r[part]),
+            weight: &point.inputs[2],
+            bias: &point.inputs[3],
+        }
+    }
+
+    /// One number a channel, as a gradient.
+    fn of_channels<T: Real>(&self, values: impl Iterator<Item = f64>) -> Buffer<T> {
+        let mut buffer = Buffer::scratch(self.plan.out);
+        buffer
+            .iter_mut()
+            .zip(values)
+            .for_each(|(to, x)| *to = T::from_f64(x));
+        buffer
+    }
+}
+
+impl<T: Real> Op<T> for ConvNorm {
+    type Saved = Saved<T>;
+    /// H and Hx.
+    type Kept = Vec<[f64; 2]>;
+    type Deferred = Deferred<T>;
+
+    fn name(&self) -> &'static str {
+        "conv_batch_norm"
+    }
+
+    fn forward(&self, inputs: &Inputs<T>, keep: bool) -> (Buffer<T>, Saved<T>) {
+        let mut normal = Buffer::scratch(self.chunks.images * self.output_size());
+        let parts = self.convolve(&inputs[0], &inputs[1], &mut normal);
+        let (mean, variance) = match &self.fixed {
+            Some(moments) => moments.clone(),
+            None => self.combine(&parts),
+        };
+        let scale: Vec<f64> = variance
+            .iter()
+            .map(|v| 1.0 / (v + self.eps).sqrt())
+            .collect();
+        let output = rows::with_slope!(self.activation, S => {
+            self.normalise::<T, S>(inputs, &mut normal, &mean, &scale)
+        });
+        if self.fixed.is_none() {
+            // Only this forward pass writes, once.
+            let _ = self.batch.set((mean, variance));
+        }
+        if !keep {
+            normal = Buffer::scratch(0);
+        }
+        (output, Saved { normal, scale })
+    }
+
+    fn adjoint(
+        &self,
+        point: &Point<T, Saved<T>>,
+        gradient: Option<&[T]>,
+        deferred: Option<Deferred<T>>,
+        wanted: &[bool],
+        onto: &mut Gradients<T>,
+    ) -> (Gradients<T>, Vec<[f64; 2]>) {
+        let onto = onto[0].take();
+        rows::with_slope!(self.activation, S => match (deferred, gradient) {
+            (Some(left), _) => (self.second::<T, S>(point, gradient, left, wanted, onto), Vec::new()),
+            (None, Some(gradient)) => self.first::<T, S>(point, gradient, wanted, onto),
+            (None, None) => (vec![onto], Vec::new()),
+        })
+    }
+
+    fn second_adjoint(
+        &self,
+        point: &Point<T, Saved<T>>,
+        gradient: &Arc<Buffer<T>>,
+        kept: &Vec<[f64; 2]>,
+        cotangents: &[Option<Arc<Buffer<T>>>],
+    ) -> (Buffer<T>, Deferred<T>) {
+        rows::with_slope!(self.activation, S => {
+            let left = self.tangent::<T, S>(point, gradient, kept, cotangents);
+            (self.cotangent::<T, S>(point, &left), left)
+        })
+    }
+}

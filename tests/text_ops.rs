@@ -1,0 +1,387 @@
+//! The operations of transformers: the fused ones against the composed ones and against finite
+//! differences, at both levels, over a table of shapes.
+
+use adahessian::ops::{self, Activation, Dropout, EmbeddingTables, Handle, Mode, text};
+use adahessian::{Hessian, NamedVars, VarVec, check};
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+use testing::assert_says;
+use testing::twins::{Enter, FUSED, agree, loss, to, vars};
+
+type Op<'a> = &'a dyn Fn(&NamedVars, Enter) -> adahessian::Result<Tensor>;
+
+const TRAINING: Mode = Mode::Train {
+    seed: 11,
+    step: 4,
+    micro: 1,
+};
+
+/// f64 to 1e-12, f32 to 1e-5 against the twin; against finite differences where that is asked.
+fn twins(what: &str, vars: &NamedVars, differences: bool, op: Op<'_>) -> Result<()> {
+    agree(what, vars, 1e-12, op)?;
+    agree(&format!("{what}, f32"), &to(vars, DType::F32)?, 1e-5, op)?;
+    if differences {
+        let loss = || loss(&op(vars, FUSED)?);
+        check::gradient(vars, 1e-6, loss)?;
+        check::hessian(vars, 1e-6, loss)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn linear_maps() -> Result<()> {
+    // Leading dimensions, inputs, outputs, groups.
+    let cases: [(&[usize], usize, usize, usize); 8] = [
+        (&[2, 5], 6, 4, 1),
+        (&[1], 3, 7, 1),
+        (&[3, 1, 2], 8, 12, 4),
+        (&[17], 6, 6, 2),
+        (&[1, 1], 1, 1, 1),
+        (&[2, 33], 20, 24, 4),
+        (&[40, 7], 17, 65, 1),
+        (&[300], 5, 3, 1),
+    ];
+    let activations = [
+        Activation::Identity,
+        Activation::Gelu,
+        Activation::Tanh,
+        Activation::Relu,
+    ];
+    for (leading, inputs, outputs, groups) in cases {
+        let mut x = leading.to_vec();
+        x.push(inputs);
+        let vars = vars(&[
+            ("x", &x),
+            ("weight", &[outputs, inputs / groups]),
+            ("bias", &[outputs]),
+        ])?;
+        for activation in activations {
+            for bias in [true, false] {
+                let what = format!("{activation} of {x:?} to {outputs} in {groups}, bias {bias}");
+                // Finite differences stumble over the kink of ReLU.
+                let smooth = activation != Activation::Relu && x.iter().product::<usize>() < 200;
+                let (used, _) = vars.partition(|name| bias || name != "bias");
+                twins(&what, &used, smooth, &|vars, enter| {
+                    let bias = bias.then(|| vars.get("bias")).transpose()?;
+                    let bias = bias.map(|b| b.as_tensor());
+                    let x = enter(vars.get("x")?)?;
+                    text::linear(&x, vars.get("weight")?, bias, groups, activation)?.exit()
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The weight of a pointwise convolution, [out, in, 1].
+#[test]
+fn a_linear_map_of_three_dimensions() -> Result<()> {
+    let vars = vars(&[("x", &[2, 3, 4]), ("weight", &[6, 2, 1]), ("bias", &[6])])?;
+    twins("pointwise", &vars, true, &|vars, enter| {
+        let x = enter(vars.get("x")?)?;
+        let bias = Some(vars.get("bias")?.as_tensor());
+        text::linear(&x, vars.get("weight")?, bias, 2, Activation::Gelu)?.exit()
+    })
+}
+
+#[test]
+fn layer_norms() -> Result<()> {
+    for shape in [&[2, 3, 8][..], &[1, 5], &[40, 17], &[3, 2, 33], &[700, 24]] {
+        let width = shape[shape.len() - 1];
+        let all = vars(&[
+            ("x", shape),
+            ("r", shape),
+            ("weight", &[width]),
+            ("bias", &[width]),
+        ])?;
+        for residual in [true, false] {
+            for p in [0.0, 0.3] {
+                let what = format!("layer norm of {shape:?}, residual {residual}, p {p}");
+                let (used, _) = all.partition(|name| residual || name != "r");
+                let small = shape.iter().product::<usize>() < 300;
+                twins(&what, &used, small, &|vars, enter| {
+                    let x = enter(vars.get("x")?)?;
+                    let r = match residual {
+                        true => Some(enter(vars.get("r")?)?),
+                        false => None,
+                    };
+                    let dropout = Dropout::new(p, "place", &TRAINING);
+                    let (weight, bias) = (vars.get("weight")?, vars.get("bias")?);
+                    text::layer_norm(&x, r.as_ref(), &dropout, weight, bias, 1e-6)?.exit()
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Batch, queries, keys, heads, width of a head.
+const ATTENTIONS: [[usize; 5]; 7] = [
+    [2, 4, 4, 2, 3],
+    [1, 1, 1, 1, 1],
+    [3, 5, 5, 1, 4],
+    [2, 3, 6, 2, 2],
+    [1, 17, 17, 4, 2],
+    [2, 33, 33, 3, 8],
+    [4, 7, 5, 2, 5],
+];
+
+/// Keys of each sequence that are text, the first ones; the last sequence has none where `none`, and
+/// one key in the middle of the first is hidden.
+fn key_mask(batch: usize, keys: usize, none: bool) -> Result<Tensor> {
+    let mut mask = vec![0u32; batch * keys];
+    for (sequence, row) in mask.chunks_mut(keys).enumerate() {
+        let text = match none && sequence + 1 == batch {
+            true => 0,
+            false => (keys - sequence % keys).max(1),
+        };
+        row[..text].fill(1);
+    }
+    if keys > 2 {
+        mask[1] = 0;
+    }
+    Ok(Tensor::from_vec(mask, (batch, keys), &Device::Cpu)?)
+}
+
+#[test]
+fn attentions() -> Result<()> {
+    for [batch, queries, keys, heads, width] in ATTENTIONS {
+        let all = heads * width;
+        let vars = vars(&[
+            ("q", &[batch, queries, all]),
+            ("k", &[batch, keys, all]),
+            ("v", &[batch, keys, all]),
+        ])?;
+        let masks = [
+            None,
+            Some(key_mask(batch, keys, false)?),
+            Some(key_mask(batch, keys, true)?),
+        ];
+        for (number, mask) in masks.iter().enumerate() {
+            for causal in [false, true] {
+                if causal && queries != keys {
+                    continue;
+                }
+                for p in [0.0, 0.2] {
+                    let what = format!(
+                        "attention {batch}x{queries}x{keys}, {heads} heads of {width}, mask {number}, causal {causal}, p {p}"
+                    );
+                    let small = batch * queries * all < 100;
+                    twins(&what, &vars, small, &|vars, enter| {
+                        let [q, k, v] = ["q", "k", "v"].map(|name| enter(vars.get(name)?));
+                        let dropout = Dropout::new(p, "weights", &TRAINING);
+                        let qkv = [&q?, &k?, &v?];
+                        text::attention(qkv, heads, mask.as_ref(), causal, &dropout)?.exit()
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One tensor as query, key and value, as in a model without its maps.
+#[test]
+fn an_attention_of_a_value_with_itself() -> Result<()> {
+    let vars = vars(&[("x", &[2, 5, 6])])?;
+    twins("self", &vars, true, &|vars, enter| {
+        let x = enter(vars.get("x")?)?;
+        let y = text::attention([&x, &x, &x], 2, None, false, &Dropout::none())?;
+        text::attention([&y, &x, &y], 3, None, true, &Dropout::none())?.exit()
+    })
+}
+
+#[test]
+fn embeddings() -> Result<()> {
+    let vars = vars(&[
+        ("words", &[11, 4]),
+        ("positions", &[6, 4]),
+        ("types", &[2, 4]),
+        ("weight", &[4]),
+        ("bias", &[4]),
+    ])?;
+    // Ids that occur often, once, and not at all.
+    let ids = Tensor::new(
+        &[[3u32, 3, 10, 0], [3, 7, 0, 0], [1, 3, 3, 9]],
+        &Device::Cpu,
+    )?;
+    let types = Tensor::new(&[[0u32, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]], &Device::Cpu)?;
+    twins("embedding", &vars, true, &|vars, enter| {
+        let tables = EmbeddingTables {
+            words: vars.get("words")?,
+            positions: vars.get("positions")?,
+            token_types: vars.get("types")?,
+            norm_weight: vars.get("weight")?,
+            norm_bias: vars.get("bias")?,
+            eps: 1e-6,
+        };
+        let dropout = Dropout::new(0.4, "embeddings", &TRAINING);
+        if format!("{:?}", enter(tables.words)?).contains("composed") {
+            return ops::embedding_layer_norm(&ids, &types, &tables, &dropout);
+        }
+        let sum = text::embedding_sum(&ids, &types, &tables)?;
+        let (weight, bias) = (tables.norm_weight, tables.norm_bias);
+        let y = text::layer_norm(&sum, None, &Dropout::none(), weight, bias, tables.eps)?;
+        text::dropout(&y, &dropout)?.exit()
+    })
+}
+
+#[test]
+fn first_positions() -> Result<()> {
+    let vars = vars(&[("x", &[3, 4, 5])])?;
+    twins("first position", &vars, true, &|vars, enter| {
+        text::first_position(&enter(vars.get("x")?)?)?.exit()
+    })
+}
+
+#[test]
+fn cross_entropies() -> Result<()> {
+    for (rows, classes) in [(1, 2), (5, 3), (4, 100), (33, 17), (2, 30_000)] {
+        let vars = vars(&[("logits", &[rows, classes])])?;
+        for smoothing in [0.0, 0.1] {
+            for ignored in [false, true] {
+                let targets = (0..rows).map(|i| match ignored && i % 3 == 1 {
+                    true => -100,
+                    false => (i * 7 % classes) as i64,
+                });
+                let targets = Tensor::from_vec(targets.collect(), rows, &Device::Cpu)?;
+                let ignore = ignored.then_some(-100);
+                let what = format!("cross entropy {rows}x{classes}, {smoothing}, {ignored}");
+                twins(&what, &vars, rows * classes < 100, &|vars, enter| {
+                    let logits = enter(vars.get("logits")?)?;
+                    let loss = text::cross_entropy(&logits, &targets, smoothing, ignore)?.exit()?;
+                    // So that the second level sees a gradient other than 1.
+                    Ok(loss.sqr()?)
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A layer of BERT with everything in it, against finite differences with its dropout masks fixed.
+#[test]
+fn a_whole_layer_with_dropout() -> Result<()> {
+    let vars = vars(&[
+        ("x", &[2, 4, 6]),
+        ("q", &[6, 6]),
+        ("k", &[6, 3]),
+        ("v", &[6, 6]),
+        ("o", &[6, 6]),
+        ("wide", &[8, 6]),
+        ("narrow", &[6, 8]),
+        ("b6", &[6]),
+        ("b8", &[8]),
+        ("w1", &[6]),
+        ("w2", &[6]),
+    ])?;
+    let mask = key_mask(2, 4, false)?;
+    twins("layer", &vars, true, &|vars, enter| {
+        let x = enter(vars.get("x")?)?;
+        let map = |x: &Handle, name: &str, bias: &str, groups, activation| {
+            let bias = Some(vars.get(bias)?.as_tensor());
+            text::linear(x, vars.get(name)?, bias, groups, activation)
+        };
+        let plain = Activation::Identity;
+        let q = map(&x, "q", "b6", 1, plain)?;
+        let k = map(&x, "k", "b6", 2, plain)?;
+        let v = map(&x, "v", "b6", 1, plain)?;
+        let weights = Dropout::new(0.1, "weights", &TRAINING);
+        let context = text::attention([&q, &k, &v], 2, Some(&mask), false, &weights)?;
+        let y = map(&context, "o", "b6", 1, plain)?;
+        let norm = |y: &Handle, x: &Handle, place: &str, weight: &str| {
+            let dropout = Dropout::new(0.1, place, &TRAINING);
+            let (weight, bias) = (vars.get(weight)?, vars.get("b6")?);
+            text::layer_norm(y, Some(x), &dropout, weight, bias, 1e-6)
+        };
+        let y = norm(&y, &x, "a", "w1")?;
+        let z = map(&y, "wide", "b8", 1, Activation::Gelu)?;
+        let z = map(&z, "narrow", "b6", 1, plain)?;
+        let z = norm(&z, &y, "b", "w2")?;
+        text::first_position(&z)?.exit()
+    })
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() -> Result<()> {
+    let all = to(
+        &vars(&[("x", &[3, 65, 96]), ("weight", &[96, 24]), ("bias", &[96])])?,
+        DType::F32,
+    )?;
+    let run = |threads: usize| -> Result<Vec<Vec<f32>>> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()?;
+        pool.install(|| {
+            let x = Handle::enter(all.get("x")?)?;
+            let bias = Some(all.get("bias")?.as_tensor());
+            let y = text::linear(&x, all.get("weight")?, bias, 4, Activation::Gelu)?;
+            let y = text::attention([&y, &x, &y], 4, None, false, &Dropout::none())?;
+            let bias = all.get("bias")?;
+            let y = text::layer_norm(&y, Some(&x), &Dropout::none(), bias, bias, 1e-6)?;
+            let hessian = Hessian::of(&loss(&y.exit()?)?, &all)?;
+            let z = VarVec::from_fn(&all, |name, shape, dtype, device| {
+                adahessian::random::Stream::new(1, name, 0, 0).normal_tensor(shape, dtype, device)
+            })?;
+            let products = adahessian::LinearOperator::apply(&hessian, &z)?;
+            let numbers = products
+                .iter()
+                .map(|(_, p)| Ok(p.flatten_all()?.to_vec1()?));
+            numbers.collect::<Result<_>>()
+        })
+    };
+    let one = run(1)?;
+    assert!(one == run(2)? && one == run(4)?);
+    Ok(())
+}
+
+#[test]
+fn what_does_not_fit_is_refused() -> Result<()> {
+    let handle = |shape: &[usize]| -> Result<Handle> {
+        Ok(Handle::enter(&Tensor::zeros(
+            shape,
+            DType::F32,
+            &Device::Cpu,
+        )?)?)
+    };
+    let tensor = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+    let x = handle(&[2, 3, 4])?;
+    let none = Dropout::none();
+    assert_says(
+        text::linear(&x, &tensor(&[5, 3])?, None, 1, Activation::Identity),
+        &["input of a linear map"],
+    );
+    assert_says(
+        text::layer_norm(&x, None, &none, &tensor(&[3])?, &tensor(&[3])?, 1e-6),
+        &["layer norm"],
+    );
+    assert_says(
+        text::layer_norm(
+            &x,
+            Some(&handle(&[2, 4])?),
+            &none,
+            &tensor(&[4])?,
+            &tensor(&[4])?,
+            1e-6,
+        ),
+        &["residual"],
+    );
+    assert_says(
+        text::attention([&x, &x, &x], 3, None, false, &none),
+        &["heads"],
+    );
+    assert_says(
+        text::attention([&x, &handle(&[2, 5, 4])?, &x], 2, None, false, &none),
+        &["keys and values"],
+    );
+    assert_says(
+        text::dropout(&x, &Dropout::new(1.0, "x", &TRAINING)),
+        &["dropout probability"],
+    );
+    let targets = Tensor::new(&[0u32, 9], &Device::Cpu)?;
+    assert_says(
+        text::cross_entropy(&handle(&[2, 3])?, &targets, 0.0, None),
+        &["9 in row 1"],
+    );
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Fused operations against the composed ones.
+
+use crate::assert_close;
+use adahessian::ops::engine::Handle;
+use adahessian::random::Stream;
+use adahessian::{Hessian, LinearOperator, NamedVars, VarVec};
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor, Var};
+
+/// How tensors become handles.
+pub type Enter = fn(&Tensor) -> adahessian::Result<Handle>;
+/// On the CPU: fused.
+pub const FUSED: Enter = Handle::enter;
+/// Composed of candle's operations.
+pub const COMPOSED: Enter = |x| Ok(Handle::composed(x));
+
+/// Normal numbers, the same for the same name.
+pub fn random(name: &str, shape: &[usize]) -> Result<Tensor> {
+    Ok(Stream::new(7, name, 0, 0).normal_tensor(shape, DType::F64, &Device::Cpu)?)
+}
+
+/// Variables of these names and shapes.
+pub fn vars(parts: &[(&str, &[usize])]) -> Result<NamedVars> {
+    let parts = parts
+        .iter()
+        .map(|(name, shape)| Ok((name.to_string(), Var::from_tensor(&random(name, shape)?)?)));
+    Ok(NamedVars::new(parts.collect::<Result<Vec<_>>>()?)?)
+}
+
+/// A loss of which every derivative matters.
+pub fn loss(y: &Tensor) -> adahessian::Result<Tensor> {
+    let direction =
+        random("direction", y.dims()).map_err(|e| candle_core::Error::msg(e.to_string()))?;
+    Ok((y.sin()? * direction.to_dtype(y.dtype())?)?.sum_all()?)
+}
+
+/// The same values in another type.
+pub fn to(vars: &NamedVars, dtype: DType) -> Result<NamedVars> {
+    let cast = |(name, var): (&str, &Var)| {
+        Ok((name.to_string(), Var::from_tensor(&var.to_dtype(dtype)?)?))
+    };
+    Ok(NamedVars::new(
+        vars.iter().map(cast).collect::<Result<Vec<_>>>()?,
+    )?)
+}
+
+/// Value, gradient and Hessian-vector product of the fused form against the composed one.
+pub fn agree(
+    what: &str,
+    vars: &NamedVars,
+    tolerance: f64,
+    op: impl Fn(&NamedVars, Enter) -> adahessian::Result<Tensor>,
+) -> Result<()> {
+    let (fused, composed) = (op(vars, FUSED)?, op(vars, COMPOSED)?);
+    assert_close(&format!("{what}: value"), &fused, &composed, tolerance)?;
+    let fused = Hessian::of(&loss(&fused)?, vars)?;
+    let composed = Hessian::of(&loss(&composed)?, vars)?;
+    let z = VarVec::from_fn(vars, |name, shape, dtype, device| {
+        Stream::new(3, name, 1, 0).normal_tensor(shape, dtype, device)
+    })?;
+    let (a, b) = (fused.gradient()?, composed.gradient()?);
+    let (c, d) = (fused.apply(&z)?, composed.apply(&z)?);
+    for ((name, a), (_, b)) in a.iter().zip(b.iter()) {
+        assert_close(&format!("{what}: gradient of {name}"), a, b, tolerance)?;
+    }
+    for ((name, c), (_, d)) in c.iter().zip(d.iter()) {
+        assert_close(&format!("{what}: Hz of {name}"), c, d, tolerance * 10.0)?;
+    }
+    // A second product on the same graph is the first, bit for bit.
+    for ((name, c), (_, d)) in fused.apply(&z)?.iter().zip(c.iter()) {
+        assert_close(&format!("{what}: Hz again of {name}"), c, d, 0.0)?;
+    }
+    Ok(())
+}
