@@ -236,7 +236,7 @@ fn first_positions() -> Result<()> {
 
 #[test]
 fn cross_entropies() -> Result<()> {
-    for (rows, classes) in [(1, 2), (5, 3), (4, 100), (33, 17), (2, 30_000)] {
+    for (rows, classes) in [(1, 2), (5, 3), (4, 100), (33, 17), (2, 3000)] {
         let vars = vars(&[("logits", &[rows, classes])])?;
         for smoothing in [0.0, 0.1] {
             for ignored in [false, true] {
@@ -251,7 +251,7 @@ fn cross_entropies() -> Result<()> {
                     let logits = enter(vars.get("logits")?)?;
                     let loss = text::cross_entropy(&logits, &targets, smoothing, ignore)?.exit()?;
                     // So that the second level sees a gradient other than 1.
-                    Ok(loss.sqr()?)
+                    Ok(loss.sqrt()?)
                 })?;
             }
         }
