@@ -4,6 +4,7 @@ mod accumulation;
 mod callbacks;
 mod candle_holes;
 mod checkpoint;
+mod engine;
 mod glue_data;
 mod hub;
 mod hvp;

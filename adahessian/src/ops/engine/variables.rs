@@ -35,17 +35,42 @@ thread_local! {
     static COTANGENTS: RefCell<HashMap<TensorId, Tensor>> = RefCell::new(HashMap::new());
 }
 
+/// What this thread had before a pass; it has it again afterwards, however the pass ends.
+struct Scope {
+    outer: Option<Vec<Collected>>,
+    outer_cotangents: HashMap<TensorId, Tensor>,
+}
+
+impl Scope {
+    fn begin(cotangents: Vec<(Tensor, Tensor)>) -> Self {
+        let cotangents = cotangents.into_iter().map(|(port, z)| (port.id(), z));
+        Self {
+            outer_cotangents: COTANGENTS.replace(cotangents.collect()),
+            outer: COLLECTED.replace(Some(Vec::new())),
+        }
+    }
+
+    /// What was collected.
+    fn end(self) -> Vec<Collected> {
+        COLLECTED.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        COLLECTED.set(self.outer.take());
+        COTANGENTS.set(std::mem::take(&mut self.outer_cotangents));
+    }
+}
+
 /// Runs a backward pass in which variables hand over their gradients.
 pub(crate) fn collecting(
     cotangents: Vec<(Tensor, Tensor)>,
     pass: impl FnOnce() -> Result<GradStore>,
 ) -> Result<GradStore> {
-    let cotangents = cotangents.into_iter().map(|(port, z)| (port.id(), z));
-    COTANGENTS.set(cotangents.collect());
-    let outer = COLLECTED.replace(Some(Vec::new()));
+    let scope = Scope::begin(cotangents);
     let grads = pass();
-    let collected = COLLECTED.replace(outer).unwrap_or_default();
-    COTANGENTS.take();
+    let collected = scope.end();
     let mut grads = grads?;
     for Collected {
         variable,

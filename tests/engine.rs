@@ -1,0 +1,192 @@
+//! The engine when something goes wrong, and when it is used from several threads.
+
+use adahessian::ops::{Activation, Dropout, Handle, text};
+use adahessian::random::Stream;
+use adahessian::{AdaHessian, Error, Hessian, LinearOperator, NamedVars, Optim, VarVec};
+use anyhow::Result;
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, Var};
+use std::sync::atomic::{AtomicU32, Ordering};
+use testing::assert_says;
+use testing::twins::{loss, vars};
+
+/// The identity, whose backward pass fails the first few times that it is asked.
+struct Faulty {
+    failures: &'static AtomicU32,
+    panics: bool,
+}
+
+impl CustomOp1 for Faulty {
+    fn name(&self) -> &'static str {
+        "faulty"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let CpuStorage::F64(data) = x else {
+            candle_core::bail!("f64 only")
+        };
+        let data = data[layout.start_offset()..][..layout.shape().elem_count()].to_vec();
+        Ok((CpuStorage::F64(data), layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<Option<Tensor>> {
+        let left = self.failures.load(Ordering::SeqCst);
+        if left == 0 {
+            return Ok(Some(gradient.clone()));
+        }
+        self.failures.store(left - 1, Ordering::SeqCst);
+        assert!(!self.panics, "a user's op panicked");
+        candle_core::bail!("a user's op failed")
+    }
+}
+
+fn model() -> Result<NamedVars> {
+    vars(&[
+        ("x", &[2, 3, 4]),
+        ("w1", &[4, 4]),
+        ("w2", &[4, 4]),
+        ("norm", &[4]),
+    ])
+}
+
+/// Fused operations before and after a user's own.
+fn value(vars: &NamedVars, op: Option<Faulty>) -> adahessian::Result<Tensor> {
+    let x = Handle::enter(vars.get("x")?)?;
+    let norm = vars.get("norm")?;
+    let a = text::linear(&x, vars.get("w1")?, None, 1, Activation::Gelu)?;
+    let a = text::layer_norm(&a, Some(&x), &Dropout::none(), norm, norm, 1e-6)?;
+    let between = match op {
+        Some(op) => a.exit()?.apply_op1(op)?,
+        None => a.exit()?,
+    };
+    let b = Handle::enter(&between)?;
+    let c = text::linear(&b, vars.get("w2")?, None, 1, Activation::Tanh)?;
+    let d = text::attention([&c, &a, &c], 2, None, false, &Dropout::none())?;
+    loss(&d.exit()?)
+}
+
+fn product(vars: &NamedVars, loss: &Tensor) -> adahessian::Result<Vec<Vec<f64>>> {
+    let z = VarVec::from_fn(vars, |name, shape, dtype, device| {
+        Stream::new(3, name, 1, 0).normal_tensor(shape, dtype, device)
+    })?;
+    let product = Hessian::of(loss, vars)?.apply(&z)?;
+    let numbers = product.iter().map(|(_, p)| Ok(p.flatten_all()?.to_vec1()?));
+    numbers.collect()
+}
+
+#[test]
+fn a_pass_that_fails_half_way_leaves_the_engine_usable() -> Result<()> {
+    static FAILURES: AtomicU32 = AtomicU32::new(0);
+    let vars = model()?;
+    let expected = product(&vars, &value(&vars, None)?)?;
+    for panics in [false, true] {
+        let faulty = || Faulty {
+            failures: &FAILURES,
+            panics,
+        };
+        FAILURES.store(1, Ordering::SeqCst);
+        let failed = value(&vars, Some(faulty()))?;
+        assert_says(product(&vars, &failed), &["a user's op"]);
+        // The graph on which it failed is refused or right, never wrong.
+        match product(&vars, &failed) {
+            Ok(again) => assert_eq!(again, expected),
+            Err(error) => assert_says(Err::<(), _>(error), &["compute the loss again"]),
+        }
+        // A new one is as if nothing had been.
+        assert_eq!(product(&vars, &value(&vars, Some(faulty()))?)?, expected);
+        assert_eq!(product(&vars, &value(&vars, None)?)?, expected);
+    }
+    Ok(())
+}
+
+/// The first pass is right, the second fails in the user's op.
+#[test]
+fn a_second_pass_that_fails_leaves_the_engine_usable() -> Result<()> {
+    static FAILURES: AtomicU32 = AtomicU32::new(0);
+    let vars = model()?;
+    let expected = product(&vars, &value(&vars, None)?)?;
+    let op = Faulty {
+        failures: &FAILURES,
+        panics: false,
+    };
+    let hessian = Hessian::of(&value(&vars, Some(op))?, &vars)?;
+    let z = VarVec::zeros(&vars)?;
+    FAILURES.store(1, Ordering::SeqCst);
+    assert_says(hessian.apply(&z), &["a user's op failed"]);
+    assert_eq!(product(&vars, &value(&vars, None)?)?, expected);
+    Ok(())
+}
+
+#[test]
+fn a_guard_that_fires_leaves_the_engine_usable() -> Result<()> {
+    let vars = model()?;
+    let mut optimizer = AdaHessian::builder().lr(1e-2).build(&vars)?;
+    let before = vars.snapshot()?;
+    let infinite = (value(&vars, None)? * f64::NAN)?;
+    let info = optimizer.backward_step(&infinite)?;
+    assert!(info.skipped.is_some());
+    for ((_, var), (_, before)) in vars.iter().zip(before.iter()) {
+        let (a, b) = (var.flatten_all()?, before.flatten_all()?);
+        assert_eq!(a.to_vec1::<f64>()?, b.to_vec1::<f64>()?);
+    }
+    let info = optimizer.backward_step(&value(&vars, None)?)?;
+    assert!(info.skipped.is_none() && info.update_norm > 0.0);
+    Ok(())
+}
+
+fn train(seed: u64) -> Result<Vec<f64>> {
+    let vars = model()?;
+    for (name, var) in vars.iter() {
+        let stream = Stream::new(seed, name, 0, 0);
+        var.set(&stream.normal_tensor(var.dims(), DType::F64, &Device::Cpu)?)?;
+    }
+    let mut optimizer = AdaHessian::builder().lr(1e-2).seed(seed).build(&vars)?;
+    let mut losses = Vec::new();
+    for _ in 0..15 {
+        let info = optimizer.backward_step(&value(&vars, None)?)?;
+        losses.push(info.loss.unwrap_or(f64::NAN));
+    }
+    Ok(losses)
+}
+
+#[test]
+fn two_models_trained_at_once_do_not_disturb_each_other() -> Result<()> {
+    let alone = [train(1)?, train(2)?];
+    let together = std::thread::scope(|scope| {
+        let one = scope.spawn(|| train(1));
+        let two = scope.spawn(|| train(2));
+        [one.join(), two.join()].map(|run| run.expect("no panic"))
+    });
+    for (alone, together) in alone.iter().zip(together) {
+        assert_eq!(alone, &together?);
+    }
+    Ok(())
+}
+
+/// The state that an optimizer gave away is not changed by its later steps.
+#[test]
+fn a_state_is_a_copy() -> Result<()> {
+    let x = Var::new(&[1f64, -2.0, 3.0], &Device::Cpu)?;
+    let vars = NamedVars::new([("x".into(), x.clone())])?;
+    let mut optimizer = AdaHessian::builder().build(&vars)?;
+    let step = |optimizer: &mut AdaHessian| -> Result<(), Error> {
+        optimizer.backward_step(&x.powf(4.0)?.sum_all()?).map(drop)
+    };
+    step(&mut optimizer)?;
+    let (state, values) = (optimizer.state()?, vars.snapshot()?);
+    step(&mut optimizer)?;
+    let expected = x.to_vec1::<f64>()?;
+    step(&mut optimizer)?;
+    // Back, twice: loading must copy too.
+    for _ in 0..2 {
+        vars.assign(&values)?;
+        optimizer.load_state(&state)?;
+        step(&mut optimizer)?;
+        assert_eq!(x.to_vec1::<f64>()?, expected);
+    }
+    Ok(())
+}
