@@ -4,8 +4,11 @@
 //! wrong one for batches, or fail when differentiated twice. Every function here is composed of
 //! candle operations whose first and second derivatives were checked against finite differences on
 //! f64, and works alike on every device: constants are made on the CPU and moved to the input's
-//! device. Models call nothing but these, so that one of them can be replaced by a faster
-//! implementation without touching a model.
+//! device.
+//!
+//! On the CPU most of them have a faster form: [`text`] and [`vision`] are the same operations as
+//! single nodes of the [`engine`], with their derivatives written out. Models are made of those; the
+//! functions here are what they are tested against, and what they fall back to on other devices.
 //!
 //! Each file says its equation, what is easily done wrong, and which operation of candle it avoids.
 

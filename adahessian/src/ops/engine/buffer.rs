@@ -4,6 +4,7 @@
 //! page fault every 4 KiB, which was a third of a second backward pass before buffers were kept.
 
 use super::real::Real;
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
@@ -46,6 +47,12 @@ impl<T: Real> Pool<T> {
             }
             None => vec![T::ZERO; length],
         }
+    }
+
+    /// Forgets a vector in use that will not be given back.
+    fn lose(&self, capacity: usize) {
+        let mut shelf = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        shelf.used_count = shelf.used_count.saturating_sub(capacity);
     }
 
     fn give(&self, vector: Vec<T>) {
@@ -94,6 +101,9 @@ impl<T> Shelf<T> {
     }
 }
 
+/// Numbers that one thread copies at a time.
+const COPIED: usize = 1 << 18;
+
 /// A vector that goes back to its pool when dropped.
 pub(crate) struct Buffer<T: Real>(Vec<T>);
 
@@ -111,14 +121,25 @@ impl<T: Real> Buffer<T> {
 
     pub fn copy_of(data: &[T]) -> Self {
         let mut buffer = Self::scratch(data.len());
-        buffer.0.copy_from_slice(data);
+        let pairs = buffer.0.par_chunks_mut(COPIED).zip(data.par_chunks(COPIED));
+        pairs.for_each(|(to, from)| to.copy_from_slice(from));
         buffer
+    }
+
+    /// The numbers as an ordinary vector, which does not come back to the pool.
+    pub fn into_vec(mut self) -> Vec<T> {
+        let vector = std::mem::take(&mut self.0);
+        T::pool().lose(vector.capacity());
+        vector
     }
 }
 
 impl<T: Real> Drop for Buffer<T> {
     fn drop(&mut self) {
-        T::pool().give(std::mem::take(&mut self.0));
+        let vector = std::mem::take(&mut self.0);
+        if vector.capacity() > 0 {
+            T::pool().give(vector);
+        }
     }
 }
 
@@ -138,6 +159,16 @@ impl<T: Real> DerefMut for Buffer<T> {
 #[cfg(test)]
 mod tests {
     use super::Buffer;
+
+    #[test]
+    fn a_vector_that_leaves_is_forgotten() {
+        let mut buffer = Buffer::<f64>::scratch(7_777);
+        buffer.fill(3.0);
+        let vector = buffer.into_vec();
+        assert!(vector.len() == 7_777 && vector.iter().all(|&x| x == 3.0));
+        let other = Buffer::<f64>::scratch(7_777);
+        assert_ne!(other.as_ptr(), vector.as_ptr());
+    }
 
     #[test]
     fn a_buffer_is_used_again_and_zeroed_where_asked() {

@@ -183,7 +183,7 @@ impl<T: Real> CustomOp1 for Enter<T> {
         let gradient = slot.take_gradient()?;
         slot.clear_cotangent();
         let data = match gradient {
-            Some(gradient) => gradient.to_vec(),
+            Some(gradient) => gradient.into_vec(),
             None => vec![T::ZERO; slot.length()],
         };
         let (gradient, port) = match gradient_token.track_op() {

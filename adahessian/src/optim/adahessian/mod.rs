@@ -13,6 +13,7 @@ use crate::curvature::hutchinson::Hutchinson;
 use crate::error::{Error, Result};
 use crate::optim::first_order::{detached, expect_no_more, note_loss, take_loss};
 use crate::optim::group::Resolved;
+use crate::optim::in_place;
 use crate::optim::pending::{Clipping, Skips, WeightedMean, sum_of_squares};
 use crate::optim::{Optim, State, StepInfo};
 use crate::vars::{NamedVars, VarVec};
@@ -92,7 +93,7 @@ impl AdaHessian {
         for probe in probes {
             let products = hessian.product(probe)?;
             let pairs = products.into_iter().zip(probe.tensors());
-            let diagonal = pairs.map(|(p, z)| p.map(|p| Ok((p * z)?)).transpose());
+            let diagonal = pairs.map(|(p, z)| p.map(|p| in_place::product(&p, z)).transpose());
             let diagonal = diagonal.collect::<Result<_>>()?;
             self.diagonal.add(diagonal, weight / probes.len() as f64)?;
         }

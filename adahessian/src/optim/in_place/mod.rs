@@ -10,12 +10,14 @@
 //! do not depend on the number of threads.
 
 mod entries;
+mod product;
 mod slices;
 mod squares;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use entries::{Clip, Entry, update, update_slices};
+pub(crate) use product::product;
 pub(crate) use slices::{pieces, with_slices};
 pub(crate) use squares::sum_of_squares;
 

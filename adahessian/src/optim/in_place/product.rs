@@ -1,0 +1,37 @@
+//! z ⊙ Hz, on all threads.
+
+use super::{PIECE, with_slices};
+use crate::error::Result;
+use crate::ops::engine::Real;
+use candle_core::{DType, Tensor};
+use rayon::prelude::*;
+
+/// a ⊙ b as a new tensor.
+pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let fused = match (a.dtype(), b.dtype()) {
+        (DType::F32, DType::F32) => typed::<f32>(a, b)?,
+        (DType::F64, DType::F64) => typed::<f64>(a, b)?,
+        _ => None,
+    };
+    match fused {
+        Some(product) => Ok(product),
+        None => Ok((a * b)?),
+    }
+}
+
+fn typed<T: Real>(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
+    if a.dims() != b.dims() {
+        return Ok(None); // candle has the words for it
+    }
+    let product = with_slices::<T, _, 0, 2>([], [a, b], |[], [a, b]| {
+        let mut product = vec![T::ZERO; a.len()];
+        let pieces = product.par_chunks_mut(PIECE);
+        let pieces = pieces.zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE));
+        pieces.for_each(|((to, a), b)| {
+            let entries = to.iter_mut().zip(a).zip(b);
+            entries.for_each(|((to, &a), &b)| *to = a * b);
+        });
+        product
+    })?;
+    Ok(product.map(|data| T::tensor(data, a.dims())).transpose()?)
+}
