@@ -21,7 +21,7 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// Multi-head attention on vectors that hold all heads side by side: [`crate::ops::attention`] on
+/// Multi-head attention on vectors that hold all heads side by side: [`crate::ops::attention()`] on
 /// handles.
 ///
 /// `q` is [B, T, D]; `k` and `v` are [B, S, D], D = heads·d; `key_mask` is [B, S] of any dtype, 1 for
