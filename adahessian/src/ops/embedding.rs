@@ -97,6 +97,9 @@ pub(super) fn check_tables(
         );
     }
     let width = tables.norm_weight.elem_count();
+    if width == 0 {
+        return wrong("norm of an embedding", "a width of at least 1", "0");
+    }
     for table in [tables.words, tables.positions, tables.token_types] {
         if table.rank() != 2 || table.dims()[1] != width {
             return wrong(

@@ -66,7 +66,10 @@ fn check(
     let &[batch, queries, all] = q else {
         return wrong("queries", "[batch, positions, width]", format!("{q:?}"));
     };
-    if heads == 0 || all == 0 || all % heads != 0 {
+    if q.contains(&0) {
+        return wrong("queries", "no size of 0", format!("{q:?}"));
+    }
+    if heads == 0 || all % heads != 0 {
         return wrong(
             "heads",
             format!("a divisor of the width {all}"),

@@ -21,9 +21,10 @@ pub(super) enum Part {
 fn derivatives<T: Real>(activation: Activation, c: T) -> (T, T, T) {
     match activation {
         Activation::Identity => (c, T::ONE, T::ZERO),
-        Activation::Relu => match c > T::ZERO {
-            true => (c, T::ONE, T::ZERO),
-            false => (T::ZERO, T::ZERO, T::ZERO),
+        // In this order not-a-number stays what it is.
+        Activation::Relu => match c <= T::ZERO {
+            true => (T::ZERO, T::ZERO, T::ZERO),
+            false => (c, T::ONE, T::ZERO),
         },
         Activation::Tanh => {
             let y = c.tanh();

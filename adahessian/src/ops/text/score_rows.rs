@@ -23,6 +23,11 @@ impl<T: Real> Task<T> for Softmax<'_, T> {
                 true => (query + 1).min(row.len()),
                 false => row.len(),
             };
+            // Not by the scores: where all are not-a-number, so must the weights be.
+            if !self.visible[..end].contains(&true) {
+                row.fill(T::ZERO);
+                continue;
+            }
             row[end..].fill(hidden);
             let keys = row.iter_mut().zip(self.visible);
             keys.for_each(|(x, &visible)| {
@@ -35,10 +40,6 @@ impl<T: Real> Task<T> for Softmax<'_, T> {
                 true => b,
                 false => a,
             });
-            if largest == hidden {
-                row.fill(T::ZERO);
-                continue;
-            }
             row.iter_mut().for_each(|x| *x = (*x - largest).exp());
             let [sum] = sums([&*row], |[x]| [x]);
             let share = T::ONE / sum;

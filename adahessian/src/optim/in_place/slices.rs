@@ -36,12 +36,13 @@ pub(crate) fn with_slices<T: Real, R, const N: usize, const I: usize>(
     Ok(result)
 }
 
-/// Where the data of a tensor that can be worked on begin.
+/// Where the memory of a tensor that can be worked on begins; views of one memory have one place,
+/// and one lock, which must not be taken twice.
 fn place<T: Real>(tensor: &Tensor) -> Option<*const T> {
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
         Storage::Cpu(storage) if layout.is_contiguous() && layout.shape().elem_count() > 0 => {
-            T::slice(storage).map(|slice| slice[layout.start_offset()..].as_ptr())
+            T::slice(storage).map(<[T]>::as_ptr)
         }
         _ => None,
     }
