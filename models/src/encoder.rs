@@ -2,67 +2,10 @@
 
 use crate::architecture::{Architecture, Map};
 use crate::error::{Error, Result};
+use crate::parts::{Linear, Norm, tensor};
 use adahessian::NamedVars;
 use adahessian::ops::{Activation, Dropout, EmbeddingTables, Handle, Mode, text};
 use candle_core::{DType, Tensor};
-
-/// A linear map of the last dimension.
-#[derive(Clone, Debug)]
-pub(crate) struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-    groups: usize,
-}
-
-impl Linear {
-    pub fn new(vars: &NamedVars, name: &str, groups: usize) -> Result<Self> {
-        Ok(Self {
-            weight: tensor(vars, &format!("{name}.weight"))?,
-            bias: tensor(vars, &format!("{name}.bias"))?,
-            groups,
-        })
-    }
-
-    pub fn forward(&self, x: &Handle, activation: Activation) -> Result<Handle> {
-        let (weight, bias) = (&self.weight, Some(&self.bias));
-        Ok(text::linear(x, weight, bias, self.groups, activation)?)
-    }
-}
-
-/// A layer norm.
-#[derive(Clone, Debug)]
-pub(crate) struct Norm {
-    pub weight: Tensor,
-    pub bias: Tensor,
-    pub eps: f64,
-}
-
-impl Norm {
-    pub fn new(vars: &NamedVars, name: &str, eps: f64) -> Result<Self> {
-        Ok(Self {
-            weight: tensor(vars, &format!("{name}.weight"))?,
-            bias: tensor(vars, &format!("{name}.bias"))?,
-            eps,
-        })
-    }
-
-    /// LayerNorm(dropout(x) + residual).
-    pub fn forward(
-        &self,
-        x: &Handle,
-        residual: Option<&Handle>,
-        dropout: &Dropout,
-    ) -> Result<Handle> {
-        let (weight, bias) = (&self.weight, &self.bias);
-        Ok(text::layer_norm(
-            x, residual, dropout, weight, bias, self.eps,
-        )?)
-    }
-}
-
-pub(crate) fn tensor(vars: &NamedVars, name: &str) -> Result<Tensor> {
-    Ok(vars.get(name)?.as_tensor().clone())
-}
 
 #[derive(Clone, Debug)]
 struct Layer {
@@ -97,9 +40,12 @@ impl Layer {
         })
     }
 
+    /// Its output for `positions`, which are all or the first of `hidden`; every position of `hidden`
+    /// is attended to.
     fn forward(
         &self,
-        hidden: &Handle, // [B, T, D]
+        hidden: &Handle,    // [B, T, D]
+        positions: &Handle, // [B, Q, D]
         key_mask: Option<&Tensor>,
         architecture: &Architecture,
         mode: &Mode,
@@ -112,22 +58,38 @@ impl Layer {
             place("output"),
         );
         let weights = Dropout::new(architecture.attention_dropout, &a, mode);
-        let q = self.query.forward(hidden, plain)?; // [B, T, D]
-        let k = self.key.forward(hidden, plain)?;
+        let q = self.query.forward(positions, plain)?; // [B, Q, D]
+        let k = self.key.forward(hidden, plain)?; // [B, T, D]
         let v = self.value.forward(hidden, plain)?;
         let heads = architecture.heads;
-        let context = text::attention([&q, &k, &v], heads, key_mask, false, &weights)?; // [B, T, D]
+        let context = text::attention([&q, &k, &v], heads, key_mask, false, &weights)?; // [B, Q, D]
         let attended = self.post_attention.forward(&context, plain)?;
         let dropout = Dropout::new(architecture.dropout, &b, mode);
         let norm = &self.post_attention_norm;
-        let attended = norm.forward(&attended, Some(hidden), &dropout)?;
+        let attended = norm.forward(&attended, Some(positions), &dropout)?;
         let wide = self
             .intermediate
-            .forward(&attended, architecture.activation)?; // [B, T, I]
-        let narrow = self.output.forward(&wide, plain)?; // [B, T, D]
+            .forward(&attended, architecture.activation)?; // [B, Q, I]
+        let narrow = self.output.forward(&wide, plain)?; // [B, Q, D]
         let dropout = Dropout::new(architecture.dropout, &c, mode);
         self.output_norm.forward(&narrow, Some(&attended), &dropout)
     }
+}
+
+/// What an encoder reads: `ids`, `types` (zeros where none) and `mask` (ones where none), all [B, T].
+pub(crate) struct Inputs<'a> {
+    pub ids: &'a Tensor,
+    pub types: Option<&'a Tensor>,
+    pub mask: Option<&'a Tensor>,
+}
+
+/// The positions of which the last hidden state is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    All,
+    /// The first alone, [B, 1, D]: the last layer is computed for no other, which saves all of its
+    /// products but those of keys and values.
+    First,
 }
 
 /// Embeddings and layers.
@@ -185,24 +147,29 @@ impl Encoder {
         mode: &Mode,
     ) -> Result<Vec<Tensor>> {
         let mut states = Vec::with_capacity(self.layers.len() + 1);
-        self.run(input_ids, token_type_ids, attention_mask, mode, |state| {
+        let inputs = Inputs {
+            ids: input_ids,
+            types: token_type_ids,
+            mask: attention_mask,
+        };
+        self.run(&inputs, Reach::All, mode, |state| {
             states.push(state.exit()?);
             Ok(())
         })?;
         Ok(states)
     }
 
-    /// The last hidden state; `each` sees all of them.
+    /// The last hidden state at the positions that `reach` asks for; `each` sees all states.
     pub(crate) fn run(
         &self,
-        input_ids: &Tensor,
-        token_type_ids: Option<&Tensor>,
-        attention_mask: Option<&Tensor>,
+        inputs: &Inputs,
+        reach: Reach,
         mode: &Mode,
         mut each: impl FnMut(&Handle) -> Result<()>,
     ) -> Result<Handle> {
-        self.check(input_ids, token_type_ids, attention_mask)?;
-        let types = match token_type_ids {
+        let (input_ids, attention_mask) = (inputs.ids, inputs.mask);
+        self.check(input_ids, inputs.types, attention_mask)?;
+        let types = match inputs.types {
             Some(types) => types.clone(),
             None => input_ids.zeros_like()?,
         };
@@ -219,8 +186,14 @@ impl Encoder {
         let dropout = Dropout::new(self.architecture.dropout, "embeddings", mode);
         let mut hidden = text::dropout(&hidden, &dropout)?;
         each(&hidden)?;
-        for layer in &self.layers {
-            hidden = layer.forward(&hidden, attention_mask, &self.architecture, mode)?;
+        let last = self.layers.len().saturating_sub(1);
+        for (number, layer) in self.layers.iter().enumerate() {
+            let positions = match reach {
+                Reach::First if number == last => text::first_positions(&hidden, 1)?,
+                _ => hidden.clone(),
+            };
+            let architecture = &self.architecture;
+            hidden = layer.forward(&hidden, &positions, attention_mask, architecture, mode)?;
             each(&hidden)?;
         }
         Ok(hidden)

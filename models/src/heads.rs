@@ -1,8 +1,9 @@
 //! What stands on an encoder: a classifier of sequences, a masked language model.
 
 use crate::architecture::Architecture;
-use crate::encoder::{Encoder, Linear, Norm, tensor};
+use crate::encoder::{Encoder, Inputs, Reach};
 use crate::error::{Error, Result};
+use crate::parts::{Linear, Norm, tensor};
 use crate::weights::{self, LoadReport, Parameter, Start};
 use crate::{bert, config};
 use adahessian::ops::{Activation, Dropout, Handle, Mode, text};
@@ -100,13 +101,18 @@ impl SequenceClassifier {
         attention_mask: Option<&Tensor>,
         mode: &Mode,
     ) -> Result<Tensor> {
-        let encoder = &self.encoder;
-        let last = encoder.run(input_ids, token_type_ids, attention_mask, mode, |_| Ok(()))?;
+        let inputs = Inputs {
+            ids: input_ids,
+            types: token_type_ids,
+            mask: attention_mask,
+        };
+        let last = self.encoder.run(&inputs, Reach::First, mode, |_| Ok(()))?; // [B, 1, D]
         let (_, logits) = self.classify(&last, mode)?;
         Ok(logits.exit()?)
     }
 
-    /// The logits and everything before them.
+    /// The logits and everything before them. In training the dropout of the last layer is drawn for
+    /// all positions here, for the first alone in [`Self::forward`]; otherwise the logits are the same.
     ///
     /// # Errors
     /// As [`Self::forward`].
@@ -118,8 +124,12 @@ impl SequenceClassifier {
         mode: &Mode,
     ) -> Result<Outputs> {
         let mut hidden_states = Vec::new();
-        let encoder = &self.encoder;
-        let last = encoder.run(input_ids, token_type_ids, attention_mask, mode, |state| {
+        let inputs = Inputs {
+            ids: input_ids,
+            types: token_type_ids,
+            mask: attention_mask,
+        };
+        let last = self.encoder.run(&inputs, Reach::All, mode, |state| {
             hidden_states.push(state.exit()?);
             Ok(())
         })?;
@@ -249,7 +259,12 @@ impl MaskedLanguageModel {
         mode: &Mode,
     ) -> Result<Tensor> {
         let encoder = &self.encoder;
-        let last = encoder.run(input_ids, token_type_ids, attention_mask, mode, |_| Ok(()))?;
+        let inputs = Inputs {
+            ids: input_ids,
+            types: token_type_ids,
+            mask: attention_mask,
+        };
+        let last = encoder.run(&inputs, Reach::All, mode, |_| Ok(()))?;
         let activation = encoder.architecture().activation;
         let hidden = self.dense.forward(&last, activation)?; // [B, T, D]
         let hidden = self.norm.forward(&hidden, None, &Dropout::none())?;

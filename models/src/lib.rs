@@ -31,6 +31,7 @@ mod config;
 pub mod encoder;
 pub mod error;
 pub mod heads;
+mod parts;
 pub mod resnet;
 pub mod squeezebert;
 pub mod weights;

@@ -13,8 +13,6 @@ fn polynomial<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
 /// eˣ = 2ⁿ eʳ with |r| ≤ ½ ln 2. 0 below e⁻⁸⁷, where f32 has lost digits anyway, infinity above e⁸⁸·⁷.
 #[inline(always)]
 pub(crate) fn exp_f32(x: f32) -> f32 {
-    // Adding and taking away 1.5·2²³ rounds to a whole number.
-    const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts; the first has few bits, so that its multiples are exact.
     const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
     const EXP: [f32; 7] = [
@@ -45,12 +43,15 @@ pub(crate) fn exp_f32(x: f32) -> f32 {
     }
 }
 
-/// 2ⁿ for a whole number n of at most 127.
+/// 2ⁿ for a whole number n from -126 to 127.
 #[inline(always)]
 fn power_of_two(n: f32) -> f32 {
-    // SAFETY of the value: callers have limited it to ±128, far within i32.
-    f32::from_bits((((n as i32) + 127) << 23) as u32)
+    // The sum's last bits are n + 127, the exponent's bits; the shift leaves no others.
+    f32::from_bits((n + (ROUND + 127.0)).to_bits() << 23)
 }
+
+/// 1.5·2²³: adding and taking it away again rounds to a whole number.
+const ROUND: f32 = 12_582_912.0;
 
 /// tanh x: a polynomial near 0, (1 - e⁻²ˣ) / (1 + e⁻²ˣ) elsewhere.
 #[inline(always)]

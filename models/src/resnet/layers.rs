@@ -1,8 +1,8 @@
 //! The parts of a residual network, over variables by name.
 
 use super::places::{Place, RUNNING_MEAN, RUNNING_VARIANCE, UnitPlaces};
-use crate::encoder::tensor;
 use crate::error::Result;
+use crate::parts::tensor;
 use adahessian::NamedVars;
 use adahessian::ops::Handle;
 use adahessian::ops::vision::{

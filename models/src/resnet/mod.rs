@@ -15,8 +15,8 @@ mod places;
 
 pub use config::{Config, Shortcut, Stem, Unit};
 
-use crate::encoder::tensor;
 use crate::error::{Error, Result};
+use crate::parts::tensor;
 use crate::weights::{self, LoadReport, Start};
 use adahessian::ops::vision::{Pooling, VisionActivation, global_avg_pool2d, max_pool2d};
 use adahessian::ops::{self, Handle, Mode};

@@ -38,6 +38,11 @@ impl<T: Real> Pool<T> {
             let capacity = found.as_ref().map_or(length, Vec::capacity);
             shelf.used_count += capacity;
             shelf.most_used = shelf.most_used.max(shelf.used_count);
+            if found.is_none() {
+                // Fresh memory takes the place of idle memory that did not fit.
+                let (needed, most) = (shelf.used_count, shelf.most_used);
+                shelf.make_room(needed, most);
+            }
             found
         };
         match found {

@@ -1,13 +1,13 @@
 //! What flows between the operations, and how tensors get in and out.
 
 use super::node::{no_third_derivative, token_storage, zero_token};
-use super::slot::{Slot, Value};
+use super::slot::Slot;
 use super::variables::{self, Collected};
-use super::{Buffer, Real};
+use super::{Buffer, Held, Real};
 use crate::error::Result;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Tensor};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 type CandleResult<T> = candle_core::Result<T>;
 
@@ -30,6 +30,7 @@ pub(crate) enum Inner {
 pub(crate) struct Fused<T: Real> {
     pub token: Tensor,
     pub slot: Arc<Slot<T>>,
+    pub(super) value: Held<T>,
 }
 
 impl Handle {
@@ -126,27 +127,29 @@ impl<T: Real> Fused<T> {
             );
         }
         let x = x.contiguous()?;
-        let value = Value::Entered(x.detach());
-        let slot = Arc::new(Slot::new(x.dims(), value, x.track_op()));
+        let value = Held::of_tensor(x.detach());
+        let slot = Arc::new(Slot::new(x.dims(), x.track_op()));
         let token = match x.track_op() {
             true => x.apply_op1(Enter {
                 slot: Arc::clone(&slot),
             })?,
             false => zero_token()?,
         };
-        Ok(Self { token, slot })
+        Ok(Self { token, slot, value })
     }
 
     pub fn exit(&self) -> Result<Tensor> {
         let slot = Arc::clone(&self.slot);
-        if slot.tracked {
-            slot.add_consumer();
-        }
-        match slot.tracked {
-            true => Ok(self.token.apply_op1(Exit { slot })?),
+        let data = self.value.view().to_vec();
+        if !slot.tracked {
             // An untracked token would be fine, too, but a constant needs no graph.
-            false => Ok(T::tensor(slot.value().to_vec(), &slot.shape)?),
+            return Ok(T::tensor(data, &slot.shape)?);
         }
+        slot.add_consumer();
+        Ok(self.token.apply_op1(Exit {
+            slot,
+            data: Mutex::new(data),
+        })?)
     }
 }
 
@@ -164,6 +167,19 @@ pub(super) fn data_of<T: Real>(x: &Tensor) -> CandleResult<Buffer<T>> {
         }
         _ => candle_core::bail!("a fused operation got a gradient on another device"),
     }
+}
+
+/// The numbers of a tensor that nobody writes to, without a copy.
+pub(super) fn held<T: Real>(x: &Tensor) -> CandleResult<Held<T>> {
+    if x.dtype() != T::DTYPE || !x.device().is_cpu() {
+        candle_core::bail!(
+            "a fused operation got a cotangent of {:?} on {:?}, not of {:?} on the CPU",
+            x.dtype(),
+            x.device().location(),
+            T::DTYPE
+        );
+    }
+    Ok(Held::of_tensor(x.contiguous()?.detach()))
 }
 
 /// A tensor's way into the engine.
@@ -191,7 +207,7 @@ impl<T: Real> CustomOp1 for Enter<T> {
             true => {
                 let op = EnteredGradient {
                     slot: Arc::clone(slot),
-                    data: std::sync::Mutex::new(data),
+                    data: Mutex::new(data),
                 };
                 let port = variables::port(slot, gradient_token)?;
                 (gradient_token.apply_op1(op)?, Some(port))
@@ -212,7 +228,7 @@ impl<T: Real> CustomOp1 for Enter<T> {
 /// The gradient of a tensor that entered, as a function of the token of its gradient.
 struct EnteredGradient<T: Real> {
     slot: Arc<Slot<T>>,
-    data: std::sync::Mutex<Vec<T>>,
+    data: Mutex<Vec<T>>,
 }
 
 impl<T: Real> CustomOp1 for EnteredGradient<T> {
@@ -228,7 +244,7 @@ impl<T: Real> CustomOp1 for EnteredGradient<T> {
         if cotangent.track_op() {
             return Err(no_third_derivative("enter").into());
         }
-        self.slot.set_cotangent(data_of(cotangent)?)?;
+        self.slot.set_cotangent(held(cotangent)?)?;
         zero_token().map(Some)
     }
 }
@@ -236,6 +252,7 @@ impl<T: Real> CustomOp1 for EnteredGradient<T> {
 /// A value's way out of the engine.
 struct Exit<T: Real> {
     slot: Arc<Slot<T>>,
+    data: Mutex<Vec<T>>,
 }
 
 impl<T: Real> CustomOp1 for Exit<T> {
@@ -243,8 +260,9 @@ impl<T: Real> CustomOp1 for Exit<T> {
         "exit"
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let shape = Shape::from(self.slot.shape.clone());
-        Ok((T::storage(self.slot.value().to_vec()), shape))
+        // Called once, as above.
+        let data = std::mem::take(&mut *self.data.lock().unwrap_or_else(|e| e.into_inner()));
+        Ok((T::storage(data), Shape::from(self.slot.shape.clone())))
     }
     fn bwd(&self, token: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
         self.slot.add_gradient(data_of(gradient)?)?;
@@ -285,7 +303,7 @@ impl<T: Real> CustomOp2 for ExitGradient<T> {
         let cotangent = match (gradient.track_op(), self.slot.read_cotangent()?) {
             (false, _) => None,
             (true, None) => Some(gradient.zeros_like()?.detach()),
-            (true, Some(data)) => Some(T::tensor(data.to_vec(), gradient.dims())?),
+            (true, Some(data)) => Some(T::tensor(data.view().to_vec(), gradient.dims())?),
         };
         let zero = token.track_op().then(zero_token).transpose()?;
         Ok((zero, cotangent))

@@ -29,6 +29,7 @@
 //! A third derivative; two backward passes over one graph at once; a backward pass over a graph on
 //! which an earlier one failed half way. A new forward pass is a new graph with nothing of that.
 
+mod array;
 mod buffer;
 mod handle;
 mod node;
@@ -38,6 +39,7 @@ mod slot;
 pub(crate) mod sweep;
 pub(crate) mod variables;
 
+pub(crate) use array::{Array, Held, Made, Source, View};
 pub(crate) use buffer::Buffer;
 pub use handle::Handle;
 pub(crate) use handle::{Fused, Inner};

@@ -1,9 +1,10 @@
 //! An operation in candle's graph, written once for all of them.
 
+use super::array::View;
 use super::handle::Fused;
 use super::op::{Op, Point};
-use super::slot::{Slot, Value};
-use super::{Buffer, Real};
+use super::slot::Slot;
+use super::{Array, Held, Real};
 use crate::error::{Error, Result};
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor,
@@ -15,7 +16,10 @@ type CandleResult<T> = candle_core::Result<T>;
 struct Node<T: Real, O: Op<T>> {
     op: O,
     inputs: Vec<Arc<Slot<T>>>,
+    /// The inputs' values.
+    values: Vec<Option<Array<T>>>,
     output: Arc<Slot<T>>,
+    value: Option<Array<T>>,
     saved: O::Saved,
     /// Left by the second level's A, for this operation's own turn.
     deferred: Mutex<Vec<O::Deferred>>,
@@ -28,26 +32,32 @@ pub(crate) fn apply<T: Real, O: Op<T>>(
     shape: &[usize],
 ) -> Result<Fused<T>> {
     let tracked = inputs.iter().any(|input| input.slot.tracked);
-    let values: Vec<_> = inputs.iter().map(|input| input.slot.value()).collect();
+    let values: Vec<_> = inputs.iter().map(|input| input.value.view()).collect();
     let (value, saved) = op.forward(&values, tracked);
     drop(values);
-    let output = Arc::new(Slot::new(shape, Value::Made(value), tracked));
+    let value = Held::from(value);
+    let output = Arc::new(Slot::new(shape, tracked));
     if !tracked {
-        let token = zero_token()?;
         return Ok(Fused {
-            token,
+            token: zero_token()?,
             slot: output,
+            value,
         });
     }
     for input in inputs.iter().filter(|input| input.slot.tracked) {
         input.slot.add_consumer();
     }
+    let read = inputs.iter().enumerate();
     let node = Forward(Arc::new(Node {
-        op,
+        values: read
+            .map(|(i, input)| op.reads(i).then(|| input.value.keep()))
+            .collect(),
         inputs: inputs.iter().map(|input| Arc::clone(&input.slot)).collect(),
         output: Arc::clone(&output),
+        value: op.reads_value().then(|| value.keep()),
         saved,
         deferred: Mutex::new(Vec::new()),
+        op,
     }));
     // Tokens of inputs that are not trained would only lengthen the graph.
     let mut tokens: Vec<Tensor> = inputs
@@ -68,6 +78,7 @@ pub(crate) fn apply<T: Real, O: Op<T>>(
     Ok(Fused {
         token,
         slot: output,
+        value,
     })
 }
 
@@ -88,13 +99,19 @@ pub(super) fn no_third_derivative(name: &str) -> Error {
     }
 }
 
+fn view<T: Real>(kept: &Option<Array<T>>) -> View<'_, T> {
+    kept.as_ref().map_or(View::Gone, Array::view)
+}
+
 impl<T: Real, O: Op<T>> Node<T, O> {
-    /// Calls `work` with the values of all inputs and of the output.
+    /// Calls `work` with what is kept of the values of the inputs and of the output.
     fn at<R>(&self, work: impl FnOnce(&Point<T, O::Saved>) -> R) -> R {
-        let inputs: Vec<_> = self.inputs.iter().map(|slot| slot.value()).collect();
+        let inputs: Vec<_> = self.values.iter().map(view).collect();
+        let lengths: Vec<_> = self.inputs.iter().map(|slot| slot.length()).collect();
         work(&Point {
             inputs: &inputs,
-            output: self.output.value(),
+            lengths: &lengths,
+            output: view(&self.value),
             saved: &self.saved,
         })
     }
@@ -126,7 +143,7 @@ impl<T: Real, O: Op<T>> Node<T, O> {
             (Some(gradient), Some(kept)) if keep => {
                 let node = Adjoint {
                     node: Arc::clone(self),
-                    gradient: Arc::new(gradient),
+                    gradient: Array::Buffer(Arc::new(gradient)),
                     kept,
                 };
                 Ok(token.apply_op2(gradient_token, node)?)
@@ -276,7 +293,7 @@ impl CustomOp3 for Join {
 /// A in candle's graph: a function of the operation's own token and its gradient's.
 struct Adjoint<T: Real, O: Op<T>> {
     node: Arc<Node<T, O>>,
-    gradient: Arc<Buffer<T>>,
+    gradient: Array<T>,
     kept: O::Kept,
 }
 
@@ -298,7 +315,7 @@ impl<T: Real, O: Op<T>> Adjoint<T, O> {
             let op = &node.op;
             op.second_adjoint(point, &self.gradient, &self.kept, &cotangents)
         });
-        node.output.set_cotangent(cotangent)?;
+        node.output.set_cotangent(cotangent.into())?;
         let mut all = node.deferred.lock().unwrap_or_else(|e| e.into_inner());
         all.push(deferred);
         Ok(())

@@ -1,8 +1,7 @@
 //! What an operation of the engine is.
 
-use super::slot::View;
-use super::{Buffer, Real};
-use std::sync::Arc;
+use super::array::View;
+use super::{Array, Buffer, Held, Made, Real};
 
 /// The values of an operation's inputs, in order.
 pub(crate) type Inputs<'a, T> = [View<'a, T>];
@@ -12,7 +11,11 @@ pub(crate) type Gradients<T> = Vec<Option<Buffer<T>>>;
 
 /// The values at which an operation is differentiated.
 pub(crate) struct Point<'a, T: Real, S> {
+    /// There if the operation reads them.
     pub inputs: &'a Inputs<'a, T>,
+    /// The inputs' lengths.
+    pub lengths: &'a [usize],
+    /// There if the operation reads it.
     pub output: View<'a, T>,
     pub saved: &'a S,
 }
@@ -32,8 +35,19 @@ pub(crate) trait Op<T: Real>: Send + Sync + 'static {
 
     fn name(&self) -> &'static str;
 
+    /// Whether the backward passes read the value of input number `input`. What no operation reads is
+    /// not kept for them.
+    fn reads(&self, _input: usize) -> bool {
+        true
+    }
+
+    /// Whether the backward passes read the operation's own value.
+    fn reads_value(&self) -> bool {
+        false
+    }
+
     /// F. `keep` tells whether it will be differentiated.
-    fn forward(&self, inputs: &Inputs<T>, keep: bool) -> (Buffer<T>, Self::Saved);
+    fn forward(&self, inputs: &Inputs<T>, keep: bool) -> (Made<T>, Self::Saved);
 
     /// (∂F/∂x)ᵀ g + ∂φ/∂x for the inputs that `wanted` marks. Either part may be absent. `onto` holds
     /// the gradients that the inputs have from other operations; one that is taken out must have been
@@ -52,8 +66,8 @@ pub(crate) trait Op<T: Real>: Send + Sync + 'static {
     fn second_adjoint(
         &self,
         point: &Point<T, Self::Saved>,
-        gradient: &Arc<Buffer<T>>,
+        gradient: &Array<T>,
         kept: &Self::Kept,
-        cotangents: &[Option<Arc<Buffer<T>>>],
-    ) -> (Buffer<T>, Self::Deferred);
+        cotangents: &[Option<Held<T>>],
+    ) -> (Made<T>, Self::Deferred);
 }

@@ -1,25 +1,14 @@
-//! The place of a value: its data, its gradient and its second-level cotangent.
+//! The place of a value in the passes: its gradient and its second-level cotangent.
 
-use super::{Buffer, Real, sweep};
+use super::{Buffer, Held, Real, sweep};
 use crate::error::{Error, Result};
-use candle_core::{Storage, Tensor};
-use parking_lot::RwLockReadGuard;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-
-pub(super) enum Value<T: Real> {
-    /// Made by an operation of the engine.
-    Made(Buffer<T>),
-    /// A contiguous candle tensor on the CPU.
-    Entered(Tensor),
-}
+use std::sync::{Mutex, MutexGuard};
 
 pub(crate) struct Slot<T: Real> {
     pub shape: Vec<usize>,
     /// Whether anything that is trained led to this value.
     pub tracked: bool,
-    value: Value<T>,
     /// How many operations differentiate with respect to it.
     consumers: AtomicUsize,
     state: Mutex<State<T>>,
@@ -27,7 +16,7 @@ pub(crate) struct Slot<T: Real> {
 
 struct State<T: Real> {
     gradient: Option<Stamped<Buffer<T>>>,
-    cotangent: Option<Stamped<Arc<Buffer<T>>>>,
+    cotangent: Option<Stamped<Held<T>>>,
     /// How many consumers have read the cotangent.
     reads: usize,
 }
@@ -35,27 +24,6 @@ struct State<T: Real> {
 struct Stamped<X> {
     sweep: u64,
     data: X,
-}
-
-/// Access to a value's data.
-pub(crate) enum View<'a, T> {
-    Made(&'a [T]),
-    Entered(RwLockReadGuard<'a, Storage>, usize, usize),
-}
-
-impl<T: Real> Deref for View<'_, T> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        match self {
-            View::Made(data) => data,
-            View::Entered(storage, start, end) => match &**storage {
-                // `Slot::new` has looked: it is on the CPU and of this type.
-                Storage::Cpu(storage) => T::slice(storage).map_or(&[], |data| &data[*start..*end]),
-                _ => &[],
-            },
-        }
-    }
 }
 
 fn collision(what: &str) -> Error {
@@ -68,28 +36,16 @@ fn collision(what: &str) -> Error {
 }
 
 impl<T: Real> Slot<T> {
-    pub(super) fn new(shape: &[usize], value: Value<T>, tracked: bool) -> Self {
+    pub(super) fn new(shape: &[usize], tracked: bool) -> Self {
         Self {
             shape: shape.into(),
             tracked,
-            value,
             consumers: AtomicUsize::new(0),
             state: Mutex::new(State {
                 gradient: None,
                 cotangent: None,
                 reads: 0,
             }),
-        }
-    }
-
-    pub fn value(&self) -> View<'_, T> {
-        match &self.value {
-            Value::Made(data) => View::Made(data),
-            Value::Entered(tensor) => {
-                let (storage, layout) = tensor.storage_and_layout();
-                let start = layout.start_offset();
-                View::Entered(storage, start, start + layout.shape().elem_count())
-            }
         }
     }
 
@@ -125,7 +81,7 @@ impl<T: Real> Slot<T> {
         }
     }
 
-    pub(super) fn set_cotangent(&self, data: Buffer<T>) -> Result<()> {
+    pub(super) fn set_cotangent(&self, data: Held<T>) -> Result<()> {
         let mut state = self.state();
         if state.cotangent.is_some() {
             return Err(collision("cotangent"));
@@ -133,13 +89,13 @@ impl<T: Real> Slot<T> {
         state.reads = 0;
         state.cotangent = Some(Stamped {
             sweep: sweep::current(),
-            data: Arc::new(data),
+            data,
         });
         Ok(())
     }
 
     /// The cotangent, which is let go of when the last consumer has read it.
-    pub(super) fn read_cotangent(&self) -> Result<Option<Arc<Buffer<T>>>> {
+    pub(super) fn read_cotangent(&self) -> Result<Option<Held<T>>> {
         let mut state = self.state();
         match &state.cotangent {
             None => return Ok(None),
@@ -151,7 +107,7 @@ impl<T: Real> Slot<T> {
         state.reads += 1;
         let data = match state.reads == self.consumers.load(Ordering::Relaxed) {
             true => state.cotangent.take().map(|c| c.data),
-            false => state.cotangent.as_ref().map(|c| Arc::clone(&c.data)),
+            false => state.cotangent.as_ref().map(|c| c.data.clone()),
         };
         Ok(data)
     }

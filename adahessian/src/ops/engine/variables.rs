@@ -11,7 +11,7 @@
 //! gradient comes in, instead of through a sum of products of the variable's size.
 
 use super::Real;
-use super::handle::data_of;
+use super::handle::held;
 use super::node::{no_third_derivative, token_storage, zero_token};
 use super::slot::Slot;
 use candle_core::backprop::GradStore;
@@ -135,7 +135,7 @@ impl<T: Real> CustomOp1 for Port<T> {
         }
         let cotangent = COTANGENTS.with_borrow_mut(|all| all.remove(&port.id()));
         if let Some(cotangent) = cotangent {
-            self.slot.set_cotangent(data_of(&cotangent)?)?;
+            self.slot.set_cotangent(held(&cotangent)?)?;
         }
         zero_token().map(Some)
     }

@@ -15,11 +15,13 @@
 use super::heads::{Head, Layout, Outputs};
 use super::mask::Mask;
 use crate::error::Result;
-use crate::ops::engine::{Buffer, Fused, Gradients, Handle, Inner, Inputs, Op, Point, Real, apply};
+use crate::ops::engine::{
+    Array, Buffer, Fused, Gradients, Handle, Held, Inner, Inputs, Made, Op, Point, Real, View,
+    apply,
+};
 use crate::ops::{self, Dropout, wrong};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// Multi-head attention on vectors that hold all heads side by side: [`crate::ops::attention()`] on
 /// handles.
@@ -180,8 +182,26 @@ impl Attention {
 
 /// What the second level leaves: g and the cotangents of gq, gk, gv.
 pub(super) struct Left<T: Real> {
-    pub gradient: Arc<Buffer<T>>,
-    pub cotangents: [Option<Arc<Buffer<T>>>; 3],
+    pub gradient: Array<T>,
+    pub cotangents: [Option<Array<T>>; 3],
+}
+
+/// The numbers of what was left.
+pub(super) struct LeftViews<'a, T: Real> {
+    pub gradient: View<'a, T>,
+    pub cotangents: [Option<View<'a, T>>; 3],
+}
+
+impl<T: Real> Left<T> {
+    fn views(&self) -> LeftViews<'_, T> {
+        LeftViews {
+            gradient: self.gradient.view(),
+            cotangents: self
+                .cotangents
+                .each_ref()
+                .map(|v| v.as_ref().map(Array::view)),
+        }
+    }
 }
 
 impl<T: Real> Op<T> for Attention {
@@ -194,7 +214,7 @@ impl<T: Real> Op<T> for Attention {
         "attention"
     }
 
-    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Buffer<T>, Buffer<T>) {
+    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Made<T>, Buffer<T>) {
         let point = [&*inputs[0], &*inputs[1], &*inputs[2]];
         let heads = self.layout.heads;
         let count: usize = (0..self.layout.batch).map(|b| heads * self.block(b)).sum();
@@ -210,7 +230,7 @@ impl<T: Real> Op<T> for Attention {
         }
         let work = blocks.into_par_iter().enumerate();
         work.for_each(|(number, p)| self.head(number, point).forward(p, &outputs));
-        (y, all)
+        (y.into(), all)
     }
 
     fn adjoint(
@@ -230,9 +250,10 @@ impl<T: Real> Op<T> for Attention {
         let [q, k, v] = &mut results;
         let outputs = Outputs::new([q, k, v]);
         let work = self.blocks(point.saved).into_par_iter().enumerate();
+        let left = deferred.as_ref().map(Left::views);
         work.for_each(|(number, p)| {
             let head = self.head(number, inputs);
-            match (&deferred, gradient) {
+            match (&left, gradient) {
                 (Some(left), _) => head.second_backward(p, gradient, left, &outputs),
                 (None, Some(g)) => head.backward(p, g, &outputs),
                 (None, None) => {}
@@ -244,22 +265,22 @@ impl<T: Real> Op<T> for Attention {
     fn second_adjoint(
         &self,
         point: &Point<T, Buffer<T>>,
-        gradient: &Arc<Buffer<T>>,
+        gradient: &Array<T>,
         _: &(),
-        cotangents: &[Option<Arc<Buffer<T>>>],
-    ) -> (Buffer<T>, Left<T>) {
+        cotangents: &[Option<Held<T>>],
+    ) -> (Made<T>, Left<T>) {
         let inputs = [&*point.inputs[0], &*point.inputs[1], &*point.inputs[2]];
-        let cotangents = [0, 1, 2].map(|i| cotangents[i].clone());
-        let mut tangent = Buffer::scratch(gradient.len());
+        let views = [0, 1, 2].map(|i| cotangents[i].as_ref().map(Held::view));
+        let mut tangent = Buffer::scratch(point.lengths[0]);
         let outputs = Outputs::new([&mut tangent]);
         let work = self.blocks(point.saved).into_par_iter().enumerate();
         work.for_each(|(number, p)| {
-            self.head(number, inputs).tangent(p, &cotangents, &outputs);
+            self.head(number, inputs).tangent(p, &views, &outputs);
         });
         let left = Left {
-            gradient: Arc::clone(gradient),
-            cotangents,
+            gradient: gradient.clone(),
+            cotangents: [0, 1, 2].map(|i| cotangents[i].as_ref().map(Held::keep)),
         };
-        (tangent, left)
+        (tangent.into(), left)
     }
 }

@@ -10,12 +10,16 @@
 
 use crate::error::Result;
 use crate::ops::cross_entropy::{Targets, read_targets};
-use crate::ops::engine::{Buffer, Fused, Gradients, Handle, Inner, Inputs, Op, Point, Real, apply};
+use crate::ops::engine::{
+    Array, Buffer, Fused, Gradients, Handle, Held, Inner, Inputs, Made, Op, Point, Real, apply,
+};
 use crate::ops::simd::{self, Task, Vector, Width};
-use crate::ops::{self, text::vectors::sums};
+use crate::ops::{
+    self,
+    text::vectors::{largest, sums},
+};
 use candle_core::Tensor;
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// The mean over the counted rows of -Σ_c q_c log softmax(logits)_c: [`crate::ops::cross_entropy()`] on
 /// a handle [N, C]. The result is a scalar.
@@ -101,10 +105,7 @@ impl<T: Real> Task<T> for LogSumExp<'_, T> {
 
     #[inline(always)]
     unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) -> T {
-        let largest = self.0.iter().fold(self.0[0], |a, &b| match b > a {
-            true => b,
-            false => a,
-        });
+        let largest = largest(self.0);
         let [sum] = sums([self.0], |[x]| [(x - largest).exp()]);
         largest + T::from_f64(sum.to_f64().ln())
     }
@@ -168,7 +169,7 @@ impl<T: Real> Task<T> for Backward<'_, T> {
 /// g and v.
 pub(super) struct Left<T: Real> {
     gradient: T,
-    v: Option<Arc<Buffer<T>>>,
+    v: Option<Array<T>>,
 }
 
 impl<T: Real> Op<T> for CrossEntropy {
@@ -181,7 +182,7 @@ impl<T: Real> Op<T> for CrossEntropy {
         "cross entropy"
     }
 
-    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Buffer<T>, Buffer<T>) {
+    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Made<T>, Buffer<T>) {
         let logits: &[T] = &inputs[0];
         let mut norms = Buffer::scratch(self.targets.classes.len());
         let rows = norms
@@ -203,7 +204,7 @@ impl<T: Real> Op<T> for CrossEntropy {
             .collect();
         let mut loss = Buffer::scratch(1);
         loss[0] = T::from_f64(terms.iter().sum());
-        (loss, norms)
+        (loss.into(), norms)
     }
 
     fn adjoint(
@@ -217,6 +218,8 @@ impl<T: Real> Op<T> for CrossEntropy {
         let logits: &[T] = &point.inputs[0];
         let cotangent = gradient.map_or(T::ZERO, |g| g[0]);
         let mut result = Buffer::scratch(logits.len());
+        let v = deferred.as_ref().and_then(|left| left.v.as_ref());
+        let v = v.map(Array::view);
         let rows = result.par_chunks_exact_mut(self.classes).enumerate();
         rows.for_each(|(row, to)| {
             let Some((q, weight)) = self.row::<T>(row) else {
@@ -225,7 +228,7 @@ impl<T: Real> Op<T> for CrossEntropy {
             let logits = &logits[row * self.classes..][..self.classes];
             let norm = point.saved[row];
             let second = deferred.as_ref().and_then(|left| {
-                let v = &left.v.as_ref()?[row * self.classes..][..self.classes];
+                let v = &v.as_ref()?[row * self.classes..][..self.classes];
                 let dots = simd::run(Width::Widest, Dot { logits, norm, x: v });
                 Some((left.gradient * weight, v, dots.by_p))
             });
@@ -246,13 +249,13 @@ impl<T: Real> Op<T> for CrossEntropy {
     fn second_adjoint(
         &self,
         point: &Point<T, Buffer<T>>,
-        gradient: &Arc<Buffer<T>>,
+        gradient: &Array<T>,
         _: &(),
-        cotangents: &[Option<Arc<Buffer<T>>>],
-    ) -> (Buffer<T>, Left<T>) {
+        cotangents: &[Option<Held<T>>],
+    ) -> (Made<T>, Left<T>) {
         let mut tangent = Buffer::zeroed(1);
         if let Some(v) = &cotangents[0] {
-            let logits: &[T] = &point.inputs[0];
+            let (logits, v): (&[T], _) = (&point.inputs[0], v.view());
             let rows = logits
                 .par_chunks_exact(self.classes)
                 .zip(v.par_chunks_exact(self.classes));
@@ -263,9 +266,9 @@ impl<T: Real> Op<T> for CrossEntropy {
             tangent[0] = T::from_f64(terms.iter().sum());
         }
         let left = Left {
-            gradient: gradient[0],
-            v: cotangents[0].clone(),
+            gradient: gradient.view()[0],
+            v: cotangents[0].as_ref().map(Held::keep),
         };
-        (tangent, left)
+        (tangent.into(), left)
     }
 }

@@ -1,19 +1,20 @@
 //! Activations with their first two derivatives, as passes over rows.
 
 use crate::ops::Activation;
-use crate::ops::engine::Real;
+use crate::ops::engine::{Buffer, Made, Real, Source};
 use crate::ops::simd::{self, Task, Vector, Width};
 use rayon::prelude::*;
+use std::sync::Arc;
 
-/// What a pass computes of the preactivation c and up to two more numbers of an entry.
+/// What a pass computes of the preactivation c and up to three more numbers of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// act(c)
     Value,
     /// u act'(c)
     Slope,
-    /// u act'(c), and beside it u w act''(c)
-    SlopeAndBend,
+    /// ȳ act'(c) + t g act''(c), and beside it g act'(c)
+    Second,
 }
 
 /// act(c), act'(c), act''(c).
@@ -41,30 +42,45 @@ fn derivatives<T: Real>(activation: Activation, c: T) -> (T, T, T) {
 
 /// y = act(c), in place where `y` holds c.
 pub(super) fn value<T: Real>(activation: Activation, c: &[T], y: &mut [T]) {
-    pass(activation, Part::Value, [c, c, c], y, None);
+    pass(activation, Part::Value, [c, c, c, c], y, None);
 }
 
 /// h = u act'(c).
 pub(super) fn slope<T: Real>(activation: Activation, c: &[T], u: &[T], h: &mut [T]) {
-    pass(activation, Part::Slope, [c, u, u], h, None);
+    pass(activation, Part::Slope, [c, u, u, u], h, None);
 }
 
-/// ḡ = t act'(c) and c̄ = t g act''(c).
-pub(super) fn slope_and_bend<T: Real>(
-    activation: Activation,
-    c: &[T],
-    t: &[T],
-    g: &[T],
-    tangent: &mut [T],
-    bend: &mut [T],
-) {
-    pass(
-        activation,
-        Part::SlopeAndBend,
-        [c, t, g],
-        tangent,
-        Some(bend),
-    );
+/// k = ȳ act'(c) + t g act''(c) and h = g act'(c) from c, ȳ, g and t.
+pub(super) fn second<T: Real>(activation: Activation, read: [&[T]; 4], k: &mut [T], h: &mut [T]) {
+    pass(activation, Part::Second, read, k, Some(h));
+}
+
+/// act(c), or u act'(c), once more.
+pub(super) struct Again<T: Real> {
+    pub activation: Activation,
+    pub c: Arc<Buffer<T>>,
+    pub u: Option<Arc<Buffer<T>>>,
+}
+
+impl<T: Real> Source<T> for Again<T> {
+    fn numbers(&self) -> Buffer<T> {
+        let mut to = Buffer::scratch(self.c.len());
+        match &self.u {
+            None => value(self.activation, &self.c, &mut to),
+            Some(u) => slope(self.activation, &self.c, u, &mut to),
+        }
+        to
+    }
+}
+
+impl<T: Real> Again<T> {
+    /// Its numbers, and itself to have them again.
+    pub fn made(self) -> Made<T> {
+        Made {
+            numbers: self.numbers(),
+            source: Some(Arc::new(self)),
+        }
+    }
 }
 
 const PIECE: usize = 1 << 13;
@@ -72,25 +88,22 @@ const PIECE: usize = 1 << 13;
 fn pass<T: Real>(
     activation: Activation,
     part: Part,
-    [c, u, w]: [&[T]; 3],
+    read: [&[T]; 4],
     to: &mut [T],
-    bend: Option<&mut [T]>,
+    beside: Option<&mut [T]>,
 ) {
     let mut none: [T; 0] = [];
-    let bend = bend.unwrap_or(&mut none);
-    let mut bends: Vec<&mut [T]> = bend.chunks_mut(PIECE).collect();
-    bends.resize_with(to.len().div_ceil(PIECE), Default::default);
-    let read = c
-        .par_chunks(PIECE)
-        .zip(u.par_chunks(PIECE))
-        .zip(w.par_chunks(PIECE));
-    let pieces = to.par_chunks_mut(PIECE).zip(bends).zip(read);
-    pieces.for_each(|((to, bend), ((c, u), w))| {
+    let beside = beside.unwrap_or(&mut none);
+    let mut besides: Vec<&mut [T]> = beside.chunks_mut(PIECE).collect();
+    besides.resize_with(to.len().div_ceil(PIECE), Default::default);
+    let pieces = to.par_chunks_mut(PIECE).zip(besides).enumerate();
+    pieces.for_each(|(piece, (to, beside))| {
+        let start = piece * PIECE;
         let task = Pass {
             part,
-            read: [c, u, w],
+            read: read.map(|array| &array[start..][..to.len()]),
             to,
-            bend,
+            beside,
         };
         // One loop for each activation: the choice is not made entry by entry.
         match activation {
@@ -118,9 +131,9 @@ const fn named(activation: u8) -> Activation {
 
 struct Pass<'a, T> {
     part: Part,
-    read: [&'a [T]; 3],
+    read: [&'a [T]; 4],
     to: &'a mut [T],
-    bend: &'a mut [T],
+    beside: &'a mut [T],
 }
 
 struct Of<P, const ACTIVATION: u8>(P);
@@ -132,9 +145,9 @@ impl<T: Real, const ACTIVATION: u8> Task<T> for Of<Pass<'_, T>, ACTIVATION> {
     unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) {
         let Pass {
             part,
-            read: [c, u, w],
+            read: [c, u, g, t],
             to,
-            bend,
+            beside,
         } = self.0;
         let activation = const { named(ACTIVATION) };
         match part {
@@ -146,13 +159,15 @@ impl<T: Real, const ACTIVATION: u8> Task<T> for Of<Pass<'_, T>, ACTIVATION> {
                 let entries = to.iter_mut().zip(c).zip(u);
                 entries.for_each(|((to, &c), &u)| *to = u * derivatives(activation, c).1);
             }
-            Part::SlopeAndBend => {
-                let entries = to.iter_mut().zip(bend).zip(c).zip(u.iter().zip(w));
-                entries.for_each(|(((to, bend), &c), (&u, &w))| {
-                    let (_, slope, curve) = derivatives(activation, c);
-                    *to = u * slope;
-                    *bend = u * w * curve;
-                });
+            Part::Second => {
+                let entries = to.iter_mut().zip(beside).zip(c.iter().zip(u));
+                entries
+                    .zip(g.iter().zip(t))
+                    .for_each(|(((k, h), (&c, &u)), (&g, &t))| {
+                        let (_, slope, bend) = derivatives(activation, c);
+                        *k = u * slope + t * g * bend;
+                        *h = g * slope;
+                    });
             }
         }
     }

@@ -1,11 +1,10 @@
 //! One head of one sequence: products and the passes over the rows of P.
 
-use super::attention::{Attention, Left};
+use super::attention::{Attention, LeftViews};
 use super::product::{Matrix, Onto, Target, multiply_at};
 use super::score_rows::{Jacobian, SecondRows, Softmax};
-use crate::ops::engine::{Buffer, Real};
+use crate::ops::engine::{Buffer, Real, View};
 use crate::ops::simd::{self, Width};
-use std::sync::Arc;
 
 /// The sizes of an attention.
 #[derive(Clone, Copy, Debug)]
@@ -204,7 +203,7 @@ impl<'a, T: Real> Head<'a, T> {
     }
 
     /// tS
-    fn score_tangent(&self, cotangents: &[Option<Arc<Buffer<T>>>; 3]) -> Buffer<T> {
+    fn score_tangent(&self, cotangents: &[Option<View<'_, T>>; 3]) -> Buffer<T> {
         let mut ts = self.scratch();
         let mut how = Onto::Replace;
         if let Some(v_q) = &cotangents[0] {
@@ -227,7 +226,7 @@ impl<'a, T: Real> Head<'a, T> {
     pub fn tangent(
         &self,
         p: &[T],
-        cotangents: &[Option<Arc<Buffer<T>>>; 3],
+        cotangents: &[Option<View<'_, T>>; 3],
         outputs: &Outputs<'_, T, 1>,
     ) {
         let mut tp = self.score_tangent(cotangents);
@@ -246,7 +245,7 @@ impl<'a, T: Real> Head<'a, T> {
         &self,
         p: &[T],
         cotangent: Option<&[T]>,
-        left: &Left<T>,
+        left: &LeftViews<'_, T>,
         outputs: &Outputs<'_, T, 3>,
     ) {
         let g = self.queries(&left.gradient);

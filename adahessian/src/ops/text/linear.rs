@@ -8,11 +8,14 @@
 //! ```
 //! Nine products in all, the least there can be.
 
-use super::curve;
-use super::product::{Matrix, Onto, multiply};
+use super::curve::{self, Again};
+use super::groups::{Groups, Sum};
+use super::product::Onto;
 use super::rows::{add, column_sums, rows_in_piece};
 use crate::error::Result;
-use crate::ops::engine::{Buffer, Fused, Gradients, Handle, Inner, Inputs, Op, Point, Real, apply};
+use crate::ops::engine::{
+    Array, Buffer, Fused, Gradients, Handle, Held, Inner, Inputs, Made, Op, Point, Real, apply,
+};
 use crate::ops::linear::{check_bias, check_weight};
 use crate::ops::{Activation, linear_activation};
 use candle_core::Tensor;
@@ -38,9 +41,11 @@ pub fn linear(
     let outputs = check_weight(weight, inputs, groups)?;
     check_bias(bias, outputs)?;
     let map = Linear {
-        inputs,
-        outputs,
-        groups,
+        sizes: Groups {
+            inputs,
+            outputs,
+            groups,
+        },
         activation,
     };
     match x.inner() {
@@ -53,9 +58,7 @@ pub fn linear(
 }
 
 struct Linear {
-    inputs: usize,
-    outputs: usize,
-    groups: usize,
+    sizes: Groups,
     activation: Activation,
 }
 
@@ -68,57 +71,12 @@ impl Linear {
     ) -> Result<Fused<T>> {
         let mut shape = x.slot.shape.clone();
         shape.pop();
-        shape.push(self.outputs);
+        shape.push(self.sizes.outputs);
         let weight = Fused::enter(weight)?;
         let bias = bias.map(Fused::enter).transpose()?;
         let mut inputs = vec![x, &weight];
         inputs.extend(&bias);
         apply(self, &inputs, &shape)
-    }
-
-    /// Inputs and outputs of a group.
-    fn parts(&self) -> (usize, usize) {
-        (self.inputs / self.groups, self.outputs / self.groups)
-    }
-
-    /// The part of x, of y and of W that belongs to a group.
-    fn views<'a, T>(&self, group: usize, x: &'a [T], y: &'a [T], w: &'a [T]) -> [Matrix<'a, T>; 3] {
-        let (ins, outs) = self.parts();
-        let of = |data: &'a [T], part: usize, step: usize| {
-            let rows = data.len() / step;
-            Matrix::rows_of(&data[(group * part).min(data.len())..], rows, part, step)
-        };
-        [
-            of(x, ins, self.inputs),
-            of(y, outs, self.outputs),
-            Matrix::rows_of(&w[(group * outs * ins).min(w.len())..], outs, ins, ins),
-        ]
-    }
-
-    /// y (+)= x Wᵀ
-    fn forward_product<T: Real>(&self, x: &[T], w: &[T], y: &mut [T], onto: Onto) {
-        for group in 0..self.groups {
-            let [x, _, w] = self.views(group, x, &[], w);
-            let offset = group * self.parts().1;
-            multiply(y, self.outputs, offset, onto, x, w.transposed());
-        }
-    }
-
-    /// x (+)= u W
-    fn input_product<T: Real>(&self, u: &[T], w: &[T], x: &mut [T], onto: Onto) {
-        for group in 0..self.groups {
-            let [_, u, w] = self.views(group, &[], u, w);
-            multiply(x, self.inputs, group * self.parts().0, onto, u, w);
-        }
-    }
-
-    /// W (+)= uᵀ x
-    fn weight_product<T: Real>(&self, u: &[T], x: &[T], w: &mut [T], onto: Onto) {
-        let (ins, outs) = self.parts();
-        for group in 0..self.groups {
-            let [x, u, _] = self.views(group, x, u, &[]);
-            multiply(w, ins, group * outs * ins, onto, u.transposed(), x);
-        }
     }
 
     /// u act'(c): of its own, unless it is u.
@@ -131,6 +89,31 @@ impl Linear {
                 Sloped::Own(h)
             }
         }
+    }
+
+    /// k = ȳ act'(c) + t g act''(c) and h = g act'(c).
+    fn sloped_twice<'a, T: Real>(
+        &self,
+        c: &[T],
+        cotangent: Option<&'a [T]>,
+        gradient: &'a [T],
+        tangent: Option<&[T]>,
+    ) -> (Option<Sloped<'a, T>>, Sloped<'a, T>) {
+        let Some(t) = tangent else {
+            return (cotangent.map(Sloped::Same), Sloped::Same(gradient));
+        };
+        let zeros;
+        let cotangent = match cotangent {
+            Some(cotangent) => cotangent,
+            None => {
+                zeros = Buffer::zeroed(gradient.len());
+                &zeros
+            }
+        };
+        let [mut k, mut h] = [0, 1].map(|_| Buffer::scratch(gradient.len()));
+        let read = [c, cotangent, gradient, t];
+        curve::second(self.activation, read, &mut k, &mut h);
+        (Some(Sloped::Own(k)), Sloped::Own(h))
     }
 }
 
@@ -156,17 +139,17 @@ fn add_bias<T: Real>(y: &mut [T], bias: &[T]) {
     pieces.for_each(|rows| rows.chunks_exact_mut(width).for_each(|row| add(row, bias)));
 }
 
-/// What the second level leaves: g, c̄_A where the activation bends, and the cotangents of gx and gW.
+/// What the second level leaves: g, t where the activation bends, and the cotangents of gx and gW.
 pub(super) struct Left<T: Real> {
-    gradient: Arc<Buffer<T>>,
-    bend: Option<Buffer<T>>,
-    v_x: Option<Arc<Buffer<T>>>,
-    v_w: Option<Arc<Buffer<T>>>,
+    gradient: Array<T>,
+    tangent: Option<Arc<Buffer<T>>>,
+    v_x: Option<Array<T>>,
+    v_w: Option<Array<T>>,
 }
 
 impl<T: Real> Op<T> for Linear {
     /// c, where it is not y.
-    type Saved = Option<Buffer<T>>;
+    type Saved = Option<Arc<Buffer<T>>>;
     type Kept = ();
     type Deferred = Left<T>;
 
@@ -174,19 +157,26 @@ impl<T: Real> Op<T> for Linear {
         "linear"
     }
 
-    fn forward(&self, inputs: &Inputs<T>, keep: bool) -> (Buffer<T>, Self::Saved) {
-        let rows = inputs[0].len() / self.inputs;
-        let mut c = Buffer::scratch(rows * self.outputs);
-        self.forward_product(&inputs[0], &inputs[1], &mut c, Onto::Replace);
+    /// Not the bias.
+    fn reads(&self, input: usize) -> bool {
+        input < 2
+    }
+
+    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Made<T>, Self::Saved) {
+        let rows = inputs[0].len() / self.sizes.inputs;
+        let mut c = Buffer::scratch(rows * self.sizes.outputs);
+        self.sizes
+            .forward(&inputs[0], &inputs[1], &mut c, Onto::Replace);
         if let Some(bias) = inputs.get(2) {
             add_bias(&mut c, bias);
         }
-        if self.activation == Activation::Identity {
-            return (c, None);
+        let (activation, u) = (self.activation, None);
+        if activation == Activation::Identity {
+            return (c.into(), None);
         }
-        let mut y = Buffer::scratch(c.len());
-        curve::value(self.activation, &c, &mut y);
-        (y, keep.then_some(c))
+        let c = Arc::new(c);
+        let saved = Some(Arc::clone(&c));
+        (Again { activation, c, u }.made(), saved)
     }
 
     fn adjoint(
@@ -198,60 +188,45 @@ impl<T: Real> Op<T> for Linear {
         onto: &mut Gradients<T>,
     ) -> (Gradients<T>, ()) {
         let (x, w) = (&point.inputs[0], &point.inputs[1]);
-        let c = point.saved.as_deref().unwrap_or(&[]);
-        // k, in which the second level's part is added to the first's.
-        let k = match (gradient, deferred.as_ref().and_then(|d| d.bend.as_ref())) {
-            (Some(g), None) => Some(self.sloped(c, g)),
-            (None, None) => None,
-            (g, Some(bend)) => {
-                let mut k = Buffer::copy_of(bend);
-                if let Some(g) = g {
-                    let h = self.sloped(c, g);
-                    crate::ops::simd::add_assign(&mut k, &h);
-                }
-                Some(Sloped::Own(k))
+        let c = point.saved.as_ref().map_or(&[][..], |c| &c[..]);
+        let left = deferred.as_ref();
+        let g = left.map(|left| left.gradient.view());
+        let [v_x, v_w] = [
+            left.and_then(|left| left.v_x.as_ref()),
+            left.and_then(|left| left.v_w.as_ref()),
+        ]
+        .map(|v| v.map(Array::view));
+        let (k, h) = match &g {
+            None => (gradient.map(|g| self.sloped(c, g)), None),
+            Some(g) => {
+                let t = left.and_then(|left| left.tangent.as_ref()).map(|t| &t[..]);
+                let (k, h) = self.sloped_twice(c, gradient, g, t);
+                (k, Some(h))
             }
         };
-        let left = deferred.as_ref().map(|left| {
-            let h = self.sloped(c, &left.gradient);
-            (h, left.v_x.as_deref(), left.v_w.as_deref())
-        });
+        let sizes = &self.sizes;
         let gx = wanted[0].then(|| {
-            let (mut gx, mut how) = match onto[0].take() {
-                Some(there) => (there, Onto::Add),
-                None => (Buffer::scratch(x.len()), Onto::Replace),
-            };
+            let mut gx = Sum::new(onto[0].take(), x.len());
             if let Some(k) = &k {
-                self.input_product(k, w, &mut gx, how);
-                how = Onto::Add;
+                gx.add(|to, how| sizes.input_gradient(k, w, to, how));
             }
-            if let Some((h, _, Some(v_w))) = &left {
-                self.input_product(h, v_w, &mut gx, how);
-                how = Onto::Add;
+            if let (Some(h), Some(v_w)) = (&h, &v_w) {
+                gx.add(|to, how| sizes.input_gradient(h, v_w, to, how));
             }
-            if how == Onto::Replace {
-                gx.fill(T::ZERO);
-            }
-            gx
+            gx.end()
         });
         let gw = wanted[1].then(|| {
-            let mut gw = Buffer::scratch(w.len());
-            let mut how = Onto::Replace;
+            let mut gw = Sum::new(None, w.len());
             if let Some(k) = &k {
-                self.weight_product(k, x, &mut gw, how);
-                how = Onto::Add;
+                gw.add(|to, how| sizes.weight_gradient(k, x, to, how));
             }
-            if let Some((h, Some(v_x), _)) = &left {
-                self.weight_product(h, v_x, &mut gw, how);
-                how = Onto::Add;
+            if let (Some(h), Some(v_x)) = (&h, &v_x) {
+                gw.add(|to, how| sizes.weight_gradient(h, v_x, to, how));
             }
-            if how == Onto::Replace {
-                gw.fill(T::ZERO);
-            }
-            gw
+            gw.end()
         });
         let gb = match (&k, wanted.get(2)) {
-            (Some(k), Some(true)) => Some(column_sums(k, self.outputs)),
+            (Some(k), Some(true)) => Some(column_sums(k, sizes.outputs)),
             _ => None,
         };
         (vec![gx, gw, gb], ())
@@ -260,41 +235,35 @@ impl<T: Real> Op<T> for Linear {
     fn second_adjoint(
         &self,
         point: &Point<T, Self::Saved>,
-        gradient: &Arc<Buffer<T>>,
+        gradient: &Array<T>,
         _: &(),
-        cotangents: &[Option<Arc<Buffer<T>>>],
-    ) -> (Buffer<T>, Left<T>) {
-        let mut t = Buffer::scratch(gradient.len());
-        let mut how = Onto::Replace;
+        cotangents: &[Option<Held<T>>],
+    ) -> (Made<T>, Left<T>) {
+        let (x, w) = (&point.inputs[0], &point.inputs[1]);
+        let length = x.len() / self.sizes.inputs * self.sizes.outputs;
+        let mut t = Sum::new(None, length);
         if let Some(v_x) = &cotangents[0] {
-            self.forward_product(v_x, &point.inputs[1], &mut t, how);
-            how = Onto::Add;
+            t.add(|to, how| self.sizes.forward(&v_x.view(), w, to, how));
         }
         if let Some(v_w) = &cotangents[1] {
-            self.forward_product(&point.inputs[0], v_w, &mut t, how);
-            how = Onto::Add;
+            t.add(|to, how| self.sizes.forward(x, &v_w.view(), to, how));
         }
-        if how == Onto::Replace {
-            t.fill(T::ZERO);
-        }
+        let mut t = t.end();
         if let Some(Some(v_b)) = cotangents.get(2) {
-            add_bias(&mut t, v_b);
+            add_bias(&mut t, &v_b.view());
         }
-        let (tangent, bend) = match &point.saved {
-            None => (t, None),
-            Some(c) => {
-                let mut tangent = Buffer::scratch(t.len());
-                let mut bend = Buffer::scratch(t.len());
-                curve::slope_and_bend(self.activation, c, &t, gradient, &mut tangent, &mut bend);
-                (tangent, Some(bend))
-            }
+        let mut left = Left {
+            gradient: gradient.clone(),
+            tangent: None,
+            v_x: cotangents[0].as_ref().map(Held::keep),
+            v_w: cotangents[1].as_ref().map(Held::keep),
         };
-        let left = Left {
-            gradient: Arc::clone(gradient),
-            bend,
-            v_x: cotangents[0].clone(),
-            v_w: cotangents[1].clone(),
+        let Some(c) = &point.saved else {
+            return (t.into(), left);
         };
-        (tangent, left)
+        let (activation, c, u) = (self.activation, Arc::clone(c), Arc::new(t));
+        left.tangent = Some(Arc::clone(&u));
+        let u = Some(u);
+        (Again { activation, c, u }.made(), left)
     }
 }

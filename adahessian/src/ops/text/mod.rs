@@ -8,6 +8,7 @@
 mod attention;
 mod cross_entropy;
 mod curve;
+mod groups;
 mod heads;
 mod linear;
 mod mask;
@@ -23,4 +24,4 @@ pub use attention::attention;
 pub use cross_entropy::cross_entropy;
 pub use linear::linear;
 pub use norm::layer_norm;
-pub use row_maps::{dropout, embedding_sum, first_position};
+pub use row_maps::{dropout, embedding_sum, first_position, first_positions};

@@ -14,13 +14,14 @@ use super::mask::Mask;
 use super::norm_rows::{Backward, Forward, Second};
 use super::rows::{column_sums, in_order, rows_in_piece};
 use crate::error::Result;
-use crate::ops::engine::{Buffer, Fused, Gradients, Handle, Inner, Inputs, Op, Point, Real, apply};
+use crate::ops::engine::{
+    Array, Buffer, Fused, Gradients, Handle, Held, Inner, Inputs, Made, Op, Point, Real, apply,
+};
 use crate::ops::layer_norm::check_width;
 use crate::ops::simd::{self, Width};
 use crate::ops::{self, Dropout, wrong};
 use candle_core::Tensor;
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// LayerNorm(dropout(x) + residual) over the last dimension: [`crate::ops::residual_layer_norm`] on
 /// handles; without a residual and with [`Dropout::none`], a plain layer norm.
@@ -136,7 +137,12 @@ impl<T: Real> Op<T> for Norm {
         "layer norm"
     }
 
-    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Buffer<T>, Saved<T>) {
+    /// Of all its inputs the weight: x̂ and s stand for x and the residual.
+    fn reads(&self, input: usize) -> bool {
+        input == 1
+    }
+
+    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Made<T>, Saved<T>) {
         let (x, weight, bias) = (&inputs[0], &inputs[1], &inputs[2]);
         let (width, rows) = (self.width, self.piece());
         let mut y = Buffer::scratch(x.len());
@@ -169,7 +175,7 @@ impl<T: Real> Op<T> for Norm {
                 };
                 simd::run(Width::Widest, task);
             });
-        (y, Saved { unit, scale })
+        (y.into(), Saved { unit, scale })
     }
 
     fn adjoint(
@@ -186,7 +192,7 @@ impl<T: Real> Op<T> for Norm {
             Some(left) => (Some(left.sum), Some(left.weight)),
             None => (None, None),
         };
-        let mut sum = left_sum.unwrap_or_else(|| Buffer::zeroed(point.inputs[0].len()));
+        let mut sum = left_sum.unwrap_or_else(|| Buffer::zeroed(point.lengths[0]));
         let mut weights = Vec::new();
         if let Some(left) = left_weight {
             weights.push(left);
@@ -226,28 +232,32 @@ impl<T: Real> Op<T> for Norm {
     fn second_adjoint(
         &self,
         point: &Point<T, Saved<T>>,
-        gradient: &Arc<Buffer<T>>,
+        gradient: &Array<T>,
         _: &(),
-        cotangents: &[Option<Arc<Buffer<T>>>],
-    ) -> (Buffer<T>, Left<T>) {
+        cotangents: &[Option<Held<T>>],
+    ) -> (Made<T>, Left<T>) {
         let (width, rows) = (self.width, self.piece());
         let length = rows * width;
-        let saved = point.saved;
+        let (saved, gradient) = (point.saved, gradient.view());
+        let views: Vec<_> = cotangents
+            .iter()
+            .map(|v| v.as_ref().map(Held::view))
+            .collect();
         // v = m v_x + v_r, in the memory that becomes z̄_A.
-        let mut v = match &cotangents[0] {
+        let mut v = match &views[0] {
             Some(v_x) => match &self.mask {
                 Some(mask) => mask.of(v_x),
                 None => Buffer::copy_of(v_x),
             },
             None => Buffer::zeroed(gradient.len()),
         };
-        if let Some(Some(v_r)) = cotangents.get(3) {
+        if let Some(Some(v_r)) = views.get(3) {
             simd::add_assign(&mut v, v_r);
         }
         let zeros;
         let [v_weight, v_bias] = {
             zeros = Buffer::zeroed(width);
-            [1, 2].map(|i| cotangents[i].as_ref().map_or(&zeros[..], |v| &v[..]))
+            [1, 2].map(|i| views[i].as_deref().unwrap_or(&zeros))
         };
         let mut tangent = Buffer::scratch(gradient.len());
         let pieces = tangent.par_chunks_mut(length).zip(v.par_chunks_mut(length));
@@ -276,6 +286,6 @@ impl<T: Real> Op<T> for Norm {
             sum: v,
             weight: in_order(parts, width),
         };
-        (tangent, left)
+        (tangent.into(), left)
     }
 }

@@ -5,11 +5,12 @@
 use super::mask::Mask;
 use crate::error::Result;
 use crate::ops::embedding::check_tables;
-use crate::ops::engine::{Buffer, Fused, Gradients, Handle, Inner, Inputs, Op, Point, Real, apply};
+use crate::ops::engine::{
+    Array, Buffer, Fused, Gradients, Handle, Held, Inner, Inputs, Made, Op, Point, Real, apply,
+};
 use crate::ops::{self, Dropout, EmbeddingTables, wrong};
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// A linear map of several inputs.
 trait Linear: Send + Sync + 'static {
@@ -31,9 +32,13 @@ impl<T: Real, M: Linear> Op<T> for Map<M> {
         M::NAME
     }
 
-    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Buffer<T>, ()) {
+    fn reads(&self, _: usize) -> bool {
+        false
+    }
+
+    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Made<T>, ()) {
         let inputs: Vec<_> = inputs.iter().map(|x| Some(&**x)).collect();
-        (self.0.apply(&inputs), ())
+        (self.0.apply(&inputs).into(), ())
     }
 
     fn adjoint(
@@ -44,10 +49,10 @@ impl<T: Real, M: Linear> Op<T> for Map<M> {
         wanted: &[bool],
         _: &mut Gradients<T>,
     ) -> (Gradients<T>, ()) {
-        let inputs = point.inputs.iter().zip(wanted).enumerate();
-        let gradients = inputs.map(|(i, (x, wanted))| {
+        let inputs = point.lengths.iter().zip(wanted).enumerate();
+        let gradients = inputs.map(|(i, (length, wanted))| {
             let g = gradient.filter(|_| *wanted)?;
-            Some(self.0.transposed(g, i, x.len()))
+            Some(self.0.transposed(g, i, *length))
         });
         (gradients.collect(), ())
     }
@@ -55,15 +60,16 @@ impl<T: Real, M: Linear> Op<T> for Map<M> {
     fn second_adjoint(
         &self,
         _: &Point<T, ()>,
-        _: &Arc<Buffer<T>>,
+        _: &Array<T>,
         _: &(),
-        cotangents: &[Option<Arc<Buffer<T>>>],
-    ) -> (Buffer<T>, ()) {
-        let inputs: Vec<_> = cotangents
+        cotangents: &[Option<Held<T>>],
+    ) -> (Made<T>, ()) {
+        let views: Vec<_> = cotangents
             .iter()
-            .map(|v| v.as_ref().map(|v| &v[..]))
+            .map(|v| v.as_ref().map(Held::view))
             .collect();
-        (self.0.apply(&inputs), ())
+        let inputs: Vec<_> = views.iter().map(Option::as_deref).collect();
+        (self.0.apply(&inputs).into(), ())
     }
 }
 
@@ -209,33 +215,45 @@ pub fn dropout(x: &Handle, dropout: &Dropout) -> Result<Handle> {
     }
 }
 
-/// Position 0 of each sequence: [B, D] from [B, T, D].
+/// The first `count` positions of each sequence: [B, count, D] from [B, T, D].
 struct First {
     batch: usize,
     length: usize,
+    count: usize,
     width: usize,
 }
 
 impl Linear for First {
-    const NAME: &'static str = "first position";
+    const NAME: &'static str = "first positions";
 
     fn apply<T: Real>(&self, inputs: &[Option<&[T]>]) -> Buffer<T> {
-        let mut y = Buffer::zeroed(self.batch * self.width);
+        let part = self.count * self.width;
+        let mut y = Buffer::zeroed(self.batch * part);
         if let Some(x) = inputs[0] {
             let sequences = x.chunks_exact(self.length * self.width);
-            let rows = y.chunks_exact_mut(self.width).zip(sequences);
-            rows.for_each(|(y, x)| y.copy_from_slice(&x[..self.width]));
+            let rows = y.chunks_exact_mut(part).zip(sequences);
+            rows.for_each(|(y, x)| y.copy_from_slice(&x[..part]));
         }
         y
     }
 
     fn transposed<T: Real>(&self, g: &[T], _: usize, length: usize) -> Buffer<T> {
+        let part = self.count * self.width;
         let mut x = Buffer::zeroed(length);
         let sequences = x.chunks_exact_mut(self.length * self.width);
-        let rows = sequences.zip(g.chunks_exact(self.width));
-        rows.for_each(|(x, g)| x[..self.width].copy_from_slice(g));
+        let rows = sequences.zip(g.chunks_exact(part));
+        rows.for_each(|(x, g)| x[..part].copy_from_slice(g));
         x
     }
+}
+
+/// The first `count` positions of every sequence, [B, count, D] from [B, T, D]: where only they are
+/// asked for, a network's last layer need not be computed for the others.
+///
+/// # Errors
+/// [`crate::Error::Setting`] for another shape or a count that does not fit; candle's errors.
+pub fn first_positions(x: &Handle, count: usize) -> Result<Handle> {
+    first(x, count, |batch, width| vec![batch, count, width])
 }
 
 /// The vector at the first position of every sequence, [B, D] from [B, T, D]: what BERT's pooler sees.
@@ -243,24 +261,31 @@ impl Linear for First {
 /// # Errors
 /// [`crate::Error::Setting`] for another shape; candle's errors.
 pub fn first_position(x: &Handle) -> Result<Handle> {
+    first(x, 1, |batch, width| vec![batch, width])
+}
+
+fn first(x: &Handle, count: usize, shape: impl Fn(usize, usize) -> Vec<usize>) -> Result<Handle> {
     let &[batch, length, width] = x.dims() else {
-        return wrong(
-            "hidden states",
-            "[batch, positions, width]",
-            format!("{:?}", x.dims()),
-        );
+        let got = format!("{:?}", x.dims());
+        return wrong("hidden states", "[batch, positions, width]", got);
     };
     if x.dims().contains(&0) {
         return wrong("hidden states", "no size of 0", format!("{:?}", x.dims()));
     }
+    if count == 0 || count > length {
+        let expected = format!("1 to {length}, the positions there are");
+        return wrong("number of positions", expected, count.to_string());
+    }
     let op = Map(First {
         batch,
         length,
+        count,
         width,
     });
+    let shape = shape(batch, width);
     match x.inner() {
-        Inner::Composed(x) => Ok(Handle::composed(&x.narrow(1, 0, 1)?.squeeze(1)?)),
-        Inner::F32(x) => Ok(apply(op, &[x], &[batch, width])?.into()),
-        Inner::F64(x) => Ok(apply(op, &[x], &[batch, width])?.into()),
+        Inner::Composed(x) => Ok(Handle::composed(&x.narrow(1, 0, count)?.reshape(shape)?)),
+        Inner::F32(x) => Ok(apply(op, &[x], &shape)?.into()),
+        Inner::F64(x) => Ok(apply(op, &[x], &shape)?.into()),
     }
 }

@@ -1,6 +1,6 @@
 //! The rows of attention scores, vectorised.
 
-use super::vectors::{dot, sums};
+use super::vectors::{dot, largest, sums};
 use crate::ops::engine::Real;
 use crate::ops::simd::{Task, Vector};
 
@@ -36,10 +36,7 @@ impl<T: Real> Task<T> for Softmax<'_, T> {
                     false => hidden,
                 };
             });
-            let largest = row.iter().fold(hidden, |a, &b| match b > a {
-                true => b,
-                false => a,
-            });
+            let largest = largest(row);
             row.iter_mut().for_each(|x| *x = (*x - largest).exp());
             let [sum] = sums([&*row], |[x]| [x]);
             let share = T::ONE / sum;

@@ -1,4 +1,4 @@
-//! Sums over short vectors, in an order that does not depend on the processor.
+//! Sums and maxima over short vectors, in an order that does not depend on the processor.
 
 use crate::ops::engine::Real;
 
@@ -35,4 +35,24 @@ pub(super) fn sums<T: Real, const N: usize, const M: usize>(
 pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     let [sum] = sums([a, b], |[a, b]| [a * b]);
     sum
+}
+
+/// The largest entry; not-a-number is passed over.
+#[inline(always)]
+pub(super) fn largest<T: Real>(row: &[T]) -> T {
+    let larger = |a: T, b: T| match b > a {
+        true => b,
+        false => a,
+    };
+    let (groups, rest) = row.as_chunks::<LANES>();
+    let mut lanes = [T::from_f64(f64::NEG_INFINITY); LANES];
+    for group in groups {
+        for (lane, &x) in lanes.iter_mut().zip(group) {
+            *lane = larger(*lane, x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane = larger(*lane, x);
+    }
+    lanes.into_iter().fold(lanes[0], larger)
 }

@@ -3,9 +3,8 @@
 //! For y = M x: gx = Mᵀ g; the derivative of that in g is ḡ = M v_x, and x̄ = Mᵀ ȳ. Maximum pooling
 //! belongs here, with the matrix that picks the largest entries of the forward pass.
 
-use crate::ops::engine::{Buffer, Gradients, Inputs, Op, Point, Real};
+use crate::ops::engine::{Array, Buffer, Gradients, Held, Inputs, Made, Op, Point, Real};
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// A sparse linear map of single channels, the same computation for each.
 pub(super) trait PlaneMap: Send + Sync + 'static {
@@ -79,7 +78,11 @@ impl<T: Real, M: PlaneMap> Op<T> for Planes<M> {
         self.name
     }
 
-    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Buffer<T>, Vec<u32>) {
+    fn reads(&self, _: usize) -> bool {
+        false
+    }
+
+    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Made<T>, Vec<u32>) {
         let x: &[T] = &inputs[0];
         let mut y = Buffer::scratch(self.images * self.to * self.result);
         let mut picked = vec![0; if self.map.picks() { y.len() } else { 0 }];
@@ -87,7 +90,7 @@ impl<T: Real, M: PlaneMap> Op<T> for Planes<M> {
             self.map
                 .forward(&x[channel * self.size..][..self.size], y, picked);
         });
-        (y, picked)
+        (y.into(), picked)
     }
 
     fn adjoint(
@@ -104,18 +107,18 @@ impl<T: Real, M: PlaneMap> Op<T> for Planes<M> {
     fn second_adjoint(
         &self,
         point: &Point<T, Vec<u32>>,
-        gradient: &Arc<Buffer<T>>,
+        gradient: &Array<T>,
         _: &(),
-        cotangents: &[Option<Arc<Buffer<T>>>],
-    ) -> (Buffer<T>, ()) {
-        let mut y = Buffer::zeroed(gradient.len());
+        cotangents: &[Option<Held<T>>],
+    ) -> (Made<T>, ()) {
+        let mut y = Buffer::zeroed(gradient.view().len());
         if let Some(v) = &cotangents[0] {
-            let mut picked = point.saved.clone();
+            let (v, mut picked) = (v.view(), point.saved.clone());
             self.each(&mut y, &mut picked, |channel, y, picked| {
                 self.map
                     .again(&v[channel * self.size..][..self.size], y, picked);
             });
         }
-        (y, ())
+        (y.into(), ())
     }
 }

@@ -10,9 +10,8 @@
 
 use super::kernels::Plan;
 use super::kernels::batch::{Chunks, Kernel, Workspace, bias_gradient, reduce, split, sums_length};
-use crate::ops::engine::{Buffer, Gradients, Inputs, Op, Point, Real};
+use crate::ops::engine::{Array, Buffer, Gradients, Held, Inputs, Made, Op, Point, Real};
 use rayon::prelude::*;
-use std::sync::Arc;
 
 pub(super) struct Conv {
     pub plan: Plan,
@@ -89,9 +88,9 @@ impl Conv {
 
 /// What the second level leaves: the first pass's gradient and the cotangents of gx and gw.
 pub(super) struct Left<T: Real> {
-    gradient: Arc<Buffer<T>>,
-    v_x: Option<Arc<Buffer<T>>>,
-    v_w: Option<Arc<Buffer<T>>>,
+    gradient: Array<T>,
+    v_x: Option<Array<T>>,
+    v_w: Option<Array<T>>,
 }
 
 impl<T: Real> Op<T> for Conv {
@@ -103,14 +102,19 @@ impl<T: Real> Op<T> for Conv {
         "conv2d"
     }
 
-    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Buffer<T>, ()) {
+    /// Not the bias.
+    fn reads(&self, input: usize) -> bool {
+        input < 2
+    }
+
+    fn forward(&self, inputs: &Inputs<T>, _: bool) -> (Made<T>, ()) {
         let (_, outs) = self.sizes();
         let mut y = Buffer::scratch(self.chunks.images * outs);
         self.add(&inputs[0], &inputs[1], &mut y, false);
         if let Some(bias) = inputs.get(2) {
             add_bias(&mut y, bias, self.plan.oh * self.plan.ow);
         }
-        (y, ())
+        (y.into(), ())
     }
 
     fn adjoint(
@@ -130,11 +134,15 @@ impl<T: Real> Op<T> for Conv {
                 kernel: wanted[0].then_some(&**w),
             });
         }
-        if let Some(left) = &deferred {
+        let views = deferred.as_ref().map(|left| {
+            let [v_x, v_w] = [&left.v_x, &left.v_w].map(|v| v.as_ref().map(Array::view));
+            (left.gradient.view(), v_x, v_w)
+        });
+        if let Some((gradient, v_x, v_w)) = &views {
             terms.push(Term {
-                u: &left.gradient,
-                image: left.v_x.as_ref().filter(|_| wanted[1]).map(|v| &v[..]),
-                kernel: left.v_w.as_ref().filter(|_| wanted[0]).map(|v| &v[..]),
+                u: gradient,
+                image: v_x.as_ref().filter(|_| wanted[1]).map(|v| &v[..]),
+                kernel: v_w.as_ref().filter(|_| wanted[0]).map(|v| &v[..]),
             });
         }
         let (gx, gw) = self.gradients(&terms);
@@ -151,26 +159,26 @@ impl<T: Real> Op<T> for Conv {
     fn second_adjoint(
         &self,
         point: &Point<T, ()>,
-        gradient: &Arc<Buffer<T>>,
+        gradient: &Array<T>,
         _: &(),
-        cotangents: &[Option<Arc<Buffer<T>>>],
-    ) -> (Buffer<T>, Left<T>) {
-        let mut tangent = Buffer::zeroed(gradient.len());
+        cotangents: &[Option<Held<T>>],
+    ) -> (Made<T>, Left<T>) {
+        let mut tangent = Buffer::zeroed(gradient.view().len());
         if let Some(v) = &cotangents[0] {
-            self.add(v, &point.inputs[1], &mut tangent, true);
+            self.add(&v.view(), &point.inputs[1], &mut tangent, true);
         }
         if let Some(v) = &cotangents[1] {
-            self.add(&point.inputs[0], v, &mut tangent, true);
+            self.add(&point.inputs[0], &v.view(), &mut tangent, true);
         }
         if let Some(Some(v)) = cotangents.get(2) {
-            add_bias(&mut tangent, v, self.plan.oh * self.plan.ow);
+            add_bias(&mut tangent, &v.view(), self.plan.oh * self.plan.ow);
         }
         let left = Left {
-            gradient: Arc::clone(gradient),
-            v_x: cotangents[0].clone(),
-            v_w: cotangents[1].clone(),
+            gradient: gradient.clone(),
+            v_x: cotangents[0].as_ref().map(Held::keep),
+            v_w: cotangents[1].as_ref().map(Held::keep),
         };
-        (tangent, left)
+        (tangent.into(), left)
     }
 }
 

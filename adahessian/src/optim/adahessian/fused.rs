@@ -36,7 +36,35 @@ fn typed<T: Real>(
     diagonal: Option<&Tensor>,
     rates: &Rates,
 ) -> Result<Option<Outcome>> {
-    let entry = Step::<T>::new(slot, config, rates);
+    // Chosen here, not entry by entry: a loop that may call `powf` is not made into vectors.
+    match config.hessian_power == 1.0 {
+        true => stepped(
+            slot,
+            config,
+            value,
+            gradient,
+            diagonal,
+            Step::<T, false>::new(slot, config, rates),
+        ),
+        false => stepped(
+            slot,
+            config,
+            value,
+            gradient,
+            diagonal,
+            Step::<T, true>::new(slot, config, rates),
+        ),
+    }
+}
+
+fn stepped<T: Real, const POWER: bool>(
+    slot: &Slot,
+    config: &AdaHessianBuilder,
+    value: &Tensor,
+    gradient: &Tensor,
+    diagonal: Option<&Tensor>,
+    entry: Step<T, POWER>,
+) -> Result<Option<Outcome>> {
     let changed = [value, &slot.exp_avg, &slot.exp_hessian_diag_sq];
     let Some(diagonal) = diagonal else {
         return with_slices(changed, [gradient], |changed: [&mut [T]; 3], read| {
@@ -79,14 +107,14 @@ fn typed<T: Real>(
 /// m and θ of one entry; s has its new value already. In the order of PyTorch's addcdiv: a chaotic
 /// trajectory feels the last bit.
 #[derive(Clone, Copy)]
-struct Step<T> {
+struct Step<T, const POWER: bool> {
     clip: Clip<T>,
     /// (β1, 1-β1).
     mean: (T, T),
     /// 1 / (1-β2ᵗ).
     correction: T,
-    /// k where it is not 1.
-    power: Option<T>,
+    /// k, which is 1 unless `POWER`.
+    power: T,
     eps: T,
     /// η / (1-β1ᵗ).
     rate: T,
@@ -94,14 +122,14 @@ struct Step<T> {
     shrink: Option<T>,
 }
 
-impl<T: Real> Step<T> {
+impl<T: Real, const POWER: bool> Step<T, POWER> {
     fn new(slot: &Slot, config: &AdaHessianBuilder, rates: &Rates) -> Self {
         let beta1 = config.betas.0;
         Self {
             clip: rates.clipping.of(),
             mean: (T::from_f64(beta1), T::from_f64(1.0 - beta1)),
             correction: T::from_f64(1.0 / slot.correction(config)),
-            power: (config.hessian_power != 1.0).then(|| T::from_f64(config.hessian_power)),
+            power: T::from_f64(config.hessian_power),
             eps: T::from_f64(config.eps),
             rate: T::from_f64(slot.rate(config, rates)),
             shrink: rates.shrink().map(T::from_f64),
@@ -109,14 +137,14 @@ impl<T: Real> Step<T> {
     }
 }
 
-impl<T: Real> Entry<T, 2, 2> for Step<T> {
+impl<T: Real, const POWER: bool> Entry<T, 2, 2> for Step<T, POWER> {
     #[inline(always)]
     fn entry(&self, [value, m]: [T; 2], [gradient, s]: [T; 2]) -> ([T; 2], [T; 2]) {
         let m = m * self.mean.0 + self.clip.of(gradient) * self.mean.1;
         let root = (s * self.correction).sqrt();
-        let v = match self.power {
-            Some(power) => root.powf(power),
-            None => root,
+        let v = match POWER {
+            true => root.powf(self.power),
+            false => root,
         };
         let direction = m * self.rate / (v + self.eps);
         let kept = match self.shrink {
@@ -188,10 +216,25 @@ impl<T: Real> Curvature<T> {
                 let pairs = average.iter_mut().zip(diagonal);
                 pairs.for_each(|(to, x)| *to = self.of(*x));
             }
+            (None, 2) => simd::run(Width::Widest, self.short::<2>(diagonal, average)),
+            (None, 4) => simd::run(Width::Widest, self.short::<4>(diagonal, average)),
+            (None, 8) => simd::run(Width::Widest, self.short::<8>(diagonal, average)),
             (None, run) => {
                 let blocks = average.chunks_mut(run).zip(diagonal.chunks(run));
                 blocks.for_each(|(to, block)| to.fill(self.mean(block)));
             }
+        }
+    }
+
+    fn short<'a, const RUN: usize>(
+        &self,
+        diagonal: &'a [T],
+        average: &'a mut [T],
+    ) -> Short<'a, T, RUN> {
+        Short {
+            absolute: self.absolute,
+            diagonal,
+            average,
         }
     }
 
@@ -204,6 +247,46 @@ impl<T: Real> Curvature<T> {
             abs_max: max.to_f64(),
             entries: average.len(),
             ..Outcome::default()
+        }
+    }
+}
+
+/// Averages over blocks so short that their length should be known to the compiler.
+struct Short<'a, T, const RUN: usize> {
+    absolute: bool,
+    diagonal: &'a [T],
+    average: &'a mut [T],
+}
+
+impl<T: Real, const RUN: usize> Short<'_, T, RUN> {
+    #[inline(always)]
+    fn mean(block: &[T; RUN], of: impl Fn(T) -> T) -> T {
+        let share = T::from_f64(1.0 / RUN as f64);
+        block.iter().fold(T::ZERO, |sum, x| sum + of(*x)) * share
+    }
+
+    #[inline(always)]
+    fn all(diagonal: &[T], average: &mut [T], of: impl Fn(T) -> T) {
+        let (blocks, rest) = diagonal.as_chunks::<RUN>();
+        let (means, last) = average.as_chunks_mut::<RUN>();
+        for (to, block) in means.iter_mut().zip(blocks) {
+            *to = [Self::mean(block, &of); RUN];
+        }
+        if !rest.is_empty() {
+            let sum = rest.iter().fold(T::ZERO, |sum, x| sum + of(*x));
+            last.fill(sum * T::from_f64(1.0 / rest.len() as f64));
+        }
+    }
+}
+
+impl<T: Real, const RUN: usize> Task<T> for Short<'_, T, RUN> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) {
+        match self.absolute {
+            true => Self::all(self.diagonal, self.average, |x| x.abs()),
+            false => Self::all(self.diagonal, self.average, |x| x),
         }
     }
 }

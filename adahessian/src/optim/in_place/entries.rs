@@ -103,13 +103,15 @@ impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T>
                 let read: [[T; LANES]; I] = std::array::from_fn(|i| ends[i].0[group]);
                 let mut changed: [[T; LANES]; N] = std::array::from_fn(|i| tails[i].0[group]);
                 for lane in 0..LANES {
+                    // By index: as iterators over whole arrays this does not become vectors.
                     let old = std::array::from_fn(|i| changed[i][lane]);
-                    let (new, terms) = self.entry.entry(old, read.map(|r| r[lane]));
-                    for (to, new) in changed.iter_mut().zip(new) {
-                        to[lane] = new;
+                    let seen = std::array::from_fn(|i| read[i][lane]);
+                    let (new, terms) = self.entry.entry(old, seen);
+                    for i in 0..N {
+                        changed[i][lane] = new[i];
                     }
-                    for (sum, term) in lanes.iter_mut().zip(terms) {
-                        sum[lane] += term;
+                    for i in 0..2 {
+                        lanes[i][lane] += terms[i];
                     }
                 }
                 for (to, new) in tails.iter_mut().zip(changed) {

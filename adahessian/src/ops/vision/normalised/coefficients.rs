@@ -67,8 +67,8 @@ impl ConvNorm {
         point: &Point<T, Saved<T>>,
         left: &Deferred<T>,
     ) -> Vec<[T; 3]> {
-        let v_scale = left.v_scale.as_ref().map(|v| &v[..]);
-        let v_shift = left.v_shift.as_ref().map(|v| &v[..]);
+        let v_scale = left.v_scale.as_deref();
+        let v_shift = left.v_shift.as_deref();
         self.bar_coefficients(
             &point.inputs[2],
             &point.saved.scale,

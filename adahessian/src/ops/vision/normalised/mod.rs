@@ -30,7 +30,7 @@ use super::VisionActivation;
 use super::kernels::Plan;
 use super::kernels::batch::Chunks;
 use super::rows::{self, Image};
-use crate::ops::engine::{Buffer, Gradients, Inputs, Op, Point, Real};
+use crate::ops::engine::{Array, Buffer, Gradients, Held, Inputs, Made, Op, Point, Real};
 use std::sync::{Arc, OnceLock};
 
 /// Mean and (uncorrected) variance of a batch, one a channel.
@@ -56,7 +56,7 @@ pub(super) struct Saved<T: Real> {
 
 /// What the derivative of the first level leaves for the second.
 pub(super) struct Deferred<T: Real> {
-    gradient: Arc<Buffer<T>>,
+    gradient: Array<T>,
     /// H and Hx.
     h: Vec<[f64; 2]>,
     tangent: Buffer<T>,
@@ -64,10 +64,10 @@ pub(super) struct Deferred<T: Real> {
     t: Vec<[f64; 3]>,
     /// w̄_A as the chunks' sum, where v_x was given.
     weight: Option<Buffer<T>>,
-    v_weight: Option<Arc<Buffer<T>>>,
-    v_scale: Option<Arc<Buffer<T>>>,
-    v_shift: Option<Arc<Buffer<T>>>,
-    v_residual: Option<Arc<Buffer<T>>>,
+    v_weight: Option<Array<T>>,
+    v_scale: Option<Vec<T>>,
+    v_shift: Option<Vec<T>>,
+    v_residual: Option<Array<T>>,
 }
 
 impl ConvNorm {
@@ -122,7 +122,11 @@ impl<T: Real> Op<T> for ConvNorm {
         "conv_batch_norm"
     }
 
-    fn forward(&self, inputs: &Inputs<T>, keep: bool) -> (Buffer<T>, Saved<T>) {
+    fn reads_value(&self) -> bool {
+        true
+    }
+
+    fn forward(&self, inputs: &Inputs<T>, keep: bool) -> (Made<T>, Saved<T>) {
         let mut normal = Buffer::scratch(self.chunks.images * self.output_size());
         let parts = self.convolve(&inputs[0], &inputs[1], &mut normal);
         let (mean, variance) = match &self.fixed {
@@ -143,7 +147,7 @@ impl<T: Real> Op<T> for ConvNorm {
         if !keep {
             normal = Buffer::scratch(0);
         }
-        (output, Saved { normal, scale })
+        (output.into(), Saved { normal, scale })
     }
 
     fn adjoint(
@@ -165,13 +169,13 @@ impl<T: Real> Op<T> for ConvNorm {
     fn second_adjoint(
         &self,
         point: &Point<T, Saved<T>>,
-        gradient: &Arc<Buffer<T>>,
+        gradient: &Array<T>,
         kept: &Vec<[f64; 2]>,
-        cotangents: &[Option<Arc<Buffer<T>>>],
-    ) -> (Buffer<T>, Deferred<T>) {
+        cotangents: &[Option<Held<T>>],
+    ) -> (Made<T>, Deferred<T>) {
         rows::with_slope!(self.activation, S => {
             let left = self.tangent::<T, S>(point, gradient, kept, cotangents);
-            (self.cotangent::<T, S>(point, &left), left)
+            (self.cotangent::<T, S>(point, &left).into(), left)
         })
     }
 }

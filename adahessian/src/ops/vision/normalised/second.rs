@@ -3,7 +3,7 @@
 //! computes c̄ and u block by block, and the gradients of x and w from them.
 
 use super::{ConvNorm, Deferred, Saved};
-use crate::ops::engine::{Buffer, Gradients, Point, Real};
+use crate::ops::engine::{Array, Buffer, Gradients, Point, Real, View};
 use crate::ops::simd::{self, Width};
 use crate::ops::vision::kernels::batch::{Block, Kernel, Workspace, reduce, split, sums_length};
 use crate::ops::vision::rows::{self, Second, Slope};
@@ -15,6 +15,9 @@ struct Level<'a, 'b, T: Real> {
     point: &'a Point<'b, T, Saved<T>>,
     cotangent: Option<&'a [T]>,
     left: &'a Deferred<T>,
+    /// g and v_r.
+    gradient: View<'a, T>,
+    v_residual: Option<View<'a, T>>,
     /// h̄ as coefficients of t, x̂ and 1.
     bars: Vec<[T; 3]>,
 }
@@ -24,8 +27,8 @@ impl<T: Real> Level<'_, '_, T> {
     fn at(&self, op: &ConvNorm, image: usize) -> (Option<&[T]>, Second<'_, T>) {
         let outs = op.output_size();
         let second = Second {
-            gradient: &self.left.gradient[image * outs..][..outs],
-            bar: op.bar(self.left, &self.bars, image),
+            gradient: &self.gradient[image * outs..][..outs],
+            bar: op.bar(self.left, self.v_residual.as_deref(), &self.bars, image),
         };
         (self.cotangent.map(|c| &c[image * outs..][..outs]), second)
     }
@@ -37,7 +40,7 @@ impl ConvNorm {
         &self,
         point: &Point<T, Saved<T>>,
         cotangent: Option<&[T]>,
-        mut left: Deferred<T>,
+        left: Deferred<T>,
         wanted: &[bool],
         onto: Option<Buffer<T>>,
     ) -> Gradients<T> {
@@ -46,12 +49,14 @@ impl ConvNorm {
             cotangent,
             bars: self.coefficients_of_bar(point, &left),
             left: &left,
+            gradient: left.gradient.view(),
+            v_residual: left.v_residual.as_ref().map(Array::view),
         };
         let with_r = wanted.get(4) == Some(&true);
         let (k, r) = self.second_means::<T, S>(&level, with_r);
         let (gx, mut w) = self.second_gradients::<T, S>(&level, &k, wanted[0], onto);
-        if let Some(part) = left.weight.take() {
-            simd::add_assign(&mut w, &part);
+        if let Some(part) = &left.weight {
+            simd::add_assign(&mut w, part);
         }
         let (scale, count) = (&point.saved.scale, self.count());
         let scale_gradient = (0..self.plan.out)
@@ -108,8 +113,8 @@ impl ConvNorm {
         let u_coefficients = self.u_coefficients(&inputs[2], scale, &level.left.h);
         let x: &[T] = &inputs[0];
         let weight = Kernel::backward(plan, &inputs[1]);
-        let v_weight = level.left.v_weight.as_ref();
-        let v_weight = v_weight.map(|v| Kernel::backward(plan, v));
+        let v_weight = level.left.v_weight.as_ref().map(Array::view);
+        let v_weight = v_weight.as_ref().map(|v| Kernel::backward(plan, v));
         let mut sums = Buffer::zeroed(self.chunks.count() * sums_length(plan));
         let add = onto.is_some();
         let mut gx = onto.unwrap_or_else(|| Buffer::scratch(if with_x { n * ins } else { 0 }));

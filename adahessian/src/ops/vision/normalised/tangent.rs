@@ -3,30 +3,32 @@
 //! second level needs of all this is left in a [`Deferred`].
 
 use super::{ConvNorm, Deferred, Saved};
-use crate::ops::engine::{Buffer, Point, Real};
+use crate::ops::engine::{Array, Buffer, Held, Point, Real};
 use crate::ops::simd::{self, Width};
 use crate::ops::vision::kernels::batch::{Block, Kernel, Workspace, reduce, split, sums_length};
 use crate::ops::vision::rows::{self, Bar, Slope};
 use rayon::prelude::*;
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 impl ConvNorm {
     /// The derivative of the first level: t, its means, and w̄_A.
     pub(super) fn tangent<T: Real, S: Slope<T>>(
         &self,
         point: &Point<T, Saved<T>>,
-        gradient: &Arc<Buffer<T>>,
+        gradient: &Array<T>,
         h: &[[f64; 2]],
-        v: &[Option<Arc<Buffer<T>>>],
+        v: &[Option<Held<T>>],
     ) -> Deferred<T> {
         let (plan, per, n) = (&self.plan, self.chunks.per, self.chunks.images);
         let (ins, outs) = (self.input_size(), self.output_size());
         let coefficients = self.u_coefficients(&point.inputs[2], &point.saved.scale, h);
         let x: &[T] = &point.inputs[0];
         let weight = Kernel::forward(plan, &point.inputs[1]);
-        let v_weight = v[1].as_ref().map(|v| Kernel::forward(plan, v));
-        let length = v[0].as_ref().map_or(0, |_| sums_length(plan));
+        let g: &[T] = &gradient.view();
+        let v_x = v[0].as_ref().map(Held::view);
+        let v_weight = v[1].as_ref().map(Held::view);
+        let v_weight = v_weight.as_ref().map(|v| Kernel::forward(plan, v));
+        let length = v_x.as_ref().map_or(0, |_| sums_length(plan));
         let mut sums = Buffer::zeroed(self.chunks.count() * length);
         let mut tangent = Buffer::scratch(n * outs);
         let mut parts = vec![[0.0; 3]; n * plan.out];
@@ -40,35 +42,35 @@ impl ConvNorm {
                 let mut room = Buffer::scratch(plan.block * outs);
                 for block in self.chunks.blocks(chunk) {
                     let tangent = block.in_chunk(tangent, outs);
-                    if let Some(v) = &v[0] {
+                    if let Some(v) = &v_x {
                         space.correlate(plan, &weight, block.of(v, ins), tangent, false);
                         let u = &mut room[..block.count * outs];
-                        self.input_gradient::<T, S>(point, gradient, &coefficients, block, u, None);
+                        self.input_gradient::<T, S>(point, g, &coefficients, block, u, None);
                         space.weight_gradient_of_grid(plan, u, sums);
                     }
                     match &v_weight {
                         Some(w) => {
-                            let onto = v[0].is_some();
+                            let onto = v_x.is_some();
                             space.correlate(plan, w, block.of(x, ins), tangent, onto);
                         }
-                        None if v[0].is_none() => tangent.fill(T::ZERO),
+                        None if v_x.is_none() => tangent.fill(T::ZERO),
                         None => {}
                     }
                     let parts = block.in_chunk(parts, plan.out);
-                    self.tangent_sums::<T, S>(point, gradient, block, tangent, parts);
+                    self.tangent_sums::<T, S>(point, g, block, tangent, parts);
                 }
             });
-        let weight = v[0].is_some().then(|| reduce(plan, &mut sums));
+        let weight = v_x.is_some().then(|| reduce(plan, &mut sums));
         Deferred {
-            gradient: Arc::clone(gradient),
+            gradient: gradient.clone(),
             h: h.to_vec(),
             tangent,
             t: self.means(&parts),
             weight,
-            v_weight: v[1].clone(),
-            v_scale: v[2].clone(),
-            v_shift: v[3].clone(),
-            v_residual: v.get(4).cloned().flatten(),
+            v_weight: v[1].as_ref().map(Held::keep),
+            v_scale: v[2].as_ref().map(|v| v.view().to_vec()),
+            v_shift: v[3].as_ref().map(|v| v.view().to_vec()),
+            v_residual: v.get(4).and_then(|v| v.as_ref().map(Held::keep)),
         }
     }
 
@@ -98,6 +100,7 @@ impl ConvNorm {
     pub(super) fn bar<'a, T: Real>(
         &self,
         left: &'a Deferred<T>,
+        residual: Option<&'a [T]>,
         coefficients: &'a [[T; 3]],
         image: usize,
     ) -> Bar<'a, T> {
@@ -105,7 +108,7 @@ impl ConvNorm {
         Bar {
             coefficients,
             tangent: &left.tangent[image * outs..][..outs],
-            residual: left.v_residual.as_ref().map(|r| &r[image * outs..][..outs]),
+            residual: residual.map(|r| &r[image * outs..][..outs]),
         }
     }
 
@@ -117,6 +120,7 @@ impl ConvNorm {
     ) -> Buffer<T> {
         let outs = self.output_size();
         let coefficients = self.coefficients_of_bar(point, left);
+        let residual = left.v_residual.as_ref().map(Array::view);
         let mut cotangent = Buffer::scratch(self.chunks.images * outs);
         cotangent
             .par_chunks_mut(outs)
@@ -124,7 +128,7 @@ impl ConvNorm {
             .for_each(|(i, result)| {
                 let task = rows::Cotangent {
                     image: self.image(point, i),
-                    bar: self.bar(left, &coefficients, i),
+                    bar: self.bar(left, residual.as_deref(), &coefficients, i),
                     result,
                     slope: PhantomData::<S>,
                 };
