@@ -93,16 +93,23 @@ fn against_golden(case: &str, dtype: DType, tolerance: f64) {
     let loss = cross_entropy(&outputs.logits, &inputs["labels"], 0.0, None).unwrap();
     assert_close("loss", &loss, &golden["loss"], tolerance);
 
+    // The last layer for every position, and for the first alone.
+    let ids = &inputs["input_ids"];
+    let first = model.forward(ids, Some(types), Some(mask), &Mode::Eval);
+    let first = cross_entropy(&first.unwrap(), &inputs["labels"], 0.0, None).unwrap();
+    assert_close("loss", &first, &golden["loss"], tolerance);
     let vars = model.vars();
     let probe = VarVec::from_fn(&vars, |name, _, dtype, _| Ok(z[name].to_dtype(dtype)?)).unwrap();
-    let hessian = Hessian::of(&loss, &vars).unwrap();
-    let products = hessian.apply(&probe).unwrap();
-    let zhz = Tensor::new(probe.dot(&products).unwrap(), &CPU).unwrap();
-    assert_close("zhz", &zhz, &golden["zhz"], tolerance);
-    for (kind, vector) in [("grad", hessian.gradient().unwrap()), ("hz", products)] {
-        for (name, got) in vector.iter() {
-            let name = format!("{kind}.{name}");
-            assert_close(&name, got, &golden[&name], tolerance);
+    for loss in [loss, first] {
+        let hessian = Hessian::of(&loss, &vars).unwrap();
+        let products = hessian.apply(&probe).unwrap();
+        let zhz = Tensor::new(probe.dot(&products).unwrap(), &CPU).unwrap();
+        assert_close("zhz", &zhz, &golden["zhz"], tolerance);
+        for (kind, vector) in [("grad", hessian.gradient().unwrap()), ("hz", products)] {
+            for (name, got) in vector.iter() {
+                let name = format!("{kind}.{name}");
+                assert_close(&name, got, &golden[&name], tolerance);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use adahessian::{Hessian, NamedVars, VarVec, check};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use testing::assert_says;
-use testing::twins::{Enter, FUSED, agree, loss, to, vars};
+use testing::twins::{Enter, FUSED, agree, loss, random, to, vars};
 
 type Op<'a> = &'a dyn Fn(&NamedVars, Enter) -> adahessian::Result<Tensor>;
 
@@ -16,8 +16,8 @@ const TRAINING: Mode = Mode::Train {
     micro: 1,
 };
 
-/// Values and gradients to 1e-12 in f64 and 1e-5 in f32 against the twin, Hz to ten times that; against
-/// finite differences where that is asked.
+/// Values, gradients and Hz to 1e-12 in f64 and 1e-5 in f32 against the twin; against finite differences
+/// where that is asked.
 fn twins(what: &str, vars: &NamedVars, differences: bool, op: Op<'_>) -> Result<()> {
     agree(what, vars, 1e-12, op)?;
     agree(&format!("{what}, f32"), &to(vars, DType::F32)?, 1e-5, op)?;
@@ -257,6 +257,53 @@ fn cross_entropies() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn squared_errors() -> Result<()> {
+    for rows in [1, 2, 17] {
+        let vars = vars(&[("p", &[rows])])?;
+        let target = random("target", &[rows])?;
+        twins(&format!("mse {rows}"), &vars, true, &|vars, enter| {
+            let p = vars.get("p")?;
+            let target = target.to_dtype(p.dtype())?;
+            Ok(text::mse(&enter(p)?, &target)?.exit()?.sqrt()?)
+        })?;
+    }
+    let p = Handle::enter(&random("p", &[3])?)?;
+    let error = text::mse(&p, &random("t", &[3, 1])?);
+    assert_says(error, &["[3]", "[3, 1]"]);
+    Ok(())
+}
+
+/// x + dropout(f(LayerNorm(x))), twice: a network that normalises first.
+#[test]
+fn residuals_before_the_norm() -> Result<()> {
+    let vars = vars(&[
+        ("x", &[2, 3, 5]),
+        ("w", &[5, 5]),
+        ("b", &[5]),
+        ("scale", &[5]),
+        ("shift", &[5]),
+    ])?;
+    for p in [0.0, 0.4] {
+        twins(&format!("residual, {p}"), &vars, true, &|vars, enter| {
+            let get = |name: &str| vars.get(name).map(|v| v.as_tensor().clone());
+            let mut x = enter(&get("x")?)?;
+            for layer in ["first", "second"] {
+                let dropout = Dropout::new(p, layer, &TRAINING);
+                let (scale, shift) = (get("scale")?, get("shift")?);
+                let h = text::layer_norm(&x, None, &Dropout::none(), &scale, &shift, 1e-5)?;
+                let f = text::linear(&h, &get("w")?, Some(&get("b")?), 1, Activation::Gelu)?;
+                x = text::residual(&x, &f, &dropout)?;
+            }
+            x.exit()
+        })?;
+    }
+    let (x, f) = (random("x", &[2, 3])?, random("f", &[3, 2])?);
+    let error = text::residual(&Handle::enter(&x)?, &Handle::enter(&f)?, &Dropout::none());
+    assert_says(error, &["[2, 3]", "[3, 2]"]);
     Ok(())
 }
 

@@ -11,13 +11,17 @@ use candle_core::Tensor;
 /// # Errors
 /// [`crate::Error::Setting`] for shapes that differ or no rows at all.
 pub fn mse(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
-    if prediction.dims() != target.dims() || prediction.rank() != 1 || prediction.elem_count() == 0
-    {
-        return wrong(
+    check(prediction.dims(), target.dims())?;
+    Ok((prediction - target.detach())?.sqr()?.mean_all()?)
+}
+
+pub(super) fn check(prediction: &[usize], target: &[usize]) -> Result<()> {
+    match prediction == target && prediction.len() == 1 && prediction[0] > 0 {
+        true => Ok(()),
+        false => wrong(
             "prediction and target of a squared error",
             "the same shape [rows]",
-            format!("{:?} and {:?}", prediction.dims(), target.dims()),
-        );
+            format!("{prediction:?} and {target:?}"),
+        ),
     }
-    Ok((prediction - target.detach())?.sqr()?.mean_all()?)
 }

@@ -7,16 +7,57 @@ use crate::vars::NamedVars;
 use candle_core::Tensor;
 
 /// Σ wᵢ xᵢ and Σ wᵢ, one entry for each variable; `None` where nothing has come yet.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct WeightedMean {
-    sums: Vec<Option<Tensor>>,
+    sums: Vec<Option<Sum>>,
     weight: f64,
+}
+
+#[derive(Debug)]
+struct Sum {
+    tensor: Tensor,
+    /// Whether the memory was made here, so that nobody else reads it: it may be changed in place.
+    own: bool,
+}
+
+impl Sum {
+    /// weight · tensor.
+    fn of(tensor: Tensor, weight: f64) -> Result<Self> {
+        match weight == 1.0 {
+            true => Ok(Self { tensor, own: false }),
+            false => Ok(Self {
+                tensor: (tensor * weight)?,
+                own: true,
+            }),
+        }
+    }
+
+    fn add(&mut self, tensor: Tensor, weight: f64) -> Result<()> {
+        if self.own && in_place::add_scaled(&self.tensor, &tensor, weight)? {
+            return Ok(());
+        }
+        let part = Self::of(tensor, weight)?.tensor;
+        self.tensor = (&self.tensor + part)?;
+        self.own = true;
+        Ok(())
+    }
+
+    fn divide(self, divisor: f64) -> Result<Tensor> {
+        match self.own && in_place::divide(&self.tensor, divisor)? {
+            true => Ok(self.tensor),
+            false => Ok((self.tensor / divisor)?),
+        }
+    }
+}
+
+fn nothing(count: usize) -> Vec<Option<Sum>> {
+    (0..count).map(|_| None).collect()
 }
 
 impl WeightedMean {
     pub fn new(count: usize) -> Self {
         Self {
-            sums: vec![None; count],
+            sums: nothing(count),
             weight: 0.0,
         }
     }
@@ -29,14 +70,10 @@ impl WeightedMean {
     pub fn add(&mut self, tensors: Vec<Option<Tensor>>, weight: f64) -> Result<()> {
         for (sum, tensor) in self.sums.iter_mut().zip(tensors) {
             let Some(tensor) = tensor else { continue };
-            let part = match weight == 1.0 {
-                true => tensor,
-                false => (tensor * weight)?,
-            };
-            *sum = Some(match sum.take() {
-                Some(sum) => (sum + part)?,
-                None => part,
-            });
+            match sum {
+                Some(sum) => sum.add(tensor, weight)?,
+                None => *sum = Some(Sum::of(tensor, weight)?),
+            }
         }
         self.weight += weight;
         Ok(())
@@ -46,11 +83,12 @@ impl WeightedMean {
     pub fn take(&mut self) -> Result<Vec<Option<Tensor>>> {
         let weight = std::mem::take(&mut self.weight);
         let count = self.sums.len();
-        let sums = std::mem::replace(&mut self.sums, vec![None; count]);
-        if weight == 1.0 {
-            return Ok(sums);
-        }
-        let mean = |sum: Option<Tensor>| sum.map(|s| Ok((s / weight)?)).transpose();
+        let sums = std::mem::replace(&mut self.sums, nothing(count));
+        let mean = |sum: Option<Sum>| match (sum, weight == 1.0) {
+            (None, _) => Ok(None),
+            (Some(sum), true) => Ok(Some(sum.tensor)),
+            (Some(sum), false) => sum.divide(weight).map(Some),
+        };
         sums.into_iter().map(mean).collect()
     }
 }

@@ -4,7 +4,7 @@ use super::LabelledBatch;
 use crate::error::Result;
 use crate::metrics::{ClassMetric, Scores};
 use crate::task::Task;
-use adahessian::ops::{self, Mode};
+use adahessian::ops::{self, Handle, Mode, text};
 use candle_core::{D, DType, Tensor};
 
 /// Classification by a function from a batch to logits `[size, classes]`.
@@ -70,12 +70,9 @@ impl<B: LabelledBatch, F: Fn(&B, &Mode) -> Result<Tensor>> Task for Classificati
 
     fn loss(&self, batch: &B, mode: &Mode) -> Result<Tensor> {
         let logits = (self.forward)(batch, mode)?;
-        Ok(ops::cross_entropy(
-            &logits,
-            batch.labels()?,
-            self.label_smoothing,
-            None,
-        )?)
+        let logits = Handle::enter(&logits)?;
+        let loss = text::cross_entropy(&logits, batch.labels()?, self.label_smoothing, None)?;
+        Ok(loss.exit()?)
     }
 
     fn evaluate(&self) -> Result<Scores> {

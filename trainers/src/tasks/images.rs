@@ -4,7 +4,7 @@ use super::LabelledBatch;
 use crate::error::{Error, Result};
 use crate::metrics::{Scores, top_k_hits};
 use crate::task::{Batches, Task};
-use adahessian::ops::{self, Mode};
+use adahessian::ops::{self, Handle, Mode, text};
 use candle_core::{DType, Tensor};
 use datasets::{ImageBatch, ImageBatches};
 
@@ -110,12 +110,9 @@ where
     fn loss(&self, batch: &E::Batch, mode: &Mode) -> Result<Tensor> {
         let logits = (self.forward)(batch, mode)?;
         let smoothing = self.label_smoothing;
-        Ok(ops::cross_entropy(
-            &logits,
-            batch.labels()?,
-            smoothing,
-            None,
-        )?)
+        let logits = Handle::enter(&logits)?;
+        let loss = text::cross_entropy(&logits, batch.labels()?, smoothing, None)?;
+        Ok(loss.exit()?)
     }
 
     fn evaluate(&self) -> Result<Scores> {

@@ -97,17 +97,17 @@ impl CrossEntropy {
     }
 }
 
-/// log Σ eˡ of a row.
+/// log Σ eˡ of a row, as the largest l and the logarithm of Σ e^(l - largest).
 struct LogSumExp<'a, T>(&'a [T]);
 
 impl<T: Real> Task<T> for LogSumExp<'_, T> {
-    type Output = T;
+    type Output = (T, T);
 
     #[inline(always)]
-    unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) -> T {
+    unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) -> (T, T) {
         let largest = largest(self.0);
         let [sum] = sums([self.0], |[x]| [(x - largest).exp()]);
-        largest + T::from_f64(sum.to_f64().ln())
+        (largest, T::from_f64(sum.to_f64().ln()))
     }
 }
 
@@ -191,15 +191,17 @@ impl<T: Real> Op<T> for CrossEntropy {
         let terms: Vec<f64> = rows
             .enumerate()
             .map(|(row, (norm, l))| {
-                *norm = simd::run(Width::Widest, LogSumExp(l));
+                let (largest, rest) = simd::run(Width::Widest, LogSumExp(l));
+                *norm = largest + rest;
                 let Some((q, weight)) = self.row::<T>(row) else {
                     return 0.0;
                 };
                 let even = match q.even == T::ZERO {
                     true => T::ZERO,
-                    false => q.even * sums([l], |[l]| [l])[0],
+                    false => q.even * sums([l], |[l]| [l - largest])[0],
                 };
-                (weight * *norm - even - q.more * l[q.class]).to_f64()
+                // The largest logit is in neither term: a small loss keeps its digits.
+                (weight * rest - even - q.more * (l[q.class] - largest)).to_f64()
             })
             .collect();
         let mut loss = Buffer::scratch(1);

@@ -13,6 +13,7 @@ mod entries;
 mod product;
 mod slices;
 mod squares;
+mod sums;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub(crate) use entries::{Clip, Entry, update, update_slices};
 pub(crate) use product::product;
 pub(crate) use slices::{pieces, with_slices};
 pub(crate) use squares::sum_of_squares;
+pub(crate) use sums::{add_scaled, divide};
 
 /// Entries that one thread works on at a time: a few arrays of them fit into a core's cache.
 pub(crate) const PIECE: usize = 1 << 14;
