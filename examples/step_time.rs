@@ -40,6 +40,10 @@ struct Cli {
     #[arg(long, default_value_t = 128)]
     seq: usize,
 
+    /// Layers of a language model [default: the model's]
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
+
     /// Height and width of an image [default: 32 or 224]
     #[arg(long, value_name = "PIXELS")]
     image_size: Option<usize>,
@@ -114,7 +118,8 @@ impl Bench {
     }
 
     fn texts(cli: &Cli, start: &Start) -> Result<Self> {
-        let architecture = architecture(&cli.model)?;
+        let mut architecture = architecture(&cli.model)?;
+        architecture.layers = cli.layers.unwrap_or(architecture.layers);
         let batch = cli.batch_size.unwrap_or(16);
         let model = SequenceClassifier::new(&architecture, 2, start)?;
         let ids = draw("ids", batch * cli.seq, architecture.vocabulary);

@@ -75,26 +75,37 @@ impl Stream {
 
     /// `count` uniform numbers in (0, 1), 32 bits each.
     pub fn uniform(&self, count: usize) -> Vec<f64> {
-        let mut numbers = Vec::with_capacity(count + 3);
-        for block in 0..count.div_ceil(4) {
-            numbers.extend(
-                self.block(block)
-                    .map(|w| (f64::from(w) + 0.5) / 4_294_967_296.0),
-            );
-        }
-        numbers.truncate(count);
+        const PART: usize = 1 << 13;
+        let mut numbers = vec![0.0; count];
+        let parts = numbers.par_chunks_mut(PART).enumerate();
+        parts.for_each(|(part, numbers)| self.uniform_from(part * PART, numbers));
         numbers
+    }
+
+    /// The numbers of [`Stream::uniform`] from number `first` on.
+    pub fn uniform_from(&self, first: usize, to: &mut [f64]) {
+        let (mut block, mut words) = (usize::MAX, [0; 4]);
+        for (index, to) in (first..).zip(to) {
+            if index / 4 != block {
+                block = index / 4;
+                words = self.block(block);
+            }
+            *to = (f64::from(words[index % 4]) + 0.5) / 4_294_967_296.0;
+        }
     }
 
     /// `count` standard normal numbers (Box-Muller on pairs of uniforms).
     pub fn normal(&self, count: usize) -> Vec<f64> {
-        let uniform = self.uniform(count + count % 2);
-        let pairs = uniform.chunks_exact(2).flat_map(|u| {
-            let radius = (-2.0 * u[0].ln()).sqrt();
-            let (sin, cos) = (std::f64::consts::TAU * u[1]).sin_cos();
-            [radius * cos, radius * sin]
+        let mut numbers = self.uniform(count + count % 2);
+        numbers.par_chunks_mut(1 << 13).for_each(|numbers| {
+            for u in numbers.chunks_exact_mut(2) {
+                let radius = (-2.0 * u[0].ln()).sqrt();
+                let (sin, cos) = (std::f64::consts::TAU * u[1]).sin_cos();
+                (u[0], u[1]) = (radius * cos, radius * sin);
+            }
         });
-        pairs.take(count).collect()
+        numbers.truncate(count);
+        numbers
     }
 
     /// `count` decisions, 1.0 with probability `keep` and 0.0 otherwise, by comparing 32-bit
