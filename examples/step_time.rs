@@ -1,13 +1,16 @@
 //! Seconds and memory of one training step, beside plain SGD in the same program.
 
-use adahessian::ops::{self, Mode};
+use adahessian::ops::recommend::binary_cross_entropy;
+use adahessian::ops::{self, Handle, Mode};
 use adahessian::random::Stream;
-use adahessian::{Blocks, Common, FirstOrder, NamedVars, Optim, Sgd};
+use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
+use adahessian::{Blocks, Common, Composite, FirstOrder, NamedVars, Optim, Sgd};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
 use common::settings::{Settings, list};
 use common::{choose, program};
+use models::dlrm::{self, Dlrm, Ids};
 use models::resnet::{Config, Stem};
 use models::{Architecture, ResNet, SequenceClassifier, Start, bert, squeezebert};
 use serde_json::json;
@@ -19,8 +22,8 @@ use trainers::callbacks::peak_memory_mib;
 /// a cycle of f steps, divided by f.
 #[derive(Parser)]
 struct Cli {
-    /// squeezebert (base), squeezebert-mini, bert (base), bert-minilm, or resnet20, resnet32, resnet56,
-    /// resnet18, resnet50 and the like
+    /// squeezebert (base), squeezebert-mini, bert (base), bert-minilm, resnet20, resnet32, resnet56,
+    /// resnet18, resnet50 and the like, or dlrm (Criteo Kaggle's sizes, with sparse SGD on the tables)
     #[arg(long, default_value = "squeezebert")]
     model: String,
 
@@ -32,7 +35,7 @@ struct Cli {
     #[arg(long, default_value_t = 1, value_name = "N")]
     hessian_every: u64,
 
-    /// Examples a batch [default: 16 sequences, 128 images of CIFAR's size, 16 of ImageNet's]
+    /// Examples a batch [default: 16 sequences, 128 images of CIFAR's size, 16 of ImageNet's, 128 clicks]
     #[arg(long, visible_alias = "batch", value_name = "N")]
     batch_size: Option<usize>,
 
@@ -43,6 +46,10 @@ struct Cli {
     /// Layers of a language model [default: the model's]
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
+
+    /// Rows of each of DLRM's 26 tables
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    table_rows: usize,
 
     /// Height and width of an image [default: 32 or 224]
     #[arg(long, value_name = "PIXELS")]
@@ -86,17 +93,22 @@ fn architecture(model: &str) -> Result<Architecture> {
     })
 }
 
-/// From inputs to logits.
-type Logits = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
+/// From inputs and labels to a loss.
+type Loss = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor>>;
 
 struct Bench {
-    /// From inputs to logits.
-    forward: Logits,
+    loss: Loss,
     inputs: Tensor,
     labels: Tensor,
     vars: NamedVars,
+    /// Stepped with by sparse SGD, whatever the optimizer of the variables.
+    tables: Vec<SparseTable>,
     blocks: Blocks,
     micro_batches: usize,
+}
+
+fn cross_entropy(logits: models::Result<Tensor>, labels: &Tensor) -> Result<Tensor> {
+    Ok(ops::cross_entropy(&logits?, labels, 0.0, None)?)
 }
 
 /// `n` integers below `below`.
@@ -111,9 +123,10 @@ impl Bench {
             device: device.clone(),
             ..Start::default()
         };
-        match cli.model.starts_with("resnet") {
-            true => Self::images(cli, &start),
-            false => Self::texts(cli, &start),
+        match cli.model.as_str() {
+            "dlrm" => Self::clicks(cli, &start),
+            name if name.starts_with("resnet") => Self::images(cli, &start),
+            _ => Self::texts(cli, &start),
         }
     }
 
@@ -129,7 +142,10 @@ impl Bench {
             labels: Tensor::from_vec(draw("labels", batch, 2), batch, device)?,
             vars: model.vars(),
             blocks: model.blocks(),
-            forward: Box::new(move |ids| Ok(model.forward(ids, None, None, &Mode::Eval)?)),
+            tables: Vec::new(),
+            loss: Box::new(move |ids, labels| {
+                cross_entropy(model.forward(ids, None, None, &Mode::Eval), labels)
+            }),
             micro_batches: cli.micro_batches.clamp(1, batch),
         })
     }
@@ -158,16 +174,56 @@ impl Bench {
             labels: Tensor::from_vec(draw("labels", batch, config.classes), batch, device)?,
             vars: model.vars(),
             blocks: model.blocks(),
-            forward: Box::new(move |pixels| Ok(model.forward(pixels, &mode)?)),
+            tables: Vec::new(),
+            loss: Box::new(move |pixels, labels| {
+                cross_entropy(model.forward(pixels, &mode), labels)
+            }),
             micro_batches: cli.micro_batches.clamp(1, batch),
         })
+    }
+
+    fn clicks(cli: &Cli, start: &Start) -> Result<Self> {
+        let (batch, rows) = (cli.batch_size.unwrap_or(128), cli.table_rows);
+        let config = dlrm::Config::kaggle(vec![rows; 26]);
+        let model = Dlrm::new(&config, start, Precision::F32)?;
+        let ids = Ids::Single(draw("ids", batch * 26, rows));
+        let mode = Mode::Train {
+            seed: 0,
+            step: 0,
+            micro: 0,
+        };
+        let dense = Stream::new(0, "dense", 0, 0);
+        let labels = Stream::new(0, "labels", 0, 0).bernoulli(batch, 0.25);
+        let device = &start.device;
+        Ok(Self {
+            inputs: dense.normal_tensor(&[batch, 13], DType::F32, device)?,
+            labels: Tensor::from_vec(labels, batch, device)?,
+            vars: model.vars(),
+            tables: vec![model.tables().clone()],
+            blocks: model.blocks(),
+            loss: Box::new(move |dense, labels| {
+                let logits = Handle::enter(&model.forward(dense, &ids, &mode)?)?;
+                Ok(binary_cross_entropy(&logits, labels)?.exit()?)
+            }),
+            micro_batches: 1,
+        })
+    }
+
+    /// The optimizer of the variables, and of the tables where there are some.
+    fn with_tables(&self, optimizer: Box<dyn Optim>) -> Result<Box<dyn Optim>> {
+        if self.tables.is_empty() {
+            return Ok(optimizer);
+        }
+        let sparse = SparseOptimizer::new(&self.tables, SparseRule::Sgd, 1e-4)?;
+        let both = Composite::new().with_boxed("variables", optimizer);
+        Ok(Box::new(both.with("tables", sparse)))
     }
 
     fn step(&self, optimizer: &mut dyn Optim) -> Result<()> {
         let parts = self.micro_batches;
         let inputs = self.inputs.chunk(parts, 0)?;
         for (inputs, labels) in inputs.iter().zip(self.labels.chunk(parts, 0)?) {
-            let loss = ops::cross_entropy(&(self.forward)(inputs)?, &labels, 0.0, None)?;
+            let loss = (self.loss)(inputs, &labels)?;
             optimizer.accumulate_loss(&loss, 1.0 / parts as f64)?;
         }
         optimizer.apply()?;
@@ -206,8 +262,9 @@ fn main() -> Result<()> {
         );
     }
     program::reset_peak_memory();
-    let mut sgd = FirstOrder::new(&bench.vars, Sgd::default(), Common::new(1e-5))?;
-    let sgd_seconds = bench.measure(&mut sgd, 1, cli.units)?;
+    let sgd = FirstOrder::new(&bench.vars, Sgd::default(), Common::new(1e-5))?;
+    let mut sgd = bench.with_tables(Box::new(sgd))?;
+    let sgd_seconds = bench.measure(&mut *sgd, 1, cli.units)?;
     let sgd_peak = peak_memory_mib();
     for (name, (cycle, seconds, peak)) in optimizers.iter().zip(measured) {
         let ratio = seconds / sgd_seconds;
@@ -244,7 +301,8 @@ fn measure(cli: &Cli, bench: &Bench, name: &str) -> Result<(u64, f64, Option<f64
         _ => 1,
     };
     let blocks = bench.blocks.clone();
-    let mut optimizer = choose::optimizer_with(name, &settings, blocks, &bench.vars)?;
+    let optimizer = choose::optimizer_with(name, &settings, blocks, &bench.vars)?;
+    let mut optimizer = bench.with_tables(optimizer)?;
     let seconds = bench.measure(&mut *optimizer, cycle, cli.units)?;
     Ok((cycle, seconds, peak_memory_mib()))
 }

@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use testing::{assert_number, assert_says, reference};
 use trainers::metrics::{
-    ClassMetric, Scores, accuracy, correlations, f1, matthews, pearson, spearman,
+    ClassMetric, ClickWarnings, Scores, accuracy, clicks, correlations, f1, matthews, pearson,
+    spearman,
 };
 
 fn golden(kind: &str) -> Result<Vec<Value>> {
@@ -130,5 +131,49 @@ fn scores_read_back_to_the_same_bits() -> Result<()> {
     for text in ["", "higher", "up a=1", "higher a", "lower a=b"] {
         assert_says(text.parse::<Scores>(), &["scores", "expected"]);
     }
+    Ok(())
+}
+
+#[test]
+fn clicks_equal_scikit_learn() -> Result<()> {
+    let text = std::fs::read_to_string(reference().join("metrics/clicks.json"))?;
+    let cases: Vec<Value> = serde_json::from_str(&text)?;
+    assert_eq!(cases.len(), 4);
+    for case in &cases {
+        let labels: Vec<bool> = numbers(case, "labels")?.iter().map(|y| *y > 0.5).collect();
+        let (scores, warnings) = clicks(&numbers(case, "logits")?, &labels)?;
+        assert_eq!(warnings, ClickWarnings::default());
+        for name in ["auc", "accuracy", "loss"] {
+            let expected = case[name].as_f64().unwrap_or(f64::NAN);
+            let got = scores.get(name).unwrap_or(f64::NAN);
+            assert_number(name, got, expected, 1e-12)?;
+        }
+        let rate = scores.get("label_rate").unwrap_or(f64::NAN);
+        let entropy = -(rate * rate.ln() + (1.0 - rate) * (1.0 - rate).ln());
+        let normalised = scores.get("loss").unwrap_or(f64::NAN) / entropy;
+        let got = scores.get("normalised_entropy").unwrap_or(f64::NAN);
+        assert_number("normalised entropy", got, normalised, 1e-12)?;
+    }
+    Ok(())
+}
+
+/// An AUC of one half and a good accuracy that mean nothing are pointed out.
+#[test]
+fn clicks_that_say_nothing_are_pointed_out() -> Result<()> {
+    let (scores, warnings) = clicks(&[-1.0; 4], &[false, false, true, false])?;
+    assert_eq!((scores.main(), scores.get("accuracy")), (0.5, Some(0.75)));
+    assert!(warnings.constant && !warnings.one_label);
+    let (scores, warnings) = clicks(&[-1.0, 2.0], &[false, false])?;
+    assert!(scores.main().is_nan() && warnings.one_label && !warnings.constant);
+    let (scores, _) = clicks(&[f64::NAN, 2.0], &[false, true])?;
+    assert!(scores.main().is_nan() && scores.get("loss").is_some_and(f64::is_nan));
+    assert_eq!(scores.get("label_rate"), Some(0.5));
+    // Far out the loss is the distance, and no infinity.
+    let (scores, _) = clicks(&[1000.0, -1000.0], &[false, true])?;
+    assert_eq!((scores.main(), scores.get("loss")), (0.0, Some(1000.0)));
+    assert_says(
+        clicks(&[0.0], &[]),
+        &["clicks", "1 predictions and 0 targets"],
+    );
     Ok(())
 }

@@ -2,32 +2,17 @@
 //! differences, at both levels, over a table of shapes.
 
 use adahessian::ops::{self, Activation, Dropout, EmbeddingTables, Handle, Mode, text};
-use adahessian::{Hessian, NamedVars, VarVec, check};
+use adahessian::{Hessian, VarVec};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use testing::assert_says;
-use testing::twins::{Enter, FUSED, agree, loss, random, to, vars};
-
-type Op<'a> = &'a dyn Fn(&NamedVars, Enter) -> adahessian::Result<Tensor>;
+use testing::twins::{loss, random, to, twins, vars};
 
 const TRAINING: Mode = Mode::Train {
     seed: 11,
     step: 4,
     micro: 1,
 };
-
-/// Values, gradients and Hz to 1e-12 in f64 and 1e-5 in f32 against the twin; against finite differences
-/// where that is asked.
-fn twins(what: &str, vars: &NamedVars, differences: bool, op: Op<'_>) -> Result<()> {
-    agree(what, vars, 1e-12, op)?;
-    agree(&format!("{what}, f32"), &to(vars, DType::F32)?, 1e-5, op)?;
-    if differences {
-        let loss = || loss(&op(vars, FUSED)?);
-        check::gradient(vars, 1e-6, loss)?;
-        check::hessian(vars, 1e-6, loss)?;
-    }
-    Ok(())
-}
 
 #[test]
 fn linear_maps() -> Result<()> {

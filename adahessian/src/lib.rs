@@ -9,6 +9,7 @@ pub mod optim;
 pub mod random;
 pub mod schedule;
 pub mod second_order;
+pub mod sparse;
 pub mod vars;
 
 pub use block::{Block, Blocks};
@@ -25,4 +26,5 @@ pub use optim::rules::{Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd};
 pub use optim::{Common, Group, Optim, State, StepInfo};
 pub use schedule::Schedule;
 pub use second_order::{backward, backward_detached, init};
+pub use sparse::{SparseOptimizer, SparseRule, SparseTable};
 pub use vars::{NamedVars, VarVec};

@@ -28,6 +28,7 @@ pub mod architecture;
 pub mod auto;
 pub mod bert;
 mod config;
+pub mod dlrm;
 pub mod encoder;
 pub mod error;
 pub mod heads;

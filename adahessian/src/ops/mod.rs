@@ -14,24 +14,29 @@
 
 pub mod activation;
 pub mod attention;
+pub mod bce;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod engine;
+pub mod interaction;
 pub mod layer_norm;
 pub mod linear;
 mod math;
 pub mod mse;
+pub mod recommend;
 pub(crate) mod simd;
 pub mod text;
 pub mod vision;
 
 pub use activation::{Activation, gelu};
 pub use attention::attention;
+pub use bce::binary_cross_entropy;
 pub use cross_entropy::cross_entropy;
 pub use dropout::{Dropout, Mode, dropout};
 pub use embedding::{EmbeddingTables, embedding, embedding_layer_norm};
 pub use engine::Handle;
+pub use interaction::interaction;
 pub use layer_norm::{layer_norm, residual_layer_norm};
 pub use linear::{grouped_linear, linear, linear_activation};
 pub use mse::mse;

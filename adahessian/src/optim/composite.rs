@@ -45,9 +45,14 @@ impl Composite {
     }
 
     /// Adds a part under a name, which precedes its entries in the state.
-    pub fn with(mut self, name: impl Into<String>, part: impl Optim + 'static) -> Self {
+    pub fn with(self, name: impl Into<String>, part: impl Optim + 'static) -> Self {
+        self.with_boxed(name, Box::new(part))
+    }
+
+    /// The same for a part that was chosen at run time.
+    pub fn with_boxed(mut self, name: impl Into<String>, part: Box<dyn Optim>) -> Self {
         self.vars = self.vars.union(part.vars());
-        self.parts.push((name.into(), Box::new(part)));
+        self.parts.push((name.into(), part));
         self
     }
 

@@ -7,11 +7,13 @@
 //! like a diverged one. Predictions that are themselves NaN give NaN.
 
 mod classes;
+mod clicks;
 mod correlation;
 mod scores;
 mod top_k;
 
 pub use classes::{ClassMetric, accuracy, f1, matthews};
+pub use clicks::{ClickWarnings, clicks};
 pub use correlation::{correlations, pearson, spearman};
 pub use scores::Scores;
 pub use top_k::top_k_hits;

@@ -28,4 +28,5 @@ pub use linear::linear;
 pub use mse::mse;
 pub use norm::layer_norm;
 pub use residual::residual;
+pub(crate) use row_maps::{Linear, Map};
 pub use row_maps::{dropout, embedding_sum, first_position, first_positions};

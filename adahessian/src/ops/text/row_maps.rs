@@ -13,7 +13,7 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 /// A linear map of several inputs.
-pub(super) trait Linear: Send + Sync + 'static {
+pub(crate) trait Linear: Send + Sync + 'static {
     const NAME: &'static str;
     /// M x; an input that is `None` is zero.
     fn apply<T: Real>(&self, inputs: &[Option<&[T]>]) -> Buffer<T>;
@@ -21,7 +21,7 @@ pub(super) trait Linear: Send + Sync + 'static {
     fn transposed<T: Real>(&self, g: &[T], input: usize, length: usize) -> Buffer<T>;
 }
 
-pub(super) struct Map<M>(pub M);
+pub(crate) struct Map<M>(pub M);
 
 impl<T: Real, M: Linear> Op<T> for Map<M> {
     type Saved = ();

@@ -1,0 +1,15 @@
+//! Embedding tables of which a step touches few rows.
+//!
+//! A gradient of the size of a table, in which all but some thousand rows are zero, would cost more
+//! than the rest of a recommendation model's step. So a [`SparseTable`] is no variable. A lookup
+//! copies the batch's rows, each once, into a fresh variable, the *leaf*; the model computes with the
+//! leaf, the backward pass gives the leaf a gradient, and [`SparseOptimizer`] changes these rows of the
+//! table and nothing else. The Hessian is taken over the variables of the dense part alone.
+
+mod cell;
+mod optimizer;
+mod rows;
+mod table;
+
+pub use optimizer::{Accumulator, SparseOptimizer, SparseRule};
+pub use table::{Lookup, Precision, SparseTable};

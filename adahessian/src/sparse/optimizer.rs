@@ -1,0 +1,460 @@
+//! Adagrad and SGD on the rows that a batch touches.
+
+use super::cell::Cell;
+use super::rows;
+use super::table::{Leaf, SparseTable, Store, numbers_mut};
+use crate::error::{Error, Result};
+use crate::ops::engine::Real;
+use crate::optim::state::state_error;
+use crate::optim::{Optim, State, StepInfo};
+use crate::vars::NamedVars;
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor};
+
+/// What a row's accumulator is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accumulator {
+    /// One number for each number of the row: s = s + g², Duchi et al. 2011.
+    #[default]
+    Elements,
+    /// One number for the row: s = s + mean g². Memory for accumulators is 1/width of the table's.
+    Rows,
+}
+
+/// How a row changes with its gradient g.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SparseRule {
+    /// θ = θ - η g / (√s + eps). A row that is not touched does not change, which is what Adagrad does
+    /// with a gradient of zero.
+    Adagrad {
+        /// What s is.
+        accumulator: Accumulator,
+        /// Added to the denominator.
+        eps: f64,
+    },
+    /// θ = θ - η g.
+    Sgd,
+}
+
+impl SparseRule {
+    /// Adagrad with an accumulator for every number and eps 1e-10.
+    pub fn adagrad() -> Self {
+        Self::Adagrad {
+            accumulator: Accumulator::Elements,
+            eps: 1e-10,
+        }
+    }
+}
+
+/// The optimizer of [`SparseTable`]s: changes the rows that were looked up and got a gradient.
+///
+/// It has no variables, so in a [`crate::Composite`] it stands beside the dense part's optimizer; a step
+/// whose gradient is not finite changes nothing.
+pub struct SparseOptimizer {
+    rule: SparseRule,
+    lr: f64,
+    lr_factor: f64,
+    tables: Vec<Owned>,
+    none: NamedVars,
+    step: u64,
+    weight: f64,
+}
+
+/// A table, its accumulators, and the gradients of the step to come.
+struct Owned {
+    table: SparseTable,
+    sums: Sums,
+    parts: Vec<Part>,
+}
+
+enum Sums {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+/// The gradient of some rows, with its weight.
+struct Part {
+    rows: Vec<u32>,
+    gradient: Tensor,
+    weight: f64,
+}
+
+impl SparseOptimizer {
+    /// An optimizer of these tables.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a rate or eps that is negative or not finite, and for a table that is
+    /// given twice.
+    pub fn new<'a>(
+        tables: impl IntoIterator<Item = &'a SparseTable>,
+        rule: SparseRule,
+        lr: f64,
+    ) -> Result<Self> {
+        let tables: Vec<&SparseTable> = tables.into_iter().collect();
+        let eps = match rule {
+            SparseRule::Adagrad { eps, .. } => eps,
+            SparseRule::Sgd => 0.0,
+        };
+        for (what, value) in [("learning rate", lr), ("eps", eps)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(setting(what, "a finite number of at least 0", value));
+            }
+        }
+        for (i, table) in tables.iter().enumerate() {
+            if tables[..i].iter().any(|other| other.is(table)) {
+                return Err(setting("sparse tables", "each once", table.name()));
+            }
+        }
+        let owned = tables.iter().map(|table| Owned {
+            sums: Sums::new(table, rule),
+            table: SparseTable::clone(table),
+            parts: Vec::new(),
+        });
+        Ok(Self {
+            rule,
+            lr,
+            lr_factor: 1.0,
+            tables: owned.collect(),
+            none: NamedVars::new([])?,
+            step: 0,
+            weight: 0.0,
+        })
+    }
+
+    /// The names of its tables.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.tables.iter().map(|owned| owned.table.name())
+    }
+}
+
+fn setting(what: &'static str, expected: &str, got: impl ToString) -> Error {
+    Error::Setting {
+        what,
+        expected: expected.into(),
+        got: got.to_string(),
+    }
+}
+
+impl Sums {
+    fn new(table: &SparseTable, rule: SparseRule) -> Self {
+        let [rows, _] = table.dims();
+        let count = rows * Self::width(table, rule);
+        match table.dtype() {
+            DType::F64 => Self::F64(vec![0.0; count]),
+            _ => Self::F32(vec![0.0; count]),
+        }
+    }
+
+    /// Accumulators a row.
+    fn width(table: &SparseTable, rule: SparseRule) -> usize {
+        match rule {
+            SparseRule::Sgd => 0,
+            SparseRule::Adagrad { accumulator, .. } => match accumulator {
+                Accumulator::Elements => table.dims()[1],
+                Accumulator::Rows => 1,
+            },
+        }
+    }
+
+    fn tensor(&self, shape: &[usize]) -> Result<Tensor> {
+        Ok(match self {
+            Sums::F32(data) => Tensor::from_slice(data, shape, &Device::Cpu)?,
+            Sums::F64(data) => Tensor::from_slice(data, shape, &Device::Cpu)?,
+        })
+    }
+
+    fn read(tensor: &Tensor) -> Result<Self> {
+        let flat = tensor.flatten_all()?;
+        Ok(match tensor.dtype() {
+            DType::F64 => Sums::F64(flat.to_vec1()?),
+            _ => Sums::F32(flat.to_vec1()?),
+        })
+    }
+}
+
+/// One row's update.
+#[derive(Clone, Copy)]
+struct Row<T> {
+    rule: SparseRule,
+    lr: T,
+    eps: T,
+}
+
+impl<T: Real> Row<T> {
+    /// Changes a row and its accumulators; the squared norm of the change.
+    #[inline(always)]
+    fn update<C: Cell<Number = T>>(&self, row: &mut [C], sums: &mut [T], g: &[T]) -> f64 {
+        if let SparseRule::Adagrad {
+            accumulator: Accumulator::Rows,
+            ..
+        } = self.rule
+        {
+            let squares = g.iter().fold(T::ZERO, |sum, &g| sum + g * g);
+            sums[0] += squares * T::from_f64(1.0 / g.len() as f64);
+        }
+        let mut change = 0.0;
+        for (i, (to, &g)) in row.iter_mut().zip(g).enumerate() {
+            let step = match self.rule {
+                SparseRule::Sgd => g * self.lr,
+                SparseRule::Adagrad { accumulator, .. } => {
+                    let sum = match accumulator {
+                        Accumulator::Rows => sums[0],
+                        Accumulator::Elements => {
+                            sums[i] += g * g;
+                            sums[i]
+                        }
+                    };
+                    g / (sum.sqrt() + self.eps) * self.lr
+                }
+            };
+            let before = to.get();
+            *to = C::of(before - step);
+            change += (to.get() - before).to_f64().powi(2);
+        }
+        change
+    }
+}
+
+/// Rows that rise, and the mean gradient of each.
+struct Merged<T> {
+    rows: Vec<u32>,
+    gradient: Vec<T>,
+}
+
+impl<T: Real> Merged<T> {
+    /// Σ w g / Σ w over the parts, in their order.
+    fn of(parts: &[Part], width: usize, weight: f64) -> Result<Self> {
+        let data = |part: &Part| -> Result<Vec<T>> {
+            let (storage, layout) = part.gradient.storage_and_layout();
+            let start = layout.start_offset();
+            match &*storage {
+                candle_core::Storage::Cpu(storage) => {
+                    let all = T::slice(storage).unwrap_or(&[]);
+                    Ok(all[start..start + part.rows.len() * width].to_vec())
+                }
+                _ => Err(setting(
+                    "gradient of a sparse table",
+                    "on the CPU",
+                    "elsewhere",
+                )),
+            }
+        };
+        if let [part] = parts {
+            return Ok(Self {
+                rows: part.rows.clone(),
+                gradient: data(part)?,
+            });
+        }
+        let ids: Vec<u32> = parts.iter().flat_map(|p| p.rows.iter().copied()).collect();
+        let (rows, places) = rows::unique(&ids);
+        let mut gradient = vec![T::ZERO; rows.len() * width];
+        let mut places = places.into_iter();
+        for part in parts {
+            let factor = T::from_f64(part.weight / weight);
+            for g in data(part)?.chunks_exact(width) {
+                let place = places.next().unwrap_or(0) as usize;
+                let to = &mut gradient[place * width..][..width];
+                to.iter_mut().zip(g).for_each(|(to, &g)| *to += g * factor);
+            }
+        }
+        Ok(Self { rows, gradient })
+    }
+
+    fn squares(&self) -> f64 {
+        self.gradient.iter().map(|g| g.to_f64().powi(2)).sum()
+    }
+
+    fn apply<C: Cell<Number = T>>(
+        &self,
+        store: &mut [C],
+        sums: &mut [T],
+        widths: (usize, usize),
+        row: Row<T>,
+    ) -> f64 {
+        rows::change((store, sums), widths, &self.rows, |place, to, sums| {
+            row.update(to, sums, &self.gradient[place * widths.0..][..widths.0])
+        })
+    }
+}
+
+/// The gradients of one table for a step, merged.
+enum Ready {
+    F32(Merged<f32>),
+    F64(Merged<f64>),
+}
+
+impl Ready {
+    fn squares(&self) -> f64 {
+        match self {
+            Ready::F32(merged) => merged.squares(),
+            Ready::F64(merged) => merged.squares(),
+        }
+    }
+}
+
+impl Owned {
+    fn ready(&self, weight: f64) -> Result<Ready> {
+        let width = self.table.dims()[1];
+        Ok(match self.sums {
+            Sums::F32(_) => Ready::F32(Merged::of(&self.parts, width, weight)?),
+            Sums::F64(_) => Ready::F64(Merged::of(&self.parts, width, weight)?),
+        })
+    }
+
+    fn apply(&mut self, ready: &Ready, rule: SparseRule, lr: f64) -> f64 {
+        let widths = (self.table.dims()[1], Sums::width(&self.table, rule));
+        let eps = match rule {
+            SparseRule::Adagrad { eps, .. } => eps,
+            SparseRule::Sgd => 0.0,
+        };
+        let single = Row {
+            rule,
+            lr: lr as f32,
+            eps: eps as f32,
+        };
+        match (&mut *self.table.store_mut(), &mut self.sums, ready) {
+            (Store::F32(data), Sums::F32(sums), Ready::F32(m)) => {
+                m.apply(data, sums, widths, single)
+            }
+            (Store::Bf16(data), Sums::F32(sums), Ready::F32(m)) => {
+                m.apply(data, sums, widths, single)
+            }
+            (Store::Mapped(map), Sums::F32(sums), Ready::F32(m)) => {
+                m.apply(numbers_mut(map), sums, widths, single)
+            }
+            (Store::F64(data), Sums::F64(sums), Ready::F64(m)) => {
+                m.apply(data, sums, widths, Row { rule, lr, eps })
+            }
+            // `Sums::new` and `Owned::ready` go by the table's type.
+            _ => 0.0,
+        }
+    }
+}
+
+impl Optim for SparseOptimizer {
+    /// None: a table is no variable.
+    fn vars(&self) -> &NamedVars {
+        &self.none
+    }
+
+    fn needs_graph(&self) -> bool {
+        false
+    }
+
+    /// Takes the gradients of all rows that were looked up since the last call. Lookups whose loss is
+    /// not this one's are forgotten.
+    fn accumulate_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
+        for owned in &mut self.tables {
+            for Leaf { var, rows } in owned.table.take_leaves() {
+                let Some(gradient) = grads.get(&var) else {
+                    continue;
+                };
+                owned.parts.push(Part {
+                    rows,
+                    gradient: gradient.detach().contiguous()?,
+                    weight,
+                });
+            }
+        }
+        self.weight += weight;
+        Ok(())
+    }
+
+    fn apply(&mut self) -> Result<StepInfo> {
+        let weight = std::mem::take(&mut self.weight);
+        let mut info = StepInfo {
+            step: self.step,
+            lr: Optim::lr(self),
+            ..StepInfo::default()
+        };
+        self.step += 1;
+        let mut ready = Vec::with_capacity(self.tables.len());
+        let mut squares = 0.0;
+        for owned in &mut self.tables {
+            let merged = match owned.parts.is_empty() {
+                true => None,
+                false => Some(owned.ready(weight)?),
+            };
+            owned.parts.clear();
+            let part = merged.as_ref().map_or(0.0, Ready::squares);
+            if !part.is_finite() {
+                info.gradient_norm = f64::NAN;
+                info.skipped
+                    .get_or_insert_with(|| owned.table.name().into());
+            }
+            squares += part;
+            ready.push(merged);
+        }
+        if info.skipped.is_some() {
+            return Ok(info);
+        }
+        info.gradient_norm = squares.sqrt();
+        let mut change = 0.0;
+        for (owned, ready) in self.tables.iter_mut().zip(&ready) {
+            if let Some(ready) = ready {
+                change += owned.apply(ready, self.rule, info.lr);
+            }
+        }
+        info.update_norm = change.sqrt();
+        Ok(info)
+    }
+
+    fn discard(&mut self) {
+        for owned in &mut self.tables {
+            owned.parts.clear();
+            owned.table.take_leaves();
+        }
+        self.weight = 0.0;
+    }
+
+    fn set_lr_factor(&mut self, factor: f64) {
+        self.lr_factor = factor;
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr * self.lr_factor
+    }
+
+    /// The accumulators; the tables' numbers are the model's.
+    fn state(&self) -> Result<State> {
+        let mut state = State::of_kind("sparse");
+        state.put("step", self.step);
+        for owned in &self.tables {
+            let width = Sums::width(&owned.table, self.rule);
+            if width > 0 {
+                let shape = [owned.table.dims()[0], width];
+                let name = format!("sum_gradient_sq.{}", owned.table.name());
+                state.tensors.insert(name, owned.sums.tensor(&shape)?);
+            }
+        }
+        Ok(state)
+    }
+
+    fn load_state(&mut self, state: &State) -> Result<()> {
+        state.expect_kind("sparse")?;
+        let step = state.value("step")?;
+        let mut all = Vec::with_capacity(self.tables.len());
+        for owned in &self.tables {
+            let width = Sums::width(&owned.table, self.rule);
+            if width == 0 {
+                continue;
+            }
+            let name = format!("sum_gradient_sq.{}", owned.table.name());
+            let shape = [owned.table.dims()[0], width];
+            let expected = format!("{:?} {shape:?}", owned.table.dtype());
+            let Some(tensor) = state.tensors.get(&name) else {
+                return Err(state_error(&name, &expected, "nothing"));
+            };
+            if tensor.dims() != shape || tensor.dtype() != owned.table.dtype() {
+                let got = format!("{:?} {:?}", tensor.dtype(), tensor.dims());
+                return Err(state_error(&name, &expected, &got));
+            }
+            all.push(Sums::read(tensor)?);
+        }
+        self.step = step;
+        for (owned, sums) in self.tables.iter_mut().zip(all) {
+            owned.sums = sums;
+        }
+        Ok(())
+    }
+}

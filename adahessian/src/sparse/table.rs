@@ -1,0 +1,346 @@
+//! A table of vectors that is read and changed row by row.
+
+use super::cell::Cell;
+use super::rows;
+use crate::error::{Error, Result};
+use crate::ops::engine::Real;
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor, Var};
+use half::bf16;
+use memmap2::MmapMut;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::fmt;
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a table's numbers are stored as. Except for [`Precision::F64`] they are computed with in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Four bytes a number.
+    #[default]
+    F32,
+    /// Two bytes a number, with 8 significant bits: an update smaller than 1/512 of a number is lost.
+    Bf16,
+    /// Eight bytes a number: for checks.
+    F64,
+}
+
+/// Embedding vectors [rows, width]. Clones share the numbers.
+#[derive(Clone)]
+pub struct SparseTable(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    rows: usize,
+    width: usize,
+    store: RwLock<Store>,
+    /// What was looked up and not stepped with yet.
+    leaves: Mutex<Vec<Leaf>>,
+}
+
+/// Rows of the table as a variable of one batch.
+pub(super) struct Leaf {
+    pub var: Var,
+    /// Which, in rising order.
+    pub rows: Vec<u32>,
+}
+
+pub(super) enum Store {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    Bf16(Vec<bf16>),
+    Mapped(MmapMut),
+}
+
+/// What a lookup gives.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// The different rows that were asked for, [rows, width]: a variable in training.
+    pub rows: Tensor,
+    /// For every id its place among `rows`.
+    pub places: Vec<u32>,
+}
+
+impl SparseTable {
+    /// A table whose numbers `value` gives: it is called with a row and the row's numbers to fill, in
+    /// parallel and in no order.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for sizes of 0 or more rows than ids can name.
+    pub fn from_fn(
+        name: impl Into<String>,
+        [rows, width]: [usize; 2],
+        precision: Precision,
+        value: impl Fn(usize, &mut [f64]) + Sync,
+    ) -> Result<Self> {
+        let count = check(rows, width)?;
+        let mut store = match precision {
+            Precision::F32 => Store::F32(vec![0.0; count]),
+            Precision::Bf16 => Store::Bf16(vec![bf16::ZERO; count]),
+            Precision::F64 => Store::F64(vec![0.0; count]),
+        };
+        match &mut store {
+            Store::F32(data) => fill(data, width, &value),
+            Store::F64(data) => fill(data, width, &value),
+            Store::Bf16(data) => fill(data, width, &value),
+            Store::Mapped(_) => {}
+        }
+        Ok(Self::of(name.into(), [rows, width], store))
+    }
+
+    /// A table in a file, for tables larger than memory: rows of little-endian f32, nothing else. The
+    /// file is made, with numbers from `value` as in [`SparseTable::from_fn`], if it is not there; it is
+    /// used as it is if it has the right length. Changes reach it when the system writes its pages back,
+    /// or at [`SparseTable::flush`]. Nothing else may change the file meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be opened or has another length; [`Error::Setting`] as above.
+    pub fn mapped(
+        name: impl Into<String>,
+        [rows, width]: [usize; 2],
+        path: &Path,
+        value: impl Fn(usize, &mut [f64]) + Sync,
+    ) -> Result<Self> {
+        let bytes = check(rows, width)? as u64 * 4;
+        let failed = |e: std::io::Error| Error::File {
+            path: path.into(),
+            what: e.to_string(),
+        };
+        let fresh = !path.exists();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if fresh {
+            options.create_new(true);
+        }
+        let file = options.open(path).map_err(failed)?;
+        if fresh {
+            file.set_len(bytes).map_err(failed)?;
+        }
+        let length = file.metadata().map_err(failed)?.len();
+        if length != bytes {
+            return Err(Error::File {
+                path: path.into(),
+                what: format!("{length} bytes, expected {bytes}: {rows} rows of {width} f32"),
+            });
+        }
+        // SAFETY: the map is sound as long as nobody cuts the file short or writes to it; the doc
+        // comment asks for that.
+        let mut map = unsafe { MmapMut::map_mut(&file) }.map_err(failed)?;
+        if fresh {
+            fill(numbers_mut(&mut map), width, &value);
+        }
+        Ok(Self::of(name.into(), [rows, width], Store::Mapped(map)))
+    }
+
+    fn of(name: String, [rows, width]: [usize; 2], store: Store) -> Self {
+        Self(Arc::new(Inner {
+            name,
+            rows,
+            width,
+            store: RwLock::new(store),
+            leaves: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// Its name, which error messages and saved states use.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Rows and width.
+    pub fn dims(&self) -> [usize; 2] {
+        [self.0.rows, self.0.width]
+    }
+
+    /// The type that leaves and read rows have.
+    pub fn dtype(&self) -> DType {
+        match &*self.store() {
+            Store::F64(_) => DType::F64,
+            _ => DType::F32,
+        }
+    }
+
+    /// The rows of these ids as a variable of this batch. Its gradient goes to the table in the next
+    /// step of the [`super::SparseOptimizer`] that owns the table.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for an id that is no row, or no ids at all; candle's errors.
+    pub fn lookup(&self, ids: &[u32]) -> Result<Lookup> {
+        let (tensor, rows, places) = self.unique(ids)?;
+        let var = Var::from_tensor(&tensor)?;
+        let lookup = Lookup {
+            rows: var.as_tensor().clone(),
+            places,
+        };
+        self.0.leaves.lock().push(Leaf { var, rows });
+        Ok(lookup)
+    }
+
+    /// The same as constants, for evaluation: nothing is remembered.
+    ///
+    /// # Errors
+    /// As [`SparseTable::lookup`].
+    pub fn read(&self, ids: &[u32]) -> Result<Lookup> {
+        let (rows, _, places) = self.unique(ids)?;
+        Ok(Lookup { rows, places })
+    }
+
+    fn unique(&self, ids: &[u32]) -> Result<(Tensor, Vec<u32>, Vec<u32>)> {
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.0.rows) {
+            return Err(Error::Setting {
+                what: "id of an embedding",
+                expected: format!("0 to {} in table `{}`", self.0.rows - 1, self.0.name),
+                got: id.to_string(),
+            });
+        }
+        if ids.is_empty() {
+            return Err(Error::Setting {
+                what: "ids of a lookup",
+                expected: format!("at least one for table `{}`", self.0.name),
+                got: "none".into(),
+            });
+        }
+        let (rows, places) = rows::unique(ids);
+        let shape = [rows.len(), self.0.width];
+        let width = self.0.width;
+        let tensor = match &*self.store() {
+            Store::F32(data) => Real::tensor(rows::read(data, width, &rows), &shape)?,
+            Store::F64(data) => Real::tensor(rows::read(data, width, &rows), &shape)?,
+            Store::Bf16(data) => Real::tensor(rows::read(data, width, &rows), &shape)?,
+            Store::Mapped(map) => Real::tensor(rows::read(numbers(map), width, &rows), &shape)?,
+        };
+        Ok((tensor, rows, places))
+    }
+
+    /// A copy of all numbers, [rows, width], in the type of [`SparseTable::dtype`].
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn to_tensor(&self) -> Result<Tensor> {
+        let shape = self.dims();
+        Ok(match &*self.store() {
+            Store::F32(data) => Tensor::from_slice(data, &shape, &Device::Cpu)?,
+            Store::F64(data) => Tensor::from_slice(data, &shape, &Device::Cpu)?,
+            Store::Bf16(data) => {
+                let data: Vec<f32> = data.iter().map(|x| x.to_f32()).collect();
+                Tensor::from_vec(data, &shape, &Device::Cpu)?
+            }
+            Store::Mapped(map) => Tensor::from_slice(numbers(map), &shape, &Device::Cpu)?,
+        })
+    }
+
+    /// Takes over numbers from a tensor [rows, width].
+    ///
+    /// # Errors
+    /// [`Error::Variable`] naming the table for another shape; candle's errors.
+    pub fn set(&self, values: &Tensor) -> Result<()> {
+        if values.dims() != self.dims() {
+            return Err(Error::Variable {
+                name: self.0.name.clone(),
+                expected: format!("{:?}", self.dims()),
+                got: format!("{:?}", values.dims()),
+            });
+        }
+        let values = values
+            .to_device(&Device::Cpu)?
+            .to_dtype(self.dtype())?
+            .contiguous()?;
+        let (storage, layout) = values.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            return Ok(()); // `to_device` has seen to it
+        };
+        let start = layout.start_offset();
+        match &mut *self.store_mut() {
+            Store::F32(data) => copy(storage, start, data),
+            Store::F64(data) => copy(storage, start, data),
+            Store::Bf16(data) => copy(storage, start, data),
+            Store::Mapped(map) => copy(storage, start, numbers_mut(map)),
+        }
+        Ok(())
+    }
+
+    /// Writes a mapped table's changes to its file; does nothing for others.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the system cannot write.
+    pub fn flush(&self) -> Result<()> {
+        match &*self.store() {
+            Store::Mapped(map) => map.flush().map_err(|e| Error::File {
+                path: self.0.name.clone().into(),
+                what: e.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the leaves of lookups since the last call.
+    pub(super) fn take_leaves(&self) -> Vec<Leaf> {
+        std::mem::take(&mut *self.0.leaves.lock())
+    }
+
+    pub(super) fn store(&self) -> RwLockReadGuard<'_, Store> {
+        self.0.store.read()
+    }
+
+    pub(super) fn store_mut(&self) -> RwLockWriteGuard<'_, Store> {
+        self.0.store.write()
+    }
+
+    /// Whether both are the same table.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for SparseTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SparseTable({:?}, {:?})", self.0.name, self.dims())
+    }
+}
+
+fn check(rows: usize, width: usize) -> Result<usize> {
+    let count = rows.checked_mul(width).filter(|count| *count > 0);
+    match count.filter(|_| u32::try_from(rows).is_ok()) {
+        Some(count) => Ok(count),
+        None => Err(Error::Setting {
+            what: "size of a sparse table",
+            expected: format!("1 to {} rows of at least one number", u32::MAX),
+            got: format!("{rows} rows of {width}"),
+        }),
+    }
+}
+
+fn fill<C: Cell>(data: &mut [C], width: usize, value: &(impl Fn(usize, &mut [f64]) + Sync)) {
+    use rayon::prelude::*;
+    const ROWS: usize = 1 << 10;
+    let pieces = data.par_chunks_mut(ROWS * width).enumerate();
+    pieces.for_each(|(piece, data)| {
+        let mut numbers = vec![0.0; width];
+        for (row, to) in data.chunks_exact_mut(width).enumerate() {
+            numbers.fill(0.0);
+            value(piece * ROWS + row, &mut numbers);
+            let pairs = to.iter_mut().zip(&numbers);
+            pairs.for_each(|(to, &x)| *to = C::of(C::Number::from_f64(x)));
+        }
+    });
+}
+
+fn copy<C: Cell>(storage: &CpuStorage, start: usize, to: &mut [C]) {
+    let from = C::Number::slice(storage).unwrap_or(&[]);
+    let pairs = to.iter_mut().zip(&from[start..]);
+    pairs.for_each(|(to, &x)| *to = C::of(x));
+}
+
+/// The numbers of a map.
+pub(super) fn numbers(map: &MmapMut) -> &[f32] {
+    // SAFETY: a map begins at a page, so it is aligned; every bit pattern is an f32. Little-endian is
+    // the order of every machine that candle runs on.
+    let (_, numbers, _) = unsafe { map.align_to::<f32>() };
+    numbers
+}
+
+pub(super) fn numbers_mut(map: &mut MmapMut) -> &mut [f32] {
+    // SAFETY: as above.
+    let (_, numbers, _) = unsafe { map.align_to_mut::<f32>() };
+    numbers
+}
