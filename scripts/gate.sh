@@ -51,6 +51,8 @@ done
 cargo run -q -p examples --example imagenet -- --synthetic --limit 32 --limit-test 16 --epochs 1 --out "$out/imagenet"
 grep -q '"top5"' "$out/imagenet/summary.json"
 
+cargo run -q -p examples --example step_time -- --model dlrm --batch-size 8 --table-rows 50 --units 1 --optimizer adahessian,adagrad --json >"$out/dlrm.json"
+grep -q ratio_to_sgd "$out/dlrm.json"
 [ "$mode" = quick ] && { step "done, quick"; exit 0; }
 
 step "the README's main command"

@@ -12,7 +12,9 @@ use candle_core::{DType, Device, Tensor};
 use models::Start;
 use models::dlrm::{Config, Dlrm, Ids};
 use std::collections::HashMap;
-use testing::{assert_close, assert_says, load, reference};
+use testing::{assert_close, assert_number, assert_says, load, reference};
+use trainers::Task;
+use trainers::tasks::{ClickPrediction, TensorBatch};
 
 const TRAIN: Mode = Mode::Train {
     seed: 0,
@@ -204,5 +206,36 @@ fn what_does_not_fit_is_refused() -> Result<()> {
     assert_says(forward(&dense(2, 6)?, vec![0; 5]), &["ids", "2 x 5", "5"]);
     let outside = forward(&dense(1, 6)?, vec![0, 7, 0, 0, 0]);
     assert_says(outside, &["0 to 6 in table 1", "7 in sample 0"]);
+    Ok(())
+}
+
+/// The task's loss and scores are those of its parts.
+#[test]
+fn clicks_are_a_task() -> Result<()> {
+    let logits = Tensor::new(&[[2f32], [-1.0], [0.5], [-3.0]], &Device::Cpu)?;
+    let labels = Tensor::new(&[1u32, 0, 0, 0], &Device::Cpu)?;
+    let batch = TensorBatch {
+        inputs: logits.clone(),
+        labels: labels.clone(),
+    };
+    let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
+    let task = ClickPrediction::new(forward, vec![batch.clone(), batch.clone()]);
+    let loss = task.loss(&batch, &TRAIN)?.to_scalar::<f32>()?;
+    let scores = task.evaluate()?;
+    assert_eq!((scores.main_name(), scores.main()), ("auc", 1.0));
+    assert_number(
+        "loss",
+        scores.get("loss").unwrap_or(f64::NAN),
+        f64::from(loss),
+        1e-6,
+    )?;
+    assert_eq!(scores.get("label_rate"), Some(0.25));
+    assert_eq!(scores.get("says_nothing"), Some(0.0));
+    let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.zeros_like()?);
+    let scores = ClickPrediction::new(forward, vec![batch]).evaluate()?;
+    assert_eq!(
+        (scores.main(), scores.get("says_nothing")),
+        (0.5, Some(1.0))
+    );
     Ok(())
 }
