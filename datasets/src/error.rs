@@ -162,6 +162,51 @@ pub enum Error {
         /// What was expected and found.
         reason: String,
     },
+    /// A line of a click log that breaks the format.
+    #[error(
+        "{}, {place}: {got}, expected {expected}; repair the line, or prepare with Malformed::Skip",
+        path.display()
+    )]
+    ClickLine {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// A file that is no store of clicks or vocabulary of one, or is not whole.
+    #[error("{}: not usable as a click store: {reason}; prepare it again from the text", path.display())]
+    NotAStore {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A store of clicks, or a vocabulary of one, in another version of the format.
+    #[error(
+        "{}: version {got} of the click store format, this program reads version {expected}; \
+         prepare it again from the text, or use the program that made it",
+        path.display()
+    )]
+    StoreVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version that can be read.
+        expected: u32,
+        /// The version of the file.
+        got: u32,
+    },
+    /// A store of clicks that other preprocessing or other files made than is wanted.
+    #[error("{}: {differences}; prepare another store, or ask for what this one has", path.display())]
+    OtherPreprocessing {
+        /// The file.
+        path: PathBuf,
+        /// What differs, as it is and as it is wanted.
+        differences: String,
+    },
     /// A picture that cannot be decoded.
     #[error("{}{}: not a readable picture ({reason}); fetch it again or remove it", path.display(), after_comma(place))]
     Image {

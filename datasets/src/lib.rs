@@ -6,6 +6,9 @@
 //!
 //! cifar10, imagenet ──> image (pictures) ──> batcher (order) ──> augment ──> prefetch (tensors)
 //!   ↑ binary, folder, parquet, hub
+//!
+//! criteo (lines) ──> store (records on the disk) ──> batches (order, tensors)
+//!   ↑ text, generator
 //! ```
 //!
 //! Text:
@@ -22,7 +25,12 @@
 //! * [`imagenet`] finds class folders, Tiny ImageNet and parquet, and decodes when a batch wants it;
 //! * [`image`] has augmentations, which are functions of `(seed, epoch, index)`, and batches.
 //!
-//! Both:
+//! Clicks:
+//!
+//! * [`criteo`] turns click logs of any size into files of records, with vocabularies, and those
+//!   into batches.
+//!
+//! All:
 //!
 //! * [`hub`] fetches single files into the shared cache, or reads them from it offline;
 //! * [`batcher`] decides the order of the examples as a pure function of `(seed, epoch)`;
@@ -53,6 +61,7 @@
 pub mod batcher;
 pub mod cifar10;
 pub mod collate;
+pub mod criteo;
 pub mod dataset;
 mod error;
 pub mod glue;

@@ -1,0 +1,155 @@
+//! Rows of a store as batches of tensors, in an order that needs no memory.
+
+use std::ops::Range;
+
+use candle_core::{Device, Tensor};
+
+use super::permutation::Permutation;
+use super::{CATEGORIES, INTEGERS, Store, record};
+use crate::error::{Error, Result};
+use crate::prefetch::Prefetch;
+
+/// What a training step takes.
+#[derive(Debug, Clone)]
+pub struct ClickBatch {
+    /// `log(x + 1)` of the counts, `[B, 13]`, `f32`.
+    pub dense: Tensor,
+    /// The ids, `B * 26` of them: that of row `b` in table `t` at `b * 26 + t`.
+    pub ids: Vec<u32>,
+    /// 1 where it was clicked, else 0, `[B]`, `f32`; not a number where a row has no label, so that
+    /// a loss over it shows.
+    pub labels: Tensor,
+}
+
+impl ClickBatch {
+    pub(super) fn new(
+        store: &Store,
+        rows: impl ExactSizeIterator<Item = usize>,
+        device: &Device,
+    ) -> Result<Self> {
+        let size = rows.len();
+        if size == 0 {
+            return Err(Error::Batch {
+                reason: "no rows; ask for at least one".to_string(),
+            });
+        }
+        let mut dense = Vec::with_capacity(size * INTEGERS);
+        let mut ids = Vec::with_capacity(size * CATEGORIES);
+        let mut labels = Vec::with_capacity(size);
+        for row in rows {
+            let record = store.record(row).ok_or_else(|| Error::Batch {
+                reason: format!(
+                    "row {row} of {}, which has {} rows",
+                    store.path().display(),
+                    store.len()
+                ),
+            })?;
+            dense.extend(record::dense(record));
+            ids.extend(record::ids(record));
+            let label = record::label(record);
+            labels.push(label.map_or(f32::NAN, |label| f32::from(u8::from(label))));
+        }
+        Ok(Self {
+            dense: Tensor::from_vec(dense, (size, INTEGERS), device)?,
+            ids,
+            labels: Tensor::from_vec(labels, size, device)?,
+        })
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.ids.len() / CATEGORIES
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+/// Some rows of a store, cut into batches epoch after epoch.
+///
+/// Batch `index` of epoch `epoch` is the same whatever was asked for before. The shuffled order is
+/// computed row by row, so that it costs no memory, whatever the number of rows.
+#[derive(Debug, Clone)]
+pub struct ClickBatches {
+    /// Where the rows are.
+    pub store: Store,
+    /// Which rows, such as [`Days::train`](super::Days::train).
+    pub rows: Range<usize>,
+    /// Rows a batch; the last one of an epoch may have fewer.
+    pub batch_size: usize,
+    /// The order is a function of this and of the epoch; `None`: that of the store, which is the
+    /// fastest for stores larger than the memory.
+    pub shuffle: Option<u64>,
+    /// Whether an incomplete last batch is left out.
+    pub drop_last: bool,
+}
+
+impl ClickBatches {
+    /// The batches an epoch has; `batch_size` 0 counts as 1.
+    pub fn len(&self) -> usize {
+        let size = self.batch_size.max(1);
+        match self.drop_last {
+            true => self.rows.len() / size,
+            false => self.rows.len().div_ceil(size),
+        }
+    }
+
+    /// Whether an epoch has no batches.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows of batch `index` of epoch `epoch`; none if there is no such batch.
+    pub fn order(&self, epoch: usize, index: usize) -> Vec<usize> {
+        if index >= self.len() {
+            return Vec::new();
+        }
+        let (count, size) = (self.rows.len(), self.batch_size.max(1));
+        let first = index * size;
+        let positions = first..count.min(first + size);
+        let start = self.rows.start;
+        match self.shuffle {
+            None => positions.map(|position| start + position).collect(),
+            Some(seed) => {
+                let permutation = Permutation::new(count, seed, epoch as u64);
+                positions
+                    .map(|position| start + permutation.at(position))
+                    .collect()
+            }
+        }
+    }
+
+    /// Batch `index` of epoch `epoch`.
+    ///
+    /// # Errors
+    /// If an epoch has no such batch, or for the reasons of [`Store::batch`].
+    pub fn get(&self, epoch: usize, index: usize, device: &Device) -> Result<ClickBatch> {
+        if index >= self.len() {
+            return Err(Error::Batch {
+                reason: format!("batch {index} of an epoch of {} batches", self.len()),
+            });
+        }
+        self.store.batch(&self.order(epoch, index), device)
+    }
+
+    /// The batches of epoch `epoch` from number `first` on, made on a thread of their own, `ahead`
+    /// of them before they are used.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn ahead(
+        &self,
+        epoch: usize,
+        first: usize,
+        ahead: usize,
+        device: &Device,
+    ) -> Result<Prefetch<ClickBatch>> {
+        let (batches, device) = (self.clone(), device.clone());
+        let count = self.len().saturating_sub(first);
+        Prefetch::start(count, ahead, move |index| {
+            batches.get(epoch, first + index, &device)
+        })
+    }
+}

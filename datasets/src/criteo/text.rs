@@ -1,0 +1,179 @@
+//! Click logs as chunks of whole lines, plain or gzipped.
+
+use std::fs::File;
+use std::io::{BufReader, Chain, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::read::MultiGzDecoder;
+
+use crate::error::{Error, Place, Result};
+
+/// Bytes of text in a chunk, about.
+const CHUNK: usize = 2 << 20;
+/// What gzip files begin with.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Some whole lines of one file.
+pub(super) struct Chunk {
+    /// The number of the file among the sources.
+    pub(super) source: usize,
+    /// Lines of the file before this chunk.
+    pub(super) lines_before: usize,
+    /// The lines.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The chunks of several files, one after the other.
+pub(super) struct Chunks<'a> {
+    sources: &'a [PathBuf],
+    next_source: usize,
+    open: Option<Open>,
+    read: Arc<AtomicU64>,
+}
+
+/// A file under way.
+struct Open {
+    reader: Box<dyn Read + Send>,
+    gzip: bool,
+    /// The beginning of a line whose end comes later.
+    rest: Vec<u8>,
+    lines: usize,
+}
+
+impl<'a> Chunks<'a> {
+    pub(super) fn new(sources: &'a [PathBuf]) -> Self {
+        Self {
+            sources,
+            next_source: 0,
+            open: None,
+            read: Arc::default(),
+        }
+    }
+
+    /// Bytes of the files that have been read, as they lie on the disk.
+    pub(super) fn read(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.read)
+    }
+
+    /// The next chunks, at most `count`; none at the end.
+    pub(super) fn group(&mut self, count: usize) -> Result<Vec<Chunk>> {
+        let mut group = Vec::with_capacity(count);
+        while group.len() < count {
+            match self.next()? {
+                Some(chunk) => group.push(chunk),
+                None => break,
+            }
+        }
+        Ok(group)
+    }
+
+    fn next(&mut self) -> Result<Option<Chunk>> {
+        loop {
+            if self.open.is_none() {
+                let Some(path) = self.sources.get(self.next_source) else {
+                    return Ok(None);
+                };
+                self.open = Some(Open::new(path, &self.read)?);
+                self.next_source += 1;
+            }
+            let source = self.next_source - 1;
+            let Some(open) = self.open.as_mut() else {
+                continue;
+            };
+            let (lines_before, bytes) = (open.lines, open.next(&self.sources[source])?);
+            if !bytes.is_empty() {
+                return Ok(Some(Chunk {
+                    source,
+                    lines_before,
+                    bytes,
+                }));
+            }
+            self.open = None;
+        }
+    }
+}
+
+impl Open {
+    fn new(path: &Path, read: &Arc<AtomicU64>) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let mut counted = Counted {
+            file,
+            read: Arc::clone(read),
+        };
+        let mut start = Vec::new();
+        let begun = counted.by_ref().take(2).read_to_end(&mut start);
+        begun.map_err(|e| Error::io(path, e))?;
+        let gzip = start == GZIP;
+        let whole: Chain<Cursor<Vec<u8>>, Counted> = Cursor::new(start).chain(counted);
+        let reader: Box<dyn Read + Send> = if gzip {
+            Box::new(MultiGzDecoder::new(BufReader::with_capacity(
+                1 << 18,
+                whole,
+            )))
+        } else {
+            Box::new(whole)
+        };
+        Ok(Self {
+            reader,
+            gzip,
+            rest: Vec::new(),
+            lines: 0,
+        })
+    }
+
+    /// The next whole lines, the file's last one even without a line end; empty at its end.
+    fn next(&mut self, path: &Path) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(CHUNK + self.rest.len());
+        bytes.append(&mut self.rest);
+        let begun = bytes.len();
+        let limit = CHUNK as u64;
+        if let Err(source) = self.reader.by_ref().take(limit).read_to_end(&mut bytes) {
+            return Err(self.failed(path, &bytes, source));
+        }
+        let ended = bytes.len() - begun < CHUNK;
+        if !ended {
+            let Some(last) = bytes.iter().rposition(|&byte| byte == b'\n') else {
+                return Err(Error::ClickLine {
+                    path: path.to_path_buf(),
+                    place: Place::Line(self.lines + 1),
+                    expected: "lines of some hundred bytes".to_string(),
+                    got: format!("more than {CHUNK} bytes without a line end"),
+                });
+            };
+            self.rest = bytes.split_off(last + 1);
+        }
+        self.lines += line_ends(&bytes);
+        Ok(bytes)
+    }
+
+    fn failed(&self, path: &Path, bytes: &[u8], source: std::io::Error) -> Error {
+        if !self.gzip {
+            return Error::io(path, source);
+        }
+        Error::Gzip {
+            path: path.to_path_buf(),
+            line: self.lines + line_ends(bytes),
+            source,
+        }
+    }
+}
+
+fn line_ends(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&byte| byte == b'\n').count()
+}
+
+/// A file that counts what is read from it.
+struct Counted {
+    file: File,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let bytes = self.file.read(buffer)?;
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}
