@@ -10,6 +10,8 @@ mod cell;
 mod optimizer;
 mod rows;
 mod table;
+mod update;
 
-pub use optimizer::{Accumulator, SparseOptimizer, SparseRule};
+pub use optimizer::SparseOptimizer;
 pub use table::{Lookup, Precision, SparseTable};
+pub use update::{Accumulator, SparseRule};

@@ -1,50 +1,13 @@
 //! Adagrad and SGD on the rows that a batch touches.
 
-use super::cell::Cell;
-use super::rows;
 use super::table::{Leaf, SparseTable, Store, numbers_mut};
+use super::update::{Accumulator, Merged, Part, Row, SparseRule};
 use crate::error::{Error, Result};
-use crate::ops::engine::Real;
 use crate::optim::state::state_error;
 use crate::optim::{Optim, State, StepInfo};
 use crate::vars::NamedVars;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
-
-/// What a row's accumulator is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Accumulator {
-    /// One number for each number of the row: s = s + g², Duchi et al. 2011.
-    #[default]
-    Elements,
-    /// One number for the row: s = s + mean g². Memory for accumulators is 1/width of the table's.
-    Rows,
-}
-
-/// How a row changes with its gradient g.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum SparseRule {
-    /// θ = θ - η g / (√s + eps). A row that is not touched does not change, which is what Adagrad does
-    /// with a gradient of zero.
-    Adagrad {
-        /// What s is.
-        accumulator: Accumulator,
-        /// Added to the denominator.
-        eps: f64,
-    },
-    /// θ = θ - η g.
-    Sgd,
-}
-
-impl SparseRule {
-    /// Adagrad with an accumulator for every number and eps 1e-10.
-    pub fn adagrad() -> Self {
-        Self::Adagrad {
-            accumulator: Accumulator::Elements,
-            eps: 1e-10,
-        }
-    }
-}
 
 /// The optimizer of [`SparseTable`]s: changes the rows that were looked up and got a gradient.
 ///
@@ -70,13 +33,6 @@ struct Owned {
 enum Sums {
     F32(Vec<f32>),
     F64(Vec<f64>),
-}
-
-/// The gradient of some rows, with its weight.
-struct Part {
-    rows: Vec<u32>,
-    gradient: Tensor,
-    weight: f64,
 }
 
 impl SparseOptimizer {
@@ -127,7 +83,7 @@ impl SparseOptimizer {
     }
 }
 
-fn setting(what: &'static str, expected: &str, got: impl ToString) -> Error {
+pub(super) fn setting(what: &'static str, expected: &str, got: impl ToString) -> Error {
     Error::Setting {
         what,
         expected: expected.into(),
@@ -168,111 +124,6 @@ impl Sums {
         Ok(match tensor.dtype() {
             DType::F64 => Sums::F64(flat.to_vec1()?),
             _ => Sums::F32(flat.to_vec1()?),
-        })
-    }
-}
-
-/// One row's update.
-#[derive(Clone, Copy)]
-struct Row<T> {
-    rule: SparseRule,
-    lr: T,
-    eps: T,
-}
-
-impl<T: Real> Row<T> {
-    /// Changes a row and its accumulators; the squared norm of the change.
-    #[inline(always)]
-    fn update<C: Cell<Number = T>>(&self, row: &mut [C], sums: &mut [T], g: &[T]) -> f64 {
-        if let SparseRule::Adagrad {
-            accumulator: Accumulator::Rows,
-            ..
-        } = self.rule
-        {
-            let squares = g.iter().fold(T::ZERO, |sum, &g| sum + g * g);
-            sums[0] += squares * T::from_f64(1.0 / g.len() as f64);
-        }
-        let mut change = 0.0;
-        for (i, (to, &g)) in row.iter_mut().zip(g).enumerate() {
-            let step = match self.rule {
-                SparseRule::Sgd => g * self.lr,
-                SparseRule::Adagrad { accumulator, .. } => {
-                    let sum = match accumulator {
-                        Accumulator::Rows => sums[0],
-                        Accumulator::Elements => {
-                            sums[i] += g * g;
-                            sums[i]
-                        }
-                    };
-                    g / (sum.sqrt() + self.eps) * self.lr
-                }
-            };
-            let before = to.get();
-            *to = C::of(before - step);
-            change += (to.get() - before).to_f64().powi(2);
-        }
-        change
-    }
-}
-
-/// Rows that rise, and the mean gradient of each.
-struct Merged<T> {
-    rows: Vec<u32>,
-    gradient: Vec<T>,
-}
-
-impl<T: Real> Merged<T> {
-    /// Σ w g / Σ w over the parts, in their order.
-    fn of(parts: &[Part], width: usize, weight: f64) -> Result<Self> {
-        let data = |part: &Part| -> Result<Vec<T>> {
-            let (storage, layout) = part.gradient.storage_and_layout();
-            let start = layout.start_offset();
-            match &*storage {
-                candle_core::Storage::Cpu(storage) => {
-                    let all = T::slice(storage).unwrap_or(&[]);
-                    Ok(all[start..start + part.rows.len() * width].to_vec())
-                }
-                _ => Err(setting(
-                    "gradient of a sparse table",
-                    "on the CPU",
-                    "elsewhere",
-                )),
-            }
-        };
-        if let [part] = parts {
-            return Ok(Self {
-                rows: part.rows.clone(),
-                gradient: data(part)?,
-            });
-        }
-        let ids: Vec<u32> = parts.iter().flat_map(|p| p.rows.iter().copied()).collect();
-        let (rows, places) = rows::unique(&ids);
-        let mut gradient = vec![T::ZERO; rows.len() * width];
-        let mut places = places.into_iter();
-        for part in parts {
-            let factor = T::from_f64(part.weight / weight);
-            for g in data(part)?.chunks_exact(width) {
-                let place = places.next().unwrap_or(0) as usize;
-                let to = &mut gradient[place * width..][..width];
-                to.iter_mut().zip(g).for_each(|(to, &g)| *to += g * factor);
-            }
-        }
-        Ok(Self { rows, gradient })
-    }
-
-    fn squares(&self) -> f64 {
-        self.gradient.iter().map(|g| g.to_f64().powi(2)).sum()
-    }
-
-    fn apply<C: Cell<Number = T>>(
-        &self,
-        store: &mut [C],
-        sums: &mut [T],
-        widths: (usize, usize),
-        row: Row<T>,
-    ) -> f64 {
-        rows::change((store, sums), widths, &self.rows, |place, to, sums| {
-            row.update(to, sums, &self.gradient[place * widths.0..][..widths.0])
         })
     }
 }
