@@ -1,0 +1,54 @@
+//! `criteo generate`: click logs of a known model.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use common::program;
+use datasets::criteo::{self, Generated};
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+/// Write click logs of a known model in the contest's format.
+///
+/// Categorical values come by Zipf's law, a quarter of the rows are clicks, and the probability of each
+/// click is known: the printed log loss is that of the model which made them. The text is a function of
+/// rows and seed.
+#[derive(Args)]
+pub struct Options {
+    /// The file to write
+    file: PathBuf,
+
+    /// Rows; some 230 bytes each
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    rows: u64,
+
+    /// The seed of model and rows
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// Threads [default: the machine's physical cores]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    program::start(options.threads)?;
+    let made = write(&options.file, options.rows, options.seed)?;
+    println!(
+        "{}: {} rows, {} clicks; the model that made them has log loss {:.5} on them, {:.5} expected",
+        options.file.display(),
+        made.rows,
+        made.clicks,
+        made.log_loss,
+        made.expected_log_loss,
+    );
+    Ok(())
+}
+
+/// Writes the rows; an existing file is refused.
+pub fn write(path: &Path, rows: u64, seed: u64) -> Result<Generated> {
+    let place = || path.display().to_string();
+    let file = File::create_new(path).with_context(place)?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    criteo::generate(rows, seed, &mut file).with_context(place)
+}
