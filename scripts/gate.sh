@@ -53,6 +53,18 @@ grep -q '"top5"' "$out/imagenet/summary.json"
 
 cargo run -q -p examples --example step_time -- --model dlrm --batch-size 8 --table-rows 50 --units 1 --optimizer adahessian,adagrad --json >"$out/dlrm.json"
 grep -q ratio_to_sgd "$out/dlrm.json"
+# Clicks: text, store, a comparison that is finished when it is resumed, an evaluation of what it saved.
+cargo run -q -p examples --example criteo -- generate "$out/clicks.txt" --rows 2000
+cargo run -q -p examples --example criteo -- prepare "$out/clicks.txt" --out "$out/clicks.store" --hash-modulo 100
+cargo run -q -p examples --example criteo -- train --data "$out/clicks.store" --planted 0 --bottom 16,8 --top 16 --optimizer adahessian,adagrad,sgd --out "$out/clicks"
+cargo run -q -p examples --example criteo -- train --resume "$out/clicks" >"$out/clicks.txt"
+test "$(grep -c 'finished already' "$out/clicks.txt")" = 3
+for file in config.toml curves.svg results.json adahessian-seed0/summary.json adahessian-seed0/curves.svg; do
+  test -s "$out/clicks/$file"
+done
+cargo run -q -p examples --example criteo -- evaluate "$out/clicks/adahessian-seed0" --on last-day >"$out/scores.txt"
+grep -q 'the model that made them' "$out/scores.txt"
+
 [ "$mode" = quick ] && { step "done, quick"; exit 0; }
 
 step "the README's main command"

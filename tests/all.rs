@@ -4,6 +4,7 @@ mod accumulation;
 mod callbacks;
 mod candle_holes;
 mod checkpoint;
+mod click_training;
 mod criteo;
 mod dlrm;
 mod engine;

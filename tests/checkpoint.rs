@@ -62,6 +62,7 @@ fn save(
     let (optimizer, progress) = (optimizer.state()?, progress(step));
     let content = Content {
         vars,
+        tables: &[],
         optimizer: &optimizer,
         progress: &progress,
         config: "lr = 0.1\n",
@@ -127,6 +128,7 @@ fn the_newest_two_and_the_best_are_kept() -> Result<()> {
         let (optimizer, progress) = (opt.state()?, progress(step));
         Ok(checkpoints.save_best(Content {
             vars: &vars,
+            tables: &[],
             optimizer: &optimizer,
             progress: &progress,
             config: "",

@@ -13,6 +13,7 @@ use models::Start;
 use models::dlrm::{Config, Dlrm, Ids};
 use std::collections::HashMap;
 use testing::{assert_close, assert_number, assert_says, load, reference};
+use trainers::FixedBatches;
 use trainers::Task;
 use trainers::tasks::{ClickPrediction, TensorBatch};
 
@@ -219,7 +220,7 @@ fn clicks_are_a_task() -> Result<()> {
         labels: labels.clone(),
     };
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
-    let task = ClickPrediction::new(forward, vec![batch.clone(), batch.clone()]);
+    let task = ClickPrediction::new(forward, FixedBatches(vec![batch.clone(), batch.clone()]));
     let loss = task.loss(&batch, &TRAIN)?.to_scalar::<f32>()?;
     let scores = task.evaluate()?;
     assert_eq!((scores.main_name(), scores.main()), ("auc", 1.0));
@@ -232,7 +233,7 @@ fn clicks_are_a_task() -> Result<()> {
     assert_eq!(scores.get("label_rate"), Some(0.25));
     assert_eq!(scores.get("says_nothing"), Some(0.0));
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.zeros_like()?);
-    let scores = ClickPrediction::new(forward, vec![batch]).evaluate()?;
+    let scores = ClickPrediction::new(forward, FixedBatches(vec![batch])).evaluate()?;
     assert_eq!(
         (scores.main(), scores.get("says_nothing")),
         (0.5, Some(1.0))

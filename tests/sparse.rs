@@ -1,7 +1,7 @@
 //! Sparse tables and their optimizer against dense ones.
 
-use adahessian::sparse::{Accumulator, Precision, SparseOptimizer, SparseRule, SparseTable};
-use adahessian::{Adagrad, Common, FirstOrder, Optim, State};
+use adahessian::sparse::{self, Accumulator, Precision, SparseOptimizer, SparseRule, SparseTable};
+use adahessian::{AdaHessian, Adagrad, Common, Composite, FirstOrder, Optim, State};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use testing::{assert_close, assert_says};
@@ -114,6 +114,91 @@ fn a_resumed_run_has_the_same_bits() -> Result<()> {
     let small = SparseTable::from_fn("words", [2, 3], Precision::F32, value)?;
     let outcome = optimizer(&small)?.load_state(&opt.state()?);
     assert_says(outcome, &["sum_gradient_sq.words", "[2, 3]", "[12, 3]"]);
+    Ok(())
+}
+
+#[test]
+fn files_hold_tables_of_every_kind_bit_for_bit() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("tables.safetensors");
+    let all = |value: fn(usize, &mut [f64])| -> Result<Vec<SparseTable>> {
+        let of = |name, precision| SparseTable::from_fn(name, SHAPE, precision, value);
+        let path = folder.path().join("map");
+        std::fs::remove_file(&path).or_else(|_| std::io::Result::Ok(()))?;
+        Ok(vec![
+            of("f32", Precision::F32)?,
+            of("f64", Precision::F64)?,
+            of("bf16", Precision::Bf16)?,
+            SparseTable::mapped("mapped", SHAPE, &path, value)?,
+        ])
+    };
+    let (tables, others) = (all(value)?, all(|_, x| x.fill(3.0))?);
+    sparse::save(&tables, &file)?;
+    sparse::check(&others, &file)?;
+    assert_close(
+        "bf16",
+        &others[2].to_tensor()?,
+        &Tensor::full(3f32, &SHAPE, &Device::Cpu)?,
+        0.0,
+    )?;
+    sparse::load(&others, &file)?;
+    for (table, other) in tables.iter().zip(&others) {
+        assert_close(table.name(), &other.to_tensor()?, &table.to_tensor()?, 0.0)?;
+    }
+    // Any candle program reads the file.
+    let plain = candle_core::safetensors::load(&file, &Device::Cpu)?;
+    assert_eq!(plain["bf16"].dtype(), DType::BF16);
+    assert_close("f64", &plain["f64"], &tables[1].to_tensor()?, 0.0)?;
+
+    let before = others[0].to_tensor()?;
+    let wrong = SparseTable::from_fn("f64", SHAPE, Precision::F32, value)?;
+    let outcome = sparse::load(&[others[0].clone(), wrong], &file);
+    assert_says(outcome, &["`f64`", "F32 [12, 3]", "F64 [12, 3]"]);
+    let absent = SparseTable::from_fn("other", SHAPE, Precision::F32, value)?;
+    assert_says(
+        sparse::check(&[absent], &file),
+        &["`other`", "no such table"],
+    );
+    assert_close("unchanged", &others[0].to_tensor()?, &before, 0.0)?;
+    let twice = [tables[0].clone(), tables[0].clone()];
+    assert_says(
+        sparse::save(&twice, &file),
+        &["names of tables", "`f32` twice"],
+    );
+    std::fs::write(&file, "short")?;
+    assert_says(sparse::load(&others, &file), &["tables.safetensors"]);
+    Ok(())
+}
+
+#[test]
+fn a_composite_covers_every_table_exactly_once() -> Result<()> {
+    let of = |name| SparseTable::from_fn(name, SHAPE, Precision::F32, value);
+    let (users, items) = (of("users")?, of("items")?);
+    let sgd = |tables: &[&SparseTable]| {
+        SparseOptimizer::new(tables.iter().copied(), SparseRule::Sgd, 0.1)
+    };
+    let dense = || AdaHessian::builder().build(vec![Var::new(1f32, &Device::Cpu)?]);
+    let with = |tables: &[&SparseTable]| -> Result<Composite> {
+        Ok(Composite::new()
+            .with("dense", dense()?)
+            .with("tables", sgd(tables)?))
+    };
+    let all = [&users, &items];
+    let missing = with(&[&users])?.covering_tables(all).map(drop);
+    assert_says(missing, &["in no part [\"items\"]"]);
+    let twice = with(&all)?.with("more", sgd(&[&items])?);
+    assert_says(
+        twice.covering_tables(all).map(drop),
+        &["in two [\"items\"]"],
+    );
+    let good = with(&all)?.covering_tables(all)?;
+    let names: Vec<String> = good.tables().iter().map(|t| t.name().to_string()).collect();
+    assert_eq!(names, ["users", "items"]);
+    let namesake = of("users")?;
+    assert_says(
+        sgd(&[&users, &namesake]).map(drop),
+        &["sparse tables", "users"],
+    );
     Ok(())
 }
 

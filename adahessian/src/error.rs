@@ -133,14 +133,14 @@ pub enum Error {
         what: String,
     },
 
-    /// Parts of a [`crate::Composite`] that do not cover the variables exactly once.
+    /// Parts of a [`crate::Composite`] that do not cover the variables and tables exactly once.
     #[error(
         "the optimizer's parts do not cover the variables exactly once: in no part {uncovered:?}, in two {twice:?}"
     )]
     Coverage {
-        /// Variables that no part owns.
+        /// Variables or tables that no part owns.
         uncovered: Vec<String>,
-        /// Variables that two parts own.
+        /// Variables or tables that two parts own.
         twice: Vec<String>,
     },
 

@@ -1,6 +1,7 @@
 //! Settings: flags over a file over the defaults of the task and the optimizer.
 
-use anyhow::{Context, Result};
+use crate::layers;
+use anyhow::Result;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -177,9 +178,7 @@ impl Settings {
     /// # Errors
     /// If the settings cannot be written as a table.
     pub fn over(&self, below: &Settings) -> Result<Settings> {
-        let mut table = toml::Table::try_from(below)?;
-        table.extend(toml::Table::try_from(self)?);
-        Ok(table.try_into()?)
+        layers::over(self, below)
     }
 
     /// The settings in a TOML file.
@@ -187,8 +186,7 @@ impl Settings {
     /// # Errors
     /// With file and line for what cannot be read, unknown names included.
     pub fn read(path: &Path) -> Result<Settings> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        toml::from_str(&text).with_context(|| path.display().to_string())
+        layers::read(path)
     }
 
     /// As the text of a TOML file.
@@ -196,7 +194,7 @@ impl Settings {
     /// # Errors
     /// If they cannot be written.
     pub fn text(&self) -> Result<String> {
-        Ok(toml::to_string(self)?)
+        layers::text(self)
     }
 }
 

@@ -7,17 +7,17 @@ mod parts;
 mod plan;
 mod run;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
+use common::results::is_complete;
 use common::settings::Settings;
-use common::vision::results::is_complete;
-use common::{program, table};
+use common::{folders, program, table};
 use plan::Plan;
 use run::Finished;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use trainers::Outcome;
 use trainers::callbacks::{Curve, draw};
-use trainers::{Outcome, RunFolder};
 
 /// Fine-tune a BERT or SqueezeBERT checkpoint on GLUE tasks with AdaHessian or a first-order
 /// optimizer.
@@ -75,47 +75,25 @@ fn main() -> Result<()> {
 
 /// The plans, where to resume, and the output folder.
 fn prepare(cli: &Cli) -> Result<(Vec<Plan>, Option<PathBuf>, PathBuf)> {
-    let resume = match &cli.resume {
-        None => None,
-        Some(Some(path)) => Some(path.clone()),
-        Some(None) => Some(
-            cli.out
-                .clone()
-                .context("--resume without a folder needs --out")?,
-        ),
-    };
+    let resume = folders::resume(&cli.resume, &cli.out)?;
     let mut settings = cli.settings.clone();
     if let Some(file) = &cli.config {
         settings = settings.over(&Settings::read(file)?)?;
     }
     if let Some(path) = &resume {
-        let root = root(path)?;
+        let root = folders::root(path)?;
         settings = settings.over(&Settings::read(&root.join("config.toml"))?)?;
         let plans = plan::plans(&settings, &root)?;
         return Ok((plans, resume, root));
     }
-    let out = cli.out.clone().unwrap_or_else(free_folder);
+    let out = cli.out.clone().unwrap_or_else(|| folders::free("glue"));
     let plans = plan::plans(&settings, &out)?;
     if plans.len() > 1 {
-        let taken = out.exists() && out.read_dir()?.next().is_some();
-        if taken {
-            bail!(
-                "{}: is not empty: go on with --resume, or choose another --out",
-                out.display()
-            );
-        }
+        folders::refuse_full(&out)?;
         std::fs::create_dir_all(&out)?;
         std::fs::write(out.join("config.toml"), settings.text()?)?;
     }
     Ok((plans, None, out))
-}
-
-/// The folder that holds `config.toml`: a run's, that of several runs, or that of a checkpoint's run.
-fn root(path: &Path) -> Result<PathBuf> {
-    match path.join("config.toml").is_file() && !path.join("manifest").is_file() {
-        true => Ok(path.into()),
-        false => Ok(RunFolder::open(path)?.path().into()),
-    }
 }
 
 /// Where this plan's run goes on, if it was begun and not finished.
@@ -125,14 +103,6 @@ fn resume_point(plan: &Plan, plans: &[Plan], path: &Path) -> Option<PathBuf> {
     }
     let begun = plan.folder.join("checkpoint").is_dir();
     (begun && !is_complete(&plan.folder)).then(|| plan.folder.clone())
-}
-
-fn free_folder() -> PathBuf {
-    let numbered = (2..).map(|n| PathBuf::from(format!("runs/glue-{n}")));
-    let mut folders = std::iter::once(PathBuf::from("runs/glue")).chain(numbered);
-    folders
-        .find(|f| !f.exists())
-        .unwrap_or_else(|| "runs/glue".into())
 }
 
 fn report(finished: &[(&Plan, Finished)], plans: &[Plan], out: &Path) -> Result<()> {

@@ -9,9 +9,9 @@
 //!                    Task::evaluate ──Scores──> best checkpoint, patience, plateau ───> Callbacks
 //! ```
 //!
-//! * [`task`] has the two traits that a program implements: [`Batches`] and [`Task`]; [`tasks`] has
-//!   classification, of images too, and regression ready-made for any model that is a function
-//!   from batch to logits;
+//! * [`task`] has the two traits that a program implements: [`Batches`] and [`Task`]; [`Ahead`] makes
+//!   batches of any kind ahead of the step; [`tasks`] has classification, of images too, regression and
+//!   the prediction of clicks ready-made for any model that is a function from batch to logits;
 //! * [`config`] is the loop's configuration, [`trainer`] the loop;
 //! * [`metrics`] are those of GLUE, equal to scikit-learn's and SciPy's;
 //! * [`checkpoint`] writes folders that a crash cannot spoil, [`run_folder`] knows where;
@@ -45,6 +45,7 @@
 //! # }
 //! ```
 
+mod ahead;
 pub mod callbacks;
 pub mod checkpoint;
 pub mod config;
@@ -55,6 +56,7 @@ pub mod task;
 pub mod tasks;
 pub mod trainer;
 
+pub use ahead::Ahead;
 pub use callbacks::{Callback, EvalReport, StartReport, StepReport};
 pub use checkpoint::{Checkpoints, Evaluated, Progress};
 pub use config::{Plateau, TrainConfig};

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::optim::{Optim, State, StepInfo};
+use crate::sparse::SparseTable;
 use crate::vars::NamedVars;
 use candle_core::backprop::GradStore;
 use std::collections::BTreeMap;
@@ -62,20 +63,23 @@ impl Composite {
     /// # Errors
     /// [`Error::Coverage`] listing the variables in no part or in two.
     pub fn covering(self, all: &NamedVars) -> Result<Self> {
-        let mut owners: BTreeMap<&str, usize> = all.names().map(|n| (n, 0)).collect();
-        for (_, part) in &self.parts {
-            for name in part.vars().names() {
-                *owners.entry(name).or_default() += 1;
-            }
-        }
-        let with = |wanted: fn(usize) -> bool| {
-            let names = owners.iter().filter(|(_, count)| wanted(**count));
-            names.map(|(n, _)| n.to_string()).collect::<Vec<_>>()
-        };
-        let (uncovered, twice) = (with(|n| n == 0), with(|n| n > 1));
-        if !uncovered.is_empty() || !twice.is_empty() {
-            return Err(Error::Coverage { uncovered, twice });
-        }
+        let owned = self.parts.iter().flat_map(|(_, part)| part.vars().names());
+        each_once(all.names(), owned)?;
+        Ok(self)
+    }
+
+    /// Checks that the parts own every one of these sparse tables exactly once.
+    ///
+    /// # Errors
+    /// [`Error::Coverage`] listing the tables in no part or in two: of these the first part would get
+    /// all gradients.
+    pub fn covering_tables<'a>(
+        self,
+        all: impl IntoIterator<Item = &'a SparseTable>,
+    ) -> Result<Self> {
+        let (all, owned): (Vec<_>, _) = (all.into_iter().collect(), self.tables());
+        let all = all.iter().map(|table| table.name());
+        each_once(all, owned.iter().map(SparseTable::name))?;
         Ok(self)
     }
 
@@ -86,9 +90,36 @@ impl Composite {
     }
 }
 
+/// Compares what there is with what the parts own.
+fn each_once<'a>(
+    all: impl Iterator<Item = &'a str>,
+    owned: impl Iterator<Item = &'a str>,
+) -> Result<()> {
+    let mut owners: BTreeMap<&str, usize> = all.map(|name| (name, 0)).collect();
+    for name in owned {
+        *owners.entry(name).or_default() += 1;
+    }
+    let with = |wanted: fn(usize) -> bool| {
+        let names = owners.iter().filter(|(_, count)| wanted(**count));
+        names.map(|(name, _)| name.to_string()).collect::<Vec<_>>()
+    };
+    let (uncovered, twice) = (with(|n| n == 0), with(|n| n > 1));
+    match uncovered.is_empty() && twice.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Coverage { uncovered, twice }),
+    }
+}
+
 impl Optim for Composite {
     fn vars(&self) -> &NamedVars {
         &self.vars
+    }
+
+    fn tables(&self) -> Vec<SparseTable> {
+        self.parts
+            .iter()
+            .flat_map(|(_, part)| part.tables())
+            .collect()
     }
 
     fn needs_graph(&self) -> bool {

@@ -15,6 +15,7 @@ pub use state::State;
 
 use crate::error::Result;
 use crate::second_order;
+use crate::sparse::SparseTable;
 use crate::vars::NamedVars;
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
@@ -63,6 +64,12 @@ pub struct CurvatureInfo {
 pub trait Optim: Send {
     /// The variables it changes, sorted by name.
     fn vars(&self) -> &NamedVars;
+
+    /// The sparse tables it changes. They are the model's, not part of the state: a checkpoint saves them
+    /// as it saves the variables.
+    fn tables(&self) -> Vec<SparseTable> {
+        Vec::new()
+    }
 
     /// Whether the present step needs gradients that [`crate::backward`] made. `false` on the steps
     /// of a delayed Hessian, where candle's plain, cheaper backward pass serves.

@@ -7,11 +7,13 @@
 //! table and nothing else. The Hessian is taken over the variables of the dense part alone.
 
 mod cell;
+mod file;
 mod optimizer;
 mod rows;
 mod table;
 mod update;
 
+pub use file::{check, load, save};
 pub use optimizer::SparseOptimizer;
 pub use table::{Lookup, Precision, SparseTable};
 pub use update::{Accumulator, SparseRule};

@@ -40,7 +40,7 @@ impl SparseOptimizer {
     ///
     /// # Errors
     /// [`Error::Setting`] for a rate or eps that is negative or not finite, and for a table that is
-    /// given twice.
+    /// given twice or two tables of one name.
     pub fn new<'a>(
         tables: impl IntoIterator<Item = &'a SparseTable>,
         rule: SparseRule,
@@ -57,7 +57,9 @@ impl SparseOptimizer {
             }
         }
         for (i, table) in tables.iter().enumerate() {
-            if tables[..i].iter().any(|other| other.is(table)) {
+            // States and checkpoints know them by their names.
+            let mut before = tables[..i].iter();
+            if before.any(|other| other.is(table) || other.name() == table.name()) {
                 return Err(setting("sparse tables", "each once", table.name()));
             }
         }
@@ -75,11 +77,6 @@ impl SparseOptimizer {
             step: 0,
             weight: 0.0,
         })
-    }
-
-    /// The names of its tables.
-    pub fn tables(&self) -> impl Iterator<Item = &str> {
-        self.tables.iter().map(|owned| owned.table.name())
     }
 }
 
@@ -186,6 +183,11 @@ impl Optim for SparseOptimizer {
     /// None: a table is no variable.
     fn vars(&self) -> &NamedVars {
         &self.none
+    }
+
+    fn tables(&self) -> Vec<SparseTable> {
+        let tables = self.tables.iter().map(|owned| owned.table.clone());
+        tables.collect()
     }
 
     fn needs_graph(&self) -> bool {

@@ -61,6 +61,24 @@ impl ClickBatch {
         self.ids.len() / CATEGORIES
     }
 
+    /// The rows `start .. start + len`.
+    ///
+    /// # Errors
+    /// If the batch does not have them.
+    pub fn narrow(&self, start: usize, len: usize) -> Result<Self> {
+        let end = start.saturating_add(len);
+        if end > self.len() {
+            return Err(Error::Batch {
+                reason: format!("rows {start} to {end} of a batch of {}", self.len()),
+            });
+        }
+        Ok(Self {
+            dense: self.dense.narrow(0, start, len)?,
+            ids: self.ids[start * CATEGORIES..end * CATEGORIES].to_vec(),
+            labels: self.labels.narrow(0, start, len)?,
+        })
+    }
+
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()

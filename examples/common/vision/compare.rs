@@ -1,13 +1,13 @@
 //! A comparison from its flags to its table: it makes the runs that are not made yet.
 
 use super::plan::{self, Plan};
-use super::results::{self, Row, Run};
 use super::{Benchmark, Options, VisionSettings, picture, run};
-use crate::{program, table};
+use crate::results::{self, Row, Run};
+use crate::{folders, program, table};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use trainers::{Outcome, RunFolder};
+use trainers::Outcome;
 
 /// Makes all runs that the options ask for, and a table and a picture of them.
 ///
@@ -34,11 +34,8 @@ pub fn compare(benchmark: &Benchmark, options: &Options) -> Result<()> {
         );
     }
     let is_new = resume.is_none() && plans.len() > 1;
-    if is_new && out.exists() && out.read_dir()?.next().is_some() {
-        bail!(
-            "{}: is not empty: go on with --resume, or choose another --out",
-            out.display()
-        );
+    if is_new {
+        folders::refuse_full(&out)?;
     }
     let mut failed = 0;
     if !open.is_empty() {
@@ -49,7 +46,9 @@ pub fn compare(benchmark: &Benchmark, options: &Options) -> Result<()> {
             std::fs::write(out.join("config.toml"), settings.text()?)?;
         }
         for plan in open {
-            let from = resume.as_deref().and_then(|path| begun(plan, &plans, path));
+            let from = resume
+                .as_deref()
+                .and_then(|path| folders::begun(&plan.folder, (plans.len() == 1).then_some(path)));
             match run::run(benchmark, plan, &data, from.as_deref(), &stop) {
                 Ok(summary) if matches!(summary.outcome, Outcome::Interrupted { .. }) => break,
                 Ok(_) => {}
@@ -84,73 +83,25 @@ fn prepare(
     if let Some(file) = &options.config {
         settings = settings.over(&VisionSettings::read(file)?)?;
     }
-    let resume = match (&options.resume, &options.out) {
-        (None, _) => None,
-        (Some(Some(path)), _) | (Some(None), Some(path)) => Some(path.clone()),
-        (Some(None), None) => bail!("--resume without a folder needs --out"),
-    };
-    let Some(path) = resume else {
-        let out = options
-            .out
-            .clone()
-            .unwrap_or_else(|| free_folder(benchmark.name));
-        return Ok((settings, out, None));
-    };
-    let is_root = path.join("config.toml").is_file() && !path.join("manifest").is_file();
-    let root = match is_root {
-        true => path.clone(),
-        false => RunFolder::open(&path)?.path().into(),
-    };
-    let settings = settings.over(&VisionSettings::read(&root.join("config.toml"))?)?;
-    Ok((settings, root, Some(path)))
-}
-
-/// Where this plan's run goes on, if it has a checkpoint. What a run left that was cut off before
-/// its first one is removed.
-fn begun(plan: &Plan, plans: &[Plan], path: &Path) -> Option<PathBuf> {
-    let folder = RunFolder::open(&plan.folder);
-    let latest = folder.ok().and_then(|f| f.checkpoints().latest().ok()?);
-    match latest {
-        Some(_) if plans.len() == 1 => Some(path.into()),
-        Some(_) => Some(plan.folder.clone()),
+    match folders::resume(&options.resume, &options.out)? {
         None => {
-            // What cannot be removed shows when the run claims its folder.
-            let _ = remove_leftovers(&plan.folder);
-            None
+            let out = options.out.clone();
+            let out = out.unwrap_or_else(|| folders::free(benchmark.name));
+            Ok((settings, out, None))
+        }
+        Some(path) => {
+            let root = folders::root(&path)?;
+            let settings = settings.over(&VisionSettings::read(&root.join("config.toml"))?)?;
+            Ok((settings, root, Some(path)))
         }
     }
-}
-
-/// Removes the files of a run, and nothing else.
-fn remove_leftovers(folder: &Path) -> std::io::Result<()> {
-    for entry in folder.read_dir()? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        match name.as_str() {
-            "checkpoint" => std::fs::remove_dir_all(entry.path())?,
-            "config.toml" | "metrics.jsonl" | "curves.svg" | "summary.json" => {
-                std::fs::remove_file(entry.path())?;
-            }
-            name if name.starts_with("events.out.tfevents.") => {
-                std::fs::remove_file(entry.path())?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn free_folder(name: &str) -> PathBuf {
-    let first = PathBuf::from(format!("runs/{name}"));
-    let numbered = (2..).map(|n| PathBuf::from(format!("runs/{name}-{n}")));
-    let mut folders = std::iter::once(first.clone()).chain(numbered);
-    folders.find(|f| !f.exists()).unwrap_or(first)
 }
 
 /// Writes the picture and `results.json` of the runs that are complete; prints the table.
 fn report(plans: &[Plan], out: &Path, print: bool) -> Result<()> {
     let complete = plans.iter().filter(|p| results::is_complete(&p.folder));
-    let runs = complete.map(Run::read).collect::<Result<Vec<_>>>()?;
+    let runs = complete.map(|plan| Run::read(&plan.optimizer, &plan.folder));
+    let runs = runs.collect::<Result<Vec<_>>>()?;
     if runs.is_empty() {
         return Ok(());
     }
@@ -192,7 +143,9 @@ fn text(rows: &[Row]) -> String {
         let mut cells = vec![row.optimizer.clone(), row.runs.to_string()];
         cells.extend(names.iter().map(|name| last(name, 100.0, 2)));
         cells.extend([
-            row.best_accuracy.text(100.0, 2),
+            row.best
+                .get("accuracy")
+                .map_or("-".into(), |best| best.text(100.0, 2)),
             last("loss", 1.0, 4),
             row.train_loss.text(1.0, 4),
             number(row.seconds_per_step, 3),

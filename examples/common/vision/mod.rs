@@ -4,7 +4,6 @@ pub mod compare;
 pub mod data;
 pub mod picture;
 pub mod plan;
-pub mod results;
 pub mod run;
 pub mod settings;
 

@@ -1,6 +1,6 @@
 //! One picture of a comparison: training and test loss by epoch, a line an optimizer.
 
-use super::results::{Curve, Row};
+use crate::results::{Curve, Row};
 use anyhow::{Context, Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;

@@ -1,7 +1,8 @@
 //! The flags of the image examples.
 
+use crate::layers;
 use crate::settings::Settings;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -213,9 +214,7 @@ impl VisionSettings {
     /// # Errors
     /// If the settings cannot be written as a table.
     pub fn over(&self, below: &Self) -> Result<Self> {
-        let mut table = toml::Table::try_from(below)?;
-        table.extend(toml::Table::try_from(self)?);
-        Ok(table.try_into()?)
+        layers::over(self, below)
     }
 
     /// The settings in a TOML file.
@@ -223,8 +222,7 @@ impl VisionSettings {
     /// # Errors
     /// With file and line for what cannot be read, unknown names included.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        toml::from_str(&text).with_context(|| path.display().to_string())
+        layers::read(path)
     }
 
     /// As the text of a TOML file.
@@ -232,7 +230,7 @@ impl VisionSettings {
     /// # Errors
     /// If they cannot be written.
     pub fn text(&self) -> Result<String> {
-        Ok(toml::to_string(self)?)
+        layers::text(self)
     }
 
     /// What the optimizer called `name` is made of, with `steps_per_epoch` steps an epoch.

@@ -1,20 +1,23 @@
 //! Reading checkpoints, and putting them back into a model and an optimizer.
 
 use super::manifest::{self, Damage, Manifest};
-use super::{CONFIG, Checkpoints, FORMAT, MODEL, OPTIMIZER, Progress, VERSION};
+use super::{CONFIG, Checkpoints, FORMAT, MODEL, OPTIMIZER, Progress, TABLES, VERSION};
 use crate::error::{Error, Result};
+use adahessian::sparse::{self, SparseTable};
 use adahessian::{NamedVars, Optim, State};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A checkpoint in memory, whose every byte has been checked.
+/// A checkpoint in memory, whose every byte has been checked. The tables stay on the disk.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The folder it came from.
     pub path: PathBuf,
     /// The variables' values by name, on the CPU.
     pub model: BTreeMap<String, Tensor>,
+    /// The file of the sparse tables, where there are some.
+    pub tables: Option<PathBuf>,
     /// The optimizer's state.
     pub optimizer: State,
     /// Where the run stood.
@@ -57,8 +60,13 @@ fn read(path: &Path) -> std::result::Result<Loaded, Damage> {
         let reason = format!("expected {FORMAT} version {VERSION}, got version {version}");
         return Err(Damage::new(OPTIMIZER, reason));
     }
+    let tables = manifest.lists(TABLES).then(|| path.join(TABLES));
+    if tables.is_some() {
+        manifest.check_file(path, TABLES)?;
+    }
     Ok(Loaded {
         path: path.into(),
+        tables,
         model: model.into_iter().collect(),
         optimizer: all.part("optimizer."),
         progress: Progress::read(&all.part("trainer.")).map_err(damage)?,
@@ -100,15 +108,18 @@ fn previous(path: &Path) -> Option<PathBuf> {
 }
 
 impl Loaded {
-    /// Puts the values into the variables and the optimizer. Everything is checked first: on an
-    /// error nothing is changed.
+    /// Puts the values into the variables, the optimizer and its tables. Everything is checked first:
+    /// on an error nothing is changed.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] naming a variable that is missing on either side or has another shape or
-    /// dtype, and the optimizer's own error if the state does not fit it.
+    /// [`Error::Mismatch`] naming a variable or table that is missing on either side or has another
+    /// shape or dtype, and the optimizer's own error if the state does not fit it.
     pub fn restore(&self, vars: &NamedVars, optimizer: &mut dyn Optim) -> Result<()> {
         let values = self.values_for(vars)?;
+        let tables = optimizer.tables();
+        self.with_tables(&tables, sparse::check)?;
         optimizer.load_state(&self.optimizer)?;
+        self.with_tables(&tables, sparse::load)?;
         for ((_, var), value) in vars.iter().zip(&values) {
             var.set(value)?;
         }
@@ -127,18 +138,47 @@ impl Loaded {
         Ok(())
     }
 
+    /// Puts the numbers into the tables only, for evaluating a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] as in [`Loaded::restore`].
+    pub fn restore_tables(&self, tables: &[SparseTable]) -> Result<()> {
+        self.with_tables(tables, sparse::load)
+    }
+
+    fn with_tables(
+        &self,
+        tables: &[SparseTable],
+        act: fn(&[SparseTable], &Path) -> adahessian::Result<()>,
+    ) -> Result<()> {
+        let count = |count: usize| format!("{count} sparse tables");
+        match (&self.tables, tables) {
+            (None, []) => Ok(()),
+            (None, _) => Err(self.mismatch(TABLES.into(), count(tables.len()), count(0))),
+            (Some(_), []) => Err(self.mismatch(TABLES.into(), count(0), "some".into())),
+            (Some(path), _) => act(tables, path).map_err(|e| match e {
+                adahessian::Error::Variable {
+                    name,
+                    expected,
+                    got,
+                } => self.mismatch(format!("table `{name}`"), expected, got),
+                other => other.into(),
+            }),
+        }
+    }
+
     /// The values in the order of the variables, on their devices.
     fn values_for(&self, vars: &NamedVars) -> Result<Vec<Tensor>> {
         if let Some(extra) = self.model.keys().find(|name| vars.get(name).is_err()) {
-            return Err(self.mismatch(extra, "no such variable".into(), "one".into()));
+            return Err(self.mismatch(variable(extra), "no such variable".into(), "one".into()));
         }
         let fit = |(name, var): (&str, &candle_core::Var)| {
             let describe = |t: &Tensor| format!("{:?} {:?}", t.dtype(), t.dims());
             let expected = describe(var.as_tensor());
             match self.model.get(name) {
-                None => Err(self.mismatch(name, expected, "no such variable".into())),
+                None => Err(self.mismatch(variable(name), expected, "no such variable".into())),
                 Some(value) if describe(value) != expected => {
-                    Err(self.mismatch(name, expected, describe(value)))
+                    Err(self.mismatch(variable(name), expected, describe(value)))
                 }
                 Some(value) => Ok(value.to_device(var.device())?),
             }
@@ -146,14 +186,18 @@ impl Loaded {
         vars.iter().map(fit).collect()
     }
 
-    fn mismatch(&self, name: &str, expected: String, got: String) -> Error {
+    fn mismatch(&self, what: String, expected: String, got: String) -> Error {
         Error::Mismatch {
             path: self.path.clone(),
-            what: format!("variable `{name}`"),
+            what,
             expected,
             got,
         }
     }
+}
+
+fn variable(name: &str) -> String {
+    format!("variable `{name}`")
 }
 
 /// Whether a folder looks like a checkpoint, damaged or not.

@@ -103,31 +103,52 @@ impl Manifest {
 
     /// Reads a file and checks it.
     pub fn file(&self, folder: &Path, name: &str) -> std::result::Result<Vec<u8>, Damage> {
-        let entry = self.entries.iter().find(|entry| entry.name == name);
-        let entry = entry.ok_or_else(|| Damage::new(NAME, format!("does not list {name}")))?;
+        let wanted = self.entry(name)?;
         let bytes = read_file(folder, name)?;
-        if bytes.len() as u64 != entry.length {
-            let reason = format!("expected {} bytes, got {}", entry.length, bytes.len());
-            return Err(Damage::new(name, reason));
-        }
-        let crc = crc32fast::hash(&bytes);
-        if crc != entry.crc {
-            let reason = format!("expected the checksum {:08x}, got {crc:08x}", entry.crc);
-            return Err(Damage::new(name, reason));
-        }
+        wanted.compare(crc32fast::hash(&bytes), bytes.len() as u64)?;
         Ok(bytes)
     }
 
-    /// Checks all files.
+    /// Checks all files, piece by piece.
     pub fn check(&self, folder: &Path) -> std::result::Result<(), Damage> {
         let mut names = self.entries.iter().map(|entry| entry.name.as_str());
-        names.try_for_each(|name| self.file(folder, name).map(drop))
+        names.try_for_each(|name| self.check_file(folder, name))
+    }
+
+    /// Checks a file without having it in memory.
+    pub fn check_file(&self, folder: &Path, name: &str) -> std::result::Result<(), Damage> {
+        let wanted = self.entry(name)?;
+        let file = File::open(folder.join(name));
+        let summed = file.and_then(|mut file| sum_up(&mut file));
+        let (crc, length) = summed.map_err(|e| unreadable(name, e))?;
+        wanted.compare(crc, length)
+    }
+
+    /// Whether it lists a file of this name.
+    pub fn lists(&self, name: &str) -> bool {
+        self.entry(name).is_ok()
+    }
+
+    fn entry(&self, name: &str) -> std::result::Result<&Entry, Damage> {
+        let entry = self.entries.iter().find(|entry| entry.name == name);
+        entry.ok_or_else(|| Damage::new(NAME, format!("does not list {name}")))
     }
 
     /// The checksum of a file.
     pub fn crc(&self, name: &str) -> Option<u32> {
-        let entry = self.entries.iter().find(|entry| entry.name == name);
-        entry.map(|entry| entry.crc)
+        self.entry(name).ok().map(|entry| entry.crc)
+    }
+}
+
+impl Entry {
+    /// Whether a file is what was written.
+    fn compare(&self, crc: u32, length: u64) -> std::result::Result<(), Damage> {
+        let reason = match (length == self.length, crc == self.crc) {
+            (true, true) => return Ok(()),
+            (false, _) => format!("expected {} bytes, got {length}", self.length),
+            (true, false) => format!("expected the checksum {:08x}, got {crc:08x}", self.crc),
+        };
+        Err(Damage::new(&self.name, reason))
     }
 }
 
@@ -145,29 +166,38 @@ fn parse_entry(line: &str) -> Option<Entry> {
 }
 
 fn read_file(folder: &Path, name: &str) -> std::result::Result<Vec<u8>, Damage> {
-    fs::read(folder.join(name)).map_err(|e| Damage::new(name, format!("cannot be read: {e}")))
+    fs::read(folder.join(name)).map_err(|e| unreadable(name, e))
 }
 
-/// Sums up a file piece by piece, so that a large model is not in memory twice.
+fn unreadable(name: &str, error: std::io::Error) -> Damage {
+    Damage::new(name, format!("cannot be read: {error}"))
+}
+
+/// Describes a file that was just written, and brings it to the disk.
 fn entry(folder: &Path, name: &str) -> Result<Entry> {
     let path = folder.join(name);
     let error = || Error::io("cannot write the file", &path);
     let mut file = File::open(&path).map_err(error())?;
+    let (crc, length) = sum_up(&mut file).map_err(error())?;
+    file.sync_all().map_err(error())?;
+    Ok(Entry {
+        crc,
+        length,
+        name: name.into(),
+    })
+}
+
+/// Checksum and length of a file, piece by piece, so that a large one is not in memory.
+fn sum_up(file: &mut File) -> std::io::Result<(u32, u64)> {
     let (mut hasher, mut length) = (crc32fast::Hasher::new(), 0);
     let mut piece = vec![0; 1 << 20];
     loop {
-        match file.read(&mut piece).map_err(error())? {
-            0 => break,
+        match file.read(&mut piece)? {
+            0 => return Ok((hasher.finalize(), length)),
             n => {
                 hasher.update(&piece[..n]);
                 length += n as u64;
             }
         }
     }
-    file.sync_all().map_err(error())?;
-    Ok(Entry {
-        crc: hasher.finalize(),
-        length,
-        name: name.into(),
-    })
 }

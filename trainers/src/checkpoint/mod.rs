@@ -5,9 +5,10 @@
 //! | file | content |
 //! |---|---|
 //! | `model.safetensors` | all variables by name; any candle program can load it |
+//! | `tables.safetensors` | the optimizer's sparse tables, where it has some |
 //! | `optim.safetensors` | the optimizer's [`State`], with the run's [`Progress`] in the metadata |
 //! | `config.toml` | the run's configuration, as the program gave it |
-//! | `manifest` | length and CRC-32 of the three, and its own CRC-32 |
+//! | `manifest` | length and CRC-32 of the others, and its own CRC-32 |
 //!
 //! It is written beside its place, brought to the disk, and published by one rename. Older ones are
 //! removed only afterwards. So a process that is killed at any moment leaves the last published
@@ -23,6 +24,7 @@ pub use load::{Loaded, load};
 pub use progress::{Evaluated, Progress};
 
 use crate::error::{Error, Result};
+use adahessian::sparse::{self, SparseTable};
 use adahessian::{NamedVars, State};
 use manifest::Manifest;
 use std::collections::HashMap;
@@ -30,6 +32,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const MODEL: &str = "model.safetensors";
+const TABLES: &str = "tables.safetensors";
 const OPTIMIZER: &str = "optim.safetensors";
 const CONFIG: &str = "config.toml";
 const FORMAT: &str = "adahessian-checkpoint";
@@ -40,6 +43,8 @@ const VERSION: u32 = 1;
 pub struct Content<'a> {
     /// The variables, including those that no gradient reaches.
     pub vars: &'a NamedVars,
+    /// The sparse tables.
+    pub tables: &'a [SparseTable],
     /// The optimizer's state.
     pub optimizer: &'a State,
     /// Where the run stands.
@@ -204,6 +209,12 @@ fn write_files(folder: &Path, content: Content) -> Result<Manifest> {
         safetensors::serialize_to_file(vars, None::<HashMap<_, _>>, &model),
     )?;
 
+    let mut names = vec![CONFIG, MODEL, OPTIMIZER];
+    if !content.tables.is_empty() {
+        sparse::save(content.tables, &folder.join(TABLES))?;
+        names.push(TABLES);
+    }
+
     let mut progress = State::default();
     content.progress.write(&mut progress);
     let mut all = State::default();
@@ -215,16 +226,19 @@ fn write_files(folder: &Path, content: Content) -> Result<Manifest> {
 
     let config = folder.join(CONFIG);
     fs::write(&config, content.config).map_err(Error::io("cannot save", &config))?;
-    let manifest = Manifest::of(folder, &[CONFIG, MODEL, OPTIMIZER])?;
+    let manifest = Manifest::of(folder, &names)?;
     manifest.write(folder)?;
     sync_folder(folder)?;
     Ok(manifest)
 }
 
-/// Whether an intact checkpoint of the same variables lies there.
+/// Whether an intact checkpoint of the same variables and tables lies there.
 fn is_same(target: &Path, manifest: &Manifest) -> bool {
-    let old = Manifest::read(target);
-    old.is_ok_and(|old| old.check(target).is_ok() && old.crc(MODEL) == manifest.crc(MODEL))
+    let Ok(old) = Manifest::read(target) else {
+        return false;
+    };
+    let mut names = [MODEL, TABLES].iter();
+    names.all(|name| old.crc(name) == manifest.crc(name)) && old.check(target).is_ok()
 }
 
 /// `.NAME.partial` beside a checkpoint: what is neither listed nor kept.

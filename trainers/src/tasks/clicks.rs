@@ -1,54 +1,93 @@
 //! Prediction of clicks: binary cross entropy, and AUC.
 
 use super::LabelledBatch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metrics::{Scores, clicks};
-use crate::task::Task;
+use crate::task::{Batches, Task};
 use adahessian::ops::recommend::binary_cross_entropy;
 use adahessian::ops::{Handle, Mode};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
+use datasets::criteo::{ClickBatch, ClickBatches};
+
+impl LabelledBatch for ClickBatch {
+    fn size(&self) -> usize {
+        self.len()
+    }
+
+    fn narrow(&self, start: usize, len: usize) -> Result<Self> {
+        Ok(self.narrow(start, len)?)
+    }
+
+    fn labels(&self) -> Result<&Tensor> {
+        Ok(&self.labels)
+    }
+}
+
+/// Rows of a store, put on a device.
+impl Batches for (ClickBatches, Device) {
+    type Batch = ClickBatch;
+
+    fn len(&self, _epoch: usize) -> usize {
+        self.0.len()
+    }
+
+    fn get(&self, epoch: usize, index: usize) -> Result<ClickBatch> {
+        Ok(self.0.get(epoch, index, &self.1)?)
+    }
+}
 
 /// Prediction of clicks by a function from a batch to logits `[size]` or `[size, 1]`; labels are 0 and 1.
+/// It is evaluated on the first epoch of `evaluation`, one batch at a time.
 ///
 /// The loss is the mean binary cross entropy. The evaluation reports what
 /// [`metrics::clicks`](crate::metrics::clicks) does, AUC as the main value, and `says_nothing`: 1 where all
 /// labels or all predictions are the same, so that neither AUC nor accuracy mean anything, else 0.
-pub struct ClickPrediction<B, F> {
+pub struct ClickPrediction<F, E> {
     forward: F,
-    evaluation: Vec<B>,
+    evaluation: E,
 }
 
-impl<B: LabelledBatch, F: Fn(&B, &Mode) -> Result<Tensor>> ClickPrediction<B, F> {
+impl<F, E> ClickPrediction<F, E>
+where
+    E: Batches,
+    E::Batch: LabelledBatch,
+    F: Fn(&E::Batch, &Mode) -> Result<Tensor>,
+{
     /// A task that is evaluated on these batches.
-    pub fn new(forward: F, evaluation: Vec<B>) -> Self {
+    pub fn new(forward: F, evaluation: E) -> Self {
         Self {
             forward,
             evaluation,
         }
     }
 
-    /// The logits of a batch.
+    /// The logits of a batch in evaluation mode.
     ///
     /// # Errors
     /// If the model fails.
-    pub fn predict(&self, batch: &B) -> Result<Vec<f64>> {
+    pub fn predict(&self, batch: &E::Batch) -> Result<Vec<f64>> {
         let logits = (self.forward)(batch, &Mode::Eval)?.detach().flatten_all()?;
         Ok(logits.to_dtype(DType::F64)?.to_vec1()?)
     }
 }
 
-impl<B: LabelledBatch, F: Fn(&B, &Mode) -> Result<Tensor>> Task for ClickPrediction<B, F> {
-    type Batch = B;
+impl<F, E> Task for ClickPrediction<F, E>
+where
+    E: Batches,
+    E::Batch: LabelledBatch,
+    F: Fn(&E::Batch, &Mode) -> Result<Tensor>,
+{
+    type Batch = E::Batch;
 
-    fn size(&self, batch: &B) -> usize {
+    fn size(&self, batch: &E::Batch) -> usize {
         batch.size()
     }
 
-    fn narrow(&self, batch: &B, start: usize, len: usize) -> Result<B> {
+    fn narrow(&self, batch: &E::Batch, start: usize, len: usize) -> Result<E::Batch> {
         batch.narrow(start, len)
     }
 
-    fn loss(&self, batch: &B, mode: &Mode) -> Result<Tensor> {
+    fn loss(&self, batch: &E::Batch, mode: &Mode) -> Result<Tensor> {
         let logits = (self.forward)(batch, mode)?.flatten_all()?;
         let labels = batch.labels()?.to_dtype(logits.dtype())?;
         Ok(binary_cross_entropy(&Handle::enter(&logits)?, &labels)?.exit()?)
@@ -56,13 +95,27 @@ impl<B: LabelledBatch, F: Fn(&B, &Mode) -> Result<Tensor>> Task for ClickPredict
 
     fn evaluate(&self) -> Result<Scores> {
         let (mut logits, mut labels) = (Vec::new(), Vec::new());
-        for batch in &self.evaluation {
-            logits.extend(self.predict(batch)?);
-            let batch = batch.labels()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-            labels.extend(batch.into_iter().map(|label| label > 0.5));
+        for index in 0..self.evaluation.len(0) {
+            let batch = self.evaluation.get(0, index)?;
+            logits.extend(self.predict(&batch)?);
+            let values = batch.labels()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            for value in values {
+                labels.push(is_click(value)?);
+            }
         }
         let (scores, warnings) = clicks(&logits, &labels)?;
         let nothing = warnings.constant || warnings.one_label;
         Ok(scores.with("says_nothing", f64::from(u8::from(nothing))))
+    }
+}
+
+fn is_click(label: f64) -> Result<bool> {
+    match label {
+        0.0 => Ok(false),
+        1.0 => Ok(true),
+        other => Err(Error::Batch {
+            expected: "labels 0 and 1".into(),
+            got: format!("{other}; rows of test.txt, say, have none"),
+        }),
     }
 }

@@ -201,6 +201,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.progress.elapsed_seconds = self.elapsed();
         let path = save(Content {
             vars: &self.vars,
+            tables: &self.optimizer.tables(),
             optimizer: &self.optimizer.state()?,
             progress: &self.progress,
             config: &self.config_text,

@@ -41,7 +41,7 @@ pub struct Trainer<T, B> {
 
 impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     /// A trainer at the start of a run. `vars` are all variables to save (a `&VarMap` or
-    /// `&NamedVars`); the optimizer may change fewer.
+    /// `&NamedVars`); the optimizer may change fewer. Its sparse tables are saved, too.
     ///
     /// # Errors
     /// [`Error::Setting`] for a configuration out of range.

@@ -1,6 +1,5 @@
 //! What finished runs left in their folders, and the means over their seeds.
 
-use super::plan::Plan;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -60,14 +59,14 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads `summary.json` and `metrics.jsonl` of a plan's folder.
+    /// Reads `summary.json` and `metrics.jsonl` of the folder of a run with this optimizer.
     ///
     /// # Errors
     /// If one of them cannot be read; the error names the file.
-    pub fn read(plan: &Plan) -> Result<Self> {
-        let path = plan.folder.join("metrics.jsonl");
+    pub fn read(optimizer: &str, folder: &Path) -> Result<Self> {
+        let path = folder.join("metrics.jsonl");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let summary = summary(&plan.folder)?;
+        let summary = summary(folder)?;
         let steps_per_epoch = match summary.epochs {
             0 => summary.steps,
             epochs => summary.steps / epochs as u64,
@@ -90,7 +89,7 @@ impl Run {
             .into_iter()
             .map(|(epoch, losses)| (epoch, mean(&losses)));
         Ok(Self {
-            optimizer: plan.optimizer.clone(),
+            optimizer: optimizer.into(),
             summary,
             train: train.collect(),
             test,
@@ -144,10 +143,10 @@ pub struct Row {
     pub optimizer: String,
     /// How many runs.
     pub runs: usize,
-    /// Scores after the last epoch: accuracies as shares, and the loss.
+    /// Scores of the last evaluation: accuracies as shares, and the loss.
     pub last: BTreeMap<String, Spread>,
-    /// The best accuracy of any epoch.
-    pub best_accuracy: Spread,
+    /// Scores of the best evaluation.
+    pub best: BTreeMap<String, Spread>,
     /// The training loss of the last epoch.
     pub train_loss: Spread,
     /// The mean of the runs' medians.
@@ -181,12 +180,15 @@ fn row(optimizer: &str, runs: Vec<&Run>) -> Row {
         let values: Vec<f64> = runs.iter().map(|run| f(run)).collect();
         Spread::of(&values)
     };
-    let scores = runs.iter().filter_map(|run| run.summary.last.as_ref());
-    let names: Vec<String> = scores.flat_map(|e| e.scores.keys().cloned()).collect();
-    let last = names.into_iter().map(|name| {
-        let spread = spread(&|run| Run::score(&run.summary.last, &name));
-        (name, spread)
-    });
+    let scores = |of: fn(&Run) -> &Option<Evaluation>| {
+        let evaluations = runs.iter().filter_map(|run| of(run).as_ref());
+        let names: Vec<String> = evaluations.flat_map(|e| e.scores.keys().cloned()).collect();
+        let spreads = names.into_iter().map(|name| {
+            let spread = spread(&|run| Run::score(of(run), &name));
+            (name, spread)
+        });
+        spreads.collect::<BTreeMap<_, _>>()
+    };
     let seconds: Vec<f64> = runs
         .iter()
         .filter_map(|r| r.summary.seconds_per_step)
@@ -194,8 +196,8 @@ fn row(optimizer: &str, runs: Vec<&Run>) -> Row {
     Row {
         optimizer: optimizer.into(),
         runs: runs.len(),
-        last: last.collect(),
-        best_accuracy: spread(&|run| Run::score(&run.summary.best, "accuracy")),
+        last: scores(|run| &run.summary.last),
+        best: scores(|run| &run.summary.best),
         train_loss: spread(&|run| {
             run.train
                 .last_key_value()
@@ -226,7 +228,7 @@ fn mean_curve<'a>(curves: impl Iterator<Item = &'a Curve>) -> Curve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vision::VisionSettings;
+    use std::path::PathBuf;
 
     const METRICS: &str = r#"{"kind":"step","step":1,"epoch":0,"loss":3.0}
 {"kind":"step","step":2,"epoch":0,"loss":1.0}
@@ -236,7 +238,7 @@ mod tests {
 {"kind":"evaluation","step":4,"epoch":2,"scores":{"accuracy":0.25,"loss":LAST}}
 "#;
 
-    fn plan(folder: &Path, optimizer: &str, last: f64, outcome: &str) -> Plan {
+    fn run(folder: &Path, optimizer: &str, last: f64, outcome: &str) -> PathBuf {
         let folder = folder.join(format!("{optimizer}-{last}"));
         std::fs::create_dir_all(&folder).unwrap();
         let metrics = METRICS.replace("LAST", &last.to_string());
@@ -247,23 +249,21 @@ mod tests {
             "elapsed_seconds": 60.0 * last, "seconds_per_step": null, "peak_memory_mib": 100.0 * last,
         });
         std::fs::write(folder.join("summary.json"), summary.to_string()).unwrap();
-        Plan {
-            optimizer: optimizer.into(),
-            seed: 0,
-            folder,
-            settings: VisionSettings::default(),
-        }
+        folder
     }
 
     #[test]
     fn rows_are_means_over_the_seeds() {
-        let name = format!("vision-results-{}", std::process::id());
+        let name = format!("results-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
-        let plans = [("a", 1.0), ("b", 2.0), ("a", 3.0)]
-            .map(|(optimizer, last)| plan(&folder, optimizer, last, "completed"));
-        let runs: Vec<Run> = plans.iter().map(|p| Run::read(p).unwrap()).collect();
-        let interrupted = plan(&folder, "c", 1.0, "interrupted");
-        assert!(is_complete(&plans[0].folder) && !is_complete(&interrupted.folder));
+        let folders = [("a", 1.0), ("b", 2.0), ("a", 3.0)].map(|(optimizer, last)| {
+            let folder = run(&folder, optimizer, last, "completed");
+            (optimizer, folder)
+        });
+        let runs = folders.iter().map(|(name, f)| Run::read(name, f).unwrap());
+        let runs: Vec<Run> = runs.collect();
+        let interrupted = run(&folder, "c", 1.0, "interrupted");
+        assert!(is_complete(&folders[0].1) && !is_complete(&interrupted));
         assert!(!is_complete(&folder));
         std::fs::remove_dir_all(&folder).unwrap();
 

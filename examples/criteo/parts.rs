@@ -1,0 +1,212 @@
+//! Data, model and optimizer of a run, from its settings.
+
+use crate::plan::Plan;
+use crate::settings::Settings;
+use adahessian::sparse::{Accumulator, Precision, SparseOptimizer, SparseRule};
+use adahessian::{
+    AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Common, Composite, FirstOrder, Lamb,
+    Optim, RmsProp, Sgd,
+};
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use common::settings::list;
+use datasets::criteo::{ClickBatches, INTEGERS, Store};
+use models::Start;
+use models::dlrm::{Config, Dlrm};
+use std::ops::Range;
+use std::path::Path;
+
+/// Rows in a batch of an evaluation: few enough that the peak memory is that of training.
+const EVALUATION_BATCH: usize = 1024;
+
+pub fn store(settings: &Settings) -> Result<Store> {
+    let path = settings.data.as_deref().context(
+        "where are the clicks? Make a store with `criteo prepare train.txt --out kaggle.clicks` and give it \
+         with --data, or try without data with --synthetic",
+    )?;
+    Store::open(path).with_context(|| {
+        let path = path.display();
+        format!("--data {path}: expected a store that `criteo prepare FILE... --out {path}` made")
+    })
+}
+
+/// Some of a store's days by name.
+pub fn rows(store: &Store, name: &str) -> Result<Range<usize>> {
+    let days = store.days(7)?;
+    Ok(match name {
+        "train" => days.train,
+        "test" => days.test,
+        "validation" => days.validation,
+        "last-day" => days.test.start..days.validation.end,
+        other => bail!("--eval-on {other}: expected test, validation, last-day or train"),
+    })
+}
+
+pub fn train_batches(plan: &Plan, store: &Store) -> Result<ClickBatches> {
+    let settings = &plan.settings;
+    let mut rows = rows(store, "train")?;
+    rows.end = rows.start + rows.len().min(settings.limit.unwrap_or(usize::MAX));
+    Ok(ClickBatches {
+        store: store.clone(),
+        rows,
+        batch_size: settings.batch_size.unwrap_or(128),
+        shuffle: settings.shuffle.unwrap_or(true).then_some(plan.seed),
+        drop_last: false,
+    })
+}
+
+/// The rows of an evaluation, of which `--limit-eval` takes the first.
+pub fn evaluation(
+    store: &Store,
+    name: &str,
+    limit: Option<usize>,
+) -> Result<(ClickBatches, Device)> {
+    let mut rows = rows(store, name)?;
+    rows.end = rows.start + rows.len().min(limit.unwrap_or(usize::MAX));
+    let batches = ClickBatches {
+        store: store.clone(),
+        rows,
+        batch_size: EVALUATION_BATCH,
+        shuffle: None,
+        drop_last: false,
+    };
+    Ok((batches, Device::Cpu))
+}
+
+/// The model with its first weights; `fresh` refuses a table file that is there already.
+pub fn model(plan: &Plan, store: &Store, fresh: bool) -> Result<Dlrm> {
+    let settings = &plan.settings;
+    let mut bottom = vec![INTEGERS];
+    bottom.extend(widths(
+        "--bottom",
+        settings.bottom.as_deref().unwrap_or("512,256,64,16"),
+    )?);
+    let mut top = widths("--top", settings.top.as_deref().unwrap_or("512,256"))?;
+    top.push(1);
+    let config = Config {
+        bottom,
+        tables: store.table_sizes().to_vec(),
+        top,
+    };
+    let start = Start {
+        seed: plan.seed,
+        ..Start::default()
+    };
+    let precision = match settings.precision.as_deref().unwrap_or("f32") {
+        "f32" => Precision::F32,
+        "bf16" => Precision::Bf16,
+        other => bail!("--precision {other}: expected f32 or bf16"),
+    };
+    match &settings.table_file {
+        None => Ok(Dlrm::new(&config, &start, precision)?),
+        Some(path) => mapped(&config, &start, precision, path, fresh),
+    }
+}
+
+fn mapped(
+    config: &Config,
+    start: &Start,
+    precision: Precision,
+    path: &Path,
+    fresh: bool,
+) -> Result<Dlrm> {
+    if precision != Precision::F32 {
+        bail!("--precision bf16: the tables of a --table-file are f32");
+    }
+    if fresh && path.exists() {
+        bail!(
+            "--table-file {}: is there already and may hold a trained model's tables; remove it or give \
+             another name",
+            path.display()
+        );
+    }
+    Ok(Dlrm::mapped(config, start, path)?)
+}
+
+fn widths(flag: &str, text: &str) -> Result<Vec<usize>> {
+    let parts = list(text).into_iter().map(|part| part.parse::<usize>());
+    let widths = parts.collect::<Result<Vec<_>, _>>();
+    widths.with_context(|| format!("{flag} {text}: expected widths separated by commas"))
+}
+
+/// The dense layers' optimizer beside the tables'.
+pub fn optimizer(plan: &Plan, model: &Dlrm) -> Result<Composite> {
+    let settings = &plan.settings;
+    let tables = SparseOptimizer::new(
+        [model.tables()],
+        table_rule(settings)?,
+        settings.table_lr.unwrap_or(0.01),
+    )?;
+    Ok(Composite::new()
+        .with_boxed("dense", dense(plan, model)?)
+        .with("tables", tables)
+        .covering(&model.vars())?
+        .covering_tables([model.tables()])?)
+}
+
+fn table_rule(settings: &Settings) -> Result<SparseRule> {
+    Ok(match settings.table_optimizer.as_deref() {
+        None | Some("adagrad") => SparseRule::adagrad(),
+        Some("adagrad-rows") => SparseRule::Adagrad {
+            accumulator: Accumulator::Rows,
+            eps: 1e-10,
+        },
+        Some("sgd") => SparseRule::Sgd,
+        Some(other) => bail!("--table-optimizer {other}: expected adagrad, adagrad-rows or sgd"),
+    })
+}
+
+fn dense(plan: &Plan, model: &Dlrm) -> Result<Box<dyn Optim>> {
+    let (settings, vars) = (&plan.settings, &model.vars());
+    let common = Common {
+        lr: settings.lr.unwrap_or_default(),
+        weight_decay: settings.weight_decay.unwrap_or_default(),
+        clip_norm: settings.clip_norm,
+        ..Common::default()
+    };
+    Ok(match plan.optimizer.as_str() {
+        "adahessian" => Box::new(adahessian(plan, common, model)?),
+        "adagrad" => Box::new(FirstOrder::new(vars, Adagrad::default(), common)?),
+        "adamw" => Box::new(FirstOrder::new(vars, AdamW::default(), common)?),
+        "adam" => Box::new(FirstOrder::new(vars, Adam::default(), common)?),
+        "rmsprop" => Box::new(FirstOrder::new(vars, RmsProp::default(), common)?),
+        "lamb" => Box::new(FirstOrder::new(vars, Lamb::default(), common)?),
+        _ => {
+            let plain = Sgd {
+                momentum: 0.0,
+                nesterov: false,
+            };
+            Box::new(FirstOrder::new(vars, plain, common)?)
+        }
+    })
+}
+
+fn adahessian(plan: &Plan, common: Common, model: &Dlrm) -> Result<AdaHessian> {
+    let settings = &plan.settings;
+    let average = match settings.average.as_deref().unwrap_or("absolute") {
+        "absolute" => Average::Absolute,
+        "signed" => Average::Signed,
+        other => bail!("--average {other}: expected absolute or signed"),
+    };
+    let blocks = match settings.block_size.as_deref() {
+        None | Some("single") => model.blocks(),
+        Some(text) => Blocks::matrices(text.parse::<Block>()?),
+    };
+    let text = settings.betas.as_deref().unwrap_or("0.9,0.98");
+    let betas = list(text).into_iter().map(|part| part.parse::<f64>());
+    let betas = betas.collect::<Result<Vec<_>, _>>();
+    let [beta1, beta2] = betas.as_deref().unwrap_or_default() else {
+        bail!("--betas {text}: expected two numbers separated by a comma");
+    };
+    let mut builder = AdaHessian::builder()
+        .betas(*beta1, *beta2)
+        .blocks(blocks)
+        .average(average)
+        .hessian_power(settings.hessian_power.unwrap_or(0.5))
+        .every(settings.hessian_every.unwrap_or(1))
+        .samples(settings.samples.unwrap_or(1))
+        .eps(settings.eps.unwrap_or(1e-4))
+        .seed(plan.seed);
+    builder.common = common;
+    Ok(builder.build(&model.vars())?)
+}
