@@ -52,7 +52,7 @@ fn optimizer(model: &Dlrm) -> Result<Composite> {
     let dense = AdaHessian::builder().lr(0.05).hessian_power(0.5).every(2);
     let tables = SparseOptimizer::new([model.tables()], SparseRule::adagrad(), 0.05)?;
     Ok(Composite::new()
-        .with("dense", dense.build(&model.vars())?)
+        .with("dense", dense.build(model.vars())?)
         .with("tables", tables)
         .covering(&model.vars())?
         .covering_tables([model.tables()])?)
@@ -194,7 +194,7 @@ fn tables_that_do_not_fit_or_are_damaged_are_refused() -> Result<()> {
         &["table `emb_l`", "BF16 [1300, 4]", "F32 [1300, 4]"],
     );
     assert_eq!(bits(&other, &opt)?, before);
-    let mut alone = AdaHessian::builder().build(&other.vars())?;
+    let mut alone = AdaHessian::builder().build(other.vars())?;
     let outcome = loaded.restore(&other.vars(), &mut alone);
     assert_says(outcome, &["tables.safetensors", "0 sparse tables"]);
 

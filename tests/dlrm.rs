@@ -238,5 +238,21 @@ fn clicks_are_a_task() -> Result<()> {
         (scores.main(), scores.get("says_nothing")),
         (0.5, Some(1.0))
     );
+    // Rows of one label end no run: there is a loss, and no AUC.
+    let one_label = TensorBatch {
+        inputs: logits,
+        labels: labels.zeros_like()?,
+    };
+    let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
+    let scores = ClickPrediction::new(forward, FixedBatches(vec![one_label])).evaluate()?;
+    assert_eq!(
+        (scores.main(), scores.get("says_nothing")),
+        (0.5, Some(1.0))
+    );
+    assert_eq!(scores.get("normalised_entropy"), None);
+    assert!(
+        scores.iter().all(|(_, value)| value.is_finite()),
+        "{scores}"
+    );
     Ok(())
 }

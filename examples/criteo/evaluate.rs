@@ -1,34 +1,43 @@
-//! `criteo evaluate`: the scores of a trained model.
+//! `criteo evaluate`: the scores of trained models, and their predictions.
 
 use crate::plan::{self, Plan};
 use crate::settings::Settings;
-use crate::{parts, planted, run};
-use anyhow::{Context, Result};
+use crate::{parts, planted, run, scores};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use common::settings::list;
 use common::{folders, layers, program, table};
+use datasets::criteo::Store;
+use models::dlrm::Dlrm;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use trainers::tasks::ClickPrediction;
-use trainers::{RunFolder, Scores, Task, checkpoint};
+use trainers::{Batches, RunFolder, Scores, Task, checkpoint};
 
-/// Evaluate the models of runs, each as its newest checkpoint has it.
+/// Evaluate the models of runs, each as its newest checkpoint has it, or write their predictions.
 #[derive(Args)]
 pub struct Options {
-    /// Folders of runs, or single checkpoints
+    /// Folders of runs or of comparisons, or single checkpoints
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
 
-    /// Another store, made with the run's vocabularies (`criteo prepare --like`) [default: the run's]
+    /// Another store, made with the ids of the run's (`criteo prepare --like`) [default: the run's]
     #[arg(long, value_name = "STORE")]
     data: Option<PathBuf>,
 
-    /// The rows, separated by commas: test, validation, last-day, train
+    /// The rows, separated by commas: test, validation, last-day, train, all
     #[arg(long, value_name = "LIST", default_value = "test,validation")]
     on: String,
 
     /// Evaluate on the first N of these rows only
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+
+    /// Write the probability of a click in each of these rows into a new file instead, `row,probability`,
+    /// rows counted from 0; of one run
+    #[arg(long, value_name = "FILE.csv")]
+    predictions: Option<PathBuf>,
 
     /// Take each run's best checkpoint instead of its newest
     #[arg(long)]
@@ -41,65 +50,112 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     program::start(options.threads)?;
-    let mut lines = Vec::new();
-    for path in &options.runs {
-        evaluate(path, options, &mut lines)
-            .with_context(|| format!("evaluating {}", path.display()))?;
+    let paths = options.runs.iter().map(|path| runs(path));
+    let paths = paths.collect::<Result<Vec<_>>>()?.concat();
+    if options.predictions.is_some() && paths.len() > 1 {
+        bail!("--predictions: expected one run, got {}", paths.len());
     }
-    let header = [
-        "run",
-        "step",
-        "rows",
-        "AUC",
-        "accuracy",
-        "log loss",
-        "norm. entropy",
-        "predicted",
-        "clicks",
-    ];
+    let mut lines = Vec::new();
+    for path in paths {
+        let place = || format!("evaluating {}", path.display());
+        let trained = Trained::load(&path, options).with_context(place)?;
+        match &options.predictions {
+            None => trained.evaluate(options, &mut lines).with_context(place)?,
+            Some(file) => trained.predict(options, file).with_context(place)?,
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut header = vec!["run", "step", "rows"];
+    header.extend(scores::HEADER);
     println!("{}", table::format(&header, &lines));
     Ok(())
 }
 
-fn evaluate(path: &Path, options: &Options, lines: &mut Vec<Vec<String>>) -> Result<()> {
-    let (plan, checkpoint) = find(path, options)?;
-    let store = parts::store(&plan.settings)?;
-    let model = parts::model(&plan, &store, true)?;
-    let loaded = checkpoint::load(&checkpoint)?;
-    loaded.restore_vars(&model.vars())?;
-    loaded.restore_tables(std::slice::from_ref(model.tables()))?;
-    let mut add = |name: String, step: String, rows: &str, scores: &Scores| {
-        let mut cells = vec![name, step, rows.to_string()];
-        let shown = [
-            ("auc", 100.0, 3),
-            ("accuracy", 100.0, 3),
-            ("loss", 1.0, 5),
-            ("normalised_entropy", 1.0, 5),
-            ("prediction_rate", 100.0, 2),
-            ("label_rate", 100.0, 2),
-        ];
-        cells.extend(shown.map(|(name, factor, places)| match scores.get(name) {
-            Some(value) => format!("{:.places$}", value * factor),
-            None => "-".into(),
-        }));
-        lines.push(cells);
-    };
-    for rows in list(&options.on) {
-        let batches = parts::evaluation(&store, &rows, options.limit)?;
-        let scores = ClickPrediction::new(run::forward(&model), batches).evaluate()?;
-        let step = loaded.progress.step.to_string();
-        add(plan.folder.display().to_string(), step, &rows, &scores);
-        if let Some(seed) = plan.settings.planted {
-            let scores = planted::scores(&store, seed, &rows, options.limit)?;
-            add(
-                "(the model that made them)".into(),
-                String::new(),
-                &rows,
-                &scores,
-            );
-        }
+/// The runs of a comparison, in the order of their names; else the path itself.
+fn runs(path: &Path) -> Result<Vec<PathBuf>> {
+    if RunFolder::open(path).is_ok() {
+        return Ok(vec![path.into()]);
     }
-    Ok(())
+    let entries = path
+        .read_dir()
+        .with_context(|| path.display().to_string())?;
+    let mut runs = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    runs.retain(|run| run.join("checkpoint").is_dir());
+    runs.sort();
+    match runs.is_empty() {
+        true => Ok(vec![path.into()]), // which says what it is not
+        false => Ok(runs),
+    }
+}
+
+/// A run's model as a checkpoint has it.
+struct Trained {
+    plan: Plan,
+    store: Store,
+    model: Dlrm,
+    step: u64,
+}
+
+impl Trained {
+    fn load(path: &Path, options: &Options) -> Result<Self> {
+        let (plan, checkpoint) = find(path, options)?;
+        let store = parts::store(&plan.settings)?;
+        let model = parts::model(&plan, &store, true)?;
+        let loaded = checkpoint::load(&checkpoint)?;
+        loaded.restore_vars(&model.vars())?;
+        loaded.restore_tables(std::slice::from_ref(model.tables()))?;
+        Ok(Self {
+            plan,
+            store,
+            model,
+            step: loaded.progress.step,
+        })
+    }
+
+    fn evaluate(&self, options: &Options, lines: &mut Vec<Vec<String>>) -> Result<()> {
+        let settings = &self.plan.settings;
+        for rows in list(&options.on) {
+            let batches = parts::evaluation(&self.store, settings, &rows, options.limit)?;
+            let task = ClickPrediction::new(run::forward(&self.model), batches);
+            let name = self.plan.folder.display().to_string();
+            lines.push(line(name, self.step.to_string(), &rows, &task.evaluate()?));
+            if let Some(scores) = planted::scores(&self.store, settings, &rows, options.limit)? {
+                let name = "(the model that made them)".to_string();
+                lines.push(line(name, String::new(), &rows, &scores));
+            }
+        }
+        Ok(())
+    }
+
+    fn predict(&self, options: &Options, path: &Path) -> Result<()> {
+        let file = File::create_new(path).with_context(|| path.display().to_string())?;
+        let mut file = BufWriter::new(file);
+        writeln!(file, "row,probability")?;
+        for rows in list(&options.on) {
+            let settings = &self.plan.settings;
+            let batches = parts::evaluation(&self.store, settings, &rows, options.limit)?;
+            let mut row = batches.0.rows.start;
+            let count = batches.len(0);
+            let task = ClickPrediction::new(run::forward(&self.model), batches.clone());
+            for index in 0..count {
+                for logit in task.predict(&batches.get(0, index)?)? {
+                    writeln!(file, "{row},{:.7}", 1.0 / (1.0 + (-logit).exp()))?;
+                    row += 1;
+                }
+            }
+        }
+        Ok(file.flush()?)
+    }
+}
+
+fn line(name: String, step: String, rows: &str, scores: &Scores) -> Vec<String> {
+    let mut cells = vec![name, step, rows.to_string()];
+    cells.extend(scores::cells(scores));
+    cells
 }
 
 /// A run's plan and the checkpoint to evaluate.

@@ -8,6 +8,7 @@ mod plan;
 mod planted;
 mod prepare;
 mod run;
+mod scores;
 mod settings;
 mod train;
 

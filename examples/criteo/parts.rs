@@ -31,20 +31,21 @@ pub fn store(settings: &Settings) -> Result<Store> {
 }
 
 /// Some of a store's days by name.
-pub fn rows(store: &Store, name: &str) -> Result<Range<usize>> {
-    let days = store.days(7)?;
+pub fn rows(store: &Store, settings: &Settings, name: &str) -> Result<Range<usize>> {
+    let days = store.days(settings.days.unwrap_or(7))?;
     Ok(match name {
+        "all" => 0..store.len(),
         "train" => days.train,
         "test" => days.test,
         "validation" => days.validation,
         "last-day" => days.test.start..days.validation.end,
-        other => bail!("--eval-on {other}: expected test, validation, last-day or train"),
+        other => bail!("--eval-on {other}: expected test, validation, last-day, train or all"),
     })
 }
 
 pub fn train_batches(plan: &Plan, store: &Store) -> Result<ClickBatches> {
     let settings = &plan.settings;
-    let mut rows = rows(store, "train")?;
+    let mut rows = rows(store, settings, "train")?;
     rows.end = rows.start + rows.len().min(settings.limit.unwrap_or(usize::MAX));
     Ok(ClickBatches {
         store: store.clone(),
@@ -55,13 +56,14 @@ pub fn train_batches(plan: &Plan, store: &Store) -> Result<ClickBatches> {
     })
 }
 
-/// The rows of an evaluation, of which `--limit-eval` takes the first.
+/// The rows of an evaluation, at most the first `limit` of them.
 pub fn evaluation(
     store: &Store,
+    settings: &Settings,
     name: &str,
     limit: Option<usize>,
 ) -> Result<(ClickBatches, Device)> {
-    let mut rows = rows(store, name)?;
+    let mut rows = rows(store, settings, name)?;
     rows.end = rows.start + rows.len().min(limit.unwrap_or(usize::MAX));
     let batches = ClickBatches {
         store: store.clone(),
@@ -204,9 +206,10 @@ fn adahessian(plan: &Plan, common: Common, model: &Dlrm) -> Result<AdaHessian> {
         .average(average)
         .hessian_power(settings.hessian_power.unwrap_or(0.5))
         .every(settings.hessian_every.unwrap_or(1))
+        .always_first(settings.hessian_first.unwrap_or(0))
         .samples(settings.samples.unwrap_or(1))
         .eps(settings.eps.unwrap_or(1e-4))
         .seed(plan.seed);
     builder.common = common;
-    Ok(builder.build(&model.vars())?)
+    Ok(builder.build(model.vars())?)
 }

@@ -64,6 +64,7 @@ fn resolved(settings: &Settings, optimizer: &str, seed: &str) -> Result<Settings
         bottom: Some("512,256,64,16".into()),
         top: Some("512,256".into()),
         precision: Some("f32".into()),
+        days: Some(7),
         eval_on: Some("test".into()),
         lr: Some(lr),
         table_optimizer: Some(table_optimizer.into()),
@@ -80,6 +81,11 @@ fn resolved(settings: &Settings, optimizer: &str, seed: &str) -> Result<Settings
     };
     let hessian = Settings {
         hessian_every: Some(1),
+        hessian_first: Some(match settings.hessian_every {
+            None | Some(0 | 1) => 0,
+            // Two times the steps 1 / (1 - 0.98) that the average of the curvature remembers.
+            Some(_) => 100,
+        }),
         hessian_power: Some(0.5),
         betas: Some("0.9,0.98".into()),
         block_size: Some("single".into()),

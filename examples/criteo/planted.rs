@@ -1,14 +1,23 @@
 //! What the model that made generated rows reaches on them: nobody can do better, on average.
 
 use crate::parts;
+use crate::settings::Settings;
 use anyhow::{Result, bail};
 use datasets::criteo::{Planted, Store};
 use trainers::Scores;
 use trainers::metrics::clicks;
 
-/// The scores of the model number `seed` on some of the rows that it made.
-pub fn scores(store: &Store, seed: u64, rows: &str, limit: Option<usize>) -> Result<Scores> {
-    let (batches, _) = parts::evaluation(store, rows, limit)?;
+/// The scores on some of a store's rows of the model that made them, if the settings name one.
+pub fn scores(
+    store: &Store,
+    settings: &Settings,
+    rows: &str,
+    limit: Option<usize>,
+) -> Result<Option<Scores>> {
+    let Some(seed) = settings.planted else {
+        return Ok(None);
+    };
+    let (batches, _) = parts::evaluation(store, settings, rows, limit)?;
     let model = Planted::new(seed);
     let (mut logits, mut labels) = (Vec::new(), Vec::new());
     for index in batches.rows {
@@ -19,5 +28,5 @@ pub fn scores(store: &Store, seed: u64, rows: &str, limit: Option<usize>) -> Res
         logits.push(model.logit(&row));
         labels.push(row.label == Some(true));
     }
-    Ok(clicks(&logits, &labels)?.0)
+    Ok(Some(clicks(&logits, &labels)?.0))
 }

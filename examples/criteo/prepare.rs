@@ -152,9 +152,15 @@ fn report(store: &Store, seconds: f64) {
     let summary = store.summary();
     let bytes: u64 = summary.sources.iter().map(|source| source.bytes).sum();
     let ids: usize = store.table_sizes().iter().sum();
-    let clicks = 100.0 * summary.clicks as f64 / summary.rows as f64;
+    let clicks = match summary.preprocessing.labelled {
+        true => format!(
+            "{:.2} % clicks",
+            100.0 * summary.clicks as f64 / summary.rows as f64
+        ),
+        false => "no labels".into(),
+    };
     println!(
-        "{}: {} rows, {clicks:.2} % clicks, {ids} ids in {} tables, the largest of {}",
+        "{}: {} rows, {clicks}, {ids} ids in {} tables, the largest of {}",
         store.path().display(),
         summary.rows,
         store.table_sizes().len(),

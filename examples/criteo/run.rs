@@ -26,7 +26,7 @@ pub fn run(
     let settings = &plan.settings;
     let train = parts::train_batches(plan, store)?;
     let eval_on = settings.eval_on.as_deref().unwrap_or("test");
-    let evaluation = parts::evaluation(store, eval_on, settings.limit_eval)?;
+    let evaluation = parts::evaluation(store, settings, eval_on, settings.limit_eval)?;
     let model = parts::model(plan, store, resume.is_none())?;
     let optimizer = parts::optimizer(plan, &model)?;
     let text = layers::text(settings)?;

@@ -47,12 +47,18 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table_file: Option<PathBuf>,
 
-    /// Train on the first N rows of the first six days only
+    /// Days of the store, equal consecutive parts of it: 24 for the terabyte. The last one is for tests
+    /// and validation, the others for training [default: 7]
+    #[arg(long, value_name = "N", help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub days: Option<usize>,
+
+    /// Train on the first N rows of the training days only
     #[arg(long, value_name = "N", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
 
-    /// The rows of evaluations: test or validation (the halves of the seventh day), last-day or train
+    /// The rows of evaluations: test or validation (the halves of the last day), last-day, train or all
     /// [default: test]
     #[arg(long, value_name = "ROWS", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,6 +144,13 @@ pub struct Settings {
     #[arg(long, value_name = "N", help_heading = "AdaHessian")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hessian_every: Option<u64>,
+
+    /// Compute it on each of the first N steps all the same, until the averages hold enough probes: single
+    /// ones are near zero somewhere, and there the step is too long [default: with --hessian-every above
+    /// 1, 100]
+    #[arg(long, value_name = "N", help_heading = "AdaHessian")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hessian_first: Option<u64>,
 
     /// Hessian power k, 0 to 1 [default: 0.5]
     #[arg(long, value_name = "K", help_heading = "AdaHessian")]

@@ -3,14 +3,15 @@
 use crate::generate;
 use crate::plan::{self, Plan};
 use crate::settings::Settings;
-use crate::{parts, planted, run};
+use crate::{parts, planted, run, scores};
 use anyhow::{Result, bail};
 use clap::Args;
 use common::results::{self, Row, Run};
 use common::{folders, layers, program, table};
 use datasets::criteo::{Preprocessing, Store, prepare};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use trainers::callbacks::{Curve, draw};
 use trainers::{Outcome, Scores};
 
@@ -56,17 +57,34 @@ pub fn run(options: &Options) -> Result<()> {
         std::fs::create_dir_all(&out)?;
         std::fs::write(out.join("config.toml"), layers::text(&settings)?)?;
     }
-    let mut failed = 0;
-    for plan in &plans {
+    let failed = train(&plans, &store, resume.as_deref(), &stop)?;
+    report(&plans, &store, &out)?;
+    if stop.load(Ordering::SeqCst) {
+        println!("go on with --resume {}", out.display());
+    }
+    match failed {
+        0 => Ok(()),
+        _ => bail!("{failed} of {} runs failed", plans.len()),
+    }
+}
+
+/// Makes the runs that are not complete, until one is interrupted. Of several, those that fail are
+/// counted, and the others are made all the same.
+fn train(
+    plans: &[Plan],
+    store: &Store,
+    resume: Option<&Path>,
+    stop: &Arc<AtomicBool>,
+) -> Result<usize> {
+    let (several, mut failed) = (plans.len() > 1, 0);
+    for plan in plans {
         if resume.is_some() && results::is_complete(&plan.folder) {
             println!("{}: finished already", plan.folder.display());
             continue;
         }
-        let alone = resume.as_deref().filter(|_| !several);
-        let from = resume
-            .as_ref()
-            .and_then(|_| folders::begun(&plan.folder, alone));
-        match run::run(plan, &store, from.as_deref(), &stop) {
+        let alone = resume.filter(|_| !several);
+        let from = resume.and_then(|_| folders::begun(&plan.folder, alone));
+        match run::run(plan, store, from.as_deref(), stop) {
             Ok(summary) if matches!(summary.outcome, Outcome::Interrupted { .. }) => break,
             Ok(_) => {}
             Err(error) if several => {
@@ -80,14 +98,7 @@ pub fn run(options: &Options) -> Result<()> {
             break;
         }
     }
-    report(&plans, &store, &out)?;
-    if stop.load(Ordering::SeqCst) {
-        println!("go on with --resume {}", out.display());
-    }
-    match failed {
-        0 => Ok(()),
-        _ => bail!("{failed} of {} runs failed", plans.len()),
-    }
+    Ok(failed)
 }
 
 /// The settings, the output folder, and what to resume.
@@ -124,7 +135,12 @@ fn synthetic(rows: u64, out: &Path) -> Result<PathBuf> {
             std::fs::remove_file(&text)?; // what an interrupted call left
         }
         generate::write(&text, rows, 0)?;
-        prepare(&[text.clone()], &path, &Preprocessing::default(), |_| ())?;
+        prepare(
+            std::slice::from_ref(&text),
+            &path,
+            &Preprocessing::default(),
+            |_| (),
+        )?;
         std::fs::remove_file(&text)?;
     }
     Ok(path)
@@ -142,15 +158,7 @@ fn report(plans: &[Plan], store: &Store, out: &Path) -> Result<()> {
         return Ok(());
     };
     let eval_on = first.settings.eval_on.as_deref().unwrap_or("test");
-    let planted = match first.settings.planted {
-        Some(seed) => Some(planted::scores(
-            store,
-            seed,
-            eval_on,
-            first.settings.limit_eval,
-        )?),
-        None => None,
-    };
+    let planted = planted::scores(store, &first.settings, eval_on, first.settings.limit_eval)?;
     println!("\n{}", text(&rows, planted.as_ref()));
     for row in &rows {
         if row.last.get("says_nothing").is_some_and(|s| s.mean > 0.0) {
@@ -178,55 +186,32 @@ fn report(plans: &[Plan], store: &Store, out: &Path) -> Result<()> {
 
 /// The scores of the last evaluations, means over the seeds ± standard deviation.
 fn text(rows: &[Row], planted: Option<&Scores>) -> String {
-    let shown = [
-        ("auc", 100.0, 3),
-        ("accuracy", 100.0, 3),
-        ("loss", 1.0, 5),
-        ("normalised_entropy", 1.0, 5),
-        ("prediction_rate", 100.0, 2),
-        ("label_rate", 100.0, 2),
-    ];
-    let header = [
-        "optimizer",
-        "runs",
-        "AUC",
-        "accuracy",
-        "log loss",
-        "norm. entropy",
-        "predicted",
-        "clicks",
-        "s/step",
-        "peak MiB",
-        "minutes",
-    ];
+    let mut header = vec!["optimizer", "runs"];
+    header.extend(scores::HEADER);
+    header.extend(["s/step", "peak MiB", "minutes"]);
     let number = |value: Option<f64>, places: usize| match value {
         Some(value) => format!("{value:.places$}"),
         None => "-".into(),
     };
-    let mut lines: Vec<Vec<String>> = Vec::new();
-    for row in rows {
+    let line = |row: &Row| {
         let mut cells = vec![row.optimizer.clone(), row.runs.to_string()];
-        cells.extend(
-            shown
-                .iter()
-                .map(|&(name, factor, places)| match row.last.get(name) {
-                    Some(spread) => spread.text(factor, places),
-                    None => "-".into(),
-                }),
-        );
+        let last = scores::COLUMNS.iter().map(|&(name, factor, places)| {
+            let spread = row.last.get(name);
+            spread.map_or("-".into(), |spread| spread.text(factor, places))
+        });
+        cells.extend(last);
         cells.extend([
             number(row.seconds_per_step, 5),
             number(row.peak_memory_mib, 0),
             format!("{:.1}", row.minutes),
         ]);
-        lines.push(cells);
-    }
-    if let Some(scores) = planted {
+        cells
+    };
+    let mut lines: Vec<Vec<String>> = rows.iter().map(line).collect();
+    lines.extend(planted.map(|of| {
         let mut cells = vec!["(the model that made them)".into(), String::new()];
-        cells.extend(shown.iter().map(|&(name, factor, places)| {
-            number(scores.get(name).map(|value| value * factor), places)
-        }));
-        lines.push(cells);
-    }
+        cells.extend(scores::cells(of));
+        cells
+    }));
     table::format(&header, &lines)
 }

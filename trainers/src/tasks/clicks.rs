@@ -41,7 +41,9 @@ impl Batches for (ClickBatches, Device) {
 ///
 /// The loss is the mean binary cross entropy. The evaluation reports what
 /// [`metrics::clicks`](crate::metrics::clicks) does, AUC as the main value, and `says_nothing`: 1 where all
-/// labels or all predictions are the same, so that neither AUC nor accuracy mean anything, else 0.
+/// labels or all predictions are the same, so that neither AUC nor accuracy mean anything, else 0. Where
+/// all labels are the same there is no AUC; 0.5 stands in its place, and the normalised entropy is left
+/// out.
 pub struct ClickPrediction<F, E> {
     forward: F,
     evaluation: E,
@@ -104,9 +106,21 @@ where
             }
         }
         let (scores, warnings) = clicks(&logits, &labels)?;
+        let scores = match warnings.one_label {
+            true => without_auc(&scores),
+            false => scores,
+        };
         let nothing = warnings.constant || warnings.one_label;
         Ok(scores.with("says_nothing", f64::from(u8::from(nothing))))
     }
+}
+
+/// The scores of rows of one label, which end no run: neither ranks nor entropy are defined.
+fn without_auc(scores: &Scores) -> Scores {
+    let defined = scores.iter().filter(|(_, value)| value.is_finite());
+    defined.fold(Scores::new("auc", 0.5), |all, (name, value)| {
+        all.with(name, value)
+    })
 }
 
 fn is_click(label: f64) -> Result<bool> {
