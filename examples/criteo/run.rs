@@ -51,7 +51,7 @@ pub fn run(
     let batches = Ahead::new((train, Device::Cpu), settings.prefetch.unwrap_or(3));
     let batches = Arc::new(batches);
     let label = format!("{} seed {}", plan.optimizer, plan.seed);
-    let mut trainer = Trainer::new(task, batches, &vars, Box::new(optimizer), config(plan)?)?
+    let mut trainer = Trainer::new(task, batches.clone(), &vars, Box::new(optimizer), config(plan)?)?
         .run_folder(&folder, text)
         .stop_flag(stop.clone())
         .callback(JsonLines::new(folder.metrics()))
@@ -63,6 +63,13 @@ pub fn run(
         trainer.resume(path)?;
     }
     let summary = trainer.fit()?;
+    let waited = batches.waited();
+    println!(
+        "  waited for rows: {:.3} s for the first batch, {:.3} s for the {} others",
+        waited.first_seconds,
+        waited.later_seconds,
+        waited.batches.saturating_sub(1)
+    );
     if let Outcome::Interrupted { .. } = summary.outcome {
         println!("  stopped at step {}", summary.steps);
     }
