@@ -51,14 +51,20 @@ pub fn run(
     let batches = Ahead::new((train, Device::Cpu), settings.prefetch.unwrap_or(3));
     let batches = Arc::new(batches);
     let label = format!("{} seed {}", plan.optimizer, plan.seed);
-    let mut trainer = Trainer::new(task, batches.clone(), &vars, Box::new(optimizer), config(plan)?)?
-        .run_folder(&folder, text)
-        .stop_flag(stop.clone())
-        .callback(JsonLines::new(folder.metrics()))
-        .callback(TensorBoard::new(folder.path()))
-        .callback(Curves::new(folder.curves(), folder.metrics(), &label))
-        .callback(SummaryFile::new(folder.summary()).version("examples", env!("CARGO_PKG_VERSION")))
-        .callback(ProgressBar::new());
+    let mut trainer = Trainer::new(
+        task,
+        batches.clone(),
+        &vars,
+        Box::new(optimizer),
+        config(plan)?,
+    )?
+    .run_folder(&folder, text)
+    .stop_flag(stop.clone())
+    .callback(JsonLines::new(folder.metrics()))
+    .callback(TensorBoard::new(folder.path()))
+    .callback(Curves::new(folder.curves(), folder.metrics(), &label))
+    .callback(SummaryFile::new(folder.summary()).version("examples", env!("CARGO_PKG_VERSION")))
+    .callback(ProgressBar::new());
     if let Some(path) = resume {
         trainer.resume(path)?;
     }

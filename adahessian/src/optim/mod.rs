@@ -8,6 +8,7 @@ mod in_place;
 mod pending;
 pub mod rules;
 mod rules_in_place;
+mod squares;
 pub mod state;
 
 pub use group::{Common, Group};

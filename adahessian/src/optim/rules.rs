@@ -1,9 +1,10 @@
 //! The update rules of first order: what the paper compares AdaHessian with.
 
 use crate::error::Result;
-use crate::optim::group::{fraction, not_negative, positive};
+use crate::optim::group::{fraction, positive};
 use crate::optim::pending::Clipping;
 use crate::optim::rules_in_place as fused;
+pub use crate::optim::squares::{Adagrad, RmsProp};
 use crate::vars::sum_f64;
 use candle_core::Tensor;
 
@@ -68,12 +69,12 @@ pub trait Rule: Send {
 }
 
 /// `a·x + b·y`.
-fn blend(x: &Tensor, a: f64, y: &Tensor, b: f64) -> Result<Tensor> {
+pub(super) fn blend(x: &Tensor, a: f64, y: &Tensor, b: f64) -> Result<Tensor> {
     Ok(((x * a)? + (y * b)?)?)
 }
 
 /// g + λθ, the L2 form of weight decay.
-fn with_l2(u: &Update<'_>) -> Result<Tensor> {
+pub(super) fn with_l2(u: &Update<'_>) -> Result<Tensor> {
     match u.weight_decay == 0.0 {
         true => Ok(u.gradient.clone()),
         false => Ok((u.gradient + (u.value * u.weight_decay)?)?),
@@ -132,92 +133,6 @@ impl Rule for Sgd {
 
     fn update_in_place(&self, u: &InPlace<'_>) -> Result<Option<f64>> {
         fused::sgd(self, u)
-    }
-}
-
-/// Adagrad (Duchi et al. 2011): s = s + g²; θ = θ - η g / (sqrt(s) + eps), L2 decay.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Adagrad {
-    /// Added to the denominator.
-    pub eps: f64,
-}
-
-impl Default for Adagrad {
-    fn default() -> Self {
-        Self { eps: 1e-10 }
-    }
-}
-
-impl Rule for Adagrad {
-    fn name(&self) -> &'static str {
-        "adagrad"
-    }
-
-    fn slots(&self) -> Vec<&'static str> {
-        vec!["sum_gradient_sq"]
-    }
-
-    fn check(&self) -> Result<()> {
-        not_negative("eps", self.eps)
-    }
-
-    fn update(&self, u: Update<'_>) -> Result<Tensor> {
-        let gradient = with_l2(&u)?;
-        u.slots[0] = (&u.slots[0] + gradient.sqr()?)?;
-        let scaled = (gradient / (u.slots[0].sqrt()? + self.eps)?)?;
-        Ok((u.value - (scaled * u.lr)?)?)
-    }
-}
-
-/// RMSProp (Hinton 2012), PyTorch's form: s = α s + (1-α) g²; d = g / (sqrt(s) + eps);
-/// with momentum b = μ b + d; θ = θ - η b. L2 decay.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RmsProp {
-    /// α, the decay of the mean of squares.
-    pub alpha: f64,
-    /// Added to the denominator.
-    pub eps: f64,
-    /// μ.
-    pub momentum: f64,
-}
-
-impl Default for RmsProp {
-    fn default() -> Self {
-        Self {
-            alpha: 0.99,
-            eps: 1e-8,
-            momentum: 0.0,
-        }
-    }
-}
-
-impl Rule for RmsProp {
-    fn name(&self) -> &'static str {
-        "rmsprop"
-    }
-
-    fn slots(&self) -> Vec<&'static str> {
-        match self.momentum == 0.0 {
-            true => vec!["mean_gradient_sq"],
-            false => vec!["mean_gradient_sq", "momentum"],
-        }
-    }
-
-    fn check(&self) -> Result<()> {
-        fraction("alpha", self.alpha)?;
-        fraction("momentum", self.momentum)?;
-        not_negative("eps", self.eps)
-    }
-
-    fn update(&self, u: Update<'_>) -> Result<Tensor> {
-        let gradient = with_l2(&u)?;
-        u.slots[0] = blend(&u.slots[0], self.alpha, &gradient.sqr()?, 1.0 - self.alpha)?;
-        let mut direction = (gradient / (u.slots[0].sqrt()? + self.eps)?)?;
-        if let Some(buffer) = u.slots.get_mut(1) {
-            *buffer = ((&*buffer * self.momentum)? + direction)?;
-            direction = buffer.clone();
-        }
-        Ok((u.value - (direction * u.lr)?)?)
     }
 }
 

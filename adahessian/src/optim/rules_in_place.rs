@@ -38,7 +38,7 @@ impl<T: Real> SgdEntry<T> {
 
 /// g + λθ.
 #[inline(always)]
-fn with_l2<T: Real>(gradient: T, value: T, decay: Option<T>) -> T {
+pub(super) fn with_l2<T: Real>(gradient: T, value: T, decay: Option<T>) -> T {
     match decay {
         Some(decay) => gradient + value * decay,
         None => gradient,
@@ -47,7 +47,7 @@ fn with_l2<T: Real>(gradient: T, value: T, decay: Option<T>) -> T {
 
 /// The new value, its change squared among the terms.
 #[inline(always)]
-fn moved<T: Real>(old: T, new: T) -> (T, [T; 2]) {
+pub(super) fn moved<T: Real>(old: T, new: T) -> (T, [T; 2]) {
     let change = new - old;
     (new, [change * change, T::ZERO])
 }

@@ -1,6 +1,7 @@
 //! Tables to and from safetensors files, without a second copy in memory.
 
-use super::table::{SparseTable, Store, numbers, numbers_mut};
+use super::store::{Store, numbers, numbers_mut};
+use super::table::SparseTable;
 use crate::error::{Error, Result};
 use half::bf16;
 use memmap2::Mmap;

@@ -10,6 +10,7 @@ mod cell;
 mod file;
 mod optimizer;
 mod rows;
+mod store;
 mod table;
 mod update;
 

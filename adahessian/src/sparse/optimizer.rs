@@ -1,6 +1,7 @@
 //! Adagrad and SGD on the rows that a batch touches.
 
-use super::table::{Leaf, SparseTable, Store, numbers_mut};
+use super::store::{Store, numbers_mut};
+use super::table::{Leaf, SparseTable};
 use super::update::{Accumulator, Merged, Part, Row, SparseRule};
 use crate::error::{Error, Result};
 use crate::optim::state::state_error;

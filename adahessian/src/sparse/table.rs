@@ -1,15 +1,13 @@
 //! A table of vectors that is read and changed row by row.
 
-use super::cell::Cell;
 use super::rows;
+use super::store::{Store, copy, fill, numbers, numbers_mut, open};
 use crate::error::{Error, Result};
 use crate::ops::engine::Real;
-use candle_core::{CpuStorage, DType, Device, Storage, Tensor, Var};
+use candle_core::{DType, Device, Storage, Tensor, Var};
 use half::bf16;
-use memmap2::MmapMut;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::fmt;
-use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,13 +41,6 @@ pub(super) struct Leaf {
     pub var: Var,
     /// Which, in rising order.
     pub rows: Vec<u32>,
-}
-
-pub(super) enum Store {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    Bf16(Vec<bf16>),
-    Mapped(MmapMut),
 }
 
 /// What a lookup gives.
@@ -102,30 +93,7 @@ impl SparseTable {
         value: impl Fn(usize, &mut [f64]) + Sync,
     ) -> Result<Self> {
         let bytes = check(rows, width)? as u64 * 4;
-        let failed = |e: std::io::Error| Error::File {
-            path: path.into(),
-            what: e.to_string(),
-        };
-        let fresh = !path.exists();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        if fresh {
-            options.create_new(true);
-        }
-        let file = options.open(path).map_err(failed)?;
-        if fresh {
-            file.set_len(bytes).map_err(failed)?;
-        }
-        let length = file.metadata().map_err(failed)?.len();
-        if length != bytes {
-            return Err(Error::File {
-                path: path.into(),
-                what: format!("{length} bytes, expected {bytes}: {rows} rows of {width} f32"),
-            });
-        }
-        // SAFETY: the map is sound as long as nobody cuts the file short or writes to it; the doc
-        // comment asks for that.
-        let mut map = unsafe { MmapMut::map_mut(&file) }.map_err(failed)?;
+        let (mut map, fresh) = open(path, bytes, || format!("{rows} rows of {width} f32"))?;
         if fresh {
             fill(numbers_mut(&mut map), width, &value);
         }
@@ -308,39 +276,4 @@ fn check(rows: usize, width: usize) -> Result<usize> {
             got: format!("{rows} rows of {width}"),
         }),
     }
-}
-
-fn fill<C: Cell>(data: &mut [C], width: usize, value: &(impl Fn(usize, &mut [f64]) + Sync)) {
-    use rayon::prelude::*;
-    const ROWS: usize = 1 << 10;
-    let pieces = data.par_chunks_mut(ROWS * width).enumerate();
-    pieces.for_each(|(piece, data)| {
-        let mut numbers = vec![0.0; width];
-        for (row, to) in data.chunks_exact_mut(width).enumerate() {
-            numbers.fill(0.0);
-            value(piece * ROWS + row, &mut numbers);
-            let pairs = to.iter_mut().zip(&numbers);
-            pairs.for_each(|(to, &x)| *to = C::of(C::Number::from_f64(x)));
-        }
-    });
-}
-
-fn copy<C: Cell>(storage: &CpuStorage, start: usize, to: &mut [C]) {
-    let from = C::Number::slice(storage).unwrap_or(&[]);
-    let pairs = to.iter_mut().zip(&from[start..]);
-    pairs.for_each(|(to, &x)| *to = C::of(x));
-}
-
-/// The numbers of a map.
-pub(super) fn numbers(map: &MmapMut) -> &[f32] {
-    // SAFETY: a map begins at a page, so it is aligned; every bit pattern is an f32. Little-endian is
-    // the order of every machine that candle runs on.
-    let (_, numbers, _) = unsafe { map.align_to::<f32>() };
-    numbers
-}
-
-pub(super) fn numbers_mut(map: &mut MmapMut) -> &mut [f32] {
-    // SAFETY: as above.
-    let (_, numbers, _) = unsafe { map.align_to_mut::<f32>() };
-    numbers
 }

@@ -1,7 +1,7 @@
 //! The update in place against the one composed of candle's operations.
 
 use crate::optim::pending::Clipping;
-use crate::optim::rules::{Adam, AdamW, InPlace, Lamb, Rule, Sgd, Update};
+use crate::optim::rules::{Adagrad, Adam, AdamW, InPlace, Lamb, RmsProp, Rule, Sgd, Update};
 use crate::random::Stream;
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -96,13 +96,20 @@ fn every_rule_is_the_composed_one_bit_for_bit() {
         momentum: 0.0,
         nesterov: false,
     };
-    let rules: [&dyn Rule; 6] = [
+    let with_momentum = RmsProp {
+        momentum: 0.9,
+        ..RmsProp::default()
+    };
+    let rules: [&dyn Rule; 9] = [
         &Sgd::default(),
         &nesterov,
         &plain,
         &Adam::default(),
         &AdamW::default(),
         &Lamb::default(),
+        &Adagrad::default(),
+        &RmsProp::default(),
+        &with_momentum,
     ];
     for rule in rules {
         for count in COUNTS {
