@@ -23,7 +23,7 @@ use trainers::callbacks::peak_memory_mib;
 #[derive(Parser)]
 struct Cli {
     /// squeezebert (base), squeezebert-mini, bert (base), bert-minilm, resnet20, resnet32, resnet56,
-    /// resnet18, resnet50 and the like, or dlrm (Criteo Kaggle's sizes, with sparse SGD on the tables)
+    /// resnet18, resnet50 and the like, or dlrm (Criteo Kaggle's sizes)
     #[arg(long, default_value = "squeezebert")]
     model: String,
 
@@ -50,6 +50,10 @@ struct Cli {
     /// Rows of each of DLRM's 26 tables
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     table_rows: usize,
+
+    /// Optimizer of DLRM's tables, in every measurement: sgd, adagrad or adagrad-rows
+    #[arg(long, default_value = "sgd", value_name = "NAME")]
+    table_optimizer: String,
 
     /// Height and width of an image [default: 32 or 224]
     #[arg(long, value_name = "PIXELS")]
@@ -101,8 +105,9 @@ struct Bench {
     inputs: Tensor,
     labels: Tensor,
     vars: NamedVars,
-    /// Stepped with by sparse SGD, whatever the optimizer of the variables.
     tables: Vec<SparseTable>,
+    /// What the tables are stepped with, whatever the optimizer of the variables.
+    table_rule: SparseRule,
     blocks: Blocks,
     micro_batches: usize,
 }
@@ -143,6 +148,7 @@ impl Bench {
             vars: model.vars(),
             blocks: model.blocks(),
             tables: Vec::new(),
+            table_rule: SparseRule::Sgd,
             loss: Box::new(move |ids, labels| {
                 cross_entropy(model.forward(ids, None, None, &Mode::Eval), labels)
             }),
@@ -175,6 +181,7 @@ impl Bench {
             vars: model.vars(),
             blocks: model.blocks(),
             tables: Vec::new(),
+            table_rule: SparseRule::Sgd,
             loss: Box::new(move |pixels, labels| {
                 cross_entropy(model.forward(pixels, &mode), labels)
             }),
@@ -200,6 +207,7 @@ impl Bench {
             labels: Tensor::from_vec(labels, batch, device)?,
             vars: model.vars(),
             tables: vec![model.tables().clone()],
+            table_rule: choose::table_rule(&cli.table_optimizer)?,
             blocks: model.blocks(),
             loss: Box::new(move |dense, labels| {
                 let logits = Handle::enter(&model.forward(dense, &ids, &mode)?)?;
@@ -214,7 +222,7 @@ impl Bench {
         if self.tables.is_empty() {
             return Ok(optimizer);
         }
-        let sparse = SparseOptimizer::new(&self.tables, SparseRule::Sgd, 1e-4)?;
+        let sparse = SparseOptimizer::new(&self.tables, self.table_rule, 1e-4)?;
         let both = Composite::new().with_boxed("variables", optimizer);
         Ok(Box::new(both.with("tables", sparse)))
     }

@@ -1,6 +1,7 @@
 //! The optimizer that the settings ask for.
 
 use crate::settings::Settings;
+use adahessian::sparse::{Accumulator, SparseRule};
 use adahessian::{
     AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Common, FirstOrder, Lamb, NamedVars,
     Optim, RmsProp, Sgd,
@@ -130,4 +131,20 @@ fn adahessian(
         .seed(settings.seed.unwrap_or(0));
     builder.common = common;
     Ok(builder.build(vars)?)
+}
+
+/// What sparse tables are stepped with, by name.
+///
+/// # Errors
+/// With the list of names.
+pub fn table_rule(name: &str) -> Result<SparseRule> {
+    Ok(match name {
+        "adagrad" => SparseRule::adagrad(),
+        "adagrad-rows" => SparseRule::Adagrad {
+            accumulator: Accumulator::Rows,
+            eps: 1e-10,
+        },
+        "sgd" => SparseRule::Sgd,
+        _ => bail!("--table-optimizer {name}: expected adagrad, adagrad-rows or sgd"),
+    })
 }

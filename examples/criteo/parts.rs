@@ -2,13 +2,14 @@
 
 use crate::plan::Plan;
 use crate::settings::Settings;
-use adahessian::sparse::{Accumulator, Precision, SparseOptimizer, SparseRule};
+use adahessian::sparse::{Precision, SparseOptimizer};
 use adahessian::{
     AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Common, Composite, FirstOrder, Lamb,
     Optim, RmsProp, Sgd,
 };
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
+use common::choose;
 use common::settings::list;
 use datasets::criteo::{ClickBatches, INTEGERS, Store};
 use models::Start;
@@ -134,28 +135,14 @@ fn widths(flag: &str, text: &str) -> Result<Vec<usize>> {
 /// The dense layers' optimizer beside the tables'.
 pub fn optimizer(plan: &Plan, model: &Dlrm) -> Result<Composite> {
     let settings = &plan.settings;
-    let tables = SparseOptimizer::new(
-        [model.tables()],
-        table_rule(settings)?,
-        settings.table_lr.unwrap_or(0.01),
-    )?;
+    let rule = choose::table_rule(settings.table_optimizer.as_deref().unwrap_or("adagrad"))?;
+    let lr = settings.table_lr.unwrap_or(0.01);
+    let tables = SparseOptimizer::new([model.tables()], rule, lr)?;
     Ok(Composite::new()
         .with_boxed("dense", dense(plan, model)?)
         .with("tables", tables)
         .covering(&model.vars())?
         .covering_tables([model.tables()])?)
-}
-
-fn table_rule(settings: &Settings) -> Result<SparseRule> {
-    Ok(match settings.table_optimizer.as_deref() {
-        None | Some("adagrad") => SparseRule::adagrad(),
-        Some("adagrad-rows") => SparseRule::Adagrad {
-            accumulator: Accumulator::Rows,
-            eps: 1e-10,
-        },
-        Some("sgd") => SparseRule::Sgd,
-        Some(other) => bail!("--table-optimizer {other}: expected adagrad, adagrad-rows or sgd"),
-    })
 }
 
 fn dense(plan: &Plan, model: &Dlrm) -> Result<Box<dyn Optim>> {
