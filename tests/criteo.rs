@@ -1,6 +1,7 @@
 //! Criteo's click logs: every malformed line, ids against a plain implementation, the store.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +17,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
 
-/// More than a chunk of 2 MiB, so that chunks are cut and merged.
+/// More than chunks of 1 MiB, so that chunks are cut and merged.
 const ROWS: u64 = 25_000;
 
 fn put(dir: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
@@ -52,23 +53,28 @@ fn skipping() -> Preprocessing {
     }
 }
 
+/// What a categorical field says; two ways to write a value are one value.
+fn hexadecimal(field: &str) -> Option<u32> {
+    u32::from_str_radix(field, 16).ok()
+}
+
 /// Labels, numbers and ids by the plainest program, on one thread.
 fn plainly(text: &[u8], minimum_count: u32) -> Vec<(bool, Vec<f32>, Vec<u32>)> {
     let text = std::str::from_utf8(text).unwrap();
     let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split('\t').collect()).collect();
-    let mut ids: Vec<HashMap<&str, u32>> = vec![HashMap::new(); CATEGORIES];
+    let mut ids: Vec<HashMap<Option<u32>, u32>> = vec![HashMap::new(); CATEGORIES];
     for (table, ids) in ids.iter_mut().enumerate() {
-        let mut counts: HashMap<&str, u32> = HashMap::new();
+        let mut counts: HashMap<Option<u32>, u32> = HashMap::new();
         for line in &lines {
-            *counts.entry(line[14 + table]).or_default() += 1;
+            *counts.entry(hexadecimal(line[14 + table])).or_default() += 1;
         }
         let mut next = u32::from(minimum_count > 1);
         for line in &lines {
-            let value = line[14 + table];
-            if counts[value] < minimum_count {
+            let value = hexadecimal(line[14 + table]);
+            if counts[&value] < minimum_count {
                 ids.insert(value, 0);
-            } else if !ids.contains_key(value) {
-                ids.insert(value, next);
+            } else if let Entry::Vacant(new) = ids.entry(value) {
+                new.insert(next);
                 next += 1;
             }
         }
@@ -78,7 +84,7 @@ fn plainly(text: &[u8], minimum_count: u32) -> Vec<(bool, Vec<f32>, Vec<u32>)> {
             let integer: i64 = field.parse().unwrap_or(0);
             ((integer.max(0) + 1) as f64).ln() as f32
         });
-        let ids = (0..CATEGORIES).map(|table| ids[table][line[14 + table]]);
+        let ids = (0..CATEGORIES).map(|table| ids[table][&hexadecimal(line[14 + table])]);
         (line[0] == "1", dense.collect(), ids.collect())
     };
     lines.iter().map(row).collect()
@@ -221,6 +227,74 @@ fn malformed_lines_name_their_line_or_are_counted() {
         store.expect(&skipping()).unwrap();
         fs::remove_file(store.path()).unwrap();
     }
+}
+
+/// Fields of all kinds at every place among usual ones: those of a chunk's inner lines are read
+/// eight bytes at once, which must not accept or refuse anything that a plain program does not.
+#[test]
+fn fields_are_read_as_by_a_plain_program() {
+    let is_integer = |field: &str| {
+        let digits = field.strip_prefix('-').unwrap_or(field);
+        let decimal =
+            (1..=10).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        field.is_empty() || (decimal && field.parse::<i32>().is_ok())
+    };
+    let is_category =
+        |field: &str| field.len() <= 8 && field.bytes().all(|b| b.is_ascii_hexdigit());
+    let integers = "|0|-0|-1|7|-|--1|1-|+1| 1|1 |1.5|a|12345|123456|1234567|12345678|-123456|\
+        -1234567|0000000|0000000001|00000000001|2147483647|2147483648|-2147483648|-2147483649|\u{e4}";
+    let mut integers: Vec<String> = integers.split('|').map(String::from).collect();
+    let mut categories: Vec<String> = ["", "0", "ABCDEF01", "abcdefab", "1234567", "123456789"]
+        .map(String::from)
+        .to_vec();
+    // Every character at every place of usual fields; tabs and line ends are none of a field.
+    for byte in (0..128u8).filter(|byte| !b"\t\n\r".contains(byte)) {
+        for place in 0..8 {
+            for (usual, fields) in [("00f9Ea83", &mut categories), ("1234567", &mut integers)] {
+                let mut field = usual.as_bytes().to_vec();
+                if let Some(at) = field.get_mut(place) {
+                    *at = byte;
+                    fields.push(String::from_utf8(field).unwrap());
+                }
+            }
+        }
+    }
+    let mut lines = Vec::new();
+    let mut put_in = |column: usize, field: &str, good: bool| {
+        let mut fields = [
+            vec!["1"],
+            vec!["-7"; INTEGERS],
+            vec!["12345678"; CATEGORIES],
+        ]
+        .concat();
+        fields[column] = field;
+        let end = ["\n", "\r\n"][lines.len() % 2];
+        lines.push((fields.join("\t") + end, good));
+    };
+    for column in [1, 5, 13] {
+        integers
+            .iter()
+            .for_each(|f| put_in(column, f, is_integer(f)));
+    }
+    for column in [14, 20, 39] {
+        categories
+            .iter()
+            .for_each(|f| put_in(column, f, is_category(f)));
+    }
+    let dir = TempDir::new().unwrap();
+    let text: String = lines.iter().map(|line| line.0.as_str()).collect();
+    let store = make(&put(&dir, "t.txt", text.as_bytes()), &skipping()).unwrap();
+    let good: String = lines
+        .iter()
+        .filter(|line| line.1)
+        .map(|line| line.0.as_str())
+        .collect();
+    assert_rows(&store, &plainly(good.as_bytes(), 1));
+    let bad = lines.iter().enumerate().filter(|(_, line)| !line.1);
+    let bad: Vec<_> = bad.map(|(at, _)| ("t.txt".to_string(), at + 1)).collect();
+    let skipped = &store.summary().skipped;
+    assert_eq!(skipped.count as usize, bad.len());
+    assert_eq!(skipped.first, bad[..10]);
 }
 
 #[test]

@@ -1,92 +1,105 @@
-//! The distinct values of one table in the order of their first appearance, counted.
+//! The distinct values of one table in the order of their first appearance, counted if need be.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
+use super::column::Column;
+use super::positions::{EMPTY, Key, Positions};
+use crate::error::{Error, Result};
 
-/// Positions of values; the values are hashes already, so that one multiplication scatters them.
-pub(super) type Positions = HashMap<u32, u32, BuildHasherDefault<Scatter>>;
+/// Values that a table may have. [`Positions`] have room for more: for those of a group of chunks.
+const MOST: usize = 1 << 30;
 
-/// Distinct values and how often each was seen.
+/// Distinct values, and how often each was seen.
 ///
-/// Adding the appearances of consecutive chunks in their order gives those of the whole: what comes
-/// first in the whole comes first in the first chunk that has it. So the result depends neither on
-/// where chunks end nor on who counts them.
-#[derive(Default)]
+/// Chunks come in the order of the text, so that the result depends neither on where chunks end nor
+/// on the number of threads.
 pub(super) struct Appearances {
     positions: Positions,
     /// The position of the empty value, which is a value like others.
     missing: Option<u32>,
     /// By position; 0 in the place of the empty value.
     values: Vec<u32>,
-    counts: Vec<u32>,
+    /// By position; `None` where nobody asks how often values were seen.
+    counts: Option<Vec<u32>>,
 }
 
 impl Appearances {
-    /// Counts one more appearance; `None` is the empty value.
-    pub(super) fn add(&mut self, value: Option<u32>) {
-        self.add_times(value, 1);
-    }
-
-    /// Counts what comes after all that has been counted.
-    pub(super) fn append(&mut self, later: &Self) {
-        for (position, (&value, &count)) in later.values.iter().zip(&later.counts).enumerate() {
-            let missing = later.missing == Some(position as u32);
-            self.add_times((!missing).then_some(value), count);
+    /// None yet; those to come are counted if less than `minimum_count` shall be told from more.
+    pub(super) fn new(minimum_count: u32) -> Self {
+        Self {
+            positions: Positions::default(),
+            missing: None,
+            values: Vec::new(),
+            counts: (minimum_count > 1).then(Vec::new),
         }
     }
 
-    fn add_times(&mut self, value: Option<u32>, count: u32) {
-        let new = self.values.len() as u32;
-        let position = match value {
-            None => *self.missing.get_or_insert(new),
-            Some(value) => match self.positions.entry(value) {
-                Entry::Occupied(entry) => *entry.get(),
-                Entry::Vacant(entry) => *entry.insert(new),
-            },
-        };
-        if position == new {
-            self.values.push(value.unwrap_or(0));
-            self.counts.push(count);
-        } else {
-            let sum = &mut self.counts[position as usize];
-            *sum = sum.saturating_add(count);
+    /// Puts positions in the place of the values of a chunk.
+    pub(super) fn number(&mut self, column: Column) {
+        for (values, keys) in column.batches() {
+            let first = self.positions.first_slots(&keys);
+            for ((value, key), first) in values.iter_mut().zip(keys).zip(first) {
+                let new = self.values.len() as u32;
+                let position = self.positions.get_or_insert(key, first, new);
+                if position == new {
+                    self.add(*value, key);
+                }
+                if let Some(counts) = &mut self.counts {
+                    let count = &mut counts[position as usize];
+                    *count = count.saturating_add(1);
+                }
+                *value = position;
+            }
         }
+    }
+
+    fn add(&mut self, value: u32, key: Key) {
+        if key == EMPTY {
+            self.missing = Some(self.values.len() as u32);
+        }
+        self.values.push(value);
+        if let Some(counts) = &mut self.counts {
+            counts.push(0);
+        }
+    }
+
+    /// Refuses to go on with so many values that their positions might not fit in their bits.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.values.len() <= MOST {
+            return Ok(());
+        }
+        Err(Error::Setting {
+            name: "hash_modulo",
+            got: "none".to_string(),
+            expected: format!("a number of ids, as a table has more than {MOST} values"),
+        })
     }
 
     /// The values seen at least `minimum_count` times in the order of their first appearance;
     /// `None` is the empty value.
     pub(super) fn frequent(&self, minimum_count: u32) -> impl Iterator<Item = Option<u32>> + '_ {
-        let counted = self.values.iter().zip(&self.counts).enumerate();
-        counted
-            .filter(move |&(_, (_, &count))| count >= minimum_count)
-            .map(|(position, (&value, _))| (self.missing != Some(position as u32)).then_some(value))
+        let values = self.values.iter().enumerate();
+        values
+            .filter(move |&(position, _)| self.is_frequent(position, minimum_count))
+            .map(|(position, &value)| (self.missing != Some(position as u32)).then_some(value))
     }
-}
 
-/// The ids of a table's values.
-pub(super) struct Numbered {
-    pub(super) ids: Positions,
-    /// The id of the empty value, if it has one.
-    pub(super) missing: Option<u32>,
-    /// The id after the last one.
-    pub(super) next: u32,
-}
+    fn is_frequent(&self, position: usize, minimum_count: u32) -> bool {
+        let counts = self.counts.as_ref();
+        counts.is_none_or(|counts| counts[position] >= minimum_count)
+    }
 
-impl Appearances {
-    /// Numbers [`Appearances::frequent`] values in their order: from 0 if none can be rare, else
-    /// from 1. In place, as the tables are the largest thing in memory.
+    /// Numbers the [`Appearances::frequent`] values in their order, from 0 if none can be rare, else
+    /// from 1.
     pub(super) fn numbered(mut self, minimum_count: u32) -> Numbered {
-        if minimum_count <= 1 {
+        // They take the most memory, and are not needed again.
+        self.positions = Positions::default();
+        let Some(mut ids) = self.counts else {
             return Numbered {
-                ids: self.positions,
-                missing: self.missing,
+                ids: None,
                 next: self.values.len() as u32,
             };
-        }
+        };
         let mut next = 1;
-        // From here on a count is an id, 0 for rare values.
-        for count in &mut self.counts {
+        for count in &mut ids {
             if *count < minimum_count {
                 *count = 0;
             } else {
@@ -94,36 +107,17 @@ impl Appearances {
                 next += 1;
             }
         }
-        let ids_of = self.counts;
-        self.positions.retain(|_, position| {
-            *position = ids_of[*position as usize];
-            *position > 0
-        });
-        let missing = self.missing.map(|position| ids_of[position as usize]);
         Numbered {
-            ids: self.positions,
-            missing: missing.filter(|&id| id > 0),
+            ids: Some(ids),
             next,
         }
     }
 }
 
-/// A hash of integers of 32 bits: one multiplication, its high half folded into the low one.
-#[derive(Default)]
-pub(super) struct Scatter(u64);
-
-impl Hasher for Scatter {
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        self.0 = (self.0 ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u32(u32::from(byte));
-        }
-    }
+/// The ids of a table's values.
+pub(super) struct Numbered {
+    /// By position, 0 for rare values; `None` where the position is the id.
+    pub(super) ids: Option<Vec<u32>>,
+    /// The id after the last one.
+    pub(super) next: u32,
 }

@@ -1,88 +1,162 @@
 //! A chunk of text becomes records; what a thread does on its own.
 
-use super::appearances::Appearances;
+use super::column::Columns;
 use super::header::SKIPPED_SHOWN;
-use super::record;
+use super::record::{self, RECORD};
 use super::row::{Fault, Row};
-use super::vocabulary::Vocabularies;
-use super::{CATEGORIES, Malformed, Preprocessing};
+use super::{CATEGORIES, INTEGERS, Malformed, Preprocessing, fields};
 
-/// Bytes of a line, about; a guess at how many records a chunk has.
-const LINE: usize = 150;
+/// Rows whose ids are put into their records together: they stay in the cache.
+const BLOCK: usize = 64;
 
-/// Where ids come from.
-#[derive(Clone, Copy)]
-pub(super) enum Ids<'a> {
-    /// Values are counted now and numbered once all are known.
-    Later,
-    /// The value modulo this number.
-    Modulo(u32),
-    /// Vocabularies made before.
-    Known(&'a Vocabularies),
-}
-
-/// The records of a chunk.
+/// The rows of a chunk.
+#[derive(Default)]
 pub(super) struct Parsed {
-    pub(super) records: Vec<u8>,
+    /// Records, one for each row and then more; their ids are to come from `columns`.
+    records: Vec<[u8; RECORD]>,
+    /// The values, and later the ids.
+    pub(super) columns: Columns,
     pub(super) clicks: u64,
-    /// What each table has; empty unless ids come later.
-    pub(super) counted: Vec<Appearances>,
     /// Lines that broke the format, all of them counted, and the first of them by their number in
     /// the chunk, from 0.
     pub(super) faults: u64,
     pub(super) first_faults: Vec<(usize, Fault)>,
 }
 
-/// Reads the lines of a chunk, up to the first that breaks the format if it is to be refused.
-pub(super) fn parse(text: &[u8], preprocessing: &Preprocessing, ids: Ids) -> Parsed {
-    let tables = match ids {
-        Ids::Later => CATEGORIES,
-        _ => 0,
-    };
-    let mut parsed = Parsed {
-        records: Vec::with_capacity(text.len() / LINE * record::RECORD),
-        clicks: 0,
-        counted: (0..tables).map(|_| Appearances::default()).collect(),
-        faults: 0,
-        first_faults: Vec::new(),
-    };
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        match Row::parse(line, preprocessing.labelled) {
-            Ok(row) => parsed.take(&row, ids),
-            Err(fault) => {
-                parsed.faults += 1;
-                if parsed.first_faults.len() < SKIPPED_SHOWN {
-                    parsed.first_faults.push((number, fault));
-                }
-                if preprocessing.malformed == Malformed::Refuse {
-                    break;
-                }
-            }
-        }
-    }
-    parsed
+/// The fields of a line as records want them.
+#[derive(Default)]
+struct Line {
+    label: u8,
+    counts: [u32; INTEGERS],
+    values: [u32; CATEGORIES],
+    /// A bit for each table: whether its value is the empty one.
+    missing: u32,
 }
 
 impl Parsed {
-    fn take(&mut self, row: &Row, ids: Ids) {
-        self.clicks += u64::from(row.label == Some(true));
-        match ids {
-            Ids::Later => {
-                for (table, &value) in self.counted.iter_mut().zip(&row.categories) {
-                    table.add(value);
+    /// Reads the lines of a chunk, up to the first that breaks the format if it is to be refused.
+    /// What has been read before is forgotten, but for the memory it took.
+    pub(super) fn read(&mut self, text: &[u8], lines: usize, preprocessing: &Preprocessing) {
+        self.clear(lines);
+        let labelled = preprocessing.labelled;
+        let mut line = Line::default();
+        let (mut at, mut number) = (0, 0);
+        while at < text.len() {
+            match line.read_usual(text, at, labelled) {
+                Some(next) => {
+                    self.take(&line);
+                    at = next;
                 }
-                record::push_raw(&mut self.records, row);
+                None => {
+                    let end = text[at..].iter().position(|&byte| byte == b'\n');
+                    let end = end.map_or(text.len(), |length| at + length);
+                    let ok = self.read_line(&text[at..end], number, labelled);
+                    if !ok && preprocessing.malformed == Malformed::Refuse {
+                        return;
+                    }
+                    at = end + 1;
+                }
             }
-            Ids::Modulo(modulo) => {
-                let ids = row.categories.map(|value| value.unwrap_or(0) % modulo);
-                record::push(&mut self.records, row, &ids);
+            number += 1;
+        }
+    }
+
+    fn clear(&mut self, lines: usize) {
+        // What records hold is written before it is read.
+        self.records.resize(lines, [0; RECORD]);
+        self.columns.clear(lines);
+        (self.clicks, self.faults) = (0, 0);
+        self.first_faults.clear();
+    }
+
+    /// Reads a line of any kind; whether it kept the format.
+    fn read_line(&mut self, line: &[u8], number: usize, labelled: bool) -> bool {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match Row::parse(line, labelled) {
+            Ok(row) => {
+                self.take(&Line::new(&row));
+                true
             }
-            Ids::Known(vocabularies) => {
-                let ids = vocabularies.ids(&row.categories);
-                record::push(&mut self.records, row, &ids);
+            Err(fault) => {
+                self.faults += 1;
+                if self.first_faults.len() < SKIPPED_SHOWN {
+                    self.first_faults.push((number, fault));
+                }
+                false
             }
+        }
+    }
+
+    fn take(&mut self, line: &Line) {
+        self.clicks += u64::from(line.label == 1);
+        let record = &mut self.records[self.columns.rows()];
+        record::begin(record, line.label, &line.counts);
+        self.columns.push(&line.values, line.missing);
+    }
+
+    /// The records of the rows.
+    pub(super) fn records(&self) -> &[[u8; RECORD]] {
+        &self.records[..self.columns.rows()]
+    }
+
+    /// Puts the columns' ids into the records.
+    pub(super) fn complete(&mut self) {
+        let records = &mut self.records[..self.columns.rows()];
+        for (number, block) in records.chunks_mut(BLOCK).enumerate() {
+            let first = number * BLOCK;
+            let columns = self.columns.of(first..first + block.len());
+            for (table, ids) in columns.enumerate() {
+                record::put_ids(block, table, ids);
+            }
+        }
+    }
+}
+
+impl Line {
+    fn new(row: &Row) -> Self {
+        let mut line = Self {
+            label: row.label.map_or(record::NO_LABEL, u8::from),
+            counts: row.integers.map(|n| n.unwrap_or(0).max(0) as u32),
+            values: row.categories.map(|value| value.unwrap_or(0)),
+            missing: 0,
+        };
+        for (table, value) in row.categories.iter().enumerate() {
+            line.missing |= u32::from(value.is_none()) << table;
+        }
+        line
+    }
+
+    /// Reads the line that begins at `at` if all its fields are as they mostly are, and says where
+    /// the next one begins. `None` says nothing about whether the line keeps the format.
+    fn read_usual(&mut self, text: &[u8], mut at: usize, labelled: bool) -> Option<usize> {
+        self.label = record::NO_LABEL;
+        if labelled {
+            self.label = match text.get(at..at + 2)? {
+                b"0\t" => 0,
+                b"1\t" => 1,
+                _ => return None,
+            };
+            at += 2;
+        }
+        for count in &mut self.counts {
+            let field = fields::count(text, at)?;
+            *count = field.value;
+            at = field.end + 1;
+        }
+        self.missing = 0;
+        for (table, value) in self.values.iter_mut().enumerate() {
+            let field = fields::category(text, at)?;
+            if table + 1 < CATEGORIES && text.get(field.end) != Some(&b'\t') {
+                return None;
+            }
+            *value = field.value;
+            self.missing |= field.missing << table;
+            at = field.end + 1;
+        }
+        match text.get(at - 1..)? {
+            [b'\n', ..] => Some(at),
+            [b'\r', b'\n', ..] => Some(at + 1),
+            _ => None,
         }
     }
 }

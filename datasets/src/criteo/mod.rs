@@ -42,11 +42,14 @@
 mod appearances;
 mod batches;
 mod chunk;
+mod column;
+mod fields;
 mod files;
 mod generate;
 mod header;
 mod permutation;
 mod planted;
+mod positions;
 mod prepare;
 mod preprocessing;
 mod progress;

@@ -1,4 +1,5 @@
-//! From text to a store: two passes, neither of which keeps rows in memory.
+//! From text to a store: a pass over the text, and one over the records if values can be rare.
+//! Neither keeps rows in memory.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -6,16 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 
-use memmap2::MmapOptions;
+use memmap2::{MmapMut, MmapOptions};
 use rayon::prelude::*;
 
-use super::appearances::Appearances;
-use super::chunk::{Ids, Parsed, parse};
+use super::appearances::{Appearances, Numbered};
+use super::chunk::Parsed;
+use super::column::Column;
 use super::files::{Partial, describe, refuse_source, sync_folder};
 use super::header::{self, SKIPPED_SHOWN, Skipped, Summary};
 use super::record::{self, RECORD};
 use super::text::{Chunk, Chunks};
-use super::vocabulary::{Vocabularies, beside, with_ending};
+use super::vocabulary::{self, Vocabularies, beside, with_ending};
 use super::{CATEGORIES, Malformed, Phase, Preprocessing, Progress, Store, file_name};
 use crate::error::{Error, Place, Result};
 
@@ -68,6 +70,17 @@ pub fn prepare_with(
     Preparation::start(sources, out, preprocessing, Ids::Known(vocabularies))?.run(progress)
 }
 
+/// Where ids come from.
+#[derive(Clone, Copy)]
+enum Ids<'a> {
+    /// Values are numbered as they come.
+    Later,
+    /// The value modulo this number.
+    Modulo(u32),
+    /// Vocabularies made before.
+    Known(&'a Vocabularies),
+}
+
 /// A store under way.
 struct Preparation<'a> {
     sources: &'a [PathBuf],
@@ -79,6 +92,10 @@ struct Preparation<'a> {
     offset: usize,
     bytes_in_all: u64,
     counted: Vec<Appearances>,
+    /// Chunks that have ids and are to be written.
+    numbered: Vec<Parsed>,
+    /// Chunks that have been written: their memory serves again.
+    spare: Vec<Parsed>,
     /// The vocabulary file that waits for its name.
     vocabulary: Option<(Partial, PathBuf)>,
     summary: Summary,
@@ -107,7 +124,11 @@ impl<'a> Preparation<'a> {
             file,
             offset,
             bytes_in_all: files.iter().map(|file| file.bytes).sum(),
-            counted: (0..CATEGORIES).map(|_| Appearances::default()).collect(),
+            counted: (0..CATEGORIES)
+                .map(|_| Appearances::new(preprocessing.minimum_count))
+                .collect(),
+            numbered: Vec::new(),
+            spare: Vec::new(),
             vocabulary: None,
             summary: Summary {
                 preprocessing: *preprocessing,
@@ -134,7 +155,7 @@ impl<'a> Preparation<'a> {
                 expected: "lines of a label, 13 integers and 26 categorical values".to_string(),
             });
         }
-        self.number(&mut progress)?;
+        self.settle(&mut progress)?;
         self.finish()?;
         Store::open(self.out)
     }
@@ -166,33 +187,65 @@ impl<'a> Preparation<'a> {
                     rows: self.summary.rows,
                 });
             }
-            Ok(())
+            write(&mut self.file, &mut self.numbered).map_err(|e| self.partial.failed(e))
         })
     }
 
-    /// Parses chunks at once and adds them one after the other.
+    /// Parses chunks at once, while those before are written, and numbers their values.
     fn take(&mut self, group: &[Chunk]) -> Result<()> {
-        let (preprocessing, ids) = (self.summary.preprocessing, self.ids);
-        let parsed: Vec<Parsed> = group
-            .par_iter()
-            .map(|chunk| parse(&chunk.bytes, &preprocessing, ids))
-            .collect();
+        let mut parsed = std::mem::take(&mut self.spare);
+        parsed.resize_with(group.len(), Parsed::default);
+        let preprocessing = self.summary.preprocessing;
+        let parse = || {
+            let each = parsed.par_iter_mut().zip(group);
+            each.for_each(|(into, chunk)| into.read(&chunk.bytes, chunk.lines, &preprocessing));
+        };
+        let ((), written) = rayon::join(parse, || write(&mut self.file, &mut self.numbered));
+        written.map_err(|e| self.partial.failed(e))?;
         for (chunk, parsed) in group.iter().zip(&parsed) {
             self.faults(chunk, parsed)?;
-            self.summary.rows += (parsed.records.len() / RECORD) as u64;
+            self.summary.rows += parsed.records().len() as u64;
             self.summary.clicks += parsed.clicks;
         }
-        let (file, counted) = (&mut self.file, &mut self.counted);
-        let write = || parsed.iter().try_for_each(|p| file.write_all(&p.records));
-        let count = || {
-            counted.par_iter_mut().enumerate().for_each(|(table, all)| {
-                for chunk in parsed.iter().filter_map(|p| p.counted.get(table)) {
-                    all.append(chunk);
-                }
-            })
-        };
-        let (written, ()) = rayon::join(write, count);
-        written.map_err(|e| self.partial.failed(e))
+        self.number(&mut parsed)?;
+        self.spare = std::mem::replace(&mut self.numbered, parsed);
+        Ok(())
+    }
+
+    /// Puts ids in the place of values, or positions if it is not known yet which are rare: at once
+    /// for all tables, for each in the order of the rows.
+    fn number(&mut self, parsed: &mut [Parsed]) -> Result<()> {
+        let mut tables: Vec<Vec<Column>> = (0..CATEGORIES).map(|_| Vec::new()).collect();
+        for chunk in parsed {
+            for (table, column) in tables.iter_mut().zip(chunk.columns.each()) {
+                table.push(column);
+            }
+        }
+        let tables = tables.into_par_iter().enumerate();
+        match self.ids {
+            Ids::Later => {
+                let each = self.counted.par_iter_mut().zip(tables);
+                each.try_for_each(|(counted, (_, columns))| {
+                    columns.into_iter().for_each(|c| counted.number(c));
+                    counted.check()
+                })
+            }
+            Ids::Modulo(modulo) => {
+                let values = tables
+                    .flat_map_iter(|(_, columns)| columns)
+                    .map(Column::values);
+                values.for_each(|values| values.iter_mut().for_each(|value| *value %= modulo));
+                Ok(())
+            }
+            Ids::Known(vocabularies) => {
+                tables.for_each(|(table, columns)| {
+                    columns
+                        .into_iter()
+                        .for_each(|c| vocabularies.number(table, c));
+                });
+                Ok(())
+            }
+        }
     }
 
     /// Refuses or notes the lines that broke the format.
@@ -217,9 +270,8 @@ impl<'a> Preparation<'a> {
         Ok(())
     }
 
-    /// The second pass: ids in the place of values.
-    fn number(&mut self, progress: &mut impl FnMut(Progress)) -> Result<()> {
-        let minimum_count = self.summary.preprocessing.minimum_count;
+    /// Writes the vocabularies and, if values can be rare, replaces positions by ids.
+    fn settle(&mut self, progress: &mut impl FnMut(Progress)) -> Result<()> {
         match self.ids {
             Ids::Modulo(modulo) => self.summary.table_sizes = vec![modulo as usize; CATEGORIES],
             Ids::Known(vocabularies) => {
@@ -227,39 +279,43 @@ impl<'a> Preparation<'a> {
                 self.summary.vocabulary = Some(vocabularies.file.clone());
             }
             Ids::Later => {
+                let minimum_count = self.summary.preprocessing.minimum_count;
                 let path = beside(self.out);
                 let partial = Partial(with_ending(&path, ".partial"));
-                let counted = std::mem::take(&mut self.counted);
                 let name = file_name(&path);
-                let vocabularies = Vocabularies::create(&partial.0, name, counted, minimum_count)?;
-                self.replace(&vocabularies, progress)?;
+                let file = vocabulary::create(&partial.0, name, &self.counted, minimum_count)?;
                 self.vocabulary = Some((partial, path));
-                self.summary.table_sizes = vocabularies.sizes();
-                self.summary.vocabulary = Some(vocabularies.file);
+                self.summary.vocabulary = Some(file);
+                let counted = std::mem::take(&mut self.counted).into_par_iter();
+                let numbered: Vec<Numbered> =
+                    counted.map(|table| table.numbered(minimum_count)).collect();
+                let size = |table: &Numbered| vocabulary::size(table.next, minimum_count);
+                self.summary.table_sizes = numbered.iter().map(size).collect();
+                self.replace(&numbered, progress)?;
             }
         }
         Ok(())
     }
 
+    /// The second pass: ids in the place of positions.
     fn replace(
         &mut self,
-        vocabularies: &Vocabularies,
+        numbered: &[Numbered],
         progress: &mut impl FnMut(Progress),
     ) -> Result<()> {
+        let ids: Option<Vec<&[u32]>> = numbered.iter().map(|table| table.ids.as_deref()).collect();
         let rows = self.summary.rows as usize;
         for start in (0..rows).step_by(WINDOW) {
             let count = WINDOW.min(rows - start);
-            let mut options = MmapOptions::new();
-            let at = self.offset + start * RECORD;
-            options.offset(at as u64).len(count * RECORD);
-            // SAFETY: the file is this preparation's own, under a name that nobody else is to use,
-            // and stays as long as it is while the map lives.
-            let map = unsafe { options.map_mut(&self.file) };
-            let mut map = map.map_err(|e| self.partial.failed(e))?;
-            map.par_chunks_mut(BLOCK * RECORD).for_each(|block| {
-                vocabularies.number(block);
-                record::finish(block);
-            });
+            if let Some(ids) = &ids {
+                let mut map = self.window(start, count)?;
+                let records = map.as_chunks_mut::<RECORD>().0;
+                records.par_chunks_mut(BLOCK).for_each(|block| {
+                    for (table, ids) in ids.iter().enumerate() {
+                        record::replace_ids(block, table, |position| ids[position as usize]);
+                    }
+                });
+            }
             progress(Progress {
                 phase: Phase::Numbering,
                 bytes: self.bytes_in_all,
@@ -268,6 +324,17 @@ impl<'a> Preparation<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Some records of the file as memory.
+    fn window(&self, start: usize, count: usize) -> Result<MmapMut> {
+        let mut options = MmapOptions::new();
+        let at = self.offset + start * RECORD;
+        options.offset(at as u64).len(count * RECORD);
+        // SAFETY: the file is this preparation's own, under a name that nobody else is to use, and
+        // stays as long as it is while the map lives.
+        let map = unsafe { options.map_mut(&self.file) };
+        map.map_err(|e| self.partial.failed(e))
     }
 
     /// Writes the head and gives the files their names, the store last.
@@ -287,4 +354,11 @@ impl<'a> Preparation<'a> {
         sync_folder(self.out);
         Ok(())
     }
+}
+
+/// Completes chunks and appends them to a file.
+fn write(file: &mut File, numbered: &mut [Parsed]) -> std::io::Result<()> {
+    numbered.par_iter_mut().for_each(Parsed::complete);
+    let mut chunks = numbered.iter();
+    chunks.try_for_each(|chunk| file.write_all(chunk.records().as_flattened()))
 }

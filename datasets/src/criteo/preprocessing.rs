@@ -116,14 +116,16 @@ fn refuse(name: &'static str, got: u32, expected: String) -> Result<()> {
 }
 
 /// Logarithms of the small integers, which most are.
-static LOGARITHMS: LazyLock<Vec<f32>> =
-    LazyLock::new(|| (0..4096).map(|x| f64::from(x).ln_1p() as f32).collect());
+static LOGARITHMS: LazyLock<Vec<f32>> = LazyLock::new(|| (0..1 << 15).map(exactly).collect());
 
-/// `log(x + 1)` of a count; of 0 for missing and negative ones.
-pub(super) fn logarithm(integer: Option<i32>) -> f32 {
-    let integer = integer.unwrap_or(0).max(0);
-    match LOGARITHMS.get(integer as usize) {
+/// `log(x + 1)` of a count.
+pub(super) fn logarithm(count: u32) -> f32 {
+    match LOGARITHMS.get(count as usize) {
         Some(&logarithm) => logarithm,
-        None => f64::from(integer).ln_1p() as f32,
+        None => exactly(count),
     }
+}
+
+fn exactly(count: u32) -> f32 {
+    f64::from(count).ln_1p() as f32
 }

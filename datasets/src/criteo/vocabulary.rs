@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use flate2::Crc;
 use rayon::prelude::*;
 
-use super::appearances::{Appearances, Numbered, Positions};
+use super::appearances::Appearances;
+use super::column::Column;
 use super::header::VocabularyFile;
-use super::{CATEGORIES, file_name, record};
+use super::positions::{Positions, key};
+use super::{CATEGORIES, file_name};
 use crate::error::{Error, Result};
 
 /// What a vocabulary file begins with.
@@ -40,46 +42,12 @@ pub struct Vocabularies {
 /// The ids of one table.
 struct Table {
     ids: Positions,
-    /// The id of the empty value.
-    missing: u32,
     /// The id of values that are not in the table.
     unknown: u32,
     size: usize,
 }
 
 impl Vocabularies {
-    /// Writes what has been counted as a vocabulary file at `path` and returns its ids.
-    pub(super) fn create(
-        path: &Path,
-        name: String,
-        counted: Vec<Appearances>,
-        minimum_count: u32,
-    ) -> Result<Self> {
-        let failed = |e| Error::io(path, e);
-        let file = File::create(path).map_err(failed)?;
-        let mut writer = Checked {
-            writer: BufWriter::with_capacity(1 << 18, &file),
-            crc: Crc::new(),
-        };
-        write(&mut writer, &counted, minimum_count).map_err(failed)?;
-        let checksum = writer.crc.sum();
-        writer
-            .writer
-            .write_all(&checksum.to_le_bytes())
-            .and_then(|()| writer.writer.flush())
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
-        let tables = counted
-            .into_par_iter()
-            .map(|table| Table::new(table.numbered(minimum_count), minimum_count))
-            .collect();
-        Ok(Self {
-            tables,
-            minimum_count,
-            file: VocabularyFile { name, checksum },
-        })
-    }
-
     /// Reads a vocabulary file, `train.clicks.vocabulary` beside the store `train.clicks`.
     ///
     /// # Errors
@@ -112,8 +80,8 @@ impl Vocabularies {
         let lists: Option<Vec<_>> = (0..CATEGORIES).map(|_| words.table()).collect();
         let lists = lists.ok_or_else(|| damaged("it ends within a table"))?;
         let tables = lists
-            .into_par_iter()
-            .map(|values| Table::new(number(values, minimum_count), minimum_count))
+            .par_iter()
+            .map(|values| Table::new(values, minimum_count))
             .collect();
         Ok(Self {
             tables,
@@ -141,59 +109,64 @@ impl Vocabularies {
         self.tables.get(table).map(|table| table.id(value))
     }
 
-    /// The ids of a row.
-    pub(super) fn ids(&self, values: &[Option<u32>; CATEGORIES]) -> [u32; CATEGORIES] {
-        let mut ids = [0; CATEGORIES];
-        for ((id, table), &value) in ids.iter_mut().zip(&self.tables).zip(values) {
-            *id = table.id(value);
-        }
-        ids
-    }
-
-    /// Puts ids in the place of the values of records.
-    pub(super) fn number(&self, records: &mut [u8]) {
-        for (index, table) in self.tables.iter().enumerate() {
-            record::number(records, index, |value| table.id(value));
+    /// Puts ids in the place of the values of a chunk's column of table `table`.
+    pub(super) fn number(&self, table: usize, column: Column) {
+        let table = &self.tables[table];
+        for (values, keys) in column.batches() {
+            let first = table.ids.first_slots(&keys);
+            for ((value, key), first) in values.iter_mut().zip(keys).zip(first) {
+                *value = table.ids.get(key, first).unwrap_or(table.unknown);
+            }
         }
     }
 }
 
 impl Table {
-    fn new(numbered: Numbered, minimum_count: u32) -> Self {
-        let (next, rare) = (numbered.next, minimum_count > 1);
-        let unknown = if rare { 0 } else { next };
+    /// The ids of values that are listed in the order of their ids.
+    fn new(values: &[Option<u32>], minimum_count: u32) -> Self {
+        let rare = minimum_count > 1;
+        let mut next = u32::from(rare);
+        let mut ids = Positions::with_room(values.len());
+        for value in values {
+            ids.insert(key(value.unwrap_or(0), value.is_none()), next);
+            next += 1;
+        }
         Self {
-            ids: numbered.ids,
-            missing: numbered.missing.unwrap_or(unknown),
-            unknown,
-            size: next as usize + usize::from(!rare),
+            ids,
+            unknown: if rare { 0 } else { next },
+            size: size(next, minimum_count),
         }
     }
 
     fn id(&self, value: Option<u32>) -> u32 {
-        match value {
-            None => self.missing,
-            Some(value) => self.ids.get(&value).copied().unwrap_or(self.unknown),
-        }
+        let key = key(value.unwrap_or(0), value.is_none());
+        self.ids.find(key).unwrap_or(self.unknown)
     }
 }
 
-/// The ids of values that are listed in the order of their ids.
-fn number(values: Vec<Option<u32>>, minimum_count: u32) -> Numbered {
-    let first = u32::from(minimum_count > 1);
-    let (mut ids, mut missing) = (Positions::default(), None);
-    ids.reserve(values.len());
-    for (&value, id) in values.iter().zip(first..) {
-        match value {
-            Some(value) => _ = ids.insert(value, id),
-            None => missing = Some(id),
-        }
-    }
-    Numbered {
-        ids,
-        missing,
-        next: first + values.len() as u32,
-    }
+/// The number of ids of a table whose values have ids below `next`.
+pub(super) fn size(next: u32, minimum_count: u32) -> usize {
+    next as usize + usize::from(minimum_count <= 1)
+}
+
+/// Writes what has been counted as a vocabulary file at `path`, which is to be called `name`.
+pub(super) fn create(
+    path: &Path,
+    name: String,
+    counted: &[Appearances],
+    minimum_count: u32,
+) -> Result<VocabularyFile> {
+    let write = || {
+        let file = File::create(path)?;
+        let mut writer = BufWriter::with_capacity(1 << 18, Checked::new(&file));
+        write(&mut writer, counted, minimum_count)?;
+        writer.flush()?;
+        let checksum = writer.get_ref().crc.sum();
+        (&file).write_all(&checksum.to_le_bytes())?;
+        file.sync_all()?;
+        Ok(VocabularyFile { name, checksum })
+    };
+    write().map_err(|e| Error::io(path, e))
 }
 
 fn write(to: &mut impl Write, counted: &[Appearances], minimum: u32) -> std::io::Result<()> {
@@ -221,6 +194,15 @@ fn write(to: &mut impl Write, counted: &[Appearances], minimum: u32) -> std::io:
 struct Checked<W> {
     writer: W,
     crc: Crc,
+}
+
+impl<W> Checked<W> {
+    fn new(writer: W) -> Self {
+        Self {
+            writer,
+            crc: Crc::new(),
+        }
+    }
 }
 
 impl<W: Write> Write for Checked<W> {
