@@ -6,11 +6,14 @@ use std::fs;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use candle_core::Device;
 use datasets::criteo::{
-    CATEGORIES, ClickBatches, INTEGERS, Malformed, Phase, Planted, Preprocessing, Store,
-    Vocabularies, generate, generate_rows, prepare, prepare_with,
+    CATEGORIES, ClickBatches, INTEGERS, Malformed, Phase, Planted, Preprocessing, Progress, Store,
+    Vocabularies, generate, generate_rows, prepare, prepare_noting, prepare_with,
 };
 use datasets::{Error, Place, Result};
 use flate2::Compression;
@@ -326,13 +329,14 @@ fn lines_are_counted_over_chunks_and_by_file() {
     assert!(error.to_string().contains("2 files, wanted 1"), "{error}");
 }
 
+fn pack(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
 #[test]
 fn gzip_is_read_in_members_and_not_when_cut_off() {
-    let pack = |text: &[u8]| {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(text).unwrap();
-        encoder.finish().unwrap()
-    };
     let dir = TempDir::new().unwrap();
     let text = generated(2000, 9);
     let plain = make(&put(&dir, "a.txt", &text), &Preprocessing::default()).unwrap();
@@ -451,6 +455,301 @@ fn an_interruption_leaves_nothing_that_opens() {
     let store = prepare(&[source], &out, &Preprocessing::default(), |_| ()).unwrap();
     assert_eq!(store.len() as u64, ROWS);
     assert!(!dir.path().join("s.partial").exists());
+}
+
+/// A preparation with an entry of the journal for every group of chunks.
+struct Noting<'a> {
+    sources: &'a [PathBuf],
+    preprocessing: Preprocessing,
+    vocabularies: Option<&'a Vocabularies>,
+}
+
+impl Noting<'_> {
+    /// One thread, so that groups are four chunks.
+    fn run(&self, out: &Path, progress: impl FnMut(Progress) + Send) -> Result<Store> {
+        let (sources, preprocessing) = (self.sources, &self.preprocessing);
+        with_threads(1, || {
+            prepare_noting(sources, out, preprocessing, self.vocabularies, 1, progress)
+        })
+    }
+
+    /// Store and vocabulary of an uninterrupted preparation, in a folder of its own.
+    fn whole(&self) -> Vec<Option<Vec<u8>>> {
+        let dir = TempDir::new().unwrap();
+        let out = dir.path().join("s");
+        match self.vocabularies {
+            None => prepare(self.sources, &out, &self.preprocessing, |_| ()).unwrap(),
+            Some(known) => {
+                prepare_with(self.sources, &out, &self.preprocessing, known, |_| ()).unwrap()
+            }
+        };
+        made(&out)
+    }
+
+    /// Interrupts a preparation at its first call to `progress` that `here` is true of.
+    fn interrupt(&self, out: &Path, here: impl Fn(Progress) -> bool + Send + Sync) -> bool {
+        let progress = |now| {
+            if here(now) {
+                std::panic::resume_unwind(Box::new("interrupted"));
+            }
+        };
+        let interrupted = catch_unwind(AssertUnwindSafe(|| self.run(out, progress).is_ok()));
+        assert!(interrupted.is_err() != out.exists());
+        interrupted.is_err()
+    }
+
+    /// Prepares to the end and compares; the rows at the first call to `progress`.
+    fn resume(&self, out: &Path, wanted: &[Option<Vec<u8>>]) -> (Phase, u64) {
+        let mut first = None;
+        let begun = &mut first;
+        self.run(out, |now| {
+            begun.get_or_insert((now.phase, now.rows));
+        })
+        .unwrap();
+        assert!(made(out) == wanted, "other bytes than without interruption");
+        for ending in ["partial", "journal"] {
+            assert!(!beside(out, ending).exists(), "{ending}");
+        }
+        remove(out);
+        first.unwrap()
+    }
+}
+
+fn beside(out: &Path, ending: &str) -> PathBuf {
+    let name = out.file_name().unwrap().to_str().unwrap();
+    out.with_file_name(format!("{name}.{ending}"))
+}
+
+fn made(out: &Path) -> Vec<Option<Vec<u8>>> {
+    let files = [out.to_path_buf(), beside(out, "vocabulary")];
+    files.map(|file| fs::read(file).ok()).to_vec()
+}
+
+fn remove(out: &Path) {
+    fs::remove_file(out).unwrap();
+    // With hashes there is none.
+    fs::remove_file(beside(out, "vocabulary")).ok();
+}
+
+/// Rows of a file of several.
+const DAY: u64 = 15_000;
+
+/// Three files, of which one is packed; some three groups of chunks.
+fn three_files(dir: &TempDir) -> Vec<PathBuf> {
+    let text = generated(DAY, 6);
+    let (one, other) = text.split_at(text.len() / 3);
+    let packed = [pack(one), pack(other)].concat();
+    vec![
+        put(dir, "day_0", &generated(DAY, 5)),
+        put(dir, "day_1.gz", &packed),
+        // Its last line has no end.
+        put(dir, "day_2", &text[..text.len() - 1]),
+    ]
+}
+
+#[test]
+fn an_interrupted_preparation_goes_on_where_it_was() {
+    let dir = TempDir::new().unwrap();
+    let sources = three_files(&dir);
+    let known = make(&sources[0], &Preprocessing::default()).unwrap();
+    let known = known.vocabularies().unwrap().unwrap();
+    let own = Preprocessing::default();
+    let (mut rare, mut hashed) = (own, own);
+    (rare.minimum_count, hashed.hash_modulo) = (4, Some(1000));
+    let settings = [
+        (own, None),
+        (rare, None),
+        (hashed, None),
+        (own, Some(&known)),
+    ];
+    for (preprocessing, vocabularies) in settings {
+        let noting = Noting {
+            sources: &sources,
+            preprocessing,
+            vocabularies,
+        };
+        let (wanted, out) = (noting.whole(), dir.path().join("s"));
+        let end = wanted[0].as_ref().unwrap().len();
+        // After each group, again and again.
+        let (mut rows, mut runs) = (AtomicU64::new(0), 0);
+        while noting.interrupt(&out, |now| {
+            let before = rows.swap(now.rows, Ordering::Relaxed);
+            assert!(now.rows > before || now.rows == 3 * DAY, "{before} {now:?}");
+            now.phase == Phase::Reading && now.rows < 3 * DAY
+        }) {
+            runs += 1;
+            let partial = beside(&out, "partial");
+            assert!(fs::metadata(&partial).unwrap().len() < end as u64);
+            let error = Store::open(&partial).err().unwrap().to_string();
+            assert!(error.contains("interrupted"), "{error}");
+        }
+        assert!((2..6).contains(&runs), "{runs}");
+        assert_eq!(*rows.get_mut(), 3 * DAY);
+        assert!(made(&out) == wanted);
+        remove(&out);
+        // In a file that is packed, and on the way to the end.
+        for rows in [DAY + DAY / 2, 3 * DAY] {
+            assert!(noting.interrupt(&out, |now| now.rows >= rows));
+            let (_, first) = noting.resume(&out, &wanted);
+            assert!(first > rows || first == 3 * DAY, "{first}");
+        }
+    }
+}
+
+#[test]
+fn a_journal_that_is_torn_or_of_something_else_is_not_believed() {
+    let dir = TempDir::new().unwrap();
+    let mut sources = three_files(&dir);
+    let noting = Noting {
+        sources: &sources,
+        preprocessing: Preprocessing::default(),
+        vocabularies: None,
+    };
+    let (wanted, out) = (noting.whole(), dir.path().join("s"));
+    let (journal, partial) = (beside(&out, "journal"), beside(&out, "partial"));
+    let groups = Mutex::new(Vec::new());
+    assert!(noting.interrupt(&out, |now| {
+        let mut groups = groups.lock().unwrap();
+        groups.push(now.rows);
+        groups.len() == 2
+    }));
+    let groups = groups.into_inner().unwrap();
+    let (first_group, second_group) = (groups[0], groups[1]);
+    let (notes, records) = (fs::read(&journal).unwrap(), fs::read(&partial).unwrap());
+    let put_back = |notes: &[u8], records: &[u8]| {
+        fs::write(&journal, notes).unwrap();
+        fs::write(&partial, records).unwrap();
+    };
+    let anew = (Phase::Reading, first_group);
+    // Whole, with a torn entry or more records behind: goes on.
+    for (more_notes, more_records) in [(0, 0), (1, 0), (100, 160), (0, 7)] {
+        put_back(
+            &[&notes[..], &vec![0; more_notes]].concat(),
+            &[&records[..], &vec![255; more_records]].concat(),
+        );
+        assert!(noting.resume(&out, &wanted).1 > second_group);
+    }
+    // Its last entry torn or damaged: goes on before it.
+    let length = notes.len();
+    let mut damaged = notes.clone();
+    damaged[length - 1000] ^= 1;
+    for notes in [&notes[..length - 1], &damaged] {
+        put_back(notes, &records);
+        let (_, rows) = noting.resume(&out, &wanted);
+        assert!(rows > first_group && rows <= second_group, "{rows}");
+    }
+    // Nothing, or nothing that is whole, or damage at the beginning.
+    for at in [4, 8, 20, 150, 500] {
+        put_back(&notes[..at], &records);
+        assert_eq!(noting.resume(&out, &wanted), anew, "{at}");
+        let mut damaged = notes.clone();
+        damaged[at] ^= 1;
+        put_back(&damaged, &records);
+        assert_eq!(noting.resume(&out, &wanted), anew, "{at}");
+    }
+    // Less records than the journal says.
+    put_back(&notes, &records[..records.len() / 2]);
+    assert_eq!(noting.resume(&out, &wanted), anew);
+    put_back(&notes, &records);
+    fs::remove_file(&partial).unwrap();
+    assert_eq!(noting.resume(&out, &wanted), anew);
+    // Other preprocessing; other order, change, or length of the sources.
+    let rare = Preprocessing {
+        minimum_count: 4,
+        ..Preprocessing::default()
+    };
+    put_back(&notes, &records);
+    let other = Noting {
+        preprocessing: rare,
+        ..noting
+    };
+    assert_eq!(other.resume(&out, &other.whole()), anew);
+    for change in 0..3 {
+        put_back(&notes, &records);
+        match change {
+            0 => sources.swap(0, 2),
+            1 => {
+                sources.swap(0, 2);
+                let file = fs::File::options().write(true).open(&sources[2]).unwrap();
+                file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            }
+            _ => _ = put(&dir, "day_2", &generated(DAY, 8)),
+        }
+        let other = Noting {
+            sources: &sources,
+            preprocessing: Preprocessing::default(),
+            vocabularies: None,
+        };
+        // Other files, other chunks, but for some rows.
+        let (_, rows) = other.resume(&out, &other.whole());
+        assert!(rows.abs_diff(first_group) < 100, "{change}: {rows}");
+    }
+}
+
+#[test]
+fn the_pass_over_the_records_goes_on_from_any_page() {
+    let dir = TempDir::new().unwrap();
+    let sources = three_files(&dir);
+    let noting = Noting {
+        sources: &sources,
+        preprocessing: Preprocessing {
+            minimum_count: 4,
+            ..Preprocessing::default()
+        },
+        vocabularies: None,
+    };
+    let (wanted, out) = (noting.whole(), dir.path().join("s"));
+    let (journal, partial) = (beside(&out, "journal"), beside(&out, "partial"));
+    // What lies on the disk after the text, and after the records.
+    assert!(noting.interrupt(&out, |now| now.rows == 3 * DAY));
+    assert!(noting.interrupt(&out, |now| {
+        if now.phase == Phase::Reading {
+            fs::copy(&partial, dir.path().join("before")).unwrap();
+        }
+        now.phase == Phase::Numbering
+    }));
+    let (before, after) = (fs::read(dir.path().join("before")), fs::read(&partial));
+    let (before, after) = (before.unwrap(), after.unwrap());
+    assert_eq!(before.len(), after.len());
+    let notes = fs::read(&journal).unwrap();
+    for odd in [0, 1] {
+        // The system may have written any of the pages.
+        let pages = before.chunks(4096).zip(after.chunks(4096)).enumerate();
+        let mixed = pages.map(|(at, (old, new))| if at % 2 == odd { old } else { new });
+        fs::write(&partial, mixed.collect::<Vec<_>>().concat()).unwrap();
+        fs::write(&journal, &notes).unwrap();
+        let first = noting.resume(&out, &wanted);
+        assert_eq!(first, (Phase::Numbering, 3 * DAY));
+    }
+}
+
+#[test]
+fn after_an_error_a_preparation_goes_on_without_the_line() {
+    let dir = TempDir::new().unwrap();
+    let (before, after) = (generated(2 * DAY, 4), generated(DAY, 5));
+    let text = [&before[..], b"x\n", &after].concat();
+    let sources = [put(&dir, "day_0", &text)];
+    let noting = |preprocessing| Noting {
+        sources: &sources,
+        preprocessing,
+        vocabularies: None,
+    };
+    let (wanted, out) = (noting(skipping()).whole(), dir.path().join("s"));
+    let error = noting(Preprocessing::default()).run(&out, |_| ());
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("day_0, line 30001"), "{error}");
+    assert!(beside(&out, "partial").exists());
+    let (_, first) = noting(skipping()).resume(&out, &wanted);
+    assert!(first > DAY && first < 3 * DAY, "{first}");
+    // With lines left out the other way round is another store.
+    assert!(noting(skipping()).interrupt(&out, |now| now.rows > 2 * DAY));
+    let error = noting(Preprocessing::default()).run(&out, |_| ());
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("day_0, line 30001"), "{error}");
+    // The same file with the line mended is another one.
+    put(&dir, "day_0", &[before, after].concat());
+    let wanted = noting(Preprocessing::default()).whole();
+    noting(Preprocessing::default()).resume(&out, &wanted);
 }
 
 #[test]

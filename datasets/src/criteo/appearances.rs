@@ -1,7 +1,8 @@
 //! The distinct values of one table in the order of their first appearance, counted if need be.
 
 use super::column::Column;
-use super::positions::{EMPTY, Key, Positions};
+use super::positions::{EMPTY, Key, Positions, key};
+use super::record::POSITION;
 use crate::error::{Error, Result};
 
 /// Values that a table may have. [`Positions`] have room for more: for those of a group of chunks.
@@ -32,7 +33,7 @@ impl Appearances {
         }
     }
 
-    /// Puts positions in the place of the values of a chunk.
+    /// Puts positions in the place of the values of a chunk, marked if they are to become ids later.
     pub(super) fn number(&mut self, column: Column) {
         for (values, keys) in column.batches() {
             let first = self.positions.first_slots(&keys);
@@ -42,11 +43,12 @@ impl Appearances {
                 if position == new {
                     self.add(*value, key);
                 }
+                *value = position;
                 if let Some(counts) = &mut self.counts {
                     let count = &mut counts[position as usize];
                     *count = count.saturating_add(1);
+                    *value = position | POSITION;
                 }
-                *value = position;
             }
         }
     }
@@ -75,11 +77,23 @@ impl Appearances {
 
     /// The values seen at least `minimum_count` times in the order of their first appearance;
     /// `None` is the empty value.
-    pub(super) fn frequent(&self, minimum_count: u32) -> impl Iterator<Item = Option<u32>> + '_ {
-        let values = self.values.iter().enumerate();
-        values
-            .filter(move |&(position, _)| self.is_frequent(position, minimum_count))
-            .map(|(position, &value)| (self.missing != Some(position as u32)).then_some(value))
+    pub(super) fn frequent(
+        &self,
+        minimum_count: u32,
+    ) -> impl Iterator<Item = Option<u32>> + Clone + '_ {
+        let positions = 0..self.values.len();
+        positions
+            .filter(move |&position| self.is_frequent(position, minimum_count))
+            .map(|position| self.value(position))
+    }
+
+    /// The values from this position on.
+    pub(super) fn since(&self, position: usize) -> impl Iterator<Item = Option<u32>> + Clone + '_ {
+        (position..self.values.len()).map(|position| self.value(position))
+    }
+
+    fn value(&self, position: usize) -> Option<u32> {
+        (self.missing != Some(position as u32)).then_some(self.values[position])
     }
 
     fn is_frequent(&self, position: usize, minimum_count: u32) -> bool {
@@ -120,4 +134,42 @@ pub(super) struct Numbered {
     pub(super) ids: Option<Vec<u32>>,
     /// The id after the last one.
     pub(super) next: u32,
+}
+
+/// What was noted of an earlier run.
+impl Appearances {
+    /// How many values there are.
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// How often each value was seen, by position; nothing if nobody asks.
+    pub(super) fn counts(&self) -> &[u32] {
+        self.counts.as_deref().unwrap_or_default()
+    }
+
+    /// Adds values that are not there yet, which have not been counted.
+    pub(super) fn extend(&mut self, values: Vec<Option<u32>>) {
+        for value in values {
+            let key = key(value.unwrap_or(0), value.is_none());
+            self.positions.insert(key, self.values.len() as u32);
+            self.add(value.unwrap_or(0), key);
+        }
+    }
+
+    /// Takes over counts of all values.
+    pub(super) fn set_counts(&mut self, counts: Vec<u32>) {
+        self.counts = Some(counts);
+    }
+
+    /// Counts values by their marked positions; `None` if there is no such position.
+    pub(super) fn count(&mut self, positions: impl Iterator<Item = u32>) -> Option<()> {
+        let counts = self.counts.as_mut()?;
+        for position in positions {
+            // Unmarked, it would be far beyond all counts.
+            let count = counts.get_mut((position ^ POSITION) as usize)?;
+            *count = count.saturating_add(1);
+        }
+        Some(())
+    }
 }

@@ -2,26 +2,64 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
 
 use super::file_name;
 use super::header::SourceFile;
 use crate::error::{Error, Result};
 
-/// A file that is removed unless it was renamed.
-pub(super) struct Partial(pub(super) PathBuf);
+/// A file that is removed unless it was renamed or is to be kept.
+pub(super) struct Partial {
+    path: PathBuf,
+    kept: Kept,
+}
+
+/// Whether a [`Partial`] file is to be kept, to be said from elsewhere.
+#[derive(Clone, Default)]
+pub(super) struct Kept(Arc<AtomicBool>);
+
+impl Kept {
+    pub(super) fn set(&self, kept: bool) {
+        self.0.store(kept, Ordering::Relaxed);
+    }
+}
 
 impl Partial {
+    pub(super) fn new(path: PathBuf) -> Self {
+        let kept = Kept::default();
+        Self { path, kept }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// From now on it is kept, or it is not.
+    pub(super) fn keep(&self, kept: bool) {
+        self.kept.set(kept);
+    }
+
+    pub(super) fn kept(&self) -> Kept {
+        self.kept.clone()
+    }
+
     /// An I/O error with this file.
     pub(super) fn failed(&self, error: std::io::Error) -> Error {
-        Error::io(&self.0, error)
+        Error::io(&self.path, error)
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // After renaming there is none; where it cannot be removed the next preparation begins it
-        // anew.
-        fs::remove_file(&self.0).ok();
+        if !self.kept.0.load(Ordering::Relaxed) {
+            // After renaming there is none; where it cannot be removed the next preparation begins
+            // it anew.
+            fs::remove_file(&self.path).ok();
+        }
     }
 }
 
@@ -69,4 +107,27 @@ pub(super) fn describe(sources: &[PathBuf]) -> Result<Vec<SourceFile>> {
         })
     };
     sources.iter().map(describe).collect()
+}
+
+/// A source and when it was changed last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Stamped {
+    file: SourceFile,
+    /// Nanoseconds since 1970; none where the system does not know.
+    changed: Option<u64>,
+}
+
+/// The sources with the times of their last changes.
+pub(super) fn stamped(sources: &[PathBuf], files: &[SourceFile]) -> Vec<Stamped> {
+    let changed = |path: &PathBuf| {
+        let time = fs::metadata(path).and_then(|metadata| metadata.modified());
+        let since = time.ok()?.duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_nanos()).ok()
+    };
+    let each = sources.iter().zip(files);
+    each.map(|(path, file)| Stamped {
+        file: file.clone(),
+        changed: changed(path),
+    })
+    .collect()
 }

@@ -7,8 +7,8 @@
 //!
 //! A line has a label (1 if the advertisement was clicked), 13 counts and 26 categorical values,
 //! separated by tabs; `test.txt` has no labels. [`prepare()`] makes a [`Store`] of it, once, with the
-//! preprocessing of Facebook's DLRM (Naumov et al., 2019; see [`Preprocessing`]); a store opens at
-//! once and its rows stay on the disk until a batch wants them.
+//! preprocessing of Facebook's DLRM (Naumov et al., 2019; see [`Preprocessing`]), and goes on where
+//! it was interrupted; a store opens at once and its rows stay on the disk until a batch wants them.
 //!
 //! * [`prepare()`] and [`prepare_with`] read the text; [`Vocabularies`] give later files the same ids;
 //! * [`Store::days`] and [`Store::split`] say what is for training, [`ClickBatches`] in which order;
@@ -41,18 +41,24 @@
 
 mod appearances;
 mod batches;
+mod begin;
+mod behind;
 mod chunk;
 mod column;
 mod fields;
 mod files;
 mod generate;
 mod header;
+mod journal;
+mod numbering;
 mod permutation;
 mod planted;
 mod positions;
 mod prepare;
 mod preprocessing;
 mod progress;
+mod rare;
+mod reading;
 mod record;
 mod row;
 mod split;
@@ -64,6 +70,8 @@ pub use batches::{ClickBatch, ClickBatches};
 pub use generate::{Generated, generate, generate_rows};
 pub use header::{Skipped, SourceFile, Summary, VocabularyFile};
 pub use planted::Planted;
+#[doc(hidden)]
+pub use prepare::prepare_noting;
 pub use prepare::{prepare, prepare_with};
 pub use preprocessing::{Malformed, Preprocessing};
 pub use progress::{Phase, Progress};

@@ -2,7 +2,8 @@
 //!
 //! 160 bytes, so that all numbers lie at multiples of 4: the label (0, 1, or 255 where there is
 //! none), three zeros, 13 numbers `f32`, 26 ids `u32`; the lowest byte first. While it is not known
-//! which values are rare, the positions of the values stand in the place of the ids.
+//! which values are rare, the positions of the values stand in the place of the ids, with a mark, so
+//! that an interruption between two numbers leaves no doubt which is what.
 
 use super::preprocessing::logarithm;
 use super::{CATEGORIES, INTEGERS};
@@ -13,6 +14,9 @@ pub(super) const RECORD: usize = 4 + 4 * INTEGERS + 4 * CATEGORIES;
 const IDS: usize = 4 + 4 * INTEGERS;
 /// The label of records that have none.
 pub(super) const NO_LABEL: u8 = 255;
+
+/// What tells a position from an id: both are below it.
+pub(super) const POSITION: u32 = 1 << 31;
 
 /// Writes a record but for its ids.
 pub(super) fn begin(record: &mut [u8; RECORD], label: u8, counts: &[u32; INTEGERS]) {
@@ -31,13 +35,22 @@ pub(super) fn put_ids(records: &mut [[u8; RECORD]], table: usize, ids: &[u32]) {
     }
 }
 
-/// Replaces the ids of one table in records.
-pub(super) fn replace_ids(records: &mut [[u8; RECORD]], table: usize, new: impl Fn(u32) -> u32) {
+/// Puts ids in the place of the positions of one table in records.
+pub(super) fn replace_positions(records: &mut [[u8; RECORD]], table: usize, ids: &[u32]) {
     let at = IDS + 4 * table;
     for record in records {
-        let id = new(word(record, at));
-        record[at..at + 4].copy_from_slice(&id.to_le_bytes());
+        let word = word(record, at);
+        if word & POSITION != 0 {
+            let id = ids[(word ^ POSITION) as usize];
+            record[at..at + 4].copy_from_slice(&id.to_le_bytes());
+        }
     }
+}
+
+/// The ids, or marked positions, of one table in records.
+pub(super) fn column(records: &[[u8; RECORD]], table: usize) -> impl Iterator<Item = u32> + '_ {
+    let at = IDS + 4 * table;
+    records.iter().map(move |record| word(record, at))
 }
 
 /// The label of a record.

@@ -1,12 +1,13 @@
 //! Click logs as chunks of whole lines, plain or gzipped.
 
 use std::fs::File;
-use std::io::{BufReader, Chain, Cursor, Read};
+use std::io::{BufReader, Chain, Cursor, Read, Seek, SeekFrom, sink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Place, Result};
 
@@ -14,6 +15,17 @@ use crate::error::{Error, Place, Result};
 const CHUNK: usize = 1 << 20;
 /// What gzip files begin with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// A place between two lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(super) struct Position {
+    /// The number of the file among the sources.
+    pub(super) source: usize,
+    /// Bytes of its text, unpacked, before the place.
+    pub(super) bytes: u64,
+    /// Lines before the place.
+    pub(super) lines: usize,
+}
 
 /// Some whole lines of one file.
 pub(super) struct Chunk {
@@ -23,6 +35,8 @@ pub(super) struct Chunk {
     pub(super) lines_before: usize,
     /// Lines of the chunk, the last one even without a line end.
     pub(super) lines: usize,
+    /// Where it ends.
+    pub(super) end: Position,
     /// The lines.
     pub(super) bytes: Vec<u8>,
 }
@@ -31,6 +45,8 @@ pub(super) struct Chunk {
 pub(super) struct Chunks<'a> {
     sources: &'a [PathBuf],
     next_source: usize,
+    /// Where in that source to begin.
+    from: Position,
     open: Option<Open>,
     read: Arc<AtomicU64>,
 }
@@ -41,16 +57,20 @@ struct Open {
     gzip: bool,
     /// The beginning of a line whose end comes later.
     rest: Vec<u8>,
+    /// What has been handed out.
+    bytes: u64,
     lines: usize,
 }
 
 impl<'a> Chunks<'a> {
-    pub(super) fn new(sources: &'a [PathBuf]) -> Self {
+    /// Those from a position on, where `read` bytes of files before its own need no reading.
+    pub(super) fn new(sources: &'a [PathBuf], from: Position, read: u64) -> Self {
         Self {
             sources,
-            next_source: 0,
+            next_source: from.source,
+            from,
             open: None,
-            read: Arc::default(),
+            read: Arc::new(AtomicU64::new(read)),
         }
     }
 
@@ -77,7 +97,7 @@ impl<'a> Chunks<'a> {
                 let Some(path) = self.sources.get(self.next_source) else {
                     return Ok(None);
                 };
-                self.open = Some(Open::new(path, &self.read)?);
+                self.open = Some(Open::new(path, std::mem::take(&mut self.from), &self.read)?);
                 self.next_source += 1;
             }
             let source = self.next_source - 1;
@@ -91,6 +111,11 @@ impl<'a> Chunks<'a> {
                     source,
                     lines_before,
                     lines: open.lines - lines_before + unended,
+                    end: Position {
+                        source,
+                        bytes: open.bytes,
+                        lines: open.lines,
+                    },
                     bytes,
                 }));
             }
@@ -100,16 +125,22 @@ impl<'a> Chunks<'a> {
 }
 
 impl Open {
-    fn new(path: &Path, read: &Arc<AtomicU64>) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    /// Opens a file and skips what lies before a position in it.
+    fn new(path: &Path, from: Position, read: &Arc<AtomicU64>) -> Result<Self> {
+        let failed = |e| Error::io(path, e);
+        let file = File::open(path).map_err(failed)?;
         let mut counted = Counted {
             file,
             read: Arc::clone(read),
         };
         let mut start = Vec::new();
         let begun = counted.by_ref().take(2).read_to_end(&mut start);
-        begun.map_err(|e| Error::io(path, e))?;
+        begun.map_err(failed)?;
         let gzip = start == GZIP;
+        if !gzip && from.bytes > 0 {
+            counted.seek(from.bytes).map_err(failed)?;
+            start.clear();
+        }
         let whole: Chain<Cursor<Vec<u8>>, Counted> = Cursor::new(start).chain(counted);
         let reader: Box<dyn Read + Send> = if gzip {
             Box::new(MultiGzDecoder::new(BufReader::with_capacity(
@@ -119,12 +150,19 @@ impl Open {
         } else {
             Box::new(whole)
         };
-        Ok(Self {
+        let mut open = Self {
             reader,
             gzip,
             rest: Vec::new(),
-            lines: 0,
-        })
+            bytes: from.bytes,
+            lines: from.lines,
+        };
+        if gzip {
+            // There is no way to what is packed but through what lies before.
+            let before = std::io::copy(&mut open.reader.by_ref().take(from.bytes), &mut sink());
+            before.map_err(|e| open.failed(path, &[], e))?;
+        }
+        Ok(open)
     }
 
     /// The next whole lines, the file's last one even without a line end; empty at its end.
@@ -148,6 +186,7 @@ impl Open {
             };
             self.rest = bytes.split_off(last + 1);
         }
+        self.bytes += bytes.len() as u64;
         self.lines += line_ends(&bytes);
         Ok(bytes)
     }
@@ -180,6 +219,17 @@ fn line_ends(bytes: &[u8]) -> usize {
 struct Counted {
     file: File,
     read: Arc<AtomicU64>,
+}
+
+impl Counted {
+    /// Goes to a place, as if all before it had been read.
+    fn seek(&mut self, place: u64) -> std::io::Result<()> {
+        let now = self.file.stream_position()?;
+        self.file.seek(SeekFrom::Start(place))?;
+        self.read
+            .fetch_add(place.saturating_sub(now), Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 impl Read for Counted {

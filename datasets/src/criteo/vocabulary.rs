@@ -173,19 +173,26 @@ fn write(to: &mut impl Write, counted: &[Appearances], minimum: u32) -> std::io:
     to.write_all(MAGIC)?;
     to.write_all(&VERSION.to_le_bytes())?;
     to.write_all(&minimum.to_le_bytes())?;
-    for table in counted {
-        let (mut length, mut missing) = (0u32, NONE);
-        for value in table.frequent(minimum) {
-            if value.is_none() {
-                missing = length;
-            }
-            length += 1;
+    let mut tables = counted.iter();
+    tables.try_for_each(|table| write_table(to, table.frequent(minimum)))
+}
+
+/// Writes the number of values, the place of the empty one, and the values.
+pub(super) fn write_table(
+    to: &mut impl Write,
+    values: impl Iterator<Item = Option<u32>> + Clone,
+) -> std::io::Result<()> {
+    let (mut length, mut missing) = (0u32, NONE);
+    for value in values.clone() {
+        if value.is_none() {
+            missing = length;
         }
-        to.write_all(&length.to_le_bytes())?;
-        to.write_all(&missing.to_le_bytes())?;
-        for value in table.frequent(minimum) {
-            to.write_all(&value.unwrap_or(0).to_le_bytes())?;
-        }
+        length += 1;
+    }
+    to.write_all(&length.to_le_bytes())?;
+    to.write_all(&missing.to_le_bytes())?;
+    for value in values {
+        to.write_all(&value.unwrap_or(0).to_le_bytes())?;
     }
     Ok(())
 }
@@ -218,17 +225,17 @@ impl<W: Write> Write for Checked<W> {
 }
 
 /// The numbers that are left of a file.
-struct Words<'a>(&'a [u8]);
+pub(super) struct Words<'a>(pub(super) &'a [u8]);
 
 impl Words<'_> {
-    fn next(&mut self) -> Option<u32> {
+    pub(super) fn next(&mut self) -> Option<u32> {
         let (word, rest) = self.0.split_first_chunk::<4>()?;
         self.0 = rest;
         Some(u32::from_le_bytes(*word))
     }
 
     /// The values of a table in the order of their ids.
-    fn table(&mut self) -> Option<Vec<Option<u32>>> {
+    pub(super) fn table(&mut self) -> Option<Vec<Option<u32>>> {
         let (length, missing) = (self.next()? as usize, self.next()?);
         let (bytes, rest) = self.0.split_at_checked(length.checked_mul(4)?)?;
         self.0 = rest;
