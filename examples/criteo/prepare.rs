@@ -13,7 +13,8 @@ use trainers::callbacks::peak_memory_mib;
 /// Turn click logs into a store, once: records of 160 bytes that training maps into memory.
 ///
 /// Takes the contest's train.txt, its test.txt (--unlabelled) or the day files of the terabyte, plain
-/// or gzipped. A store that is there already and was made from the same files in the same way is kept.
+/// or gzipped. A store that is there already and was made from the same files in the same way is kept; a
+/// preparation that was interrupted goes on where it was.
 #[derive(Args)]
 pub struct Options {
     /// Click logs, in the order of time
