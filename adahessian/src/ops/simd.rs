@@ -270,6 +270,9 @@ pub(crate) fn add_assign<T: Real>(to: &mut [T], from: &[T]) {
                 .for_each(|(to, &from)| *to += from);
         }
     }
+    if to.len() <= PART {
+        return run(Width::Widest, Add(to, from)); // waking a thread takes longer
+    }
     to.par_chunks_mut(PART)
         .zip(from.par_chunks(PART))
         .for_each(|(to, from)| run(Width::Widest, Add(to, from)));

@@ -4,21 +4,28 @@ use super::cell::Cell;
 use crate::ops::engine::Real;
 use rayon::prelude::*;
 
-/// Rows that one thread works on at a time.
-const PIECE: usize = 1 << 10;
+/// Rows that one thread works on at a time. So many are done on the thread that is there: waking another
+/// takes longer.
+const PIECE: usize = 1 << 12;
+/// Ids that are sorted on the thread that is there.
+const FEW: usize = 1 << 14;
 
 /// Copies rows out of a table, in the given order.
 pub(super) fn read<C: Cell>(table: &[C], width: usize, rows: &[u32]) -> Vec<C::Number> {
     let mut numbers = vec![C::Number::ZERO; rows.len() * width];
-    let pieces = numbers
-        .par_chunks_mut(PIECE * width)
-        .zip(rows.par_chunks(PIECE));
-    pieces.for_each(|(to, rows)| {
+    let copy = |(to, rows): (&mut [C::Number], &[u32])| {
         for (to, &row) in to.chunks_exact_mut(width).zip(rows) {
             let from = &table[row as usize * width..][..width];
             to.iter_mut().zip(from).for_each(|(to, x)| *to = x.get());
         }
-    });
+    };
+    match rows.len() <= PIECE {
+        true => copy((&mut numbers, rows)),
+        false => {
+            let pieces = numbers.par_chunks_mut(PIECE * width);
+            pieces.zip(rows.par_chunks(PIECE)).for_each(copy);
+        }
+    }
     numbers
 }
 
@@ -41,19 +48,20 @@ pub(super) fn change<A: Send, B: Send>(
         work.push((piece, rows, done, part_a, part_b));
         done = end;
     }
-    let sums: Vec<f64> = work
-        .into_par_iter()
-        .map(|(piece, rows, start, a, b)| {
-            let places = rows.iter().enumerate();
-            let sums = places.map(|(i, &row)| {
-                let row = row as usize - start;
-                let a = &mut a[row * widths.0..][..widths.0];
-                let b = &mut b[row * widths.1..][..widths.1];
-                change(piece * PIECE + i, a, b)
-            });
-            sums.sum()
-        })
-        .collect();
+    let change = |(piece, rows, start, a, b): (usize, &[u32], usize, &mut [A], &mut [B])| {
+        let places = rows.iter().enumerate();
+        let sums = places.map(|(i, &row)| {
+            let row = row as usize - start;
+            let a = &mut a[row * widths.0..][..widths.0];
+            let b = &mut b[row * widths.1..][..widths.1];
+            change(piece * PIECE + i, a, b)
+        });
+        sums.sum::<f64>()
+    };
+    let sums: Vec<f64> = match work.len() {
+        0 | 1 => work.into_iter().map(change).collect(),
+        _ => work.into_par_iter().map(change).collect(),
+    };
     sums.into_iter().sum()
 }
 
@@ -63,7 +71,10 @@ pub(super) fn unique(ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
     let mut pairs: Vec<u64> = pairs
         .map(|(place, &id)| u64::from(id) << 32 | place as u64)
         .collect();
-    pairs.par_sort_unstable();
+    match ids.len() <= FEW {
+        true => pairs.sort_unstable(),
+        false => pairs.par_sort_unstable(),
+    }
     let mut rows = Vec::new();
     let mut places = vec![0; ids.len()];
     for pair in pairs {

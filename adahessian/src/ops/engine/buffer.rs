@@ -126,6 +126,10 @@ impl<T: Real> Buffer<T> {
 
     pub fn copy_of(data: &[T]) -> Self {
         let mut buffer = Self::scratch(data.len());
+        if data.len() <= COPIED {
+            buffer.0.copy_from_slice(data);
+            return buffer;
+        }
         let pairs = buffer.0.par_chunks_mut(COPIED).zip(data.par_chunks(COPIED));
         pairs.for_each(|(to, from)| to.copy_from_slice(from));
         buffer

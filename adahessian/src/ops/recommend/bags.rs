@@ -146,14 +146,21 @@ impl Linear for Pool {
     fn apply<T: Real>(&self, inputs: &[Option<&[T]>]) -> Buffer<T> {
         let mut y = Buffer::zeroed(self.bags.count() * self.width);
         let Some(x) = inputs[0] else { return y };
-        let bags = y.par_chunks_exact_mut(self.width).enumerate();
-        bags.with_min_len(512).for_each(|(bag, y)| {
+        let pool = |(bag, y): (usize, &mut [T])| {
             let (rows, weight) = self.bags.bag::<T>(bag);
             for &row in rows {
                 let from = &x[row as usize * self.width..][..self.width];
                 y.iter_mut().zip(from).for_each(|(y, &x)| *y += weight * x);
             }
-        });
+        };
+        // Few bags take less time than waking a thread.
+        match self.bags.count() <= 4096 {
+            true => y.chunks_exact_mut(self.width).enumerate().for_each(pool),
+            false => {
+                let bags = y.par_chunks_exact_mut(self.width).enumerate();
+                bags.with_min_len(512).for_each(pool);
+            }
+        }
         y
     }
 

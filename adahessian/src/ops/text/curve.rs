@@ -83,7 +83,14 @@ impl<T: Real> Again<T> {
     }
 }
 
-const PIECE: usize = 1 << 13;
+/// Entries that a thread does at a time. Waking one takes as long as some ten thousand entries of the
+/// cheap functions.
+fn piece(activation: Activation) -> usize {
+    match activation {
+        Activation::Identity | Activation::Relu => 1 << 16,
+        Activation::Tanh | Activation::Gelu => 1 << 13,
+    }
+}
 
 fn pass<T: Real>(
     activation: Activation,
@@ -94,25 +101,40 @@ fn pass<T: Real>(
 ) {
     let mut none: [T; 0] = [];
     let beside = beside.unwrap_or(&mut none);
-    let mut besides: Vec<&mut [T]> = beside.chunks_mut(PIECE).collect();
-    besides.resize_with(to.len().div_ceil(PIECE), Default::default);
-    let pieces = to.par_chunks_mut(PIECE).zip(besides).enumerate();
+    let length = piece(activation);
+    if to.len() <= length {
+        let read = read.map(|array| &array[..to.len()]);
+        return pass_piece(activation, part, read, to, beside);
+    }
+    let mut besides: Vec<&mut [T]> = beside.chunks_mut(length).collect();
+    besides.resize_with(to.len().div_ceil(length), Default::default);
+    let pieces = to.par_chunks_mut(length).zip(besides).enumerate();
     pieces.for_each(|(piece, (to, beside))| {
-        let start = piece * PIECE;
-        let task = Pass {
-            part,
-            read: read.map(|array| &array[start..][..to.len()]),
-            to,
-            beside,
-        };
-        // One loop for each activation: the choice is not made entry by entry.
-        match activation {
-            Activation::Identity => simd::run(Width::Widest, Of::<_, IDENTITY>(task)),
-            Activation::Relu => simd::run(Width::Widest, Of::<_, RELU>(task)),
-            Activation::Tanh => simd::run(Width::Widest, Of::<_, TANH>(task)),
-            Activation::Gelu => simd::run(Width::Widest, Of::<_, GELU>(task)),
-        }
+        let read = read.map(|array| &array[piece * length..][..to.len()]);
+        pass_piece(activation, part, read, to, beside);
     });
+}
+
+fn pass_piece<T: Real>(
+    activation: Activation,
+    part: Part,
+    read: [&[T]; 4],
+    to: &mut [T],
+    beside: &mut [T],
+) {
+    let task = Pass {
+        part,
+        read,
+        to,
+        beside,
+    };
+    // One loop for each activation: the choice is not made entry by entry.
+    match activation {
+        Activation::Identity => simd::run(Width::Widest, Of::<_, IDENTITY>(task)),
+        Activation::Relu => simd::run(Width::Widest, Of::<_, RELU>(task)),
+        Activation::Tanh => simd::run(Width::Widest, Of::<_, TANH>(task)),
+        Activation::Gelu => simd::run(Width::Widest, Of::<_, GELU>(task)),
+    }
 }
 
 const IDENTITY: u8 = 0;

@@ -11,7 +11,7 @@
 use super::curve::{self, Again};
 use super::groups::{Groups, Sum};
 use super::product::Onto;
-use super::rows::{add, column_sums, rows_in_piece};
+use super::rows::{FEW, add, column_sums, rows_in_piece};
 use crate::error::Result;
 use crate::ops::engine::{
     Array, Buffer, Fused, Gradients, Handle, Held, Inner, Inputs, Made, Op, Point, Real, apply,
@@ -135,8 +135,12 @@ impl<T: Real> std::ops::Deref for Sloped<'_, T> {
 
 fn add_bias<T: Real>(y: &mut [T], bias: &[T]) {
     let width = bias.len();
+    let add_to = |rows: &mut [T]| rows.chunks_exact_mut(width).for_each(|row| add(row, bias));
+    if y.len() <= FEW {
+        return add_to(y);
+    }
     let pieces = y.par_chunks_mut(rows_in_piece(width) * width);
-    pieces.for_each(|rows| rows.chunks_exact_mut(width).for_each(|row| add(row, bias)));
+    pieces.for_each(add_to);
 }
 
 /// What the second level leaves: g, t where the activation bends, and the cotangents of gx and gW.

@@ -3,6 +3,9 @@
 use crate::ops::engine::{Buffer, Real};
 use rayon::prelude::*;
 
+/// Numbers that are added on the thread that is there: waking another takes longer.
+pub(super) const FEW: usize = 1 << 16;
+
 /// Rows of `width` numbers in a piece.
 pub(super) fn rows_in_piece(width: usize) -> usize {
     const NUMBERS: usize = 1 << 14;
@@ -11,14 +14,17 @@ pub(super) fn rows_in_piece(width: usize) -> usize {
 
 /// Σ over rows, for each column: [width] from [rows, width].
 pub(super) fn column_sums<T: Real>(data: &[T], width: usize) -> Buffer<T> {
-    let pieces = data.par_chunks(rows_in_piece(width) * width);
-    let sums: Vec<Buffer<T>> = pieces
-        .map(|piece| {
-            let mut sum = Buffer::zeroed(width);
-            piece.chunks_exact(width).for_each(|row| add(&mut sum, row));
-            sum
-        })
-        .collect();
+    let length = rows_in_piece(width) * width;
+    let sum = |piece: &[T]| {
+        let mut sum = Buffer::zeroed(width);
+        piece.chunks_exact(width).for_each(|row| add(&mut sum, row));
+        sum
+    };
+    // The same pieces in both, and so the same bits.
+    let sums: Vec<Buffer<T>> = match data.len() <= FEW {
+        true => data.chunks(length).map(sum).collect(),
+        false => data.par_chunks(length).map(sum).collect(),
+    };
     in_order(sums, width)
 }
 
