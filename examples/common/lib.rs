@@ -9,3 +9,4 @@ pub mod results;
 pub mod settings;
 pub mod table;
 pub mod vision;
+pub mod watch;

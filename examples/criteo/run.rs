@@ -5,13 +5,13 @@ use crate::plan::Plan;
 use adahessian::ops::Mode;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
+use common::watch::watched;
 use common::{layers, program};
 use datasets::criteo::{ClickBatch, Store};
 use models::dlrm::{Dlrm, Ids};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use trainers::callbacks::{Curves, JsonLines, ProgressBar, SummaryFile, TensorBoard};
 use trainers::tasks::ClickPrediction;
 use trainers::{Ahead, Outcome, RunFolder, Summary, TrainConfig, Trainer};
 
@@ -51,20 +51,14 @@ pub fn run(
     let batches = Ahead::new((train, Device::Cpu), settings.prefetch.unwrap_or(3));
     let batches = Arc::new(batches);
     let label = format!("{} seed {}", plan.optimizer, plan.seed);
-    let mut trainer = Trainer::new(
+    let trainer = Trainer::new(
         task,
         batches.clone(),
         &vars,
         Box::new(optimizer),
         config(plan)?,
-    )?
-    .run_folder(&folder, text)
-    .stop_flag(stop.clone())
-    .callback(JsonLines::new(folder.metrics()))
-    .callback(TensorBoard::new(folder.path()))
-    .callback(Curves::new(folder.curves(), folder.metrics(), &label))
-    .callback(SummaryFile::new(folder.summary()).version("examples", env!("CARGO_PKG_VERSION")))
-    .callback(ProgressBar::new());
+    )?;
+    let mut trainer = watched(trainer, &folder, text, &label, stop);
     if let Some(path) = resume {
         trainer.resume(path)?;
     }

@@ -3,14 +3,13 @@
 use crate::parts::{self, Glue};
 use crate::plan::Plan;
 use anyhow::{Context, Result};
+use common::watch::watched;
 use common::{choose, program};
 use datasets::{Batcher, TextDataset};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use trainers::callbacks::{
-    Curves, JsonLines, ProgressBar, SummaryFile, TensorBoard, peak_memory_mib,
-};
+use trainers::callbacks::peak_memory_mib;
 use trainers::tasks::TextBatches;
 use trainers::{Outcome, RunFolder, Summary, TrainConfig, Trainer};
 
@@ -51,14 +50,8 @@ pub fn run(plan: &Plan, resume: Option<&Path>, stop: &Arc<AtomicBool>) -> Result
     };
     let label = format!("{} {}", plan.task, plan.optimizer);
     let batches = TextBatches::new(train, batcher, &device);
-    let mut trainer = Trainer::new(task, batches, &vars, optimizer, config(plan)?)?
-        .run_folder(&folder, text)
-        .stop_flag(stop.clone())
-        .callback(JsonLines::new(folder.metrics()))
-        .callback(TensorBoard::new(folder.path()))
-        .callback(Curves::new(folder.curves(), folder.metrics(), &label))
-        .callback(SummaryFile::new(folder.summary()).version("examples", env!("CARGO_PKG_VERSION")))
-        .callback(ProgressBar::new());
+    let trainer = Trainer::new(task, batches, &vars, optimizer, config(plan)?)?;
+    let mut trainer = watched(trainer, &folder, text, &label, stop);
     if let Some(path) = resume {
         trainer.resume(path)?;
     }

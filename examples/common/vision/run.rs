@@ -2,6 +2,7 @@
 
 use super::plan::Plan;
 use super::{Benchmark, Data};
+use crate::watch::watched;
 use crate::{choose, program};
 use adahessian::ops::Mode;
 use adahessian::{Block, Blocks};
@@ -13,7 +14,6 @@ use models::{ResNet, Start};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use trainers::callbacks::{Curves, JsonLines, ProgressBar, SummaryFile, TensorBoard};
 use trainers::tasks::ImageClassification;
 use trainers::{Outcome, Plateau, RunFolder, Summary, TrainConfig, Trainer};
 
@@ -65,14 +65,8 @@ pub fn run(
     };
     let label = format!("{} seed {}", plan.optimizer, plan.seed);
     let saved = model.saved_vars();
-    let mut trainer = Trainer::new(task, train.clone(), &saved, optimizer, config(plan, steps)?)?
-        .run_folder(&folder, text)
-        .stop_flag(stop.clone())
-        .callback(JsonLines::new(folder.metrics()))
-        .callback(TensorBoard::new(folder.path()))
-        .callback(Curves::new(folder.curves(), folder.metrics(), &label))
-        .callback(SummaryFile::new(folder.summary()).version("examples", env!("CARGO_PKG_VERSION")))
-        .callback(ProgressBar::new());
+    let trainer = Trainer::new(task, train.clone(), &saved, optimizer, config(plan, steps)?)?;
+    let mut trainer = watched(trainer, &folder, text, &label, stop);
     if let Some(path) = resume {
         trainer.resume(path)?;
     }
