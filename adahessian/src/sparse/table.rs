@@ -129,7 +129,8 @@ impl SparseTable {
     }
 
     /// The rows of these ids as a variable of this batch. Its gradient goes to the table in the next
-    /// step of the [`super::SparseOptimizer`] that owns the table.
+    /// step of the [`super::SparseOptimizer`] that owns the table, and is kept until then: rows of a table
+    /// that no optimizer owns are to be taken with [`SparseTable::read`].
     ///
     /// # Errors
     /// [`Error::Setting`] for an id that is no row, or no ids at all; candle's errors.
