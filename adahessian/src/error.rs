@@ -22,6 +22,38 @@ pub enum Error {
     )]
     NoGraph,
 
+    /// A gradient that [`crate::backward`] has not made, and that carries no graph, in a store of its.
+    #[error(
+        "the gradient of `{name}` was changed after adahessian::backward made it and carries no graph any more \
+         (GradStore::extend cuts sums): call accumulate with each store, then apply, or differentiate the sum of \
+         the losses; to clip gradients use the optimizer's clip_norm"
+    )]
+    CutGradient {
+        /// The variable's name.
+        name: String,
+    },
+
+    /// A variable was changed between the first and the second backward pass.
+    #[error(
+        "{name} was changed after these gradients were made: their Hessian would mix old values with new ones. \
+         Step several optimizers as one (Composite), or make the gradients again for each"
+    )]
+    Changed {
+        /// The variable, as far as it is known.
+        name: String,
+    },
+
+    /// candle failed inside a backward pass.
+    #[error("the backward pass {op} failed ({what}): {remedy}")]
+    Backward {
+        /// `of`, and the operation's name where it is known.
+        op: String,
+        /// What candle said.
+        what: String,
+        /// What to use instead.
+        remedy: String,
+    },
+
     /// candle did not keep the graph of a gradient although it was asked to.
     #[error(
         "this build of candle cuts the graph of a gradient: d²/dx² exp(2x) at x = 0.5 should be {expected}, \
@@ -73,6 +105,17 @@ pub enum Error {
     DuplicateVariable {
         /// The name.
         name: String,
+    },
+
+    /// One variable under two names.
+    #[error(
+        "`{first}` and `{second}` are one variable: it would be changed twice a step; leave one name out"
+    )]
+    SharedVariable {
+        /// One of its names.
+        first: String,
+        /// Another.
+        second: String,
     },
 
     /// A vector, a state or a block that does not fit its variable.
@@ -159,13 +202,22 @@ pub enum Error {
         tolerance: f64,
     },
 
-    /// Variables that the loss does not reach.
-    #[error(
-        "no gradient reaches {names:?}: an op on the way cuts the graph, or the variable is not used"
-    )]
+    /// Variables that the loss does not reach, as far as candle's graph goes.
+    #[error("no gradient reaches {} of {of} variables: {names:?}. {hint}", names.len())]
     NotReached {
-        /// The variables' names.
+        /// All of their names.
         names: Vec<String>,
+        /// How many variables there are.
+        of: usize,
+        /// What it may come from, and what to do.
+        hint: String,
+    },
+
+    /// A program whose derivatives are not those of its loss.
+    #[error("the program's derivatives are not those of its loss: {findings}")]
+    Audit {
+        /// Every finding, with the variables' names.
+        findings: String,
     },
 }
 

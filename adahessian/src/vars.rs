@@ -1,8 +1,10 @@
 //! Variables by name, and vectors in the space they span.
 
 use crate::error::{Error, Result};
+use crate::second_order::versions;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The variables of a model, sorted by name. Cheap to clone.
@@ -16,16 +18,55 @@ impl NamedVars {
     /// Sorts the variables by name.
     ///
     /// # Errors
-    /// [`Error::DuplicateVariable`] if two have the same name.
+    /// [`Error::DuplicateVariable`] if two have the same name, [`Error::SharedVariable`] if one has two.
     pub fn new(vars: impl IntoIterator<Item = (String, Var)>) -> Result<Self> {
         let mut vars: Vec<_> = vars.into_iter().collect();
         vars.sort_by(|a, b| a.0.cmp(&b.0));
-        match vars.windows(2).find(|w| w[0].0 == w[1].0) {
-            Some(w) => Err(Error::DuplicateVariable {
+        if let Some(w) = vars.windows(2).find(|w| w[0].0 == w[1].0) {
+            return Err(Error::DuplicateVariable {
                 name: w[0].0.clone(),
-            }),
-            None => Ok(Self(vars.into())),
+            });
         }
+        let vars = Self(vars.into());
+        match vars.shared() {
+            Some((first, second)) => Err(Error::SharedVariable { first, second }),
+            None => Ok(vars),
+        }
+    }
+
+    /// Two names of one variable, if there are such.
+    pub(crate) fn shared(&self) -> Option<(String, String)> {
+        let mut seen = HashSet::new();
+        let again = self.0.iter().find(|(_, var)| !seen.insert(var.id()))?;
+        let first = self.0.iter().find(|(_, var)| var.id() == again.1.id())?;
+        Some((first.0.clone(), again.0.clone()))
+    }
+
+    /// Every variable once, under the first of its names.
+    fn once(vars: impl IntoIterator<Item = (String, Var)>) -> Self {
+        let mut vars: Vec<_> = vars.into_iter().collect();
+        vars.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut seen = HashSet::new();
+        vars.retain(|(_, var)| seen.insert(var.id()));
+        Self(vars.into())
+    }
+
+    /// The variables without the running statistics of normalisations, which nobody trains: where
+    /// there are both `….running_mean` and `….running_var`, as in [`candle_nn::BatchNorm`], these two.
+    ///
+    /// Optimizers and checks take these alone.
+    pub fn trained(&self) -> Self {
+        let statistic = |name: &str| {
+            let (layer, other) = match name.strip_suffix("running_mean") {
+                Some(layer) => (layer, "running_var"),
+                None => (name.strip_suffix("running_var")?, "running_mean"),
+            };
+            let whole = layer.is_empty() || layer.ends_with('.');
+            whole.then(|| format!("{layer}{other}"))
+        };
+        let (_, trained) = self
+            .partition(|name| statistic(name).is_some_and(|other| self.position(&other).is_ok()));
+        trained
     }
 
     /// The (name, variable) pairs in the order of their names.
@@ -100,22 +141,53 @@ impl NamedVars {
     /// Sets every variable to the vector's values.
     ///
     /// # Errors
-    /// If the vector belongs to other shapes.
+    /// [`Error::Variable`] if the vector belongs to other variables; nothing is changed then.
     pub fn assign(&self, values: &VarVec) -> Result<()> {
+        self.expect_same(values.vars())?;
         for ((_, var), value) in self.0.iter().zip(values.tensors()) {
-            var.set(value)?;
+            versions::set(var, value)?;
         }
         Ok(())
     }
+
+    /// Checks that `other` has the same names, shapes and dtypes: that a vector of one is a vector of
+    /// the other.
+    pub(crate) fn expect_same(&self, other: &Self) -> Result<()> {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return Ok(());
+        }
+        let differ = |name: &str, expected: String, got: String| Error::Variable {
+            name: name.into(),
+            expected,
+            got,
+        };
+        for ((name, var), (other_name, other)) in self.iter().zip(other.iter()) {
+            let kind = |var: &Var| format!("{:?} {:?}", var.dtype(), var.dims());
+            if name != other_name {
+                let got = format!("a vector that goes on with `{other_name}`");
+                return Err(differ(name, "a vector of the same variables".into(), got));
+            }
+            if kind(var) != kind(other) {
+                return Err(differ(name, kind(var), kind(other)));
+            }
+        }
+        match self.len() == other.len() {
+            true => Ok(()),
+            false => Err(differ(
+                "(all)",
+                format!("a vector of {} variables", self.len()),
+                format!("one of {}", other.len()),
+            )),
+        }
+    }
 }
 
-/// All variables of the map at the time of the call; later ones are not seen.
+/// All variables of the map at the time of the call; later ones are not seen. A variable with several
+/// names is there once, under the first of them in the order of letters.
 impl From<&VarMap> for NamedVars {
     fn from(map: &VarMap) -> Self {
         let data = map.data().lock().unwrap_or_else(|e| e.into_inner());
-        let mut vars: Vec<_> = data.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
-        vars.sort_by(|a, b| a.0.cmp(&b.0));
-        Self(vars.into())
+        Self::once(data.iter().map(|(n, v)| (n.clone(), v.clone())))
     }
 }
 
@@ -125,13 +197,17 @@ impl From<&NamedVars> for NamedVars {
     }
 }
 
-/// Variables without names are called `var.000000`, `var.000001`, … in their order.
+/// Variables without names are called `var.000000`, `var.000001`, … in their order. One that is given
+/// twice is there once, under the first of its names.
 impl From<Vec<Var>> for NamedVars {
     fn from(vars: Vec<Var>) -> Self {
         let named = vars.into_iter().enumerate();
-        Self(named.map(|(i, v)| (format!("var.{i:06}"), v)).collect())
+        Self::once(named.map(|(i, v)| (format!("{UNNAMED}{i:06}"), v)))
     }
 }
+
+/// How the names of variables begin that were given none.
+pub(crate) const UNNAMED: &str = "var.";
 
 /// A vector in parameter space: one tensor for every variable, of its shape, dtype and device,
 /// in the order of the names.
@@ -215,7 +291,17 @@ impl VarVec {
         Ok(&self.tensors[self.vars.position(name)?])
     }
 
+    /// The part of the vector that belongs to these of its variables.
+    ///
+    /// # Errors
+    /// [`Error::UnknownVariable`] if it has none for one of them.
+    pub fn restricted(&self, vars: &NamedVars) -> Result<Self> {
+        let parts = vars.names().map(|name| Ok(self.get(name)?.clone()));
+        Self::new(vars, parts.collect::<Result<_>>()?)
+    }
+
     fn zip(&self, other: &Self, f: impl Fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<Self> {
+        self.vars.expect_same(&other.vars)?;
         let pairs = self.tensors.iter().zip(&other.tensors);
         Self::new(
             &self.vars,
@@ -226,7 +312,7 @@ impl VarVec {
     /// `self + factor · other`.
     ///
     /// # Errors
-    /// If the two belong to different shapes.
+    /// [`Error::Variable`] if the two belong to different variables.
     pub fn add_scaled(&self, other: &Self, factor: f64) -> Result<Self> {
         self.zip(other, |a, b| Ok((a + (b * factor)?)?))
     }
@@ -243,7 +329,7 @@ impl VarVec {
     /// The product entry by entry, `self ⊙ other`.
     ///
     /// # Errors
-    /// If the two belong to different shapes.
+    /// [`Error::Variable`] if the two belong to different variables.
     pub fn hadamard(&self, other: &Self) -> Result<Self> {
         self.zip(other, |a, b| Ok((a * b)?))
     }
@@ -251,10 +337,13 @@ impl VarVec {
     /// The inner product, summed in f64.
     ///
     /// # Errors
-    /// If the two belong to different shapes.
+    /// [`Error::Variable`] if the two belong to different variables.
     pub fn dot(&self, other: &Self) -> Result<f64> {
+        self.vars.expect_same(&other.vars)?;
         let pairs = self.tensors.iter().zip(&other.tensors);
-        pairs.map(|(a, b)| sum_f64(&(a * b)?)).sum()
+        pairs
+            .map(|(a, b)| sum_f64(&(widened(a)? * widened(b)?)?))
+            .sum()
     }
 
     /// The Euclidean norm.
@@ -266,13 +355,27 @@ impl VarVec {
     }
 }
 
+/// The type in which numbers of this type are computed with and summed: half precision has too few
+/// digits for a mean that takes a thousand steps, and f16 too small a range for squares.
+pub(crate) fn wide(dtype: DType) -> DType {
+    match dtype {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    }
+}
+
+/// The tensor in the type of [`wide`].
+pub(crate) fn widened(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.to_dtype(wide(tensor.dtype()))?)
+}
+
 /// How many entries candle sums in the tensor's own type before f64 takes over: few enough for the
 /// rounding of f32, many enough for speed.
 const SUM_RUN: usize = 4096;
 
 /// The sum of all entries as f64.
 pub(crate) fn sum_f64(tensor: &Tensor) -> Result<f64> {
-    let flat = tensor.flatten_all()?;
+    let flat = widened(tensor)?.flatten_all()?;
     let whole = flat.elem_count() - flat.elem_count() % SUM_RUN;
     let mut sum = 0.0;
     if whole > 0 {

@@ -121,7 +121,7 @@ impl Start {
             Fill::Normal => self.normal(parameter, deviation)?,
             Fill::Deviation(own) => self.normal(parameter, own)?,
             Fill::Uniform(bound) => {
-                let stream = Stream::new(self.seed, &parameter.name, 0, 0);
+                let stream = Stream::new(self.seed, &format!("weight/{}", parameter.name), 0, 0);
                 let numbers = stream.uniform(shape.iter().product());
                 let scaled: Vec<f64> = numbers.iter().map(|u| bound * (2.0 * u - 1.0)).collect();
                 let value = Tensor::from_vec(scaled, shape, &Device::Cpu)?;
@@ -131,7 +131,7 @@ impl Start {
     }
 
     fn normal(&self, parameter: &Parameter, deviation: f64) -> Result<Tensor> {
-        let stream = Stream::new(self.seed, &parameter.name, 0, 0);
+        let stream = Stream::new(self.seed, &format!("weight/{}", parameter.name), 0, 0);
         let shape = parameter.shape.as_slice();
         Ok((stream.normal_tensor(shape, self.dtype, &self.device)? * deviation)?)
     }

@@ -2,21 +2,24 @@
 
 use crate::curvature::LinearOperator;
 use crate::error::{Error, Result};
-use crate::second_order::{self, Gradient};
+use crate::second_order::{self, Gradient, versions};
 use crate::vars::{NamedVars, VarVec};
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{Tensor, TensorId, Var};
 
 /// H = ∇²L at the variables' present values, as an operator: H v = ∇⟨∇L, v⟩ (Eq. 8 of the
 /// AdaHessian paper), exact but for rounding. A product costs about two gradients, whatever the
 /// number of variables.
 ///
-/// It holds the graph of the gradient. Do not change the variables between making it and the last
-/// product: the graph would mix old values with new ones.
+/// It holds the graph of the gradient. A product after a variable was changed by this crate is refused:
+/// the graph would mix old values with new ones. (Changes through `Var::set` are not seen.)
 pub struct Hessian {
     vars: NamedVars,
     /// With graph; `None` where the loss does not reach the variable.
     gradients: Vec<Option<Gradient>>,
+    /// When the gradients were made, and what they are gradients of.
+    time: u64,
+    ids: Vec<TensorId>,
 }
 
 impl Hessian {
@@ -34,19 +37,34 @@ impl Hessian {
     /// The Hessian of the loss that these gradients belong to.
     ///
     /// # Errors
-    /// [`Error::NoGraph`] if [`crate::backward`] did not make them.
+    /// [`Error::NoGraph`] if [`crate::backward`] did not make them, [`Error::CutGradient`] if one of them
+    /// has lost its graph since.
     pub fn from_gradients(grads: &GradStore, vars: &NamedVars) -> Result<Self> {
         if !second_order::has_graph(grads) {
             return Err(Error::NoGraph);
         }
         let gradients = vars
             .iter()
-            .map(|(_, v)| second_order::gradient_of(grads, v));
-        let gradients = gradients.collect();
+            .map(|(name, var)| second_order::gradient_of(grads, name, var));
         Ok(Self {
             vars: vars.clone(),
-            gradients,
+            gradients: gradients.collect::<Result<_>>()?,
+            time: second_order::time_of(grads).ok_or(Error::NoGraph)?,
+            ids: versions::ids_of(grads),
         })
+    }
+
+    /// Checks that no variable of the loss was changed since.
+    fn expect_unchanged(&self) -> Result<()> {
+        let Some(id) = versions::changed_since(self.time, &self.ids) else {
+            return Ok(());
+        };
+        let mut named = self.vars.iter();
+        let name = match named.find(|(_, var)| var.id() == id) {
+            Some((name, _)) => format!("`{name}`"),
+            None => "a variable of another optimizer".into(),
+        };
+        Err(Error::Changed { name })
     }
 
     /// The gradient of the loss, without graph; zero where the loss does not reach a variable.
@@ -59,9 +77,16 @@ impl Hessian {
         VarVec::new(&self.vars, dense.collect::<Result<_>>()?)
     }
 
+    /// Which variables the loss reaches, in their order.
+    pub(crate) fn reached(&self) -> Vec<bool> {
+        self.gradients.iter().map(Option::is_some).collect()
+    }
+
     /// H v, `None` for the variables that the loss does not reach and zero for those that it
     /// reaches linearly.
     pub(crate) fn product(&self, vector: &VarVec) -> Result<Vec<Option<Tensor>>> {
+        self.vars.expect_same(vector.vars())?;
+        self.expect_unchanged()?;
         let reached = self.gradients.iter().zip(vector.tensors());
         let pairs = reached.filter_map(|(g, v)| Some((g.clone()?, v.detach())));
         let vars: Vec<Var> = self.vars.iter().map(|(_, v)| v.clone()).collect();
@@ -87,6 +112,8 @@ impl LinearOperator for Hessian {
         &self.vars
     }
 
+    /// # Errors
+    /// [`Error::Variable`] for a vector of other variables, [`Error::Changed`], and those of the pass.
     fn apply(&self, vector: &VarVec) -> Result<VarVec> {
         let products = self.product(vector)?;
         let pairs = products.into_iter().zip(self.vars.iter());

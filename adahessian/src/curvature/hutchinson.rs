@@ -71,7 +71,12 @@ impl Hutchinson {
     /// If candle cannot make the tensors.
     pub fn probe(&self, vars: &NamedVars, sample: usize) -> Result<VarVec> {
         VarVec::from_fn(vars, |name, shape, dtype, device| {
-            let stream = Stream::new(self.seed, name, self.step, sample as u32);
+            let stream = Stream::new(
+                self.seed,
+                &format!("probe/{name}"),
+                self.step,
+                sample as u32,
+            );
             match self.probe {
                 Probe::Rademacher => stream.rademacher_tensor(shape, dtype, device),
                 Probe::Gaussian => stream.normal_tensor(shape, dtype, device),

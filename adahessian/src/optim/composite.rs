@@ -1,11 +1,11 @@
 //! Several optimizers as one, each on variables of its own.
 
 use crate::error::{Error, Result};
-use crate::optim::{Optim, State, StepInfo};
+use crate::optim::{Optim, Reach, State, StepInfo};
 use crate::sparse::SparseTable;
-use crate::vars::NamedVars;
+use crate::vars::{NamedVars, VarVec};
 use candle_core::backprop::GradStore;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// Several optimizers that step together: AdaHessian on the dense layers and Adagrad on the
 /// embeddings, say. The Hessian of one part is that over its own variables alone.
@@ -28,6 +28,8 @@ pub struct Composite {
     parts: Vec<(String, Box<dyn Optim>)>,
     /// The variables of all parts.
     vars: NamedVars,
+    /// Variables that two parts own.
+    twice: Vec<String>,
 }
 
 impl Default for Composite {
@@ -35,6 +37,7 @@ impl Default for Composite {
         Self {
             parts: Vec::new(),
             vars: NamedVars::from(Vec::new()),
+            twice: Vec::new(),
         }
     }
 }
@@ -52,18 +55,25 @@ impl Composite {
 
     /// The same for a part that was chosen at run time.
     pub fn with_boxed(mut self, name: impl Into<String>, part: Box<dyn Optim>) -> Self {
+        let owned: HashSet<_> = self.vars.iter().map(|(_, var)| var.id()).collect();
+        let again = part
+            .vars()
+            .iter()
+            .filter(|(_, var)| owned.contains(&var.id()));
+        self.twice.extend(again.map(|(name, _)| name.to_string()));
         self.vars = self.vars.union(part.vars());
         self.parts.push((name.into(), part));
         self
     }
 
     /// Checks that the parts own every one of these variables exactly once.
-    /// Variables that a part has frozen count as not owned.
+    /// Variables that a part has frozen count as not owned; running statistics need no owner.
     ///
     /// # Errors
     /// [`Error::Coverage`] listing the variables in no part or in two.
     pub fn covering(self, all: &NamedVars) -> Result<Self> {
         let owned = self.parts.iter().flat_map(|(_, part)| part.vars().names());
+        let all = all.trained();
         each_once(all.names(), owned)?;
         Ok(self)
     }
@@ -139,14 +149,42 @@ impl Optim for Composite {
         Ok(())
     }
 
+    /// Each part takes what belongs to its variables.
+    fn accumulate_probed(
+        &mut self,
+        grads: &GradStore,
+        probes: &[VarVec],
+        weight: f64,
+    ) -> Result<()> {
+        for (_, part) in &mut self.parts {
+            let own = probes.iter().map(|probe| probe.restricted(part.vars()));
+            part.accumulate_probed(grads, &own.collect::<Result<Vec<_>>>()?, weight)?;
+        }
+        Ok(())
+    }
+
+    fn reach(&self) -> Reach {
+        let mut reach = Reach::default();
+        for (_, part) in &self.parts {
+            reach.join(part.reach());
+        }
+        reach
+    }
+
     /// The parts step in their order. If one skips because its gradient is not finite, the others
     /// have decided for themselves. Norms are those of all parts together; the curvature is that of
     /// the first part that has one.
-    fn apply(&mut self) -> Result<StepInfo> {
+    fn update(&mut self) -> Result<StepInfo> {
+        if !self.twice.is_empty() {
+            return Err(Error::Coverage {
+                uncovered: Vec::new(),
+                twice: self.twice.clone(),
+            });
+        }
         let mut total = StepInfo::default();
         let (mut gradient, mut update) = (0.0, 0.0);
         for (index, (_, part)) in self.parts.iter_mut().enumerate() {
-            let info = part.apply()?;
+            let info = part.update()?;
             gradient += info.gradient_norm.powi(2);
             update += info.update_norm.powi(2);
             if index == 0 {

@@ -2,12 +2,12 @@
 
 use crate::error::Result;
 use crate::optim::group::Resolved;
-use crate::optim::pending::{Clipping, Skips, WeightedMean, sum_of_squares};
+use crate::optim::pending::{Clipping, Range, Skips, WeightedMean, reach, sum_of_squares};
 use crate::optim::rules::{InPlace, Rule, Update};
 use crate::optim::state::state_error;
-use crate::optim::{Common, Optim, State, StepInfo};
-use crate::second_order;
-use crate::vars::{NamedVars, sum_f64};
+use crate::optim::{Common, Optim, Reach, State, StepInfo};
+use crate::second_order::{self, versions};
+use crate::vars::{NamedVars, sum_f64, wide, widened};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 
@@ -57,7 +57,7 @@ impl FirstOrder {
         let (vars, settings) = common.resolve(&vars.into())?;
         let names = rule.slots();
         let slots = vars.iter().map(|(_, var)| {
-            let tensors = names.iter().map(|_| Ok(var.zeros_like()?.detach()));
+            let tensors = names.iter().map(|_| zeros_for(var));
             let tensors = tensors.collect::<Result<_>>()?;
             Ok(Slots { count: 0, tensors })
         });
@@ -80,7 +80,7 @@ impl FirstOrder {
         self.skips.total
     }
 
-    fn update(
+    fn change(
         &mut self,
         index: usize,
         var: &Var,
@@ -90,8 +90,11 @@ impl FirstOrder {
         let settings = &self.settings[index];
         let slots = &mut self.slots[index];
         slots.count += 1;
-        let value = var.as_detached_tensor();
+        // In half precision: computed with a copy in f32, and rounded once.
+        let value = widened(&var.as_detached_tensor())?;
+        let is_copy = value.dtype() != var.dtype();
         let lr = self.common.lr * self.lr_factor * settings.lr_scale;
+        versions::changed(var);
         let in_place = self.rule.update_in_place(&InPlace {
             value: &value,
             gradient,
@@ -101,8 +104,10 @@ impl FirstOrder {
             lr,
             weight_decay: settings.weight_decay,
         })?;
-        if let Some(change) = in_place {
-            return Ok(change);
+        match in_place {
+            Some(_) if is_copy => return replace(var, &value),
+            Some(change) => return Ok(change),
+            None => {}
         }
         let new = self.rule.update(Update {
             value: &value,
@@ -116,11 +121,19 @@ impl FirstOrder {
     }
 }
 
-/// Sets the variable; returns the squared norm of its change.
+/// Sets the variable, rounding to its type; returns the squared norm of its change.
 pub(crate) fn replace(var: &Var, new: &Tensor) -> Result<f64> {
-    let change = sum_f64(&(new - var.as_detached_tensor())?.sqr()?)?;
-    var.set(new)?;
+    let new = new.to_dtype(var.dtype())?;
+    let old = widened(&var.as_detached_tensor())?;
+    let change = sum_f64(&(widened(&new)? - old)?.sqr()?)?;
+    versions::set(var, &new)?;
     Ok(change)
+}
+
+/// A running quantity of a variable at the start: its own memory, for it is changed in place; in f32
+/// where the variable is in half precision.
+pub(crate) fn zeros_for(var: &Var) -> Result<Tensor> {
+    Ok(Tensor::zeros(var.shape(), wide(var.dtype()), var.device())?)
 }
 
 /// The gradients of these variables, without graph.
@@ -161,7 +174,11 @@ impl Optim for FirstOrder {
         self.gradient.add(detached(grads, &self.vars), weight)
     }
 
-    fn apply(&mut self) -> Result<StepInfo> {
+    fn reach(&self) -> Reach {
+        reach(&self.vars, &self.settings, &self.gradient, self.step == 0)
+    }
+
+    fn update(&mut self) -> Result<StepInfo> {
         let gradients = self.gradient.take()?;
         let mut info = StepInfo {
             step: self.step,
@@ -170,7 +187,8 @@ impl Optim for FirstOrder {
             ..StepInfo::default()
         };
         self.step += 1;
-        match sum_of_squares(&self.vars, &gradients)? {
+        let range = Range::of_gradients(&self.common);
+        match sum_of_squares(&self.vars, &gradients, range)? {
             Ok(squares) => info.gradient_norm = squares.sqrt(),
             Err(name) => {
                 info.gradient_norm = f64::NAN;
@@ -187,7 +205,7 @@ impl Optim for FirstOrder {
         let mut change = 0.0;
         for (index, ((_, var), gradient)) in vars.iter().zip(&gradients).enumerate() {
             if let Some(gradient) = gradient {
-                change += self.update(index, var, gradient, clipping)?;
+                change += self.change(index, var, gradient, clipping)?;
             }
         }
         info.update_norm = change.sqrt();

@@ -79,6 +79,9 @@ pub struct Common {
     pub clip_value: Option<f64>,
     /// After how many steps in a row with a non-finite gradient to give up.
     pub max_skipped: u32,
+    /// Variables that the first step need not reach: ends of names, or patterns with `*`, as in
+    /// [`Group`]. Any other that it does not reach is an error.
+    pub allow_unreached: Vec<String>,
 }
 
 impl Default for Common {
@@ -90,6 +93,7 @@ impl Default for Common {
             clip_norm: None,
             clip_value: None,
             max_skipped: 10,
+            allow_unreached: Vec::new(),
         }
     }
 }
@@ -100,6 +104,7 @@ pub(crate) struct Resolved {
     pub lr_scale: f64,
     pub weight_decay: f64,
     pub block: Option<Block>,
+    pub allow_unreached: bool,
 }
 
 impl Common {
@@ -120,16 +125,19 @@ impl Common {
         matching.filter_map(field).next()
     }
 
-    /// The variables that are not frozen, each with its settings.
+    /// The variables that are trained and not frozen, each with its settings.
     pub(crate) fn resolve(&self, vars: &NamedVars) -> Result<(NamedVars, Vec<Resolved>)> {
         self.check()?;
-        let (vars, _) = vars.partition(|name| self.last(name, |g| g.frozen) != Some(true));
+        let (vars, _) = vars
+            .trained()
+            .partition(|name| self.last(name, |g| g.frozen) != Some(true));
         let settings = vars.names().map(|name| Resolved {
             lr_scale: self.last(name, |g| g.lr_scale).unwrap_or(1.0),
             weight_decay: self
                 .last(name, |g| g.weight_decay)
                 .unwrap_or(self.weight_decay),
             block: self.last(name, |g| g.block),
+            allow_unreached: self.allow_unreached.iter().any(|p| name_matches(p, name)),
         });
         let settings = settings.collect();
         Ok((vars, settings))

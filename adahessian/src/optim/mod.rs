@@ -5,19 +5,21 @@ pub mod composite;
 pub mod first_order;
 pub mod group;
 mod in_place;
-mod pending;
+pub(crate) mod pending;
+pub mod reach;
 pub mod rules;
 mod rules_in_place;
 mod squares;
 pub mod state;
 
 pub use group::{Common, Group};
+pub use reach::Reach;
 pub use state::State;
 
 use crate::error::Result;
 use crate::second_order;
 use crate::sparse::SparseTable;
-use crate::vars::NamedVars;
+use crate::vars::{NamedVars, VarVec};
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 
@@ -38,6 +40,8 @@ pub struct StepInfo {
     pub curvature: Option<CurvatureInfo>,
     /// Why nothing was changed: the variable whose gradient or Hessian-vector product is not finite.
     pub skipped: Option<String>,
+    /// How many variables no gradient reached; they were left alone.
+    pub unreached: usize,
 }
 
 /// Statistics of the averaged diagonal D over all entries.
@@ -61,7 +65,11 @@ pub struct CurvatureInfo {
 /// step(grads)         = accumulate(grads, 1)     + apply()
 /// ```
 ///
-/// Variables that no gradient reaches are left alone.
+/// Variables that no gradient reaches are left alone. On the first step that is an error unless the
+/// settings allow it ([`Common::allow_unreached`]), since an operation that cuts the graph gives no other
+/// sign; that nothing at all is reached is always one.
+///
+/// What fails, in accumulating or in a step, changes no variable and forgets what was accumulated.
 pub trait Optim: Send {
     /// The variables it changes, sorted by name.
     fn vars(&self) -> &NamedVars;
@@ -92,13 +100,47 @@ pub trait Optim: Send {
         Ok(())
     }
 
-    /// Takes the step with what was accumulated, and forgets it.
+    /// As [`Optim::accumulate_curvature`], with given probes instead of drawn ones: to reproduce another
+    /// program's run, or to share probes between processes. They are used whether the step is due or not.
+    ///
+    /// # Errors
+    /// As there, and [`crate::Error::Variable`] for probes of other variables.
+    fn accumulate_probed(&mut self, _: &GradStore, _: &[VarVec], _weight: f64) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the gradients that were accumulated reach.
+    fn reach(&self) -> Reach;
+
+    /// The part of [`Optim::apply`] that each optimizer has for itself: the step, without a look at what
+    /// is reached.
     ///
     /// # Errors
     /// [`crate::Error::NonFinite`] after too many skipped steps in a row.
-    fn apply(&mut self) -> Result<StepInfo>;
+    fn update(&mut self) -> Result<StepInfo>;
 
-    /// Forgets what was accumulated and not yet applied. A step that fails does so by itself.
+    /// Takes the step with what was accumulated, and forgets it.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotReached`] for variables without gradient on the first step, or none with one on
+    /// any; [`crate::Error::NoGraph`] where the step needs a curvature and none was accumulated;
+    /// [`crate::Error::NonFinite`] after too many skipped steps in a row.
+    fn apply(&mut self) -> Result<StepInfo> {
+        let reach = self.reach();
+        let taken = reach.check(self.vars()).and_then(|()| self.update());
+        match taken {
+            Ok(info) => Ok(StepInfo {
+                unreached: reach.unreached.len(),
+                ..info
+            }),
+            Err(error) => {
+                self.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets what was accumulated and not yet applied. What fails does so by itself.
     fn discard(&mut self);
 
     /// Sets the learning rate to this multiple of the configured one. Schedules are functions of
@@ -126,10 +168,15 @@ pub trait Optim: Send {
     /// # Errors
     /// Those of the two parts.
     fn accumulate(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
-        if self.needs_graph() {
-            self.accumulate_curvature(grads, weight)?;
+        let curvature = match self.needs_graph() {
+            true => self.accumulate_curvature(grads, weight),
+            false => Ok(()),
+        };
+        let added = curvature.and_then(|()| self.accumulate_gradient(grads, weight));
+        if added.is_err() {
+            self.discard();
         }
-        self.accumulate_gradient(grads, weight)
+        added
     }
 
     /// Adds a micro-batch by its loss, choosing the backward pass that the step needs.
@@ -138,8 +185,15 @@ pub trait Optim: Send {
     /// Those of the backward passes.
     fn accumulate_loss(&mut self, loss: &Tensor, weight: f64) -> Result<()> {
         let grads = match self.needs_graph() {
-            true => second_order::backward(loss)?,
-            false => second_order::backward_detached(loss)?,
+            true => second_order::backward(loss),
+            false => second_order::backward_detached(loss),
+        };
+        let grads = match grads {
+            Ok(grads) => grads,
+            Err(error) => {
+                self.discard();
+                return Err(error);
+            }
         };
         let outcome = self.accumulate(&grads, weight);
         second_order::release(grads);
@@ -151,11 +205,8 @@ pub trait Optim: Send {
     /// # Errors
     /// Those of [`Optim::accumulate`] and [`Optim::apply`].
     fn step(&mut self, grads: &GradStore) -> Result<StepInfo> {
-        let taken = self.accumulate(grads, 1.0).and_then(|()| self.apply());
-        if taken.is_err() {
-            self.discard();
-        }
-        taken
+        self.accumulate(grads, 1.0)?;
+        self.apply()
     }
 
     /// Computes the gradients of the loss and takes a step.
@@ -163,10 +214,7 @@ pub trait Optim: Send {
     /// # Errors
     /// Those of [`Optim::accumulate_loss`] and [`Optim::apply`].
     fn backward_step(&mut self, loss: &Tensor) -> Result<StepInfo> {
-        let taken = self.accumulate_loss(loss, 1.0).and_then(|()| self.apply());
-        if taken.is_err() {
-            self.discard();
-        }
-        taken
+        self.accumulate_loss(loss, 1.0)?;
+        self.apply()
     }
 }

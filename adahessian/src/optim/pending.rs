@@ -2,9 +2,11 @@
 
 use crate::error::Result;
 use crate::ops::engine::Real;
+use crate::optim::group::{Common, Resolved};
 use crate::optim::in_place::{self, Clip};
-use crate::vars::NamedVars;
-use candle_core::Tensor;
+use crate::optim::reach::Reach;
+use crate::vars::{NamedVars, widened};
+use candle_core::{DType, Tensor};
 
 /// Σ wᵢ xᵢ and Σ wᵢ, one entry for each variable; `None` where nothing has come yet.
 #[derive(Debug)]
@@ -21,8 +23,9 @@ struct Sum {
 }
 
 impl Sum {
-    /// weight · tensor.
+    /// weight · tensor, in f32 where the tensor is in half precision.
     fn of(tensor: Tensor, weight: f64) -> Result<Self> {
+        let tensor = widened(&tensor)?;
         match weight == 1.0 {
             true => Ok(Self { tensor, own: false }),
             false => Ok(Self {
@@ -33,6 +36,7 @@ impl Sum {
     }
 
     fn add(&mut self, tensor: Tensor, weight: f64) -> Result<()> {
+        let tensor = widened(&tensor)?;
         if self.own && in_place::add_scaled(&self.tensor, &tensor, weight)? {
             return Ok(());
         }
@@ -93,16 +97,65 @@ impl WeightedMean {
     }
 }
 
-/// The sum of squares of all entries, or the name of the first variable where it is not finite.
+/// What the gradients that were accumulated reach.
+pub(crate) fn reach(
+    vars: &NamedVars,
+    settings: &[Resolved],
+    gradient: &WeightedMean,
+    first: bool,
+) -> Reach {
+    let mut reach = Reach::default();
+    for ((name, settings), sum) in vars.names().zip(settings).zip(&gradient.sums) {
+        if sum.is_some() {
+            reach.reached += 1;
+            continue;
+        }
+        if first && !settings.allow_unreached {
+            reach.refused.push(name.into());
+        }
+        reach.unreached.push(name.into());
+    }
+    reach
+}
+
+/// Which numbers a running mean of squares can take in.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Range {
+    /// Finite ones: they are clipped before they are squared.
+    Finite,
+    /// Those whose squares are finite, too, in the type of the mean: one that is not would stay there
+    /// for good, and its variable stand still.
+    Squared,
+}
+
+impl Range {
+    /// Of gradients under these settings.
+    pub fn of_gradients(common: &Common) -> Self {
+        match common.clip_norm.is_some() || common.clip_value.is_some() {
+            true => Range::Finite,
+            false => Range::Squared,
+        }
+    }
+
+    fn holds(self, squares: f64, dtype: DType) -> bool {
+        match (self, dtype) {
+            (Range::Squared, DType::F32) => squares <= f64::from(f32::MAX),
+            _ => squares.is_finite(),
+        }
+    }
+}
+
+/// The sum of squares of all entries, or the name of the first variable where it is out of range.
 pub(crate) fn sum_of_squares(
     vars: &NamedVars,
     tensors: &[Option<Tensor>],
+    range: Range,
 ) -> Result<std::result::Result<f64, String>> {
     let mut total = 0.0;
     for (name, tensor) in vars.names().zip(tensors) {
         let Some(tensor) = tensor else { continue };
         let squares = in_place::sum_of_squares(tensor)?;
-        if !squares.is_finite() {
+        if !range.holds(squares, tensor.dtype()) {
             return Ok(Err(name.into()));
         }
         total += squares;

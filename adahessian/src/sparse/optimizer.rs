@@ -4,8 +4,9 @@ use super::store::{Store, numbers_mut};
 use super::table::{Leaf, SparseTable};
 use super::update::{Accumulator, Merged, Part, Row, SparseRule};
 use crate::error::{Error, Result};
+use crate::optim::pending::Skips;
 use crate::optim::state::state_error;
-use crate::optim::{Optim, State, StepInfo};
+use crate::optim::{Optim, Reach, State, StepInfo};
 use crate::vars::NamedVars;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
@@ -22,6 +23,8 @@ pub struct SparseOptimizer {
     none: NamedVars,
     step: u64,
     weight: f64,
+    skips: Skips,
+    max_skipped: u32,
 }
 
 /// A table, its accumulators, and the gradients of the step to come.
@@ -29,6 +32,8 @@ struct Owned {
     table: SparseTable,
     sums: Sums,
     parts: Vec<Part>,
+    /// Whether rows were looked up that got no gradient.
+    missed: bool,
 }
 
 enum Sums {
@@ -68,6 +73,7 @@ impl SparseOptimizer {
             sums: Sums::new(table, rule),
             table: SparseTable::clone(table),
             parts: Vec::new(),
+            missed: false,
         });
         Ok(Self {
             rule,
@@ -77,7 +83,15 @@ impl SparseOptimizer {
             none: NamedVars::new([])?,
             step: 0,
             weight: 0.0,
+            skips: Skips::default(),
+            max_skipped: 10,
         })
+    }
+
+    /// After how many steps in a row with a non-finite gradient to give up; 10 if it is not set.
+    pub fn max_skipped(mut self, steps: u32) -> Self {
+        self.max_skipped = steps;
+        self
     }
 }
 
@@ -201,6 +215,7 @@ impl Optim for SparseOptimizer {
         for owned in &mut self.tables {
             for Leaf { var, rows } in owned.table.take_leaves() {
                 let Some(gradient) = grads.get(&var) else {
+                    owned.missed = true;
                     continue;
                 };
                 owned.parts.push(Part {
@@ -214,7 +229,23 @@ impl Optim for SparseOptimizer {
         Ok(())
     }
 
-    fn apply(&mut self) -> Result<StepInfo> {
+    /// A table that was looked up in, and got no gradient, is not reached.
+    fn reach(&self) -> Reach {
+        let mut reach = Reach::default();
+        for owned in &self.tables {
+            match (owned.parts.is_empty(), owned.missed) {
+                (false, _) => reach.reached += 1,
+                (true, true) => reach.unreached.push(owned.table.name().into()),
+                (true, false) => {}
+            }
+        }
+        if self.step == 0 {
+            reach.refused.clone_from(&reach.unreached);
+        }
+        reach
+    }
+
+    fn update(&mut self) -> Result<StepInfo> {
         let weight = std::mem::take(&mut self.weight);
         let mut info = StepInfo {
             step: self.step,
@@ -230,6 +261,7 @@ impl Optim for SparseOptimizer {
                 false => Some(owned.ready(weight)?),
             };
             owned.parts.clear();
+            owned.missed = false;
             let part = merged.as_ref().map_or(0.0, Ready::squares);
             if !part.is_finite() {
                 info.gradient_norm = f64::NAN;
@@ -239,9 +271,12 @@ impl Optim for SparseOptimizer {
             squares += part;
             ready.push(merged);
         }
-        if info.skipped.is_some() {
+        if let Some(name) = &info.skipped {
+            let limit = self.max_skipped;
+            self.skips.note("gradient", name, info.step, limit)?;
             return Ok(info);
         }
+        self.skips.in_a_row = 0;
         info.gradient_norm = squares.sqrt();
         let mut change = 0.0;
         for (owned, ready) in self.tables.iter_mut().zip(&ready) {
@@ -256,6 +291,7 @@ impl Optim for SparseOptimizer {
     fn discard(&mut self) {
         for owned in &mut self.tables {
             owned.parts.clear();
+            owned.missed = false;
             owned.table.take_leaves();
         }
         self.weight = 0.0;
@@ -273,6 +309,8 @@ impl Optim for SparseOptimizer {
     fn state(&self) -> Result<State> {
         let mut state = State::of_kind("sparse");
         state.put("step", self.step);
+        state.put("skipped_in_a_row", self.skips.in_a_row);
+        state.put("skipped", self.skips.total);
         for owned in &self.tables {
             let width = Sums::width(&owned.table, self.rule);
             if width > 0 {
@@ -287,6 +325,13 @@ impl Optim for SparseOptimizer {
     fn load_state(&mut self, state: &State) -> Result<()> {
         state.expect_kind("sparse")?;
         let step = state.value("step")?;
+        let skips = match state.meta.contains_key("skipped") {
+            true => Skips {
+                in_a_row: state.value("skipped_in_a_row")?,
+                total: state.value("skipped")?,
+            },
+            false => Skips::default(), // of a version that did not count them
+        };
         let mut all = Vec::with_capacity(self.tables.len());
         for owned in &self.tables {
             let width = Sums::width(&owned.table, self.rule);
@@ -305,7 +350,7 @@ impl Optim for SparseOptimizer {
             }
             all.push(Sums::read(tensor)?);
         }
-        self.step = step;
+        (self.step, self.skips) = (step, skips);
         for (owned, sums) in self.tables.iter_mut().zip(all) {
             owned.sums = sums;
         }

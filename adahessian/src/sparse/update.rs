@@ -117,9 +117,14 @@ impl<T: Real> Merged<T> {
             }
         };
         if let [part] = parts {
+            let mut gradient = data(part)?;
+            if part.weight != weight {
+                let share = T::from_f64(part.weight / weight);
+                gradient.iter_mut().for_each(|g| *g = *g * share);
+            }
             return Ok(Self {
                 rows: part.rows.clone(),
-                gradient: data(part)?,
+                gradient,
             });
         }
         let ids: Vec<u32> = parts.iter().flat_map(|p| p.rows.iter().copied()).collect();

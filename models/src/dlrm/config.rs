@@ -97,7 +97,7 @@ impl Config {
 
 /// The first numbers of a row: table i uniform within 1/√rows.
 pub(super) fn initial(config: &Config, seed: u64) -> impl Fn(usize, &mut [f64]) + Sync + use<> {
-    let stream = Stream::new(seed, TABLES, 0, 0);
+    let stream = Stream::new(seed, &format!("weight/{TABLES}"), 0, 0);
     let ends = config.tables.iter().scan(0, |end, &rows| {
         *end += rows;
         Some((*end, 1.0 / (rows as f64).sqrt()))

@@ -1,7 +1,8 @@
 //! What flows between the operations, and how tensors get in and out.
 
-use super::node::{no_third_derivative, token_storage, zero_token};
+use super::node::{token_storage, zero_token};
 use super::slot::Slot;
+use super::sweep;
 use super::variables::{self, Collected};
 use super::{Buffer, Held, Real};
 use crate::error::Result;
@@ -132,6 +133,7 @@ impl<T: Real> Fused<T> {
         let token = match x.track_op() {
             true => x.apply_op1(Enter {
                 slot: Arc::clone(&slot),
+                made: sweep::tick(),
             })?,
             false => zero_token()?,
         };
@@ -185,6 +187,8 @@ pub(super) fn held<T: Real>(x: &Tensor) -> CandleResult<Held<T>> {
 /// A tensor's way into the engine.
 struct Enter<T: Real> {
     slot: Arc<Slot<T>>,
+    /// When, among the passes.
+    made: u64,
 }
 
 impl<T: Real> CustomOp1 for Enter<T> {
@@ -197,7 +201,7 @@ impl<T: Real> CustomOp1 for Enter<T> {
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
         let slot = &self.slot;
         let gradient = slot.take_gradient()?;
-        slot.clear_cotangent();
+        slot.clear_cotangent()?;
         let data = match gradient {
             Some(gradient) => gradient.into_vec(),
             None => vec![T::ZERO; slot.length()],
@@ -213,7 +217,7 @@ impl<T: Real> CustomOp1 for Enter<T> {
                 (gradient_token.apply_op1(op)?, Some(port))
             }
         };
-        if !x.is_variable() || !variables::is_collecting() {
+        if !x.is_variable() || !variables::is_collecting(self.made) {
             return Ok(Some(gradient));
         }
         variables::collect(Collected {
@@ -241,9 +245,7 @@ impl<T: Real> CustomOp1 for EnteredGradient<T> {
         Ok((T::storage(data), Shape::from(self.slot.shape.clone())))
     }
     fn bwd(&self, _: &Tensor, _: &Tensor, cotangent: &Tensor) -> CandleResult<Option<Tensor>> {
-        if cotangent.track_op() {
-            return Err(no_third_derivative("enter").into());
-        }
+        sweep::expect_last("enter", cotangent.track_op())?;
         self.slot.set_cotangent(held(cotangent)?)?;
         zero_token().map(Some)
     }
@@ -297,9 +299,7 @@ impl<T: Real> CustomOp2 for ExitGradient<T> {
         _: &Tensor,
         cotangent_token: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        if cotangent_token.track_op() {
-            return Err(no_third_derivative("exit").into());
-        }
+        sweep::expect_last("exit", cotangent_token.track_op())?;
         let cotangent = match (gradient.track_op(), self.slot.read_cotangent()?) {
             (false, _) => None,
             (true, None) => Some(gradient.zeros_like()?.detach()),

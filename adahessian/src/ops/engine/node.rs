@@ -3,9 +3,10 @@
 use super::array::View;
 use super::handle::Fused;
 use super::op::{Op, Point};
-use super::slot::Slot;
+use super::slot::{Slot, collision};
+use super::sweep::{self, no_third_derivative};
 use super::{Array, Held, Real};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor,
 };
@@ -21,8 +22,8 @@ struct Node<T: Real, O: Op<T>> {
     output: Arc<Slot<T>>,
     value: Option<Array<T>>,
     saved: O::Saved,
-    /// Left by the second level's A, for this operation's own turn.
-    deferred: Mutex<Vec<O::Deferred>>,
+    /// Left by the second level's A, for this operation's own turn in the same pass, whose stamp it has.
+    deferred: Mutex<Vec<(u64, O::Deferred)>>,
 }
 
 /// Runs an operation and puts it into candle's graph.
@@ -90,15 +91,6 @@ pub(super) fn token_storage() -> CandleResult<(CpuStorage, Shape)> {
     Ok((CpuStorage::F32(vec![0.0]), Shape::from(1)))
 }
 
-pub(super) fn no_third_derivative(name: &str) -> Error {
-    Error::Engine {
-        what: format!(
-            "a third derivative of the fused operation `{name}` was asked for; it has two: \
-             enter its inputs with Handle::composed for more"
-        ),
-    }
-}
-
 fn view<T: Real>(kept: &Option<Array<T>>) -> View<'_, T> {
     kept.as_ref().map_or(View::Gone, Array::view)
 }
@@ -116,16 +108,22 @@ impl<T: Real, O: Op<T>> Node<T, O> {
         })
     }
 
-    fn take_deferred(&self) -> Vec<O::Deferred> {
-        std::mem::take(&mut *self.deferred.lock().unwrap_or_else(|e| e.into_inner()))
+    /// What A left in this pass. What another pass has left stays with it.
+    fn take_deferred(&self) -> Result<Vec<O::Deferred>> {
+        let mut deferred = self.deferred.lock().unwrap_or_else(|e| e.into_inner());
+        if deferred.iter().any(|(pass, _)| *pass != sweep::current()) {
+            return Err(collision("second derivative"));
+        }
+        let deferred = std::mem::take(&mut *deferred);
+        Ok(deferred.into_iter().map(|(_, left)| left).collect())
     }
 
     /// The operation's turn in a backward pass, of either level.
     fn sweep(self: &Arc<Self>, token: &Tensor, gradient_token: &Tensor) -> Result<Tensor> {
         let keep = gradient_token.track_op();
         let gradient = self.output.take_gradient()?;
-        let mut deferred = self.take_deferred();
-        self.output.clear_cotangent();
+        let mut deferred = self.take_deferred()?;
+        self.output.clear_cotangent()?;
         if keep && !deferred.is_empty() {
             return Err(no_third_derivative(self.op.name()));
         }
@@ -317,7 +315,7 @@ impl<T: Real, O: Op<T>> Adjoint<T, O> {
         });
         node.output.set_cotangent(cotangent.into())?;
         let mut all = node.deferred.lock().unwrap_or_else(|e| e.into_inner());
-        all.push(deferred);
+        all.push((sweep::current(), deferred));
         Ok(())
     }
 }
@@ -342,9 +340,7 @@ impl<T: Real, O: Op<T>> CustomOp2 for Adjoint<T, O> {
         _: &Tensor,
         cotangent_token: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        if cotangent_token.track_op() {
-            return Err(no_third_derivative(self.node.op.name()).into());
-        }
+        sweep::expect_last(self.node.op.name(), cotangent_token.track_op())?;
         self.second_sweep()?;
         let zero = zero_token()?;
         Ok((

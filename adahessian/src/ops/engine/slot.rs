@@ -26,10 +26,10 @@ struct Stamped<X> {
     data: X,
 }
 
-fn collision(what: &str) -> Error {
+pub(super) fn collision(what: &str) -> Error {
     Error::Engine {
         what: format!(
-            "the {what} of a value is left from another backward pass: two passes over one graph at once, \
+            "the {what} of a value belongs to another backward pass: two passes over one graph at once, \
              or an earlier one failed half way; compute the loss again"
         ),
     }
@@ -73,11 +73,12 @@ impl<T: Real> Slot<T> {
         Ok(())
     }
 
-    /// The sum of what was added since it was last taken.
+    /// The sum of what was added since it was last taken. What another pass has added stays there.
     pub(super) fn take_gradient(&self) -> Result<Option<Buffer<T>>> {
-        match self.state().gradient.take() {
+        let mut state = self.state();
+        match &state.gradient {
             Some(sum) if sum.sweep != sweep::current() => Err(collision("gradient")),
-            sum => Ok(sum.map(|sum| sum.data)),
+            _ => Ok(state.gradient.take().map(|sum| sum.data)),
         }
     }
 
@@ -114,7 +115,14 @@ impl<T: Real> Slot<T> {
 
     /// When a value's own operation is reached, every consumer has read; those that never were
     /// differentiated have not.
-    pub(super) fn clear_cotangent(&self) {
-        self.state().cotangent = None;
+    pub(super) fn clear_cotangent(&self) -> Result<()> {
+        let mut state = self.state();
+        match &state.cotangent {
+            Some(cotangent) if cotangent.sweep != sweep::current() => Err(collision("cotangent")),
+            _ => {
+                state.cotangent = None;
+                Ok(())
+            }
+        }
     }
 }

@@ -1,21 +1,83 @@
 //! Which backward pass is running: stamps that keep two of them apart.
 
-use std::cell::Cell;
+use crate::error::{Error, Result};
+use candle_core::{Device, Var};
+use std::cell::{Cell, OnceCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
-    static CURRENT: Cell<u64> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed));
+    static CURRENT: Cell<u64> = Cell::new(tick());
+    static KEEPS_GRAPH: OnceCell<bool> = const { OnceCell::new() };
 }
 
-/// Marks the beginning of a backward pass on this thread. Without it, all passes of a thread share
-/// one stamp, which is enough unless one of them fails half way.
-pub(crate) fn begin() {
-    CURRENT.set(NEXT.fetch_add(1, Ordering::Relaxed));
+/// A number that is larger than all before it: the time, as far as passes are concerned.
+pub(super) fn tick() -> u64 {
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A backward pass on this thread. When it ends, the pass that it interrupted goes on.
+pub(crate) struct Pass {
+    outer: u64,
+}
+
+impl Pass {
+    /// Without it, all passes of a thread share one stamp, which is enough unless one of them fails
+    /// half way.
+    pub fn begin() -> Self {
+        Self {
+            outer: CURRENT.replace(tick()),
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        CURRENT.set(self.outer);
+    }
 }
 
 /// The stamp of the backward pass on this thread.
 pub(super) fn current() -> u64 {
     CURRENT.get()
+}
+
+/// Whether candle keeps the graph of gradients on this thread. Then a pass over what a first pass
+/// has left is the second derivative's own graph, and the third derivative, which the engine does not
+/// have, would come out as zero.
+pub(super) fn keeps_graph() -> bool {
+    KEEPS_GRAPH.with(|keeps| *keeps.get_or_init(|| second_exp().is_ok_and(|second| second > 5.0)))
+}
+
+/// d²/dx² exp(2x) at 0.5, which is 4e, by two passes on this thread; half of it where candle cuts
+/// the graph.
+fn second_exp() -> candle_core::Result<f64> {
+    let x = Var::new(0.5f64, &Device::Cpu)?;
+    let first = (x.as_tensor() * 2.0)?.exp()?.backward()?;
+    match first.get(&x) {
+        Some(slope) => match slope.backward()?.get(&x) {
+            Some(second) => second.to_scalar(),
+            None => Ok(0.0),
+        },
+        None => Ok(0.0),
+    }
+}
+
+/// Refuses a pass of the second level that would be differentiated once more.
+pub(super) fn expect_last(name: &str, cotangent_is_tracked: bool) -> Result<()> {
+    match cotangent_is_tracked || keeps_graph() {
+        true => Err(no_third_derivative(name)),
+        false => Ok(()),
+    }
+}
+
+pub(super) fn no_third_derivative(name: &str) -> Error {
+    Error::Engine {
+        what: format!(
+            "a third derivative of the fused operation `{name}` was asked for, or the graph for one: it has two. \
+             Differentiate a function of gradients with backward_detached, or enter the inputs with \
+             Handle::composed for more"
+        ),
+    }
 }

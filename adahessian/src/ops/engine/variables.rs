@@ -12,8 +12,9 @@
 
 use super::Real;
 use super::handle::held;
-use super::node::{no_third_derivative, token_storage, zero_token};
+use super::node::{token_storage, zero_token};
 use super::slot::Slot;
+use super::sweep;
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, TensorId};
 use std::cell::RefCell;
@@ -28,31 +29,42 @@ pub(super) struct Collected {
     pub port: Option<Tensor>,
 }
 
+/// What the backward pass on a thread has collected.
+struct Collection {
+    /// When the pass began.
+    began: u64,
+    all: Vec<Collected>,
+}
+
 thread_local! {
     /// Collected in the backward pass on this thread, if one of this library's runs.
-    static COLLECTED: RefCell<Option<Vec<Collected>>> = const { RefCell::new(None) };
+    static COLLECTED: RefCell<Option<Collection>> = const { RefCell::new(None) };
     /// The cotangents that come in through ports, by the port.
     static COTANGENTS: RefCell<HashMap<TensorId, Tensor>> = RefCell::new(HashMap::new());
 }
 
 /// What this thread had before a pass; it has it again afterwards, however the pass ends.
 struct Scope {
-    outer: Option<Vec<Collected>>,
+    outer: Option<Collection>,
     outer_cotangents: HashMap<TensorId, Tensor>,
 }
 
 impl Scope {
     fn begin(cotangents: Vec<(Tensor, Tensor)>) -> Self {
         let cotangents = cotangents.into_iter().map(|(port, z)| (port.id(), z));
+        let new = Collection {
+            began: sweep::tick(),
+            all: Vec::new(),
+        };
         Self {
             outer_cotangents: COTANGENTS.replace(cotangents.collect()),
-            outer: COLLECTED.replace(Some(Vec::new())),
+            outer: COLLECTED.replace(Some(new)),
         }
     }
 
     /// What was collected.
     fn end(self) -> Vec<Collected> {
-        COLLECTED.take().unwrap_or_default()
+        COLLECTED.take().map_or(Vec::new(), |new| new.all)
     }
 }
 
@@ -97,15 +109,19 @@ pub(crate) fn port_of(grads: &GradStore, gradient: &Tensor) -> Option<Tensor> {
     grads.get(gradient).cloned()
 }
 
-/// Whether a variable may hand over its gradient on this thread now.
-pub(super) fn is_collecting() -> bool {
-    COLLECTED.with_borrow(Option::is_some)
+/// Whether a variable that entered at this time may hand over its gradient on this thread now.
+///
+/// What entered after the pass began belongs to a pass of candle's own inside of it (an operation that
+/// computes part of its forward pass again to differentiate it, say), which looks for the gradient in
+/// its own store.
+pub(super) fn is_collecting(made: u64) -> bool {
+    COLLECTED.with_borrow(|pass| pass.as_ref().is_some_and(|pass| made < pass.began))
 }
 
 pub(super) fn collect(collected: Collected) {
-    COLLECTED.with_borrow_mut(|all| {
-        if let Some(all) = all {
-            all.push(collected);
+    COLLECTED.with_borrow_mut(|pass| {
+        if let Some(pass) = pass {
+            pass.all.push(collected);
         }
     });
 }
@@ -130,9 +146,7 @@ impl<T: Real> CustomOp1 for Port<T> {
         token_storage()
     }
     fn bwd(&self, _: &Tensor, port: &Tensor, token: &Tensor) -> Result<Option<Tensor>> {
-        if token.track_op() {
-            return Err(no_third_derivative("enter").into());
-        }
+        sweep::expect_last("enter", token.track_op())?;
         let cotangent = COTANGENTS.with_borrow_mut(|all| all.remove(&port.id()));
         if let Some(cotangent) = cotangent {
             self.slot.set_cotangent(held(&cotangent)?)?;

@@ -168,6 +168,15 @@ impl AdaHessianBuilder {
         self
     }
 
+    /// Variables that the first step need not reach, see [`Common::allow_unreached`].
+    pub fn allow_unreached(
+        mut self,
+        patterns: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.common.allow_unreached = patterns.into_iter().map(Into::into).collect();
+        self
+    }
+
     fn check(&self) -> Result<()> {
         fraction("beta1", self.betas.0)?;
         fraction("beta2", self.betas.1)?;

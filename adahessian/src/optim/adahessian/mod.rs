@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::optim::first_order::{detached, expect_no_more, note_loss, take_loss};
 use crate::optim::group::Resolved;
 use crate::optim::in_place;
-use crate::optim::pending::{Clipping, Skips, WeightedMean, sum_of_squares};
-use crate::optim::{Optim, State, StepInfo};
+use crate::optim::pending::{Clipping, Range, Skips, WeightedMean, reach, sum_of_squares};
+use crate::optim::{Optim, Reach, State, StepInfo};
 use crate::vars::{NamedVars, VarVec};
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
@@ -78,26 +78,15 @@ impl AdaHessian {
         Optim::step(self, grads)
     }
 
-    /// As [`Optim::accumulate_curvature`], with given probes instead of drawn ones: to reproduce
-    /// another program's run, or to share probes between processes.
+    /// The curvature in force: sqrt(s / (1-β2ᵗ)), the root mean square of D, averaged over blocks; in
+    /// f32 for variables in half precision. What the step divides by is its power k, and eps. Zero where
+    /// none was computed yet.
     ///
     /// # Errors
-    /// [`Error::NoGraph`] for gradients without graph.
-    pub fn accumulate_probed(
-        &mut self,
-        grads: &GradStore,
-        probes: &[VarVec],
-        weight: f64,
-    ) -> Result<()> {
-        let hessian = Hessian::from_gradients(grads, &self.vars)?;
-        for probe in probes {
-            let products = hessian.product(probe)?;
-            let pairs = products.into_iter().zip(probe.tensors());
-            let diagonal = pairs.map(|(p, z)| p.map(|p| in_place::product(&p, z)).transpose());
-            let diagonal = diagonal.collect::<Result<_>>()?;
-            self.diagonal.add(diagonal, weight / probes.len() as f64)?;
-        }
-        Ok(())
+    /// If candle fails.
+    pub fn diagonal(&self) -> Result<VarVec> {
+        let roots = self.slots.iter().map(|slot| slot.root(&self.config));
+        VarVec::new(&self.vars, roots.collect::<Result<_>>()?)
     }
 
     fn due(&self) -> bool {
@@ -155,6 +144,34 @@ impl Optim for AdaHessian {
         self.gradient.add(detached(grads, &self.vars), weight)
     }
 
+    fn accumulate_probed(
+        &mut self,
+        grads: &GradStore,
+        probes: &[VarVec],
+        weight: f64,
+    ) -> Result<()> {
+        if probes.is_empty() {
+            return Err(Error::Setting {
+                what: "probes",
+                expected: "at least one".into(),
+                got: "none".into(),
+            });
+        }
+        let hessian = Hessian::from_gradients(grads, &self.vars)?;
+        for probe in probes {
+            let products = hessian.product(probe)?;
+            let pairs = products.into_iter().zip(probe.tensors());
+            let diagonal = pairs.map(|(p, z)| p.map(|p| in_place::product(&p, z)).transpose());
+            let diagonal = diagonal.collect::<Result<_>>()?;
+            self.diagonal.add(diagonal, weight / probes.len() as f64)?;
+        }
+        Ok(())
+    }
+
+    fn reach(&self) -> Reach {
+        reach(&self.vars, &self.settings, &self.gradient, self.step == 0)
+    }
+
     fn accumulate_curvature(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
         if !self.due() {
             return Ok(());
@@ -166,9 +183,10 @@ impl Optim for AdaHessian {
         self.accumulate_probed(grads, &probes.collect::<Result<Vec<_>>>()?, weight)
     }
 
-    fn apply(&mut self) -> Result<StepInfo> {
-        let due = self.due();
-        if due && self.diagonal.is_empty() {
+    fn update(&mut self) -> Result<StepInfo> {
+        // Given probes may come on any step.
+        let refreshed = !self.diagonal.is_empty();
+        if self.due() && !refreshed {
             return Err(Error::NoGraph);
         }
         let gradients = self.gradient.take()?;
@@ -179,11 +197,12 @@ impl Optim for AdaHessian {
             lr: Optim::lr(self),
             ..StepInfo::default()
         };
-        match sum_of_squares(&self.vars, &gradients)? {
+        let range = Range::of_gradients(&self.config.common);
+        match sum_of_squares(&self.vars, &gradients, range)? {
             Ok(squares) => info.gradient_norm = squares.sqrt(),
             Err(name) => return self.skip("gradient", name, info),
         }
-        if let Err(name) = sum_of_squares(&self.vars, &diagonals)? {
+        if let Err(name) = sum_of_squares(&self.vars, &diagonals, Range::Squared)? {
             return self.skip("Hessian-vector product", name, info);
         }
         self.skips.in_a_row = 0;
@@ -191,8 +210,8 @@ impl Optim for AdaHessian {
         let clipping = Clipping::new(&gradients, info.gradient_norm, value, norm)?;
         let outcome = self.update_all(&gradients, &diagonals, clipping)?;
         info.update_norm = outcome.change_squared.sqrt();
-        info.curvature = due.then(|| outcome.curvature());
-        self.computed |= due;
+        info.curvature = refreshed.then(|| outcome.curvature());
+        self.computed |= refreshed;
         self.step += 1;
         Ok(info)
     }

@@ -3,11 +3,12 @@
 use super::{AdaHessianBuilder, Average, Delay, fused};
 use crate::block::Block;
 use crate::error::Result;
-use crate::optim::first_order::replace;
+use crate::optim::first_order::{replace, zeros_for};
 use crate::optim::group::Resolved;
 use crate::optim::pending::Clipping;
 use crate::optim::{CurvatureInfo, State};
-use crate::vars::sum_f64;
+use crate::second_order::versions;
+use crate::vars::{sum_f64, widened};
 use candle_core::{DType, Tensor, Var};
 use std::iter::Sum;
 use std::ops::AddAssign;
@@ -42,8 +43,7 @@ impl Slot {
             }
             None => config.blocks.resolve(name, var.dims())?,
         };
-        // Each its own memory: they are changed in place.
-        let zeros = || var.zeros_like().map(|zeros| zeros.detach());
+        let zeros = || zeros_for(var);
         Ok(Self {
             block,
             last: (config.delay == Delay::Stale).then(zeros).transpose()?,
@@ -65,9 +65,14 @@ impl Slot {
     ) -> Result<Outcome> {
         let gradient = self.advance(gradient, diagonal);
         if let Some(gradient) = gradient {
-            let value = var.as_detached_tensor();
+            // In half precision: computed with a copy in f32, and rounded once.
+            let value = widened(&var.as_detached_tensor())?;
+            versions::changed(var);
             let done = fused::step(self, config, &value, gradient, diagonal, rates)?;
-            if let Some(outcome) = done {
+            if let Some(mut outcome) = done {
+                if value.dtype() != var.dtype() {
+                    outcome.change_squared = replace(var, &value)?;
+                }
                 return Ok(outcome.with_updated(value.elem_count()));
             }
         }
@@ -127,7 +132,7 @@ impl Slot {
         let beta1 = config.betas.0;
         let gradient = rates.clipping.clip(gradient)?;
         self.exp_avg = ((&self.exp_avg * beta1)? + (gradient * (1.0 - beta1))?)?;
-        let root = (&self.exp_hessian_diag_sq / self.correction(config))?.sqrt()?;
+        let root = self.root(config)?;
         let v = match config.hessian_power == 1.0 {
             true => root,
             false => root.powf(config.hessian_power)?,
@@ -135,7 +140,7 @@ impl Slot {
         // In this order, as PyTorch's addcdiv: a chaotic trajectory feels the last bit.
         let rate = self.rate(config, rates);
         let direction = ((&self.exp_avg * rate)? / (&v + config.eps)?)?;
-        let theta = var.as_detached_tensor();
+        let theta = widened(&var.as_detached_tensor())?;
         let new = match rates.shrink() {
             None => (theta - direction)?,
             Some(shrink) => ((theta * shrink)? - direction)?,
@@ -160,6 +165,14 @@ impl Slot {
         let new = (diagonal.sqr()? * (1.0 - beta2))?;
         self.exp_hessian_diag_sq = ((&self.exp_hessian_diag_sq * beta2)? + new)?;
         Ok(())
+    }
+
+    /// sqrt(s / (1-β2ᵗ)); zero where there was no D yet.
+    pub fn root(&self, config: &AdaHessianBuilder) -> Result<Tensor> {
+        match self.hessian_count {
+            0 => Ok(self.exp_hessian_diag_sq.copy()?),
+            _ => Ok((&self.exp_hessian_diag_sq / self.correction(config))?.sqrt()?),
+        }
     }
 
     /// 1-β2ᵗ, which corrects the bias of s.

@@ -4,7 +4,7 @@ use super::entries::{sum, update_slices};
 use super::{Entry, PIECE, pieces, with_slices};
 use crate::error::Result;
 use crate::ops::engine::Real;
-use crate::vars::sum_f64;
+use crate::vars::{sum_f64, widened};
 use candle_core::{DType, Tensor};
 
 #[derive(Clone, Copy)]
@@ -26,7 +26,7 @@ pub(crate) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
     };
     match fused {
         Some(squares) => Ok(squares),
-        None => sum_f64(&tensor.sqr()?),
+        None => sum_f64(&widened(tensor)?.sqr()?),
     }
 }
 

@@ -12,75 +12,28 @@
 //! and runs every second backward pass: nothing differentiates a third time, and without a graph of
 //! its own that pass takes a third of the time and half of the memory. All other threads keep
 //! candle's ordinary behaviour, whatever they ran before. Both threads have a large stack, since
-//! candle walks and drops graphs recursively.
+//! candle walks and drops graphs recursively, and helpers of their own, so that they depend on nobody
+//! who waits for them.
+//!
+//! # What is refused
+//! A gradient that was changed after [`backward`] made it, where it has lost its graph (a sum made by
+//! `GradStore::extend` has). A second pass after a variable of the loss was changed, by an optimizer
+//! of this crate or through [`crate::NamedVars::assign`]: it would mix old values with new ones.
+//! Changes that other code makes through `Var::set` are not seen.
+
+mod failure;
+pub(crate) mod versions;
+mod worker;
 
 use crate::error::{Error, Result};
 use crate::ops::engine;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor, Var};
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, OnceLock, mpsc};
-use std::thread::ThreadId;
+use candle_core::{DType, Device, Tensor, TensorId, Var};
+use failure::failure;
+use std::sync::OnceLock;
+use worker::{Role, Worker, worker_error};
 
 const FLAG: &str = "CANDLE_GRAD_DO_NOT_DETACH";
-
-/// Holds graphs of about 20,000 operations in a chain. Only what is used of it takes memory.
-const STACK_BYTES: usize = 256 << 20;
-
-type Job = Box<dyn FnOnce() + Send>;
-
-struct Worker {
-    jobs: Mutex<mpsc::Sender<Job>>,
-    thread: ThreadId,
-}
-
-impl Worker {
-    fn spawn(name: &str) -> Result<Self> {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let handle = std::thread::Builder::new()
-            .name(name.into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || queue.into_iter().for_each(|job| job()))
-            .map_err(|e| worker_error(format!("could not be started: {e}")))?;
-        Ok(Self {
-            jobs: Mutex::new(jobs),
-            thread: handle.thread().id(),
-        })
-    }
-
-    /// Runs `work` on the worker and waits for it. A panic there becomes an error here, and the
-    /// worker lives on.
-    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        if std::thread::current().id() == self.thread {
-            return Ok(work()); // an op's own backward that differentiates again
-        }
-        let (send, receive) = mpsc::sync_channel(1);
-        let job = Box::new(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(work));
-            // The receiver waits below; it cannot have gone.
-            let _ = send.send(outcome);
-        });
-        let jobs = self.jobs.lock().unwrap_or_else(|e| e.into_inner());
-        jobs.send(job).map_err(|_| worker_error("is gone".into()))?;
-        drop(jobs);
-        match receive.recv() {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(panic)) => Err(worker_error(format!("panicked: {}", panic_text(&*panic)))),
-            Err(_) => Err(worker_error("is gone".into())),
-        }
-    }
-}
-
-fn worker_error(what: String) -> Error {
-    Error::Worker { what }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
-}
 
 struct Workers {
     keeper: Worker,
@@ -90,6 +43,8 @@ struct Workers {
     mark: Tensor,
     /// The key under which the value of the loss is left in the `GradStore`.
     loss: Tensor,
+    /// The key of the time at which the gradients were made, see [`versions`].
+    time: Tensor,
 }
 
 fn workers() -> Result<&'static Workers> {
@@ -101,8 +56,8 @@ fn workers() -> Result<&'static Workers> {
 }
 
 fn start() -> Result<Workers> {
-    let keeper = Worker::spawn("adahessian-first-backward")?;
-    let finisher = Worker::spawn("adahessian-second-backward")?;
+    let keeper = Worker::spawn(Role::Keeper)?;
+    let finisher = Worker::spawn(Role::Finisher)?;
     let before = std::env::var_os(FLAG);
     set_flag(Some("1".as_ref()));
     let kept = keeper.run(latch);
@@ -112,11 +67,13 @@ fn start() -> Result<Workers> {
     kept??;
     cut??;
     self_check(&keeper, &finisher)?;
+    let key = || Tensor::zeros((), DType::F32, &Device::Cpu);
     Ok(Workers {
         keeper,
         finisher,
-        mark: Tensor::zeros((), DType::F32, &Device::Cpu)?,
-        loss: Tensor::zeros((), DType::F32, &Device::Cpu)?,
+        mark: key()?,
+        loss: key()?,
+        time: key()?,
     })
 }
 
@@ -191,17 +148,34 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     check_scalar(loss)?;
     let workers = workers()?;
     let root = loss.clone();
+    let time = versions::now();
     let mut grads = workers.keeper.run(move || sweep(&root, vec![]))??;
-    grads.insert(&workers.mark, workers.mark.clone());
+    mark_all(&mut grads, &workers.mark);
     grads.insert(&workers.loss, loss.detach());
+    grads.insert(&workers.time, versions::to_tensor(time)?);
     Ok(grads)
+}
+
+/// Marks the store, and each gradient in it: what is put in its place later has no mark.
+fn mark_all(grads: &mut GradStore, mark: &Tensor) {
+    let gradients: Vec<TensorId> = grads
+        .get_ids()
+        .filter_map(|id| grads.get_id(*id))
+        .map(Tensor::id)
+        .collect();
+    for gradient in gradients {
+        if grads.get_id(gradient).is_none() {
+            grads.insert_id(gradient, mark.clone());
+        }
+    }
+    grads.insert(mark, mark.clone());
 }
 
 /// A backward pass of its own, as far as fused operations are concerned, with the cotangents of
 /// gradients that have a port.
-fn sweep(root: &Tensor, ports: Vec<(Tensor, Tensor)>) -> candle_core::Result<GradStore> {
-    engine::sweep::begin();
-    engine::variables::collecting(ports, || root.backward())
+fn sweep(root: &Tensor, ports: Vec<(Tensor, Tensor)>) -> Result<GradStore> {
+    let _pass = engine::sweep::Pass::begin();
+    engine::variables::collecting(ports, || root.backward()).map_err(failure)
 }
 
 /// The gradients of a loss without a graph of their own: cheaper, and all that a first-order
@@ -229,6 +203,11 @@ pub(crate) fn loss_of(grads: &GradStore) -> Option<Tensor> {
     grads.get(&workers().ok()?.loss).cloned()
 }
 
+/// When [`backward`] made these gradients.
+pub(crate) fn time_of(grads: &GradStore) -> Option<u64> {
+    versions::from_tensor(grads.get(&workers().ok()?.time)?)
+}
+
 /// A gradient with its graph.
 #[derive(Clone)]
 pub(crate) struct Gradient {
@@ -238,10 +217,21 @@ pub(crate) struct Gradient {
 }
 
 /// The variable's gradient in this store.
-pub(crate) fn gradient_of(grads: &GradStore, var: &Var) -> Option<Gradient> {
-    let tensor = grads.get(var)?.clone();
-    let port = engine::variables::port_of(grads, &tensor);
-    Some(Gradient { tensor, port })
+///
+/// # Errors
+/// [`Error::CutGradient`] if it is not the one that [`backward`] put there and has no graph.
+pub(crate) fn gradient_of(grads: &GradStore, name: &str, var: &Var) -> Result<Option<Gradient>> {
+    let Some(tensor) = grads.get(var).cloned() else {
+        return Ok(None);
+    };
+    let port = match grads.get(&tensor) {
+        Some(found) if found.id() == workers()?.mark.id() => None,
+        Some(port) => Some(port.clone()),
+        // A function of gradients that still has its graph can be differentiated.
+        None if tensor.track_op() => None,
+        None => return Err(Error::CutGradient { name: name.into() }),
+    };
+    Ok(Some(Gradient { tensor, port }))
 }
 
 /// The second backward pass: ∇ Σᵢ ⟨gᵢ, zᵢ⟩ for gradients with a graph and constant vectors.

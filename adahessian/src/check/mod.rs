@@ -1,6 +1,9 @@
 //! Checks for your own ops and models: is candle's gradient the derivative of the loss, is the
 //! Hessian-vector product the derivative of the gradient, does every variable take part?
 //!
+//! [`audit()`] is one call for all of it, in any precision, cheap enough for the start of a training.
+//! [`gradient`] and [`hessian`] are the strict tests of a small program in f64:
+//!
 //! Use them in this order. Each level is checked against differences of the level below and never
 //! against itself: an op that cuts the graph silently has a zero gradient *and* zero differences
 //! of that gradient, so only the loss itself can tell.
@@ -22,13 +25,19 @@
 //! mask). Variables of any dtype but f64 are refused: differences in f32 cannot tell a wrong
 //! derivative from rounding.
 
+mod audit;
+mod line;
+
+pub use audit::{Audit, audit};
+
 use crate::curvature::LinearOperator;
 use crate::curvature::finite_difference::{self, FiniteDifference};
 use crate::curvature::hessian::Hessian;
 use crate::curvature::hutchinson::Hutchinson;
 use crate::error::{Error, Result};
+use crate::optim::reach::hint;
 use crate::random::Stream;
-use crate::second_order;
+use crate::second_order::{self, versions};
 use crate::vars::{NamedVars, VarVec};
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -64,6 +73,7 @@ pub fn gradient(
     tolerance: f64,
     loss: impl Fn() -> Result<Tensor>,
 ) -> Result<f64> {
+    let vars = &vars.trained();
     require_f64(vars)?;
     let root = loss()?;
     let gradient = finite_difference::gradient(&root, vars)?;
@@ -73,7 +83,7 @@ pub fn gradient(
     for ((name, var), gradient) in vars.iter().zip(gradient.tensors()) {
         let origin = var.as_detached_tensor().copy()?;
         let compared = compare_variable((name, var), &origin, gradient, size, &loss);
-        var.set(&origin)?;
+        versions::set(var, &origin)?;
         let (difference, scale) = compared?;
         rows.push((name, difference, scale));
     }
@@ -91,6 +101,7 @@ pub fn gradient(
 /// # Errors
 /// As [`gradient`].
 pub fn hessian(vars: &NamedVars, tolerance: f64, loss: impl Fn() -> Result<Tensor>) -> Result<f64> {
+    let vars = &vars.trained();
     require_f64(vars)?;
     let probes = Hutchinson::new(DIRECTIONS as usize, 0);
     let epsilon = 1e-3 / (vars.elem_count().max(16) as f64).sqrt();
@@ -119,17 +130,24 @@ pub fn hessian(vars: &NamedVars, tolerance: f64, loss: impl Fn() -> Result<Tenso
 }
 
 /// Checks that the loss depends on every variable as far as candle's graph goes: that each gets a
-/// gradient.
+/// gradient. Running statistics of normalisations are no variables to train ([`NamedVars::trained`]).
+///
+/// It cannot see a gradient of which a part is missing; [`audit()`] can.
 ///
 /// # Errors
 /// [`Error::NotReached`] naming all variables without one, and the errors of the loss.
 pub fn all_reached(vars: &NamedVars, loss: impl Fn() -> Result<Tensor>) -> Result<()> {
+    let vars = vars.trained();
     let grads = second_order::backward_detached(&loss()?)?;
     let missing = vars.iter().filter(|(_, var)| grads.get(var).is_none());
     let names: Vec<String> = missing.map(|(name, _)| name.to_string()).collect();
     match names.is_empty() {
         true => Ok(()),
-        false => Err(Error::NotReached { names }),
+        false => Err(Error::NotReached {
+            of: vars.len(),
+            hint: hint(&vars, &names),
+            names,
+        }),
     }
 }
 
@@ -161,7 +179,7 @@ fn compare_variable(
         let at = |shift: f64| -> Result<f64> {
             let moved = values.iter().zip(direction).map(|(v, d)| v + shift * d);
             let moved = Tensor::from_vec(moved.collect(), origin.shape(), &Device::Cpu)?;
-            var.set(&moved.to_device(origin.device())?)?;
+            versions::set(var, &moved.to_device(origin.device())?)?;
             scalar(&loss()?)
         };
         let near = at(step)? - at(-step)?;
@@ -184,7 +202,7 @@ fn compare_variable(
         scale = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
         let step = step / (count as f64).sqrt();
         for sample in 0..DIRECTIONS {
-            let signs = Stream::new(0, name, 0, sample).rademacher(count);
+            let signs = Stream::new(0, &format!("direction/{name}"), 0, sample).rademacher(count);
             let signs: Vec<f64> = signs.into_iter().map(f64::from).collect();
             let estimate = slope(&signs, step)?;
             let exact: f64 = signs.iter().zip(&gradient).map(|(s, g)| s * g).sum();

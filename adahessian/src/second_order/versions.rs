@@ -1,0 +1,72 @@
+//! When variables were changed: a second pass over a graph of old values is refused.
+//!
+//! candle keeps no version of a variable. Here every change that this crate makes is noted with a time
+//! that goes up by one with each, and a store of gradients carries the time at which it was made.
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, TensorId, Var};
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, MutexGuard};
+
+/// So many variables are remembered; of more, those that were changed last.
+const REMEMBERED: usize = 1 << 16;
+
+#[derive(Default)]
+struct Changes {
+    time: u64,
+    last: HashMap<TensorId, u64>,
+}
+
+static CHANGES: LazyLock<Mutex<Changes>> = LazyLock::new(Mutex::default);
+
+fn changes() -> MutexGuard<'static, Changes> {
+    CHANGES.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// The present time.
+pub(super) fn now() -> u64 {
+    changes().time
+}
+
+/// Notes that the variable's values are about to be changed, or were.
+pub(crate) fn changed(var: &Var) {
+    let mut changes = changes();
+    changes.time += 1;
+    let time = changes.time;
+    changes.last.insert(var.as_tensor().id(), time);
+    if changes.last.len() > REMEMBERED {
+        let oldest = time.saturating_sub(REMEMBERED as u64 / 2);
+        changes.last.retain(|_, changed| *changed > oldest);
+    }
+}
+
+/// Sets a variable, and notes it.
+pub(crate) fn set(var: &Var, value: &Tensor) -> candle_core::Result<()> {
+    changed(var);
+    var.set(value)
+}
+
+/// The variables of these that were changed after this time.
+pub(crate) fn changed_since(time: u64, ids: &[TensorId]) -> Option<TensorId> {
+    let changes = changes();
+    if changes.time == time {
+        return None;
+    }
+    let later = |id: &TensorId| changes.last.get(id).is_some_and(|changed| *changed > time);
+    ids.iter().copied().find(later)
+}
+
+/// What a store holds gradients of.
+pub(crate) fn ids_of(grads: &GradStore) -> Vec<TensorId> {
+    grads.get_ids().copied().collect()
+}
+
+/// A time as the value of a tensor, for a `GradStore` holds nothing else.
+pub(super) fn to_tensor(time: u64) -> candle_core::Result<Tensor> {
+    Tensor::new(time as i64, &Device::Cpu)
+}
+
+pub(super) fn from_tensor(tensor: &Tensor) -> Option<u64> {
+    let value = tensor.to_dtype(DType::I64).ok()?.to_scalar::<i64>().ok()?;
+    u64::try_from(value).ok()
+}
