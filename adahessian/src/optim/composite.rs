@@ -72,8 +72,8 @@ impl Composite {
     /// # Errors
     /// [`Error::Coverage`] listing the variables in no part or in two.
     pub fn covering(self, all: &NamedVars) -> Result<Self> {
-        let owned = self.parts.iter().flat_map(|(_, part)| part.vars().names());
         let all = all.trained();
+        let owned = self.parts.iter().flat_map(|(_, part)| part.vars().names());
         each_once(all.names(), owned)?;
         Ok(self)
     }
