@@ -1,14 +1,18 @@
 //! All integration tests in one binary, so that candle is linked once.
 
 mod accumulation;
+mod audit;
 mod callbacks;
 mod candle_holes;
+mod candle_models;
+mod candle_ops;
 mod checkpoint;
 mod click_training;
 mod criteo;
 mod dlrm;
 mod engine;
 mod glue_data;
+mod half_precision;
 mod hub;
 mod hvp;
 mod image_batches;
@@ -18,14 +22,18 @@ mod metrics;
 mod models;
 mod ops;
 mod optimizers;
+mod passes;
+mod reach;
 mod recommend_ops;
 mod resume;
 mod second_order;
 mod sparse;
 mod text_data;
 mod text_ops;
+mod threads;
 mod trainer;
 mod trajectories;
 mod vision_models;
 mod vision_ops;
 mod vision_training;
+mod zero_sizes;

@@ -626,7 +626,7 @@ fn the_checks_find_a_cut_graph_and_name_the_variable() {
         assert!(check::gradient(&vars, 1e-3, all_cut).is_err());
         let error = check::all_reached(&vars, all_cut).unwrap_err();
         assert!(
-            matches!(&error, Error::NotReached { names } if names == &["w"]),
+            matches!(&error, Error::NotReached { names, .. } if names == &["w"]),
             "{error}"
         );
         let right = || Ok(var.sin()?.sqr()?.sum_all()?);

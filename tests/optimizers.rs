@@ -353,6 +353,7 @@ fn accumulation_takes_each_micro_batch_by_itself() -> Result<()> {
             .samples(3)
             .seed(5)
             .average(Average::Signed)
+            .allow_unreached(["x.c"])
             .build(vars)
     };
     let vars = start()?;

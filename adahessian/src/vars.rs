@@ -150,6 +150,21 @@ impl NamedVars {
         Ok(())
     }
 
+    /// What `work` gives where the variables have the values `there`; they have those of `origin`, their
+    /// present ones, again afterwards, whatever happens.
+    pub(crate) fn elsewhere<R>(
+        &self,
+        origin: &VarVec,
+        there: &VarVec,
+        work: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        let times = versions::Times::of(self.0.iter().map(|(_, var)| var));
+        let outcome = self.assign(there).and_then(|()| work());
+        self.assign(origin)?;
+        times.put_back();
+        outcome
+    }
+
     /// Checks that `other` has the same names, shapes and dtypes: that a vector of one is a vector of
     /// the other.
     pub(crate) fn expect_same(&self, other: &Self) -> Result<()> {

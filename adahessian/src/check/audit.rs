@@ -5,6 +5,7 @@ use super::scalar;
 use crate::curvature::finite_difference::gradient;
 use crate::curvature::hessian::Hessian;
 use crate::error::{Error, Result};
+use crate::ops::vision::statistics_at_rest;
 use crate::vars::{NamedVars, VarVec, sum_f64};
 use candle_core::Tensor;
 use std::fmt;
@@ -65,7 +66,7 @@ impl fmt::Display for Audit {
 /// costs some 50 evaluations of the loss, whatever its size: seconds for BERT base. Only where
 /// something is wrong is each variable looked at by itself. Any floating type will do: how far a
 /// difference may be off is measured from the loss's own rounding. The variables have their old values
-/// afterwards. Running statistics that the loss itself moves are the caller's to put back
+/// afterwards, and this crate's batch normalisations keep their running statistics
 /// ([`crate::ops::vision::statistics_at_rest`]).
 ///
 /// ```
@@ -87,7 +88,7 @@ pub fn audit(vars: &NamedVars, loss: impl Fn() -> Result<Tensor>) -> Result<Audi
     let count = std::cell::Cell::new(0);
     let counted = || {
         count.set(count.get() + 1);
-        loss()
+        statistics_at_rest(&loss)
     };
     let value = scalar(&counted()?)?;
     if value.to_bits() != scalar(&counted()?)?.to_bits() {

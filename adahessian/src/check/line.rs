@@ -25,9 +25,7 @@ impl<F: Fn() -> Result<Tensor>> Line<'_, F> {
     /// What `work` gives at θ + t v.
     pub fn at<R>(&self, v: &VarVec, t: f64, work: impl FnOnce() -> Result<R>) -> Result<R> {
         let moved = self.origin.add_scaled(v, t)?;
-        let there = self.vars.assign(&moved).and_then(|()| work());
-        self.vars.assign(&self.origin)?;
-        there
+        self.vars.elsewhere(&self.origin, &moved, work)
     }
 
     /// L(θ + t v).

@@ -37,7 +37,8 @@ use crate::curvature::hutchinson::Hutchinson;
 use crate::error::{Error, Result};
 use crate::optim::reach::hint;
 use crate::random::Stream;
-use crate::second_order::{self, versions};
+use crate::second_order::versions::{self, Times};
+use crate::second_order;
 use crate::vars::{NamedVars, VarVec};
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -82,8 +83,10 @@ pub fn gradient(
     let mut rows = Vec::with_capacity(vars.len());
     for ((name, var), gradient) in vars.iter().zip(gradient.tensors()) {
         let origin = var.as_detached_tensor().copy()?;
+        let times = Times::of([var]);
         let compared = compare_variable((name, var), &origin, gradient, size, &loss);
         versions::set(var, &origin)?;
+        times.put_back();
         let (difference, scale) = compared?;
         rows.push((name, difference, scale));
     }
@@ -117,12 +120,10 @@ pub fn hessian(vars: &NamedVars, tolerance: f64, loss: impl Fn() -> Result<Tenso
         let rounding = ROUNDING * size / epsilon;
         let exact = hessian.apply(&probe)?;
         drop(hessian);
-        let origin = vars.snapshot()?;
         let estimate = near.apply(&probe).and_then(|near| {
             near.scale(4.0 / 3.0)?
                 .add_scaled(&far.apply(&probe)?, -1.0 / 3.0)
         });
-        vars.assign(&origin)?;
         let rows = compare_vectors(&exact, &estimate?, rounding)?;
         worst_error = worst_error.max(worst("Hessian-vector product", &rows, tolerance)?);
     }

@@ -35,10 +35,9 @@ impl<F: Fn() -> Result<Tensor>> FiniteDifference<F> {
     /// The gradient with the variables moved by `shift · vector`; they are moved back, whatever
     /// happens.
     fn gradient_at(&self, origin: &VarVec, vector: &VarVec, shift: f64) -> Result<VarVec> {
-        self.vars.assign(&origin.add_scaled(vector, shift)?)?;
-        let gradient = (self.loss)().and_then(|loss| gradient(&loss, &self.vars));
-        self.vars.assign(origin)?;
-        gradient
+        let there = origin.add_scaled(vector, shift)?;
+        self.vars
+            .elsewhere(origin, &there, || gradient(&(self.loss)()?, &self.vars))
     }
 }
 

@@ -14,7 +14,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     (
         "avgpool2d",
         "avg_pool2d with a stride other than its kernel",
-        "a convolution with a constant kernel, or a stride equal to the kernel",
+        "adahessian::ops::vision::avg_pool2d (any kernel and stride)",
     ),
     (
         "upsample_bilinear2d",
@@ -45,6 +45,11 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "gather",
         "gather, followed by something that is not linear",
         "a product with a one-hot mask, summed over the dimension",
+    ),
+    (
+        "ceil",
+        "ceil",
+        "x.detach().ceil(), for its derivative is 0",
     ),
     ("index-add", "index_add", "a product with a one-hot matrix"),
     (

@@ -40,6 +40,29 @@ pub(crate) fn changed(var: &Var) {
     }
 }
 
+/// When these variables were last changed: for work that changes them and puts the same bits back, after
+/// which a graph of before is as right as it was.
+pub(crate) struct Times(Vec<(TensorId, Option<u64>)>);
+
+impl Times {
+    pub fn of<'a>(vars: impl IntoIterator<Item = &'a Var>) -> Self {
+        let changes = changes();
+        let ids = vars.into_iter().map(|var| var.as_tensor().id());
+        Self(ids.map(|id| (id, changes.last.get(&id).copied())).collect())
+    }
+
+    /// The variables have their old values again.
+    pub fn put_back(self) {
+        let mut changes = changes();
+        for (id, time) in self.0 {
+            match time {
+                Some(time) => changes.last.insert(id, time),
+                None => changes.last.remove(&id),
+            };
+        }
+    }
+}
+
 /// Sets a variable, and notes it.
 pub(crate) fn set(var: &Var, value: &Tensor) -> candle_core::Result<()> {
     changed(var);

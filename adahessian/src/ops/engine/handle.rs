@@ -36,12 +36,13 @@ pub(crate) struct Fused<T: Real> {
 
 impl Handle {
     /// Lets a candle tensor in. On the CPU, in f32 and f64, operations on the handle are fused;
-    /// elsewhere they are composed of candle's.
+    /// elsewhere, and for a tensor without entries, they are composed of candle's.
     ///
     /// # Errors
     /// If candle fails.
     pub fn enter(x: &Tensor) -> Result<Self> {
-        let inner = match (x.device().is_cpu(), x.dtype()) {
+        let fused = x.device().is_cpu() && x.elem_count() > 0;
+        let inner = match (fused, x.dtype()) {
             (true, DType::F32) => Inner::F32(Fused::enter(x)?),
             (true, DType::F64) => Inner::F64(Fused::enter(x)?),
             _ => Inner::Composed(x.clone()),
@@ -127,6 +128,13 @@ impl<T: Real> Fused<T> {
                 format!("{:?} on {:?}", x.dtype(), x.device().location()),
             );
         }
+        if x.elem_count() == 0 {
+            return super::super::wrong(
+                "operand of a fused operation",
+                "at least one entry",
+                format!("{:?}", x.dims()),
+            );
+        }
         let x = x.contiguous()?;
         let value = Held::of_tensor(x.detach());
         let slot = Arc::new(Slot::new(x.dims(), x.track_op()));
@@ -147,7 +155,7 @@ impl<T: Real> Fused<T> {
             // An untracked token would be fine, too, but a constant needs no graph.
             return Ok(T::tensor(data, &slot.shape)?);
         }
-        slot.add_consumer();
+        slot.add_consumer("exit");
         Ok(self.token.apply_op1(Exit {
             slot,
             data: Mutex::new(data),
@@ -245,7 +253,7 @@ impl<T: Real> CustomOp1 for EnteredGradient<T> {
         Ok((T::storage(data), Shape::from(self.slot.shape.clone())))
     }
     fn bwd(&self, _: &Tensor, _: &Tensor, cotangent: &Tensor) -> CandleResult<Option<Tensor>> {
-        sweep::expect_last("enter", cotangent.track_op())?;
+        sweep::expect_last(self.slot.consumer(), cotangent.track_op())?;
         self.slot.set_cotangent(held(cotangent)?)?;
         zero_token().map(Some)
     }

@@ -32,6 +32,13 @@ pub(crate) fn apply<T: Real, O: Op<T>>(
     inputs: &[&Fused<T>],
     shape: &[usize],
 ) -> Result<Fused<T>> {
+    if shape.contains(&0) {
+        return super::super::wrong(
+            op.name(),
+            "sizes that give at least one number",
+            format!("a result of shape {shape:?}"),
+        );
+    }
     let tracked = inputs.iter().any(|input| input.slot.tracked);
     let values: Vec<_> = inputs.iter().map(|input| input.value.view()).collect();
     let (value, saved) = op.forward(&values, tracked);
@@ -46,7 +53,7 @@ pub(crate) fn apply<T: Real, O: Op<T>>(
         });
     }
     for input in inputs.iter().filter(|input| input.slot.tracked) {
-        input.slot.add_consumer();
+        input.slot.add_consumer(op.name());
     }
     let read = inputs.iter().enumerate();
     let node = Forward(Arc::new(Node {

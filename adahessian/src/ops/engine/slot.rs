@@ -3,7 +3,7 @@
 use super::{Buffer, Held, Real, sweep};
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 pub(crate) struct Slot<T: Real> {
     pub shape: Vec<usize>,
@@ -11,6 +11,8 @@ pub(crate) struct Slot<T: Real> {
     pub tracked: bool,
     /// How many operations differentiate with respect to it.
     consumers: AtomicUsize,
+    /// The name of the first of them, for errors.
+    consumer: OnceLock<&'static str>,
     state: Mutex<State<T>>,
 }
 
@@ -41,6 +43,7 @@ impl<T: Real> Slot<T> {
             shape: shape.into(),
             tracked,
             consumers: AtomicUsize::new(0),
+            consumer: OnceLock::new(),
             state: Mutex::new(State {
                 gradient: None,
                 cotangent: None,
@@ -57,8 +60,14 @@ impl<T: Real> Slot<T> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    pub(super) fn add_consumer(&self) {
+    pub(super) fn add_consumer(&self, name: &'static str) {
         self.consumers.fetch_add(1, Ordering::Relaxed);
+        self.consumer.get_or_init(|| name);
+    }
+
+    /// The name of the operation that takes this value, of the first where there are several.
+    pub(super) fn consumer(&self) -> &'static str {
+        self.consumer.get().copied().unwrap_or("enter")
     }
 
     /// Adds to the gradient. The data are taken over where it is the first part.

@@ -104,11 +104,6 @@ pub(crate) fn collecting(
     Ok(grads)
 }
 
-/// The port of a gradient that [`collecting`] made.
-pub(crate) fn port_of(grads: &GradStore, gradient: &Tensor) -> Option<Tensor> {
-    grads.get(gradient).cloned()
-}
-
 /// Whether a variable that entered at this time may hand over its gradient on this thread now.
 ///
 /// What entered after the pass began belongs to a pass of candle's own inside of it (an operation that
@@ -146,7 +141,7 @@ impl<T: Real> CustomOp1 for Port<T> {
         token_storage()
     }
     fn bwd(&self, _: &Tensor, port: &Tensor, token: &Tensor) -> Result<Option<Tensor>> {
-        sweep::expect_last("enter", token.track_op())?;
+        sweep::expect_last(self.slot.consumer(), token.track_op())?;
         let cotangent = COTANGENTS.with_borrow_mut(|all| all.remove(&port.id()));
         if let Some(cotangent) = cotangent {
             self.slot.set_cotangent(held(&cotangent)?)?;

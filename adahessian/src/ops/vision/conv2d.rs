@@ -156,9 +156,11 @@ fn fused<T: Real>(
     conv: &Convolution,
     shape: &[usize; 4],
 ) -> Result<Fused<T>> {
-    let plan = Plan::new(conv, &x.slot.shape, weight.dims(), shape[2], shape[3]);
-    let chunks = Chunks::new(&plan, shape[0]);
+    let kernel = weight.dims();
+    // First, for it refuses kernels without entries, of which there is no plan.
     let weight = Fused::enter(weight)?;
+    let plan = Plan::new(conv, &x.slot.shape, kernel, shape[2], shape[3]);
+    let chunks = Chunks::new(&plan, shape[0]);
     let bias = bias.map(Fused::enter).transpose()?;
     let mut inputs = vec![x, &weight];
     inputs.extend(&bias);

@@ -5,7 +5,7 @@ use super::super::wrong;
 use super::kernels::Plan;
 use super::kernels::batch::Chunks;
 use super::normalised::{ConvNorm, Moments};
-use super::{Convolution, composed};
+use super::{Convolution, at_rest, composed};
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use std::sync::{Arc, OnceLock};
@@ -57,7 +57,9 @@ impl RunningStatistics {
 ///
 /// In training μ and σ² are the batch's own (σ² without Bessel's correction), and the running
 /// statistics move towards them: r ← (1 - momentum) r + momentum · batch, with the corrected variance,
-/// as PyTorch does. In evaluation they are the running ones.
+/// as PyTorch does: once in every forward pass, so that a step of several micro-batches moves them
+/// several times. In [`statistics_at_rest`](super::statistics_at_rest) they stay. In evaluation they are
+/// the running ones.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchNorm<'a> {
     /// γ, `[C]`.
@@ -95,6 +97,9 @@ impl<'a> BatchNorm<'a> {
     /// Moves the running statistics towards a batch's mean and (uncorrected) variance over `count`
     /// values a channel.
     pub(crate) fn update(&self, mean: &Tensor, variance: &Tensor, count: usize) -> Result<()> {
+        if at_rest::are() {
+            return Ok(());
+        }
         let correction = count as f64 / (count.max(2) - 1) as f64;
         let mix = |old: &Var, new: &Tensor, factor: f64| -> Result<()> {
             let new = (new * (self.momentum * factor))?.to_dtype(old.dtype())?;
@@ -139,6 +144,14 @@ pub fn conv_batch_norm(
 ) -> Result<Handle> {
     let shape = conv.check(x.dims(), weight.dims())?;
     norm.check(shape[1])?;
+    if x.dims().contains(&0) || shape.contains(&0) {
+        // Its mean would not be a number, and stay in the running statistics.
+        return wrong(
+            "batch of a normalisation",
+            "at least one image, channel and pixel",
+            format!("{:?}", x.dims()),
+        );
+    }
     if let Some(residual) = residual
         && residual.dims() != shape
     {
@@ -178,6 +191,7 @@ struct Unit<'a> {
 impl Unit<'_> {
     fn fused<T: Real>(&self, x: &Fused<T>, residual: Option<&Handle>) -> Result<Fused<T>> {
         let [n, out, oh, ow] = self.shape;
+        let weight = Fused::enter(self.weight)?;
         let plan = Plan::new(self.conv, &x.slot.shape, self.weight.dims(), oh, ow);
         let batch = Arc::new(OnceLock::new());
         let op = ConvNorm {
@@ -191,7 +205,6 @@ impl Unit<'_> {
             },
             batch: Arc::clone(&batch),
         };
-        let weight = Fused::enter(self.weight)?;
         let (scale, shift) = (
             Fused::enter(self.norm.weight)?,
             Fused::enter(self.norm.bias)?,

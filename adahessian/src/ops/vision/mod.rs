@@ -8,6 +8,7 @@
 //!
 //! Images are [N, C, H, W], kernels [out, in/groups, KH, KW].
 
+mod at_rest;
 pub(crate) mod composed;
 pub mod conv2d;
 pub mod conv_batch_norm;
@@ -19,6 +20,7 @@ pub mod pooling;
 mod rows;
 pub mod subsample;
 
+pub use at_rest::statistics_at_rest;
 pub use conv_batch_norm::{BatchNorm, RunningStatistics, VisionActivation, conv_batch_norm};
 pub use conv2d::{Convolution, Method, conv2d};
 pub use pooling::{Pooling, avg_pool2d, global_avg_pool2d, max_pool2d};

@@ -374,7 +374,7 @@ impl<T: Real> Tile<'_, T> {
                         *sum = w.mul_add(x, *sum);
                     }
                 }
-                weight = weight.add(BLOCK);
+                weight = weight.wrapping_add(BLOCK); // ends beyond the weights, where nothing reads
             }
             for (i, sums) in sums.iter().enumerate().take(self.channels) {
                 for (j, &sum) in sums.iter().enumerate() {

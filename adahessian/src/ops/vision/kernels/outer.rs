@@ -167,7 +167,7 @@ impl<T: Real> Outer<'_, T> {
                             *sum = x.mul_add(u, *sum);
                         }
                     }
-                    gradient = gradient.add(self.wide);
+                    gradient = gradient.wrapping_add(self.wide); // ends beyond the gradient, where nothing reads
                 }
             }
             for (i, sums) in sums.iter().enumerate() {

@@ -1,0 +1,199 @@
+//! Variables in bf16 and f16: the optimizer's own numbers are in f32, and the step is that of float64
+//! with the variable rounded.
+
+use adahessian::optim::rules::Rule;
+use adahessian::random::Stream;
+use adahessian::{
+    AdaHessian, AdaHessianBuilder, Adagrad, Adam, AdamW, Block, Blocks, Common, Delay, FirstOrder,
+    Lamb, NamedVars, Optim, RmsProp, Sgd, VarVec, backward,
+};
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor, Var};
+use testing::{assert_close, assert_number, assert_says};
+
+const CPU: Device = Device::Cpu;
+const COUNT: usize = 24;
+
+fn normal(name: &str, step: u64, dtype: DType) -> Result<Tensor> {
+    let values = Stream::new(11, name, step, 0).normal_tensor(&[COUNT], DType::F64, &CPU)?;
+    Ok(values.to_dtype(dtype)?)
+}
+
+/// c·x + ½ d·(x - x₀)² at x = x₀: the gradient is c and the diagonal d, both without rounding in the
+/// variable's type, since c and d are of that type.
+fn loss(x: &Tensor, c: &Tensor, d: &Tensor) -> Result<Tensor> {
+    let to = |t: &Tensor| t.to_dtype(x.dtype());
+    let away = (x - x.detach())?;
+    let square = ((away.sqr()? * to(d)?)? * 0.5)?;
+    Ok(((x * to(c)?)? + square)?.sum_all()?)
+}
+
+type Make = fn(&NamedVars) -> adahessian::Result<Box<dyn Optim>>;
+
+fn first_order(vars: &NamedVars, rule: impl Rule + 'static) -> adahessian::Result<Box<dyn Optim>> {
+    let common = Common {
+        weight_decay: 0.01,
+        ..Common::new(0.03)
+    };
+    Ok(Box::new(FirstOrder::new(vars, rule, common)?))
+}
+
+fn second_order(vars: &NamedVars, builder: AdaHessianBuilder) -> adahessian::Result<Box<dyn Optim>> {
+    Ok(Box::new(builder.lr(0.03).weight_decay(0.01).build(vars)?))
+}
+
+const TABLE: [(&str, Make); 12] = [
+    ("sgd", |v| first_order(v, Sgd::default())),
+    ("nesterov", |v| first_order(v, Sgd { momentum: 0.9, nesterov: true })),
+    ("rmsprop", |v| first_order(v, RmsProp { momentum: 0.5, ..RmsProp::default() })),
+    ("adam", |v| first_order(v, Adam::default())),
+    ("adamw", |v| first_order(v, AdamW::default())),
+    ("adagrad", |v| first_order(v, Adagrad::default())),
+    ("lamb", |v| first_order(v, Lamb::default())),
+    ("adahessian", |v| second_order(v, AdaHessian::builder())),
+    ("adahessian, power 1/2", |v| second_order(v, AdaHessian::builder().hessian_power(0.5))),
+    ("adahessian, blocks", |v| {
+        second_order(v, AdaHessian::builder().blocks(Blocks::single().rule("x", Block::Chunks(4))))
+    }),
+    ("adahessian, delayed", |v| second_order(v, AdaHessian::builder().every(3))),
+    ("adahessian, stale", |v| second_order(v, AdaHessian::builder().every(3).delay(Delay::Stale))),
+];
+
+fn variable(values: &Tensor) -> Result<(NamedVars, Var)> {
+    let var = Var::from_tensor(values)?;
+    Ok((NamedVars::new([("x".to_string(), var.clone())])?, var))
+}
+
+fn step(
+    optimizer: &mut dyn Optim,
+    vars: &NamedVars,
+    var: &Var,
+    [c, d]: [&Tensor; 2],
+) -> Result<f64> {
+    let grads = backward(&loss(var, c, d)?)?;
+    if optimizer.needs_graph() {
+        let probe = VarVec::new(vars, vec![var.ones_like()?.detach()])?;
+        optimizer.accumulate_probed(&grads, &[probe], 1.0)?;
+    }
+    optimizer.accumulate_gradient(&grads, 1.0)?;
+    Ok(optimizer.apply()?.update_norm)
+}
+
+fn follows(name: &str, make: Make, dtype: DType) -> Result<()> {
+    let start = normal("x", 0, dtype)?;
+    let ((vars, half), (exact_vars, exact)) = (
+        variable(&start)?,
+        variable(&start.to_dtype(DType::F64)?)?,
+    );
+    let (mut optimizer, mut reference) = (make(&vars)?, make(&exact_vars)?);
+    for at in 1..=20 {
+        let (c, d) = (normal("c", at, dtype)?, normal("d", at, dtype)?);
+        let what = |part: &str| format!("{name} in {dtype:?}, step {at}: {part}");
+        step(&mut *optimizer, &vars, &half, [&c, &d])?;
+        step(&mut *reference, &exact_vars, &exact, [&c, &d])?;
+        // Rounded once, to the nearest: f32's own rounding may move the last half of a unit.
+        let expected = exact.to_dtype(dtype)?.to_dtype(DType::F64)?;
+        let unit = if dtype == DType::F16 { 2f64.powi(-10) } else { 2f64.powi(-7) };
+        let (got, expected) = (
+            half.to_dtype(DType::F64)?.to_vec1::<f64>()?,
+            expected.to_vec1::<f64>()?,
+        );
+        let exact_values = exact.to_vec1::<f64>()?;
+        for ((got, expected), exact) in got.iter().zip(&expected).zip(&exact_values) {
+            let tie = (exact - got).abs() <= 0.5001 * unit * exact.abs().max(1e-4);
+            assert!(got == expected || tie, "{}: {got} {expected}", what("value"));
+        }
+        // The reference goes on from the rounded variable.
+        exact.set(&half.to_dtype(DType::F64)?)?;
+        for (key, expected) in reference.state()?.tensors {
+            let got = optimizer.state()?.tensors[&key].clone();
+            assert_eq!(got.dtype(), DType::F32, "{}", what(&key));
+            assert_close(&what(&key), &got, &expected, 1e-5)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn twenty_steps_are_those_of_float64_with_the_variable_rounded() -> Result<()> {
+    for dtype in [DType::BF16, DType::F16] {
+        for (name, make) in TABLE {
+            follows(name, make, dtype)?;
+        }
+    }
+    Ok(())
+}
+
+/// β₂ = 0.999 is 1 in bf16, and (1-β₂)D² underflows in f16.
+#[test]
+fn five_thousand_steps_of_one_curvature() -> Result<()> {
+    for dtype in [DType::BF16, DType::F16, DType::F32, DType::F64] {
+        let ones = Tensor::ones(4, dtype, &CPU)?;
+        let (vars, var) = variable(&ones)?;
+        let mut optimizer = AdaHessian::builder().lr(1e-6).build(&vars)?;
+        for _ in 0..5000 {
+            step(&mut optimizer, &vars, &var, [&ones, &ones])?;
+        }
+        let s = optimizer.state()?.tensors["exp_hessian_diag_sq.x"].to_dtype(DType::F64)?;
+        for s in s.to_vec1::<f64>()? {
+            assert_number("s", s, 1.0 - 0.999f64.powi(5000), 1e-4)?;
+            assert!((s - 0.993).abs() < 5e-4, "{dtype:?}: {s}");
+        }
+    }
+    Ok(())
+}
+
+/// Adam's ε is 0 in f16, and 0/0 not a number; the squares of 300 are beyond f16.
+#[test]
+fn small_and_large_gradients_in_half_precision() -> Result<()> {
+    for make in [TABLE[3].1, TABLE[4].1, TABLE[6].1, TABLE[7].1] {
+        let start = Tensor::new(&[1f32, 1.0, 1.0], &CPU)?.to_dtype(DType::F16)?;
+        let gradient = Tensor::new(&[0f32, 300.0, 1e-4], &CPU)?.to_dtype(DType::F16)?;
+        let (vars, var) = variable(&start)?;
+        let mut optimizer = make(&vars)?;
+        for _ in 0..3 {
+            assert!(step(&mut *optimizer, &vars, &var, [&gradient, &gradient])?.is_finite());
+        }
+        let values = var.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+        assert!(values.iter().all(|x| x.is_finite()) && values[1] < 1.0, "{values:?}");
+    }
+    Ok(())
+}
+
+/// A finite D whose square is beyond f32 would make s infinite, and freeze its entry for ever.
+#[test]
+fn a_curvature_whose_square_overflows_is_skipped_and_forgotten() -> Result<()> {
+    let start = Tensor::new(&[1f32, 1.0], &CPU)?;
+    let (vars, var) = variable(&start)?;
+    let mut builder = AdaHessian::builder();
+    builder.common.max_skipped = 2;
+    let mut optimizer = builder.build(&vars)?;
+    let (small, huge) = (Tensor::new(&[1f32, 1.0], &CPU)?, Tensor::new(&[1f32, 2e19], &CPU)?);
+    let run = |optimizer: &mut AdaHessian, d: &Tensor| -> Result<Option<String>> {
+        let grads = backward(&loss(&var, &small, d)?)?;
+        let probe = VarVec::new(&vars, vec![small.clone()])?;
+        optimizer.accumulate_probed(&grads, &[probe], 1.0)?;
+        optimizer.accumulate_gradient(&grads, 1.0)?;
+        Ok(optimizer.apply()?.skipped)
+    };
+    assert_eq!(run(&mut optimizer, &small)?, None);
+    assert_eq!(run(&mut optimizer, &huge)?, Some("x".into()));
+    assert_eq!(run(&mut optimizer, &small)?, None);
+    let before = var.to_vec1::<f32>()?;
+    assert_eq!(run(&mut optimizer, &small)?, None);
+    let after = var.to_vec1::<f32>()?;
+    assert!(before[1] != after[1], "frozen: {before:?} {after:?}");
+    // The same for gradients of rules that square them.
+    let mut adam = FirstOrder::new(&vars, Adam::default(), Common::new(0.01))?;
+    let wild = backward(&loss(&var, &huge, &small)?)?;
+    assert_eq!(adam.step(&wild)?.skipped, Some("x".into()));
+    let mut clipped = FirstOrder::new(&vars, Adam::default(), Common { clip_norm: Some(1.0), ..Common::new(0.01) })?;
+    assert_eq!(clipped.step(&wild)?.skipped, None, "clipped before it is squared");
+    assert!(var.to_vec1::<f32>()?.iter().all(|x| x.is_finite()));
+    // After too many in a row it gives up.
+    for _ in 0..2 {
+        run(&mut optimizer, &huge)?;
+    }
+    assert_says(run(&mut optimizer, &huge), &["x", "3"]);
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Tensors without entries: an error or the right empty result, never a panic, and no statistics of
+//! nothing.
+
+use adahessian::ops::recommend::{self, Bags};
+use adahessian::ops::vision::{
+    BatchNorm, Convolution, Pooling, RunningStatistics, VisionActivation, avg_pool2d,
+    conv_batch_norm, conv2d, global_avg_pool2d, max_pool2d, subsample_channels,
+};
+use adahessian::ops::{Activation, Dropout, Handle, Mode, text};
+use adahessian::{Result, backward};
+use candle_core::{DType, Device, Tensor, Var};
+use testing::twins::{COMPOSED, Enter, FUSED};
+
+const CPU: Device = Device::Cpu;
+
+fn var(shape: &[usize], dtype: DType) -> Result<Tensor> {
+    Ok(Var::ones(shape, dtype, &CPU)?.as_tensor().clone())
+}
+
+type Case = (&'static str, &'static [usize], fn(&Handle, DType) -> Result<Handle>);
+
+fn ids(shape: &[usize]) -> Result<Tensor> {
+    Ok(Tensor::zeros(shape, DType::U32, &CPU)?)
+}
+
+fn pooling(padding: usize) -> Pooling {
+    Pooling { kernel: 2, stride: 2, padding }
+}
+
+const CASES: &[Case] = &[
+    ("max_pool2d without rows", &[1, 1, 0, 4], |x, _| max_pool2d(x, &pooling(1))),
+    ("max_pool2d without channels", &[1, 0, 4, 4], |x, _| max_pool2d(x, &pooling(0))),
+    ("max_pool2d without images", &[0, 1, 4, 4], |x, _| max_pool2d(x, &pooling(0))),
+    ("avg_pool2d without columns", &[1, 1, 4, 0], |x, _| avg_pool2d(x, &pooling(1))),
+    ("global_avg_pool2d without images", &[0, 3, 2, 2], |x, _| global_avg_pool2d(x)),
+    ("global_avg_pool2d without channels", &[2, 0, 2, 2], |x, _| global_avg_pool2d(x)),
+    ("subsample_channels without pixels", &[1, 2, 0, 4], |x, _| subsample_channels(x, 2, 4)),
+    ("subsample_channels without channels", &[1, 0, 4, 4], |x, _| subsample_channels(x, 2, 0)),
+    ("conv2d without rows", &[1, 1, 0, 4], |x, t| {
+        conv2d(x, &var(&[2, 1, 1, 1], t)?, None, &Convolution::new(2, 1))
+    }),
+    ("conv2d without images", &[0, 2, 4, 4], |x, t| {
+        conv2d(x, &var(&[2, 2, 3, 3], t)?, None, &Convolution::new(1, 1))
+    }),
+    ("conv2d without outputs", &[1, 2, 4, 4], |x, t| {
+        conv2d(x, &var(&[0, 2, 3, 3], t)?, None, &Convolution::new(1, 1))
+    }),
+    ("conv2d without inputs", &[1, 0, 4, 4], |x, t| {
+        conv2d(x, &var(&[2, 0, 3, 3], t)?, None, &Convolution::new(1, 1))
+    }),
+    ("linear without outputs", &[2, 4], |x, t| {
+        text::linear(x, &var(&[0, 4], t)?, None, 1, Activation::Gelu)
+    }),
+    ("linear without inputs", &[2, 0], |x, t| {
+        text::linear(x, &var(&[3, 0], t)?, None, 1, Activation::Identity)
+    }),
+    ("linear without rows", &[0, 4], |x, t| {
+        text::linear(x, &var(&[3, 4], t)?, Some(&var(&[3], t)?), 1, Activation::Tanh)
+    }),
+    ("layer_norm without width", &[2, 0], |x, t| {
+        text::layer_norm(x, None, &Dropout::none(), &var(&[0], t)?, &var(&[0], t)?, 1e-5)
+    }),
+    ("layer_norm without rows", &[0, 4], |x, t| {
+        text::layer_norm(x, None, &Dropout::none(), &var(&[4], t)?, &var(&[4], t)?, 1e-5)
+    }),
+    ("attention without positions", &[2, 0, 4], |x, _| {
+        text::attention([x, x, x], 2, None, true, &Dropout::none())
+    }),
+    ("attention without samples", &[0, 3, 4], |x, _| {
+        text::attention([x, x, x], 2, None, false, &Dropout::none())
+    }),
+    ("attention without width", &[2, 3, 0], |x, _| {
+        text::attention([x, x, x], 2, None, false, &Dropout::none())
+    }),
+    ("cross_entropy without rows", &[0, 4], |x, _| text::cross_entropy(x, &ids(&[0])?, 0.1, None)),
+    ("cross_entropy without classes", &[2, 0], |x, _| text::cross_entropy(x, &ids(&[2])?, 0.0, None)),
+    ("mse of nothing", &[0], |x, t| text::mse(x, &Tensor::zeros(0, t, &CPU)?)),
+    ("residual of nothing", &[0, 3], |x, _| text::residual(x, x, &Dropout::none())),
+    ("first_position without positions", &[2, 0, 4], |x, _| text::first_position(x)),
+    ("first_position without samples", &[0, 2, 4], |x, _| text::first_position(x)),
+    ("first_positions without samples", &[0, 2, 4], |x, _| text::first_positions(x, 1)),
+    ("dropout of nothing", &[0, 4], |x, _| {
+        let mode = Mode::Train { seed: 0, step: 0, micro: 0 };
+        text::dropout(x, &mode.dropout("here", 0.5))
+    }),
+    ("bags of no width", &[5, 0], |x, _| {
+        recommend::bags(x, Bags::single(vec![0, 1], [2, 1])?)
+    }),
+    ("bags of no samples", &[5, 2], |x, _| recommend::bags(x, Bags::single(vec![], [0, 1])?)),
+    ("bags of no rows", &[0, 2], |x, _| {
+        recommend::bags(x, Bags::new(vec![], vec![0, 0, 0], [2, 1], recommend::Pooling::Sum)?)
+    }),
+    ("interaction without samples", &[0, 3], |x, t| {
+        recommend::interaction(x, &Handle::enter(&var(&[0, 2, 3], t)?)?)
+    }),
+    ("interaction without width", &[2, 0], |x, t| {
+        recommend::interaction(x, &Handle::enter(&var(&[2, 2, 0], t)?)?)
+    }),
+    ("interaction without tables", &[2, 3], |x, t| {
+        recommend::interaction(x, &Handle::enter(&var(&[2, 0, 3], t)?)?)
+    }),
+    ("binary_cross_entropy of nothing", &[0], |x, t| {
+        recommend::binary_cross_entropy(x, &Tensor::zeros(0, t, &CPU)?)
+    }),
+];
+
+/// Through both passes. An `Ok` must be a number, or nothing where nothing is right.
+fn passes(case: &Case, dtype: DType, enter: Enter) -> Result<()> {
+    let x = Var::ones(case.1, dtype, &CPU)?;
+    let y = (case.2)(&enter(&x)?, dtype)?.exit()?;
+    let loss = y.sin()?.sum_all()?;
+    let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    assert!(value.is_finite(), "{}: {value}", case.0);
+    let grads = backward(&loss)?;
+    if let Some(g) = grads.get(&x) {
+        let z = g.ones_like()?.detach();
+        (g * z)?.sum_all()?.backward()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn tensors_without_entries_do_not_panic() {
+    let mut problems = Vec::new();
+    for case in CASES {
+        for (form, enter) in [("fused", FUSED), ("composed", COMPOSED)] {
+            for dtype in [DType::F32, DType::F64] {
+                let outcome = std::panic::catch_unwind(|| passes(case, dtype, enter));
+                match outcome {
+                    Err(_) => problems.push(format!("{} ({form}, {dtype:?}) panics", case.0)),
+                    // A worker catches the panics of a pass.
+                    Ok(Err(e)) if e.to_string().contains("panicked") => {
+                        problems.push(format!("{} ({form}, {dtype:?}): {e}", case.0));
+                    }
+                    Ok(_) => {}
+                }
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// The mean of no images is not a number, and would stay in the running statistics.
+#[test]
+fn an_empty_batch_leaves_the_running_statistics_alone() -> anyhow::Result<()> {
+    for enter in [FUSED, COMPOSED] {
+        let running = RunningStatistics::new(2, DType::F32, &CPU)?;
+        let (weight, scale) = (var(&[2, 1, 3, 3], DType::F32)?, var(&[2], DType::F32)?);
+        let norm = BatchNorm::new(&scale, &scale, &running, true);
+        for shape in [[0, 1, 4, 4], [2, 1, 0, 4]] {
+            let x = enter(&Tensor::zeros(&shape[..], DType::F32, &CPU)?)?;
+            let conv = Convolution::new(1, 1);
+            let unit = conv_batch_norm(&x, &weight, &conv, &norm, None, VisionActivation::Relu);
+            testing::assert_says(unit, &["at least one", &format!("{shape:?}")]);
+        }
+        assert_eq!(running.mean.to_vec1::<f32>()?, [0.0, 0.0]);
+        assert_eq!(running.variance.to_vec1::<f32>()?, [1.0, 1.0]);
+    }
+    Ok(())
+}
