@@ -195,7 +195,7 @@ fn candles_vit_is_refused() -> Result<()> {
     is_refused(
         vit_case()?,
         &[
-            "vit.encoder.layer.0.attention.attention.query.weight",
+            "vit.encoder.layer.0.attention.attention.query.bias",
             "vit.encoder.layer.0.layernorm_before.weight",
             "vit.encoder.layer.0.layernorm_after.bias",
         ],

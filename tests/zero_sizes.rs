@@ -81,7 +81,7 @@ const CASES: &[Case] = &[
     ("first_positions without samples", &[0, 2, 4], |x, _| text::first_positions(x, 1)),
     ("dropout of nothing", &[0, 4], |x, _| {
         let mode = Mode::Train { seed: 0, step: 0, micro: 0 };
-        text::dropout(x, &mode.dropout("here", 0.5))
+        text::dropout(x, &Dropout::new(0.5, "here", &mode))
     }),
     ("bags of no width", &[5, 0], |x, _| {
         recommend::bags(x, Bags::single(vec![0, 1], [2, 1])?)
@@ -147,9 +147,9 @@ fn an_empty_batch_leaves_the_running_statistics_alone() -> anyhow::Result<()> {
         let running = RunningStatistics::new(2, DType::F32, &CPU)?;
         let (weight, scale) = (var(&[2, 1, 3, 3], DType::F32)?, var(&[2], DType::F32)?);
         let norm = BatchNorm::new(&scale, &scale, &running, true);
-        for shape in [[0, 1, 4, 4], [2, 1, 0, 4]] {
+        for (shape, padding) in [([0, 1, 4, 4], 1), ([2, 1, 0, 4], 2)] {
             let x = enter(&Tensor::zeros(&shape[..], DType::F32, &CPU)?)?;
-            let conv = Convolution::new(1, 1);
+            let conv = Convolution::new(1, padding);
             let unit = conv_batch_norm(&x, &weight, &conv, &norm, None, VisionActivation::Relu);
             testing::assert_says(unit, &["at least one", &format!("{shape:?}")]);
         }

@@ -44,9 +44,9 @@ pub enum Error {
     },
 
     /// candle failed inside a backward pass.
-    #[error("the backward pass {op} failed ({what}): {remedy}")]
+    #[error("the backward pass of {op} failed ({what}): {remedy}")]
     Backward {
-        /// `of`, and the operation's name where it is known.
+        /// The operation, as far as it is known.
         op: String,
         /// What candle said.
         what: String,

@@ -101,6 +101,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<u32>,
 
+    /// Before training, check gradients and Hessian-vector products of the loss against differences of it
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "How to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<bool>,
+
     /// The seed of order, dropout, probes and fresh weights [default: 0]
     #[arg(long, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,7 @@
 //! What every run has besides its task: a folder, a flag that stops it, and files, pictures and a bar
 //! that follow it.
 
+use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use trainers::callbacks::{Curves, JsonLines, ProgressBar, SummaryFile, TensorBoard};
@@ -23,4 +24,20 @@ pub fn watched<T: Task, B: Batches<Batch = T::Batch>>(
         .callback(Curves::new(folder.curves(), folder.metrics(), label))
         .callback(summary.version("examples", env!("CARGO_PKG_VERSION")))
         .callback(ProgressBar::new())
+}
+
+/// Where `--audit` asks for it: whether the gradients and Hessian-vector products of the run's loss are
+/// its derivatives, before anything is trained.
+///
+/// # Errors
+/// With everything that is wrong, and the variables' names.
+pub fn audited<T: Task, B: Batches<Batch = T::Batch>>(
+    trainer: &mut Trainer<T, B>,
+    wanted: Option<bool>,
+) -> Result<()> {
+    if wanted.unwrap_or(false) {
+        let audit = trainer.audit().context("--audit")?;
+        println!("  audit: {audit}");
+    }
+    Ok(())
 }

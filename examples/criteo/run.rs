@@ -5,7 +5,7 @@ use crate::plan::Plan;
 use adahessian::ops::Mode;
 use anyhow::Result;
 use candle_core::{Device, Tensor};
-use common::watch::watched;
+use common::watch::{audited, watched};
 use common::{layers, program};
 use datasets::criteo::{ClickBatch, Store};
 use models::dlrm::{Dlrm, Ids};
@@ -62,6 +62,7 @@ pub fn run(
     if let Some(path) = resume {
         trainer.resume(path)?;
     }
+    audited(&mut trainer, settings.audit)?;
     let summary = trainer.fit()?;
     let waited = batches.waited();
     println!(

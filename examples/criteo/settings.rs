@@ -75,6 +75,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<String>,
 
+    /// Before training, check gradients and Hessian-vector products of the loss against differences of it
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", help_heading = "How to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<bool>,
+
     /// Seeds, separated by commas, of order, probes and first weights: every optimizer runs with each
     /// [default: 0]
     #[arg(long, value_name = "LIST", help_heading = "How to train")]

@@ -3,7 +3,7 @@
 use crate::parts::{self, Glue};
 use crate::plan::Plan;
 use anyhow::{Context, Result};
-use common::watch::watched;
+use common::watch::{audited, watched};
 use common::{choose, program};
 use datasets::{Batcher, TextDataset};
 use std::path::Path;
@@ -55,6 +55,7 @@ pub fn run(plan: &Plan, resume: Option<&Path>, stop: &Arc<AtomicBool>) -> Result
     if let Some(path) = resume {
         trainer.resume(path)?;
     }
+    audited(&mut trainer, settings.audit)?;
     let summary = trainer.fit()?;
     if let Outcome::Interrupted { .. } = summary.outcome {
         println!(

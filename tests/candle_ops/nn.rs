@@ -30,7 +30,9 @@ pub fn activations() -> Vec<Row> {
         row("ops::swiglu", V, |x| ops::swiglu(&x[0])),
         row("ops::mish", V, |x| ops::mish(&x[0])),
         row("ops::leaky_relu", V, |x| ops::leaky_relu(&x[0], 0.1)),
-        row("ops::selu", V, |x| ops::selu(&x[0], 1.67, 1.05)).f32(),
+        row("ops::selu", V, |x| ops::selu(&Tensor::cat(&[&x[0], &x[0].neg()?], 0)?, 1.67, 1.05))
+            .positive()
+            .f32(),
         row("PReLU", &[&[3, 4], &[4]], |x| PReLU::new(x[1].clone(), false).forward(&x[0])),
         row("Activation::Gelu", V, |x| activation(Activation::Gelu, x)).instead(GELU),
         row("Activation::NewGelu, GeluPytorchTanh", V, |x| {
@@ -224,8 +226,10 @@ fn recurrent(x: &[Tensor], lstm: bool) -> Result<Tensor> {
 
 pub fn losses() -> Vec<Row> {
     vec![
-        row("loss::cross_entropy", V, |x| loss::cross_entropy(&x[0], &targets()?)),
-        row("loss::nll", V, |x| loss::nll(&ops::log_softmax(&x[0], 1)?, &targets()?)),
+        row("loss::cross_entropy", V, |x| loss::cross_entropy(&x[0], &targets()?)).last(),
+        row("loss::cross_entropy, then nonlinear (focal loss)", V, |x| loss::cross_entropy(&x[0], &targets()?)?.exp())
+            .instead("`adahessian::ops::cross_entropy`"),
+        row("loss::nll", V, |x| loss::nll(&ops::log_softmax(&x[0], 1)?, &targets()?)).last(),
         row("loss::mse", &[&[3, 4], &[3, 4]], |x| loss::mse(&x[0], &x[1])),
         row("loss::binary_cross_entropy_with_logit", V, |x| {
             loss::binary_cross_entropy_with_logit(&x[0], &x[0].detach().gt(0.2)?.to_dtype(x[0].dtype())?)

@@ -17,7 +17,8 @@ pub struct TrainConfig {
     pub max_steps: Option<u64>,
     /// Into how many micro-batches a batch is split. Each contributes its own gradient and its own
     /// Hessian-vector product, weighted by its share of the batch, so that the step is the mean of
-    /// z ⊙ Hₘz over the micro-batches m, and only one of their graphs is in memory at a time.
+    /// z ⊙ Hₘz over the micro-batches m, and only one of their graphs is in memory at a time. Running
+    /// statistics of batch normalisations move with each of them.
     pub micro_batches: usize,
     /// On which share of each micro-batch, in (0, 1], the Hessian-vector products are computed: the
     /// first examples of it, rounded up. The gradient always comes from all of them.

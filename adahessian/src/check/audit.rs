@@ -157,6 +157,8 @@ const GROUP: f64 = 1.0 / 8.0;
 const GROUPS: usize = 5;
 /// Directions for each group.
 const SAMPLES: u32 = 2;
+/// Step lengths to try, of [`Auditor::step`].
+const STEPS: [f64; 4] = [1.0, 0.1, 0.01, 0.001];
 
 impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
     fn names(&self, indices: &[usize]) -> Vec<String> {
@@ -207,13 +209,20 @@ impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
         self.search_cut(right, cut)
     }
 
-    /// Whether the loss changes when these variables do.
+    /// Whether the loss changes when these variables do: by as much as they are large, for a variable may
+    /// have little to say.
     fn moves(&self, indices: &[usize]) -> Result<bool> {
-        let v = self.direction(indices, 0)?;
-        let (above, below) = (self.line.value(&v, 0.3)?, self.line.value(&v, -0.3)?);
-        let here = self.line.value(&v, 0.0)?;
-        let most = (above - here).abs().max((below - here).abs());
-        Ok(most > 20.0 * self.noise || most.is_nan())
+        for sample in 0..SAMPLES {
+            let v = self.direction(indices, sample)?;
+            let here = self.line.value(&v, 0.0)?;
+            for t in [1.0, -1.0, 0.3] {
+                let change = (self.line.value(&v, t)? - here).abs();
+                if change > 10.0 * self.noise || change.is_nan() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// The gradient along random directions of groups of variables that weigh alike.
@@ -239,7 +248,9 @@ impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
         Ok(())
     }
 
-    /// Whether the gradient is right along a direction of these variables, and its relative error.
+    /// Whether the gradient is right along a direction of these variables, and its relative error: at
+    /// one of several step lengths, since a long one crosses kinks (a ReLU, a maximum) and a short one
+    /// drowns in rounding. A wrong gradient is wrong at all of them.
     fn along(
         &mut self,
         group: &[(usize, f64)],
@@ -248,18 +259,26 @@ impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
     ) -> Result<(bool, f64)> {
         let indices: Vec<usize> = group.iter().map(|(i, _)| *i).collect();
         let v = self.direction(&indices, sample)?;
-        let slope = self.line.slope(&v, self.step(), self.noise)?;
-        // A random direction sees the norm of a gradient, not more, whatever cancels in this one.
-        let scale = group.iter().map(|(_, w)| w * w).sum::<f64>().sqrt();
         let exact = gradient.dot(&v)?;
-        let difference = (exact - slope.value).abs();
-        let tolerance = scale.max(exact.abs()) * self.step().min(0.02) + slope.doubt;
-        let right = difference <= tolerance;
-        let error = difference / scale.max(slope.value.abs()).max(f64::MIN_POSITIVE);
-        if right && slope.doubt < scale {
-            self.audit.gradient_error = self.audit.gradient_error.max(error);
+        // A random direction sees the norm of a gradient, not more, whatever cancels in this one.
+        let norm = group.iter().map(|(_, w)| w * w).sum::<f64>().sqrt();
+        let scale = norm.max(exact.abs());
+        let mut last = (true, 0.0);
+        for factor in STEPS {
+            let slope = self.line.slope(&v, self.step() * factor, self.noise)?;
+            let difference = (exact - slope.value).abs();
+            let right = difference <= scale * self.step().min(0.02) + slope.doubt;
+            let settled = slope.doubt <= 0.1 * scale.max(slope.value.abs());
+            let error = difference / scale.max(slope.value.abs()).max(f64::MIN_POSITIVE);
+            if right && settled {
+                self.audit.gradient_error = self.audit.gradient_error.max(error);
+                return Ok((true, error));
+            }
+            if factor == 1.0 || settled {
+                last = (right, error);
+            }
         }
-        Ok((right, error))
+        Ok(last)
     }
 
     fn name_wrong(&mut self, group: &[(usize, f64)], gradient: &VarVec) -> Result<()> {
@@ -297,7 +316,7 @@ impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
         let first = self.step() * 0.3;
         let mut best: Vec<Option<Product>> = vec![None; reached.len()];
         let mut smooth = true;
-        for factor in [1.0, 0.1, 0.01] {
+        for factor in &STEPS[..3] {
             let differences = self.differences(&v, first * factor)?;
             for (index, exact) in exact.iter().enumerate() {
                 let Some(exact) = exact else { continue };

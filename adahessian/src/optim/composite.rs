@@ -171,16 +171,22 @@ impl Optim for Composite {
         reach
     }
 
-    /// The parts step in their order. If one skips because its gradient is not finite, the others
-    /// have decided for themselves. Norms are those of all parts together; the curvature is that of
-    /// the first part that has one.
-    fn update(&mut self) -> Result<StepInfo> {
+    /// Of all parts, and that no variable has two.
+    fn check_ready(&self) -> Result<()> {
         if !self.twice.is_empty() {
             return Err(Error::Coverage {
                 uncovered: Vec::new(),
                 twice: self.twice.clone(),
             });
         }
+        let mut parts = self.parts.iter();
+        parts.try_for_each(|(_, part)| part.check_ready())
+    }
+
+    /// The parts step in their order. If one skips because its gradient is not finite, the others
+    /// have decided for themselves. Norms are those of all parts together; the curvature is that of
+    /// the first part that has one.
+    fn update(&mut self) -> Result<StepInfo> {
         let mut total = StepInfo::default();
         let (mut gradient, mut update) = (0.0, 0.0);
         for (index, (_, part)) in self.parts.iter_mut().enumerate() {

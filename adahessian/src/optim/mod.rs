@@ -112,8 +112,16 @@ pub trait Optim: Send {
     /// What the gradients that were accumulated reach.
     fn reach(&self) -> Reach;
 
+    /// Whether everything that the step needs was accumulated. Looked at before anything is changed.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoGraph`] where the step needs a curvature and none was accumulated.
+    fn check_ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The part of [`Optim::apply`] that each optimizer has for itself: the step, without a look at what
-    /// is reached.
+    /// is reached, or missing.
     ///
     /// # Errors
     /// [`crate::Error::NonFinite`] after too many skipped steps in a row.
@@ -127,7 +135,10 @@ pub trait Optim: Send {
     /// [`crate::Error::NonFinite`] after too many skipped steps in a row.
     fn apply(&mut self) -> Result<StepInfo> {
         let reach = self.reach();
-        let taken = reach.check(self.vars()).and_then(|()| self.update());
+        let ready = reach
+            .check(self.vars())
+            .and_then(|()| self.check_ready());
+        let taken = ready.and_then(|()| self.update());
         match taken {
             Ok(info) => Ok(StepInfo {
                 unreached: reach.unreached.len(),

@@ -8,59 +8,59 @@ use candle_core::Error as Candle;
 const KNOWN: &[(&str, &str, &str)] = &[
     (
         "maxpool2d",
-        "max_pool2d",
-        "adahessian::ops::vision::max_pool2d (any kernel and stride)",
+        "`max_pool2d`",
+        "use adahessian::ops::vision::max_pool2d (any kernel and stride)",
     ),
     (
         "avgpool2d",
-        "avg_pool2d with a stride other than its kernel",
-        "adahessian::ops::vision::avg_pool2d (any kernel and stride)",
+        "`avg_pool2d` with a stride other than its kernel",
+        "use adahessian::ops::vision::avg_pool2d (any kernel and stride)",
     ),
     (
         "upsample_bilinear2d",
-        "upsample_bilinear2d",
-        "a product with the interpolation matrix of each side (matmul), or upsample_nearest2d",
+        "`upsample_bilinear2d`",
+        "multiply by the interpolation matrix of each side (matmul)",
     ),
     (
         "upscaling factors",
-        "upsample_nearest2d",
-        "index_select with repeated rows and columns",
+        "`upsample_nearest`, or of `avg_pool2d` where its kernel does not divide the size",
+        "use index_select with repeated rows and columns, or adahessian::ops::vision::avg_pool2d",
     ),
     (
         "conv-transpose1d",
-        "conv_transpose1d",
-        "conv_transpose2d with a height of 1",
-    ),
-    (
-        "scatter-add",
-        "scatter_add",
-        "index_add with indices along one dimension",
+        "`conv_transpose1d`, or of `conv1d` at second order",
+        "use conv2d or conv_transpose2d with a height of 1, or adahessian::ops::vision::conv2d",
     ),
     (
         "scatter",
-        "scatter",
-        "slice_scatter, or where_cond with a mask",
+        "`scatter` or `scatter_add`, or of `gather` with something nonlinear after it at second order",
+        "multiply by a one-hot mask and sum over the dimension (adahessian::ops::cross_entropy does), or use index_add",
     ),
     (
         "gather",
-        "gather, followed by something that is not linear",
-        "a product with a one-hot mask, summed over the dimension",
+        "`gather`",
+        "multiply by a one-hot mask and sum over the dimension",
     ),
     (
-        "ceil",
-        "ceil",
-        "x.detach().ceil(), for its derivative is 0",
+        "index-add",
+        "`index_add`",
+        "multiply by a one-hot matrix",
     ),
-    ("index-add", "index_add", "a product with a one-hot matrix"),
+    (
+        "shape mismatch in add",
+        "one of candle's operations; its conv2d fails like this where the stride leaves other remainders of the \
+         height than of the width",
+        "use adahessian::ops::vision::conv2d (any size and stride)",
+    ),
     (
         "conv2d",
-        "conv2d",
-        "adahessian::ops::vision::conv2d (any size and stride)",
+        "`conv2d`",
+        "use adahessian::ops::vision::conv2d (any size and stride)",
     ),
     (
         "conv1d",
-        "conv1d",
-        "conv2d with a height of 1, or adahessian::ops::vision::conv2d",
+        "`conv1d`",
+        "use conv2d with a height of 1, or adahessian::ops::vision::conv2d",
     ),
 ];
 
@@ -77,13 +77,17 @@ pub(super) fn failure(error: Candle) -> Error {
     let what = what.lines().next().unwrap_or_default().to_string();
     let known = KNOWN.iter().find(|(text, ..)| what.contains(text));
     let (op, remedy) = match known {
-        Some((_, op, remedy)) => (format!("of `{op}`"), format!("use {remedy}")),
+        Some((_, op, remedy)) => (op, remedy),
         None => (
-            "of one of candle's operations".into(),
-            "docs/CANDLE_OPS.md lists candle's operations and what to use instead".into(),
+            &"one of candle's operations",
+            &"docs/CANDLE_OPS.md lists candle's operations and what to use instead",
         ),
     };
-    Error::Backward { op, what, remedy }
+    Error::Backward {
+        op: op.to_string(),
+        what,
+        remedy: remedy.to_string(),
+    }
 }
 
 /// What is inside of backtraces, contexts and paths.

@@ -2,7 +2,7 @@
 
 use super::plan::Plan;
 use super::{Benchmark, Data};
-use crate::watch::watched;
+use crate::watch::{audited, watched};
 use crate::{choose, program};
 use adahessian::ops::Mode;
 use adahessian::{Block, Blocks};
@@ -70,6 +70,7 @@ pub fn run(
     if let Some(path) = resume {
         trainer.resume(path)?;
     }
+    audited(&mut trainer, settings.audit)?;
     let summary = trainer.fit()?;
     finish(&summary, &folder, &model, &train)?;
     match replaced.load(Ordering::Relaxed) {

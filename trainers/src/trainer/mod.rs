@@ -12,11 +12,16 @@ use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::run_folder::{RunFolder, find_checkpoint};
 use crate::task::{Batches, Task};
+use adahessian::check::{self, Audit};
+use adahessian::ops::Mode;
 use adahessian::{NamedVars, Optim};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+
+/// Examples of an audit: an evaluation of their loss takes little time, and there are a hundred.
+const AUDITED: usize = 8;
 
 /// Trains a task's model. Without a run folder nothing is saved.
 pub struct Trainer<T, B> {
@@ -116,6 +121,31 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.progress = loaded.progress;
         self.resumed = true;
         Ok(())
+    }
+
+    /// What [`check::audit`](adahessian::check::audit()) says of the task's loss, on the first
+    /// examples of the next batch, for the variables that the optimizer changes: before a long run,
+    /// whether any operation on the way cuts or falsifies derivatives. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`adahessian::Error::Audit`] with every finding; the errors of the batches and the task.
+    pub fn audit(&mut self) -> Result<Audit> {
+        let Progress { epoch, position, .. } = self.progress;
+        let batch = self.batches.get(epoch, position)?;
+        let few = self.task.size(&batch).min(AUDITED);
+        let part = self.task.narrow(&batch, 0, few)?;
+        let mode = Mode::Train {
+            seed: self.config.seed,
+            step: self.progress.step,
+            micro: 0,
+        };
+        let outcome = check::audit(self.optimizer.vars(), || {
+            let loss = self.task.loss(&part, &mode);
+            loss.map_err(|e| candle_core::Error::wrap(e).into())
+        });
+        // Lookups in sparse tables, which wait for their gradients.
+        self.optimizer.discard();
+        Ok(outcome?)
     }
 
     /// Where the run stands.

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::task::Task;
 use adahessian::Optim;
 use adahessian::ops::Mode;
+use adahessian::ops::vision::statistics_at_rest;
 use candle_core::{DType, Tensor};
 
 /// Accumulates a batch in the optimizer, micro-batch by micro-batch; returns the mean loss.
@@ -78,7 +79,9 @@ fn accumulate_apart<T: Task>(
 
     let size = task.size(part);
     let few = ((fraction * size as f64).ceil() as usize).clamp(1, size);
-    let loss = task.loss(&task.narrow(part, 0, few)?, mode)?;
+    let few = task.narrow(part, 0, few)?;
+    // Running statistics have moved with the first loss; once a step is enough.
+    let loss = statistics_at_rest(|| task.loss(&few, mode))?;
     let gradients = adahessian::backward(&loss)?;
     let outcome = optimizer.accumulate_curvature(&gradients, share);
     adahessian::second_order::release(gradients);

@@ -183,12 +183,16 @@ impl Optim for AdaHessian {
         self.accumulate_probed(grads, &probes.collect::<Result<Vec<_>>>()?, weight)
     }
 
+    fn check_ready(&self) -> Result<()> {
+        match self.due() && self.diagonal.is_empty() {
+            true => Err(Error::NoGraph),
+            false => Ok(()),
+        }
+    }
+
     fn update(&mut self) -> Result<StepInfo> {
         // Given probes may come on any step.
         let refreshed = !self.diagonal.is_empty();
-        if self.due() && !refreshed {
-            return Err(Error::NoGraph);
-        }
         let gradients = self.gradient.take()?;
         let diagonals = self.diagonal.take()?;
         let mut info = StepInfo {
