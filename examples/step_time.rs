@@ -4,7 +4,7 @@ use adahessian::ops::recommend::binary_cross_entropy;
 use adahessian::ops::{self, Handle, Mode};
 use adahessian::random::Stream;
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
-use adahessian::{Blocks, Common, Composite, FirstOrder, NamedVars, Optim, Sgd};
+use adahessian::{Blocks, Common, Composite, FirstOrder, NamedVars, Optim, Sgd, check};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
@@ -80,6 +80,10 @@ struct Cli {
     #[arg(long, default_value = "cpu")]
     device: String,
 
+    /// First, check gradients and Hessian-vector products of the loss against differences of it, and time that
+    #[arg(long)]
+    audit: bool,
+
     /// Print only the last line
     #[arg(long)]
     json: bool,
@@ -96,6 +100,9 @@ fn architecture(model: &str) -> Result<Architecture> {
         ),
     })
 }
+
+/// Examples of an audit.
+const AUDITED: usize = 8;
 
 /// From inputs and labels to a loss.
 type Loss = Box<dyn Fn(&Tensor, &Tensor) -> Result<Tensor>>;
@@ -227,6 +234,22 @@ impl Bench {
         Ok(Box::new(both.with("tables", sparse)))
     }
 
+    /// On the first examples: an audit computes their loss a hundred times.
+    fn audit(&self) -> Result<()> {
+        let few = self.inputs.dim(0)?.min(AUDITED);
+        let (inputs, labels) = (self.inputs.narrow(0, 0, few)?, self.labels.narrow(0, 0, few)?);
+        let began = Instant::now();
+        let audit = check::audit(&self.vars, || {
+            let loss = (self.loss)(&inputs, &labels);
+            loss.map_err(|e| candle_core::Error::msg(format!("{e:#}")).into())
+        })?;
+        println!("audit of {few} examples in {:.1} s: {audit}", began.elapsed().as_secs_f64());
+        // Lookups in tables, which wait for their gradients.
+        let none = FirstOrder::new(NamedVars::new([])?, Sgd::default(), Common::new(1e-5))?;
+        self.with_tables(Box::new(none))?.discard();
+        Ok(())
+    }
+
     fn step(&self, optimizer: &mut dyn Optim) -> Result<()> {
         let parts = self.micro_batches;
         let inputs = self.inputs.chunk(parts, 0)?;
@@ -262,6 +285,9 @@ fn main() -> Result<()> {
     optimizers.iter().try_for_each(|name| choose::check(name))?;
     let device = program::device(&cli.device)?;
     let bench = Bench::new(&cli, &device)?;
+    if cli.audit {
+        bench.audit()?;
+    }
     // SGD comes last, and each peak is read before it: it does not count towards the others.
     let mut measured = Vec::new();
     for name in &optimizers {

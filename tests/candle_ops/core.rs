@@ -41,7 +41,7 @@ pub fn elementwise() -> Vec<Row> {
         row("sqrt", V, |x| x[0].sqrt()).positive(),
         row("recip", V, |x| x[0].recip()).positive(),
         row("powf(3)", V, |x| x[0].powf(3.0)),
-        row("powf(1) at exactly 0", V, |x| (x[0].detach() - &x[0])?.neg()?.powf(1.0))
+        row("powf(1) at exactly 0", &[&[1]], |x| x[0].affine(1.0, -(0.13 * 0.37))?.powf(1.0))
             .instead("the argument itself"),
         row("clamp", V, |x| x[0].clamp(-0.65, 0.65)),
         row("relu", V, |x| x[0].relu()),
@@ -226,7 +226,7 @@ pub fn convolutions() -> Vec<Row> {
         row("max_pool2d(2)", &[&[1, 2, 4, 4]], |x| x[0].max_pool2d(2)).instead(MAX_POOL),
         row("max_pool2d, stride other than the kernel", &[&[1, 1, 5, 5]], |x| x[0].max_pool2d_with_stride(3, 2))
             .instead(MAX_POOL),
-        row("upsample_nearest1d, interpolate1d", &[&[2, 2, 3]], |x| x[0].upsample_nearest1d(6)).instead(UPSAMPLE),
+        row("upsample_nearest1d, interpolate1d", &[&[2, 2, 3]], |x| x[0].upsample_nearest1d(6)),
         row("upsample_nearest2d, interpolate2d", &[&[2, 2, 2, 2]], |x| x[0].upsample_nearest2d(4, 4)),
         row("upsample_nearest2d, its argument used elsewhere", &[&[1, 1, 2, 2]], |x| {
             let once = x[0].sqr()?;

@@ -56,11 +56,11 @@ impl Hessian {
 
     /// Checks that no variable of the loss was changed since.
     fn expect_unchanged(&self) -> Result<()> {
-        let Some(id) = versions::changed_since(self.time, &self.ids) else {
+        if versions::changed_since(self.time, &self.ids).is_none() {
             return Ok(());
-        };
-        let mut named = self.vars.iter();
-        let name = match named.find(|(_, var)| var.id() == id) {
+        }
+        let changed = |var: &Var| versions::changed_since(self.time, &[var.id()]).is_some();
+        let name = match self.vars.iter().find(|(_, var)| changed(var)) {
             Some((name, _)) => format!("`{name}`"),
             None => "a variable of another optimizer".into(),
         };
