@@ -41,14 +41,16 @@ cargo run -q -p examples --example step_time -- --model resnet20 --batch-size 4 
 grep -q '"model":"resnet20"' "$out/resnet.json"
 cargo run -q -p examples --example gpu_check
 # A comparison on generated pictures; the second command finds it finished and only makes the table again.
-cargo run -q -p examples --example cifar -- --synthetic --limit 64 --limit-test 20 --epochs 1 --optimizer sgd,adahessian --seed 0,1 --out "$out/cifar"
+cargo run -q -p examples --example cifar -- --synthetic --limit 64 --limit-test 20 --epochs 1 --optimizer sgd,adahessian --seed 0,1 --audit --out "$out/cifar" >"$out/cifar.txt"
+test "$(grep -c 'audit: .* gradient right to' "$out/cifar.txt")" = 4
 # (Through files: grep -q would close a pipe before the program has written everything.)
 cargo run -q -p examples --example cifar -- --resume "$out/cifar" >"$out/resumed.txt"
 grep -q '4 of 4 runs are finished' "$out/resumed.txt"
 for file in config.toml losses.svg results.json adahessian-seed1/summary.json adahessian-seed1/model/model.safetensors; do
   test -s "$out/cifar/$file"
 done
-cargo run -q -p examples --example imagenet -- --synthetic --limit 32 --limit-test 16 --epochs 1 --out "$out/imagenet"
+cargo run -q -p examples --example imagenet -- --synthetic --limit 32 --limit-test 16 --epochs 1 --audit --out "$out/imagenet" >"$out/imagenet.txt"
+grep -q 'audit: .* gradient right to' "$out/imagenet.txt"
 grep -q '"top5"' "$out/imagenet/summary.json"
 
 cargo run -q -p examples --example step_time -- --model dlrm --batch-size 8 --table-rows 50 --units 1 --optimizer adahessian,adagrad --json >"$out/dlrm.json"
@@ -56,7 +58,8 @@ grep -q ratio_to_sgd "$out/dlrm.json"
 # Clicks: text, store, a comparison that is finished when it is resumed, an evaluation of what it saved.
 cargo run -q -p examples --example criteo -- generate "$out/clicks.txt" --rows 2000
 cargo run -q -p examples --example criteo -- prepare "$out/clicks.txt" --out "$out/clicks.store" --hash-modulo 100
-cargo run -q -p examples --example criteo -- train --data "$out/clicks.store" --planted 0 --bottom 16,8 --top 16 --optimizer adahessian,adagrad,sgd --out "$out/clicks"
+cargo run -q -p examples --example criteo -- train --data "$out/clicks.store" --planted 0 --bottom 16,8 --top 16 --optimizer adahessian,adagrad,sgd --audit --out "$out/clicks" >"$out/audited.txt"
+test "$(grep -c 'audit: .* gradient right to' "$out/audited.txt")" = 3
 cargo run -q -p examples --example criteo -- train --resume "$out/clicks" >"$out/clicks.txt"
 test "$(grep -c 'finished already' "$out/clicks.txt")" = 3
 for file in config.toml curves.svg results.json adahessian-seed0/summary.json adahessian-seed0/curves.svg; do
@@ -76,7 +79,8 @@ for run in sst2-adahessian sst2-adamw; do
 done
 # What it saved is a checkpoint like any other.
 cargo run --release -p examples --example glue -- --model "$out/glue/sst2-adahessian/model" --data "$PWD/tests/fixtures/glue" \
-  --task sst2 --max-steps 2 --epochs 1 --out "$out/again"
+  --task sst2 --max-steps 2 --epochs 1 --audit --out "$out/again" >"$out/again.txt"
+grep -q 'audit: .* gradient right to' "$out/again.txt"
 
 if [ "${SKIP_CUDA:-0}" = 1 ]; then
   step "CUDA left out, as asked"

@@ -28,6 +28,7 @@ mod recommend_ops;
 mod resume;
 mod second_order;
 mod sparse;
+mod statistics;
 mod text_data;
 mod text_ops;
 mod threads;
