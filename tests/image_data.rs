@@ -301,10 +301,10 @@ fn cifar_class_folders_that_are_damaged_name_the_path() {
 }
 
 /// Pictures (or nulls) and labels (or nulls) of one row group of a parquet file.
-type Group = Vec<(Option<Vec<u8>>, Option<i64>)>;
+pub(crate) type Group = Vec<(Option<Vec<u8>>, Option<i64>)>;
 
 /// A parquet file in the Hub's layout; `footer` is what it says about its columns.
-fn parquet(column: &str, groups: &[Group], footer: Option<&str>) -> Vec<u8> {
+pub(crate) fn parquet(column: &str, groups: &[Group], footer: Option<&str>) -> Vec<u8> {
     let schema = format!(
         "message m {{ OPTIONAL group {column} {{ OPTIONAL BYTE_ARRAY bytes; \
          OPTIONAL BYTE_ARRAY path (UTF8); }} OPTIONAL INT64 label; }}"

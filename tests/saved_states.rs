@@ -1,0 +1,80 @@
+//! States of optimizers that an earlier version saved: those of variables in half precision were in half
+//! precision themselves, where they are in f32 now.
+
+use adahessian::{AdaHessian, AdamW, Common, FirstOrder, NamedVars, Optim, State};
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor, Var};
+use testing::{assert_close, assert_says};
+
+fn vars(dtype: DType) -> Result<NamedVars> {
+    let value = Tensor::new(&[0.5f32, -1.25, 2.0], &Device::Cpu)?;
+    let x = Var::from_tensor(&value.to_dtype(dtype)?)?;
+    Ok(NamedVars::new([("x".to_string(), x)])?)
+}
+
+fn step(vars: &NamedVars, opt: &mut dyn Optim) -> Result<()> {
+    opt.backward_step(&vars.get("x")?.sqr()?.sqr()?.sum_all()?)?;
+    Ok(())
+}
+
+fn rounded(state: &State, dtype: DType) -> Result<State> {
+    let tensors = state.tensors.iter();
+    let tensors = tensors.map(|(name, t)| Ok((name.clone(), t.to_dtype(dtype)?)));
+    Ok(State {
+        meta: state.meta.clone(),
+        tensors: tensors.collect::<Result<_>>()?,
+    })
+}
+
+fn widened_when_loaded(make: impl Fn(&NamedVars) -> Result<Box<dyn Optim>>) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("optim.safetensors");
+    for half in [DType::BF16, DType::F16] {
+        let vars = vars(half)?;
+        let mut opt = make(&vars)?;
+        step(&vars, &mut *opt)?;
+        let old = rounded(&opt.state()?, half)?;
+        old.save(&file)?;
+        let mut resumed = make(&vars)?;
+        resumed.load_state(&State::load(&file)?)?;
+        let state = resumed.state()?;
+        assert!(!state.tensors.is_empty());
+        for (name, tensor) in &state.tensors {
+            assert_eq!(tensor.dtype(), DType::F32, "{name}");
+            let exact = old.tensors[name].to_dtype(DType::F32)?;
+            assert_close(name, tensor, &exact, 0.0)?;
+        }
+        assert_eq!(state.meta, opt.state()?.meta);
+        step(&vars, &mut *resumed)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn of_first_order() -> Result<()> {
+    widened_when_loaded(|vars| {
+        let opt = FirstOrder::new(vars, AdamW::default(), Common::new(0.1))?;
+        Ok(Box::new(opt))
+    })
+}
+
+#[test]
+fn of_adahessian() -> Result<()> {
+    widened_when_loaded(|vars| Ok(Box::new(AdaHessian::builder().lr(0.1).build(vars)?)))
+}
+
+#[test]
+fn nothing_else_is_converted() -> Result<()> {
+    let opt = |vars: &NamedVars| FirstOrder::new(vars, AdamW::default(), Common::new(0.1));
+    let refused = |vars: DType, saved: DType, pieces: &[&str]| -> Result<()> {
+        let vars = self::vars(vars)?;
+        let mut opt = opt(&vars)?;
+        let saved = rounded(&opt.state()?, saved)?;
+        assert_says(opt.load_state(&saved), pieces);
+        Ok(())
+    };
+    // More digits than there is room for, and fewer than the variable's own.
+    refused(DType::BF16, DType::F64, &["exp_avg.x", "F32 [3]", "F64 [3]"])?;
+    refused(DType::F64, DType::BF16, &["exp_avg.x", "F64 [3]", "BF16 [3]"])?;
+    refused(DType::F64, DType::F32, &["exp_avg.x", "F64 [3]", "F32 [3]"])
+}
