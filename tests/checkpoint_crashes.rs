@@ -36,7 +36,11 @@ impl Task for Square {
     }
 
     fn evaluate(&self) -> trainers::Result<Scores> {
-        let w = self.0.get("w")?.to_vec1::<f64>().map_err(trainers::Error::from)?;
+        let w = self
+            .0
+            .get("w")?
+            .to_vec1::<f64>()
+            .map_err(trainers::Error::from)?;
         Ok(Scores::new("score", 1.0 - w[0]))
     }
 }
@@ -84,7 +88,9 @@ fn save(checkpoints: &Checkpoints, value: f64, step: u64) -> Result<PathBuf> {
 }
 
 fn save_best(checkpoints: &Checkpoints, value: f64, step: u64) -> Result<PathBuf> {
-    Ok(content(value, step, |content| checkpoints.save_best(content))??)
+    Ok(content(value, step, |content| {
+        checkpoints.save_best(content)
+    })??)
 }
 
 fn weight(path: &Path) -> Result<f64> {
@@ -139,10 +145,18 @@ fn a_run_at_work_keeps_others_out_of_its_folder() -> Result<()> {
         folder: checkpoints.folder().into(),
     };
     trainer(&run, 3)?.callback(intruder).fit()?;
-    assert!(checkpoints.latest()?.is_some_and(|p| p.ends_with("step-00000006")));
+    assert!(
+        checkpoints
+            .latest()?
+            .is_some_and(|p| p.ends_with("step-00000006"))
+    );
     // It has ended, and so has its claim.
     save(&checkpoints, 0.5, 99)?;
-    assert!(!names(checkpoints.folder())?.iter().any(|n| n.starts_with('.')));
+    assert!(
+        !names(checkpoints.folder())?
+            .iter()
+            .any(|n| n.starts_with('.'))
+    );
     Ok(())
 }
 
@@ -211,10 +225,15 @@ fn replacement(kind: &str, act: fn(&Checkpoints, f64, u64) -> Result<PathBuf>) -
         let folder = tempfile::tempdir()?;
         let checkpoints = Checkpoints::new(folder.path());
         let target = act(&checkpoints, 0.25, 7)?;
-        let aside = folder.path().join(format!(".{kind}-00000007.replaced.partial"));
+        let aside = folder
+            .path()
+            .join(format!(".{kind}-00000007.replaced.partial"));
         fs::rename(&target, &aside)?;
         act(&checkpoints_elsewhere(folder.path())?, 0.75, 7)?;
-        let new = folder.path().join("elsewhere").join(format!("{kind}-00000007"));
+        let new = folder
+            .path()
+            .join("elsewhere")
+            .join(format!("{kind}-00000007"));
         let place = match new_in_place {
             true => target.clone(),
             false => folder.path().join(format!(".{kind}-00000007.partial")),
@@ -240,7 +259,12 @@ fn replacement(kind: &str, act: fn(&Checkpoints, f64, u64) -> Result<PathBuf>) -
         };
         assert_eq!(found()?, Some(target.clone()));
         assert_eq!(weight(&target)?, expected, "{kind} after a save");
-        assert_eq!(names(folder.path())?.len(), 2, "{:?}", names(folder.path())?);
+        assert_eq!(
+            names(folder.path())?.len(),
+            2,
+            "{:?}",
+            names(folder.path())?
+        );
     }
     Ok(())
 }
@@ -289,7 +313,11 @@ fn the_best_checkpoint_of_an_abandoned_branch_goes_with_it() -> Result<()> {
     save_best(&checkpoints, 0.5, 5)?;
     checkpoints.remove_after(5)?;
     let all = ["best-00000005", "step-00000002", "step-00000004"];
-    assert_eq!(names(folder.path())?, all, "the step itself is no later one");
+    assert_eq!(
+        names(folder.path())?,
+        all,
+        "the step itself is no later one"
+    );
     checkpoints.remove_after(4)?;
     assert_eq!(names(folder.path())?, all[1..]);
 

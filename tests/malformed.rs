@@ -12,7 +12,9 @@ use testing::assert_says;
 
 fn gzip(parts: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    parts.into_iter().for_each(|part| encoder.write_all(&part).unwrap());
+    parts
+        .into_iter()
+        .for_each(|part| encoder.write_all(&part).unwrap());
     encoder.finish().unwrap()
 }
 
@@ -69,14 +71,19 @@ fn a_line_without_end_is_refused_with_its_number() {
 fn a_picture_of_one_row_is_cropped_before_it_is_made_large() {
     let augment = Augment::imagenet_test(224);
     for (height, width) in [(1, 65_535), (65_535, 1), (1, 1)] {
-        let pixels: Vec<u8> = (0..height * width * 3).map(|i| (i / 3 % 251) as u8).collect();
+        let pixels: Vec<u8> = (0..height * width * 3)
+            .map(|i| (i / 3 % 251) as u8)
+            .collect();
         let image = Image {
             height,
             width,
             pixels,
         };
         let out = augment.apply(&image, 0, 0, 0).unwrap();
-        assert_eq!((out.height, out.width, out.pixels.len()), (224, 224, 224 * 224 * 3));
+        assert_eq!(
+            (out.height, out.width, out.pixels.len()),
+            (224, 224, 224 * 224 * 3)
+        );
         // A row that is drawn 256 times as large: each pixel of the middle is one of the row's.
         let at = |y: usize, x: usize| out.pixels[(y * 224 + x) * 3];
         let along = |i: usize| if height == 1 { at(0, i) } else { at(i, 0) };

@@ -74,7 +74,15 @@ fn nothing_else_is_converted() -> Result<()> {
         Ok(())
     };
     // More digits than there is room for, and fewer than the variable's own.
-    refused(DType::BF16, DType::F64, &["exp_avg.x", "F32 [3]", "F64 [3]"])?;
-    refused(DType::F64, DType::BF16, &["exp_avg.x", "F64 [3]", "BF16 [3]"])?;
+    refused(
+        DType::BF16,
+        DType::F64,
+        &["exp_avg.x", "F32 [3]", "F64 [3]"],
+    )?;
+    refused(
+        DType::F64,
+        DType::BF16,
+        &["exp_avg.x", "F64 [3]", "BF16 [3]"],
+    )?;
     refused(DType::F64, DType::F32, &["exp_avg.x", "F64 [3]", "F32 [3]"])
 }

@@ -1,7 +1,7 @@
 //! Steps of sparse tables: the weights of micro-batches, and what is not finite.
 
-use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::optim::rules::Rule;
+use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::{Adagrad, Common, Error, FirstOrder, NamedVars, Optim, Sgd, State};
 use anyhow::Result;
 use candle_core::{Device, Tensor, Var};

@@ -7,7 +7,9 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use std::cell::Cell;
 use testing::assert_says;
-use trainers::tasks::{Classification, ClickPrediction, ImageClassification, Regression, TensorBatch};
+use trainers::tasks::{
+    Classification, ClickPrediction, ImageClassification, Regression, TensorBatch,
+};
 use trainers::{Error, FixedBatches, Scores, Task, TrainConfig, Trainer};
 
 /// Where a task fails, in the second of three micro-batches of its first step.
@@ -138,7 +140,10 @@ fn trained(at: Option<At>, second_order: bool, fraction: f64) -> Result<(Bits, B
         let numbers = t.flatten_all()?.to_vec1::<f64>()?;
         Ok(numbers.into_iter().map(f64::to_bits).collect())
     };
-    Ok((bits(vars.get("w")?.as_tensor())?, bits(&table.to_tensor()?)?))
+    Ok((
+        bits(vars.get("w")?.as_tensor())?,
+        bits(&table.to_tensor()?)?,
+    ))
 }
 
 #[test]
@@ -232,7 +237,10 @@ fn an_evaluation_on_nothing_is_the_same_error_for_all_tasks() -> Result<()> {
             let Err(Error::Batch { expected, got }) = outcome else {
                 panic!("task {task}, {} batches: {outcome:?}", nothing.len());
             };
-            assert_eq!(expected, "at least one example to evaluate on", "task {task}");
+            assert_eq!(
+                expected, "at least one example to evaluate on",
+                "task {task}"
+            );
             assert_eq!(got, "none", "task {task}");
         }
     }

@@ -81,6 +81,19 @@ pub enum Error {
         /// The decoder's reason.
         source: std::io::Error,
     },
+    /// A line of a text file that is too long to be one.
+    #[error(
+        "{}, {place}: a line of more than {longest} bytes; is this a text file with a record on each line?",
+        path.display()
+    )]
+    LongLine {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// The most bytes that a line may have.
+        longest: usize,
+    },
     /// A column that the task needs is not in the header or schema.
     #[error(
         "{}: no column {column:?} for {task}; the columns are {found}; is this the right task?",

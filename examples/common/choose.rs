@@ -3,34 +3,65 @@
 use crate::settings::Settings;
 use adahessian::sparse::{Accumulator, SparseRule};
 use adahessian::{
-    AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Common, FirstOrder, Lamb, NamedVars,
-    Optim, RmsProp, Sgd,
+    AdaHessian, AdaHessianBuilder, Adagrad, Adam, AdamW, Average, Block, Blocks, Common,
+    FirstOrder, Lamb, NamedVars, Optim, RmsProp, Sgd,
 };
 use anyhow::{Result, bail};
+use std::str::FromStr;
+
+/// The optimizers that can be asked for. Whatever depends on one is a `match` without a last arm for the
+/// others, so that one that is added here is wired everywhere or does not compile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Optimizer {
+    /// AdaHessian.
+    AdaHessian,
+    /// AdamW.
+    AdamW,
+    /// Adam, with L2 regularisation.
+    Adam,
+    /// SGD.
+    Sgd,
+    /// RMSProp.
+    RmsProp,
+    /// Adagrad.
+    Adagrad,
+    /// LAMB.
+    Lamb,
+}
 
 /// The optimizers by name.
-pub const OPTIMIZERS: [&str; 7] = [
-    "adahessian",
-    "adamw",
-    "adam",
-    "sgd",
-    "rmsprop",
-    "adagrad",
-    "lamb",
+pub const OPTIMIZERS: [(&str, Optimizer); 7] = [
+    ("adahessian", Optimizer::AdaHessian),
+    ("adamw", Optimizer::AdamW),
+    ("adam", Optimizer::Adam),
+    ("sgd", Optimizer::Sgd),
+    ("rmsprop", Optimizer::RmsProp),
+    ("adagrad", Optimizer::Adagrad),
+    ("lamb", Optimizer::Lamb),
 ];
+
+impl FromStr for Optimizer {
+    type Err = anyhow::Error;
+
+    /// # Errors
+    /// With the list of names.
+    fn from_str(name: &str) -> Result<Self> {
+        match OPTIMIZERS.iter().find(|(known, _)| *known == name) {
+            Some((_, optimizer)) => Ok(*optimizer),
+            None => bail!(
+                "--optimizer {name}: expected one of {}",
+                OPTIMIZERS.map(|(name, _)| name).join(", ")
+            ),
+        }
+    }
+}
 
 /// Checks an optimizer's name.
 ///
 /// # Errors
 /// With the list of names.
 pub fn check(name: &str) -> Result<()> {
-    match OPTIMIZERS.contains(&name) {
-        true => Ok(()),
-        false => bail!(
-            "--optimizer {name}: expected one of {}",
-            OPTIMIZERS.join(", ")
-        ),
-    }
+    name.parse::<Optimizer>().map(drop)
 }
 
 /// Where the weights come from decides the scale of a good learning rate.
@@ -43,30 +74,34 @@ pub enum Origin {
 }
 
 /// The learning rate that works for this optimizer on transformers.
-pub fn default_lr(optimizer: &str, origin: Origin) -> f64 {
-    match (optimizer, origin) {
-        ("adahessian", Origin::Pretrained) => 1e-2,
-        ("adahessian", Origin::Scratch) => 0.1,
-        ("adamw" | "adam", Origin::Pretrained) => 5e-5,
-        ("adamw" | "adam", Origin::Scratch) => 2e-3,
-        ("sgd", Origin::Pretrained) => 1e-2,
-        ("sgd", Origin::Scratch) => 5e-2,
-        ("rmsprop", Origin::Pretrained) => 2e-5,
-        ("rmsprop", Origin::Scratch) => 5e-4,
-        ("adagrad", Origin::Pretrained) => 1e-3,
-        ("adagrad", Origin::Scratch) => 1e-2,
-        (_, Origin::Pretrained) => 1e-3,
-        (_, Origin::Scratch) => 5e-3,
-    }
+///
+/// # Errors
+/// For an unknown name.
+pub fn default_lr(optimizer: &str, origin: Origin) -> Result<f64> {
+    let (pretrained, scratch) = match optimizer.parse()? {
+        Optimizer::AdaHessian => (1e-2, 0.1),
+        Optimizer::AdamW | Optimizer::Adam => (5e-5, 2e-3),
+        Optimizer::Sgd => (1e-2, 5e-2),
+        Optimizer::RmsProp => (2e-5, 5e-4),
+        Optimizer::Adagrad => (1e-3, 1e-2),
+        Optimizer::Lamb => (1e-3, 5e-3),
+    };
+    Ok(match origin {
+        Origin::Pretrained => pretrained,
+        Origin::Scratch => scratch,
+    })
 }
 
 /// The weight decay by default.
-pub fn default_decay(optimizer: &str) -> f64 {
-    match optimizer {
-        "adahessian" => 1e-4,
-        "adamw" | "lamb" => 0.01,
-        _ => 0.0,
-    }
+///
+/// # Errors
+/// For an unknown name.
+pub fn default_decay(optimizer: &str) -> Result<f64> {
+    Ok(match optimizer.parse()? {
+        Optimizer::AdaHessian => 1e-4,
+        Optimizer::AdamW | Optimizer::Lamb => 0.01,
+        Optimizer::Adam | Optimizer::Sgd | Optimizer::RmsProp | Optimizer::Adagrad => 0.0,
+    })
 }
 
 /// Makes the optimizer called `name` for a language model. `settings` must hold `lr` and
@@ -89,48 +124,71 @@ pub fn optimizer_with(
     blocks: Blocks,
     vars: &NamedVars,
 ) -> Result<Box<dyn Optim>> {
-    check(name)?;
+    let lr = settings
+        .lr
+        .map_or_else(|| default_lr(name, Origin::Pretrained), Ok);
+    let decay = settings
+        .weight_decay
+        .map_or_else(|| default_decay(name), Ok);
     let common = Common {
-        lr: settings
-            .lr
-            .unwrap_or_else(|| default_lr(name, Origin::Pretrained)),
-        weight_decay: settings.weight_decay.unwrap_or_else(|| default_decay(name)),
+        lr: lr?,
+        weight_decay: decay?,
         clip_norm: settings.clip_norm,
         ..Common::default()
     };
-    Ok(match name {
-        "adahessian" => Box::new(adahessian(settings, common, blocks, vars)?),
-        "adamw" => Box::new(FirstOrder::new(vars, AdamW::default(), common)?),
-        "adam" => Box::new(FirstOrder::new(vars, Adam::default(), common)?),
-        "rmsprop" => Box::new(FirstOrder::new(vars, RmsProp::default(), common)?),
-        "adagrad" => Box::new(FirstOrder::new(vars, Adagrad::default(), common)?),
-        "lamb" => Box::new(FirstOrder::new(vars, Lamb::default(), common)?),
-        _ => Box::new(FirstOrder::new(vars, Sgd::default(), common)?),
+    let second_order = || adahessian(settings, blocks);
+    make(name, vars, common, Sgd::default(), second_order)
+}
+
+/// Makes the optimizer called `name`: the one place that does. What programs choose for themselves is
+/// SGD's momentum, and AdaHessian without its common settings.
+///
+/// # Errors
+/// For an unknown name or a setting out of range.
+pub fn make(
+    name: &str,
+    vars: &NamedVars,
+    common: Common,
+    sgd: Sgd,
+    adahessian: impl FnOnce() -> Result<AdaHessianBuilder>,
+) -> Result<Box<dyn Optim>> {
+    Ok(match name.parse()? {
+        Optimizer::AdaHessian => {
+            let mut builder = adahessian()?;
+            builder.common = common;
+            Box::new(builder.build(vars)?)
+        }
+        Optimizer::AdamW => Box::new(FirstOrder::new(vars, AdamW::default(), common)?),
+        Optimizer::Adam => Box::new(FirstOrder::new(vars, Adam::default(), common)?),
+        Optimizer::Sgd => Box::new(FirstOrder::new(vars, sgd, common)?),
+        Optimizer::RmsProp => Box::new(FirstOrder::new(vars, RmsProp::default(), common)?),
+        Optimizer::Adagrad => Box::new(FirstOrder::new(vars, Adagrad::default(), common)?),
+        Optimizer::Lamb => Box::new(FirstOrder::new(vars, Lamb::default(), common)?),
     })
 }
 
-fn adahessian(
-    settings: &Settings,
-    common: Common,
-    blocks: Blocks,
-    vars: &NamedVars,
-) -> Result<AdaHessian> {
-    let average = match settings.average.as_deref().unwrap_or("absolute") {
+/// What is averaged into D, by name.
+///
+/// # Errors
+/// With the list of names.
+pub fn average(name: Option<&str>) -> Result<Average> {
+    Ok(match name.unwrap_or("absolute") {
         "absolute" => Average::Absolute,
         "signed" => Average::Signed,
         other => bail!("--average {other}: expected absolute or signed"),
-    };
-    let mut builder = AdaHessian::builder()
+    })
+}
+
+fn adahessian(settings: &Settings, blocks: Blocks) -> Result<AdaHessianBuilder> {
+    Ok(AdaHessian::builder()
         .blocks(blocks)
-        .average(average)
+        .average(average(settings.average.as_deref())?)
         .hessian_power(settings.hessian_power.unwrap_or(1.0))
         .every(settings.hessian_every.unwrap_or(1))
         .always_first(settings.hessian_first.unwrap_or(0))
         .samples(settings.samples.unwrap_or(1))
         .eps(settings.eps.unwrap_or(1e-4))
-        .seed(settings.seed.unwrap_or(0));
-    builder.common = common;
-    Ok(builder.build(vars)?)
+        .seed(settings.seed.unwrap_or(0)))
 }
 
 /// What sparse tables are stepped with, by name.
@@ -147,4 +205,58 @@ pub fn table_rule(name: &str) -> Result<SparseRule> {
         "sgd" => SparseRule::Sgd,
         _ => bail!("--table-optimizer {name}: expected adagrad, adagrad-rows or sgd"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    /// The kind that the state of each optimizer must have, its learning rate with pretrained and with fresh
+    /// weights, and its decay.
+    const EXPECTED: [(&str, &str, f64, f64, f64); 7] = [
+        ("adahessian", "adahessian", 1e-2, 0.1, 1e-4),
+        ("adamw", "adamw", 5e-5, 2e-3, 0.01),
+        ("adam", "adam", 5e-5, 2e-3, 0.0),
+        ("sgd", "sgd", 1e-2, 5e-2, 0.0),
+        ("rmsprop", "rmsprop", 2e-5, 5e-4, 0.0),
+        ("adagrad", "adagrad", 1e-3, 1e-2, 0.0),
+        ("lamb", "lamb", 1e-3, 5e-3, 0.01),
+    ];
+
+    fn vars() -> NamedVars {
+        let x = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
+        NamedVars::new([("x".to_string(), x)]).unwrap()
+    }
+
+    #[test]
+    fn every_name_makes_the_optimizer_of_that_name() {
+        assert_eq!(OPTIMIZERS.map(|(name, _)| name), EXPECTED.map(|row| row.0));
+        for (name, kind, pretrained, scratch, decay) in EXPECTED {
+            let made = optimizer(name, &Settings::default(), &vars()).unwrap();
+            assert_eq!(made.state().unwrap().meta["kind"], kind, "{name}");
+            assert_eq!(made.lr(), pretrained, "{name}");
+            assert_eq!(default_lr(name, Origin::Pretrained).unwrap(), pretrained);
+            assert_eq!(default_lr(name, Origin::Scratch).unwrap(), scratch);
+            assert_eq!(default_decay(name).unwrap(), decay, "{name}");
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_refused_with_the_list_of_names() {
+        let settings = Settings::default();
+        let errors = [
+            check("sdg").unwrap_err(),
+            default_lr("sdg", Origin::Scratch).unwrap_err(),
+            default_decay("sdg").unwrap_err(),
+            optimizer("sdg", &settings, &vars()).map(drop).unwrap_err(),
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(text.contains("--optimizer sdg"), "{text}");
+            OPTIMIZERS
+                .iter()
+                .for_each(|(name, _)| assert!(text.contains(name), "{text}"));
+        }
+    }
 }

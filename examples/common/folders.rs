@@ -55,16 +55,16 @@ pub fn root(path: &Path) -> Result<PathBuf> {
 /// Where the run of a folder goes on, if it has a checkpoint; `alone` is the checkpoint that was asked
 /// for, where the run is the only one. What a run left that was cut off before its first one is removed.
 pub fn begun(folder: &Path, alone: Option<&Path>) -> Option<PathBuf> {
-    let run = RunFolder::open(folder);
-    let latest = run.ok().and_then(|f| f.checkpoints().latest().ok()?);
-    match latest {
-        Some(_) => Some(alone.unwrap_or(folder).into()),
-        None => {
-            // What cannot be removed shows when the run claims its folder.
-            let _ = remove_leftovers(folder);
-            None
-        }
+    let checkpoints = RunFolder::open(folder).ok().map(|run| run.checkpoints());
+    let latest = checkpoints.as_ref().and_then(|c| c.latest().ok()?);
+    if latest.is_some() {
+        return Some(alone.unwrap_or(folder).into());
     }
+    // What is not removed shows when the run claims its folder, as does a run that is at work there.
+    if checkpoints.is_none_or(|checkpoints| checkpoints.lock().is_ok()) {
+        let _ = remove_leftovers(folder);
+    }
+    None
 }
 
 /// Removes the files of a run, and nothing else.

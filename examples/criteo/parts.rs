@@ -3,10 +3,7 @@
 use crate::plan::Plan;
 use crate::settings::Settings;
 use adahessian::sparse::{Precision, SparseOptimizer};
-use adahessian::{
-    AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Common, Composite, FirstOrder, Lamb,
-    Optim, RmsProp, Sgd,
-};
+use adahessian::{AdaHessian, AdaHessianBuilder, Block, Blocks, Common, Composite, Optim, Sgd};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use common::choose;
@@ -153,30 +150,17 @@ fn dense(plan: &Plan, model: &Dlrm) -> Result<Box<dyn Optim>> {
         clip_norm: settings.clip_norm,
         ..Common::default()
     };
-    Ok(match plan.optimizer.as_str() {
-        "adahessian" => Box::new(adahessian(plan, common, model)?),
-        "adagrad" => Box::new(FirstOrder::new(vars, Adagrad::default(), common)?),
-        "adamw" => Box::new(FirstOrder::new(vars, AdamW::default(), common)?),
-        "adam" => Box::new(FirstOrder::new(vars, Adam::default(), common)?),
-        "rmsprop" => Box::new(FirstOrder::new(vars, RmsProp::default(), common)?),
-        "lamb" => Box::new(FirstOrder::new(vars, Lamb::default(), common)?),
-        _ => {
-            let plain = Sgd {
-                momentum: 0.0,
-                nesterov: false,
-            };
-            Box::new(FirstOrder::new(vars, plain, common)?)
-        }
+    let plain = Sgd {
+        momentum: 0.0,
+        nesterov: false,
+    };
+    choose::make(&plan.optimizer, vars, common, plain, || {
+        adahessian(plan, model)
     })
 }
 
-fn adahessian(plan: &Plan, common: Common, model: &Dlrm) -> Result<AdaHessian> {
+fn adahessian(plan: &Plan, model: &Dlrm) -> Result<AdaHessianBuilder> {
     let settings = &plan.settings;
-    let average = match settings.average.as_deref().unwrap_or("absolute") {
-        "absolute" => Average::Absolute,
-        "signed" => Average::Signed,
-        other => bail!("--average {other}: expected absolute or signed"),
-    };
     let blocks = match settings.block_size.as_deref() {
         None | Some("single") => model.blocks(),
         Some(text) => Blocks::matrices(text.parse::<Block>()?),
@@ -187,16 +171,14 @@ fn adahessian(plan: &Plan, common: Common, model: &Dlrm) -> Result<AdaHessian> {
     let [beta1, beta2] = betas.as_deref().unwrap_or_default() else {
         bail!("--betas {text}: expected two numbers separated by a comma");
     };
-    let mut builder = AdaHessian::builder()
+    Ok(AdaHessian::builder()
         .betas(*beta1, *beta2)
         .blocks(blocks)
-        .average(average)
+        .average(choose::average(settings.average.as_deref())?)
         .hessian_power(settings.hessian_power.unwrap_or(0.5))
         .every(settings.hessian_every.unwrap_or(1))
         .always_first(settings.hessian_first.unwrap_or(0))
         .samples(settings.samples.unwrap_or(1))
         .eps(settings.eps.unwrap_or(1e-4))
-        .seed(plan.seed);
-    builder.common = common;
-    Ok(builder.build(model.vars())?)
+        .seed(plan.seed))
 }

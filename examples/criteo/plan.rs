@@ -2,8 +2,9 @@
 
 use crate::settings::Settings;
 use anyhow::{Context, Result, bail};
+use common::choose::{self, Optimizer};
+use common::layers;
 use common::settings::list;
-use common::{choose, layers};
 use std::path::{Path, PathBuf};
 
 /// One run: an optimizer, a seed, a folder, and settings that leave nothing open.
@@ -53,11 +54,13 @@ fn resolved(settings: &Settings, optimizer: &str, seed: &str) -> Result<Settings
         seed: Some(seed.into()),
         ..Settings::default()
     };
-    let (lr, tables) = match optimizer {
-        "adahessian" => (0.043, "adagrad"),
-        "adagrad" => (0.01, "adagrad"),
-        "sgd" => (0.1, "sgd"),
-        _ => (1e-3, "adagrad"),
+    let (lr, tables) = match optimizer.parse()? {
+        Optimizer::AdaHessian => (0.043, "adagrad"),
+        Optimizer::Adagrad => (0.01, "adagrad"),
+        Optimizer::Sgd => (0.1, "sgd"),
+        Optimizer::AdamW | Optimizer::Adam | Optimizer::RmsProp | Optimizer::Lamb => {
+            (1e-3, "adagrad")
+        }
     };
     let table_optimizer = settings.table_optimizer.as_deref().unwrap_or(tables);
     let defaults = Settings {

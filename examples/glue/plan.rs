@@ -82,8 +82,8 @@ fn resolved(settings: &Settings, task: GlueTask, optimizer: &str) -> Result<Sett
     let defaults = Settings {
         max_length: Some(128),
         schedule: Some("linear".into()),
-        lr: Some(choose::default_lr(optimizer, origin)),
-        weight_decay: Some(choose::default_decay(optimizer)),
+        lr: Some(choose::default_lr(optimizer, origin)?),
+        weight_decay: Some(choose::default_decay(optimizer)?),
         epochs: Some(epochs),
         batch_size: Some(16),
         micro_batches: Some(1),

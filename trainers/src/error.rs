@@ -115,6 +115,17 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// A folder in which another run saves its checkpoints.
+    #[error(
+        "{}: another run that is still at work saves its checkpoints here: wait for its end, or choose \
+         another folder",
+        path.display()
+    )]
+    InUse {
+        /// The folder of the checkpoints.
+        path: PathBuf,
+    },
+
     /// The training gave up because gradients stayed non-finite.
     #[error("{source}; {}", last_good(checkpoint.as_deref()))]
     Diverged {

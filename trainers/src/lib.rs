@@ -49,6 +49,7 @@ mod ahead;
 pub mod callbacks;
 pub mod checkpoint;
 pub mod config;
+mod disk;
 pub mod error;
 pub mod metrics;
 pub mod run_folder;

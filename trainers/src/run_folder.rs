@@ -1,6 +1,7 @@
 //! Where the files of a run lie.
 
 use crate::checkpoint::{Checkpoints, is_checkpoint};
+use crate::disk::{make_folder, write_whole};
 use crate::error::{Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,8 +29,8 @@ impl RunFolder {
     /// not, is never written over. [`Error::Io`] if it cannot be made.
     pub fn create(path: impl Into<PathBuf>, config: &str) -> Result<Self> {
         let path = path.into();
-        let error = || Error::io("cannot make the run's folder", &path);
-        fs::create_dir_all(&path).map_err(error())?;
+        let error = || Error::io("cannot read the run's folder", &path);
+        make_folder(&path)?;
         let refuse = |what| {
             let path = path.clone();
             Err(Error::RunFolder { path, what })
@@ -107,12 +108,4 @@ pub(crate) fn find_checkpoint(path: &Path) -> Result<PathBuf> {
         path: path.into(),
         what: "no checkpoint here; give a run's folder or one of its checkpoints, or start the run anew",
     })
-}
-
-/// Writes a small file so that it is there whole or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.partial"));
-    fs::write(&partial, bytes).map_err(Error::io("cannot write", &partial))?;
-    fs::rename(&partial, path).map_err(Error::io("cannot write", path))
 }

@@ -1,7 +1,7 @@
 //! The state of an optimizer, to and from safetensors.
 
 use crate::error::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -51,7 +51,9 @@ impl State {
         })
     }
 
-    /// A copy of a tensor, on the device of the one it belongs to.
+    /// A copy of a tensor, on the device of the one it belongs to. One in half precision, as earlier
+    /// versions saved for variables in half precision, becomes f32 where that is expected: no digit is
+    /// lost.
     ///
     /// # Errors
     /// [`Error::State`] if it is missing or has another shape or dtype.
@@ -60,9 +62,14 @@ impl State {
         let Some(tensor) = self.tensors.get(name) else {
             return Err(state_error(name, &expected, "nothing"));
         };
-        if tensor.dims() != like.dims() || tensor.dtype() != like.dtype() {
+        let is_half = matches!(tensor.dtype(), DType::BF16 | DType::F16);
+        let widens = is_half && like.dtype() == DType::F32;
+        if tensor.dims() != like.dims() || tensor.dtype() != like.dtype() && !widens {
             let got = format!("{:?} {:?}", tensor.dtype(), tensor.dims());
             return Err(state_error(name, &expected, &got));
+        }
+        if widens {
+            return Ok(tensor.to_dtype(DType::F32)?.to_device(like.device())?);
         }
         Ok(match tensor.device().same_device(like.device()) {
             true => tensor.copy()?,

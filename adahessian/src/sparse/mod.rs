@@ -8,6 +8,7 @@
 
 mod cell;
 mod file;
+mod mapped;
 mod optimizer;
 mod rows;
 mod store;

@@ -1,53 +1,16 @@
 //! Where a table's numbers lie: in memory, or in a file that is mapped into it.
 
 use super::cell::Cell;
-use crate::error::{Error, Result};
 use crate::ops::engine::Real;
 use candle_core::CpuStorage;
 use half::bf16;
 use memmap2::MmapMut;
-use std::fs::OpenOptions;
-use std::path::Path;
 
 pub(super) enum Store {
     F32(Vec<f32>),
     F64(Vec<f64>),
     Bf16(Vec<bf16>),
     Mapped(MmapMut),
-}
-
-/// A file of so many bytes as memory, made if it is not there, and whether it was. `layout` says what it
-/// holds.
-pub(super) fn open(
-    path: &Path,
-    bytes: u64,
-    layout: impl Fn() -> String,
-) -> Result<(MmapMut, bool)> {
-    let failed = |e: std::io::Error| Error::File {
-        path: path.into(),
-        what: e.to_string(),
-    };
-    let fresh = !path.exists();
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    if fresh {
-        options.create_new(true);
-    }
-    let file = options.open(path).map_err(failed)?;
-    if fresh {
-        file.set_len(bytes).map_err(failed)?;
-    }
-    let length = file.metadata().map_err(failed)?.len();
-    if length != bytes {
-        return Err(Error::File {
-            path: path.into(),
-            what: format!("{length} bytes, expected {bytes}: {}", layout()),
-        });
-    }
-    // SAFETY: the map is sound as long as nobody cuts the file short or writes to it, for which
-    // `SparseTable::mapped` asks.
-    let map = unsafe { MmapMut::map_mut(&file) }.map_err(failed)?;
-    Ok((map, fresh))
 }
 
 /// Numbers from a function of the row, in parallel.

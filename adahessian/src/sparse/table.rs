@@ -1,7 +1,7 @@
 //! A table of vectors that is read and changed row by row.
 
-use super::rows;
-use super::store::{Store, copy, fill, numbers, numbers_mut, open};
+use super::store::{Store, copy, fill, numbers, numbers_mut};
+use super::{mapped, rows};
 use crate::error::{Error, Result};
 use crate::ops::engine::Real;
 use candle_core::{DType, Device, Storage, Tensor, Var};
@@ -81,11 +81,14 @@ impl SparseTable {
 
     /// A table in a file, for tables larger than memory: rows of little-endian f32, nothing else. The
     /// file is made, with numbers from `value` as in [`SparseTable::from_fn`], if it is not there; it is
-    /// used as it is if it has the right length. Changes reach it when the system writes its pages back,
-    /// or at [`SparseTable::flush`]. Nothing else may change the file meanwhile.
+    /// used as it is if it has the right length. It is filled beside its place, as `.NAME.partial`, and
+    /// gets its name when all of it is on the disk: a process that is killed before leaves no table.
+    /// Changes reach it when the system writes its pages back, or at [`SparseTable::flush`]. Nothing else
+    /// may change the file meanwhile.
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be opened or has another length; [`Error::Setting`] as above.
+    /// [`Error::File`] if it cannot be opened, has another length, or is being filled by another process;
+    /// [`Error::Setting`] as above.
     pub fn mapped(
         name: impl Into<String>,
         [rows, width]: [usize; 2],
@@ -93,10 +96,10 @@ impl SparseTable {
         value: impl Fn(usize, &mut [f64]) + Sync,
     ) -> Result<Self> {
         let bytes = check(rows, width)? as u64 * 4;
-        let (mut map, fresh) = open(path, bytes, || format!("{rows} rows of {width} f32"))?;
-        if fresh {
-            fill(numbers_mut(&mut map), width, &value);
-        }
+        let layout = || format!("{rows} rows of {width} f32");
+        let map = mapped::open(path, bytes, layout, |map| {
+            fill(numbers_mut(map), width, &value);
+        })?;
         Ok(Self::of(name.into(), [rows, width], Store::Mapped(map)))
     }
 

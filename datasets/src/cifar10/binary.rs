@@ -15,6 +15,10 @@ use crate::split::Split;
 const FOLDER: &str = "cifar-10-batches-bin";
 /// Bytes of a record.
 const RECORD: usize = 1 + VALUES;
+/// Pictures of all splits together.
+const RECORDS: usize = 60_000;
+/// Bytes of the largest file that can be CIFAR-10.
+const LARGEST: usize = RECORDS * RECORD;
 
 /// What the names of the split's files begin with.
 fn stem(split: Split) -> &'static str {
@@ -101,19 +105,28 @@ fn interleave(planes: &[u8], pixels: &mut Vec<u8>) {
     }
 }
 
-/// A whole file, unpacked if its name ends in `.gz`.
+/// A whole file, unpacked if its name ends in `.gz`; no more of it than there is of the data set, so that
+/// a small file cannot fill the memory.
 fn read(path: &Path) -> Result<Vec<u8>> {
-    if path.extension().is_none_or(|ending| ending != "gz") {
-        return std::fs::read(path).map_err(|e| Error::io(path, e));
-    }
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let is_packed = path.extension().is_some_and(|ending| ending == "gz");
+    let reader: Box<dyn Read> = match is_packed {
+        true => Box::new(MultiGzDecoder::new(file)),
+        false => Box::new(file),
+    };
     let mut bytes = Vec::new();
-    match MultiGzDecoder::new(file).read_to_end(&mut bytes) {
+    let read = reader.take(LARGEST as u64 + 1).read_to_end(&mut bytes);
+    let damaged = |reason: String| Error::Damaged {
+        path: path.to_path_buf(),
+        place: Place::Record(bytes.len() / RECORD + 1),
+        reason,
+    };
+    match read {
+        Ok(_) if bytes.len() > LARGEST => Err(damaged(format!(
+            "more than {LARGEST} bytes, which are all {RECORDS} pictures of {NAME}"
+        ))),
         Ok(_) => Ok(bytes),
-        Err(error) => Err(Error::Damaged {
-            path: path.to_path_buf(),
-            place: Place::Record(bytes.len() / RECORD + 1),
-            reason: format!("damaged or truncated gzip ({error})"),
-        }),
+        Err(error) if is_packed => Err(damaged(format!("damaged or truncated gzip ({error})"))),
+        Err(error) => Err(Error::io(path, error)),
     }
 }

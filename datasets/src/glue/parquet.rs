@@ -9,7 +9,7 @@ use parquet::record::{Field, Row as Record};
 use super::{GlueTask, Label, Row, Split};
 use crate::error::{Error, Place, Result};
 use crate::hub::{Hub, RepoKind};
-use crate::shards::{shards, unreadable};
+use crate::shards::{guarded, shards, unreadable};
 
 /// The Hub's repository of the GLUE tasks.
 const REPO: &str = "nyu-mll/glue";
@@ -77,6 +77,10 @@ pub fn load_parquet_folder(dir: &Path, task: GlueTask, split: Split) -> Result<V
 /// If the file is unreadable, cut off, compressed with a method that is not built in, empty,
 /// lacks a column, or has a value of the wrong kind or a wrong label.
 pub fn load_parquet(path: &Path, task: GlueTask, split: Split) -> Result<Vec<Row>> {
+    guarded(path, || read(path, task, split))
+}
+
+fn read(path: &Path, task: GlueTask, split: Split) -> Result<Vec<Row>> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let reader = SerializedFileReader::new(file).map_err(|e| unreadable(path, e))?;
     check_columns(&reader, path, task, split)?;

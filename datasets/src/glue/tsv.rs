@@ -2,7 +2,7 @@
 //! record is a line.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -30,6 +30,10 @@ pub struct Loaded {
     /// Rows left out by [`Ragged::SkipAndCount`].
     pub skipped: usize,
 }
+
+/// Bytes of the longest line that is read, without its end: a file without line ends, or one that unpacks
+/// to any length, shall not fill the memory. GLUE's longest lines have some thousand.
+const LONGEST: usize = 1 << 20;
 
 /// The lines of a plain or gzipped UTF-8 file, without line ends and byte order mark.
 pub(super) struct Lines {
@@ -61,7 +65,8 @@ impl Lines {
     /// The next line and its number, counted from 1.
     pub(super) fn next(&mut self) -> Result<Option<(usize, String)>> {
         let mut bytes = Vec::new();
-        let read = self.reader.read_until(b'\n', &mut bytes);
+        let limit = LONGEST as u64 + 2; // with a line end of two bytes
+        let read = (&mut self.reader).take(limit).read_until(b'\n', &mut bytes);
         if read.map_err(|source| self.read_error(source))? == 0 {
             return Ok(None);
         }
@@ -71,6 +76,13 @@ impl Lines {
         }
         if bytes.last() == Some(&b'\r') {
             bytes.pop();
+        }
+        if bytes.len() > LONGEST {
+            return Err(Error::LongLine {
+                path: self.path.clone(),
+                place: Place::Line(self.number),
+                longest: LONGEST,
+            });
         }
         let mut text = String::from_utf8(bytes).map_err(|_| Error::InvalidUtf8 {
             path: self.path.clone(),

@@ -1,7 +1,7 @@
 //! Augmentation and normalisation: a pure function of the picture and `(seed, epoch, index)`.
 
 use super::Image;
-use super::resize::{Region, resize};
+use super::resize::{Region, resize, resize_part};
 use crate::error::{Error, Result};
 use crate::random::Random;
 
@@ -253,9 +253,12 @@ fn center(image: &Image, short: usize, size: usize) -> Image {
     };
     let side = image.height.min(image.width);
     let (height, width) = (image.height * short / side, image.width * short / side);
-    let resized = resize(image, whole, height, width);
-    let middle = |side: usize| ((side - size) as f64 / 2.0).round_ties_even() as usize;
-    padded(&resized, 0, middle(height), middle(width), size)
+    let middle = |side: usize| {
+        let first = ((side - size) as f64 / 2.0).round_ties_even() as usize;
+        first..first + size
+    };
+    let part = (middle(height), middle(width));
+    resize_part(image, whole, (height, width), part)
 }
 
 /// Mirrors left to right.

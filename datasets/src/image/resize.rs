@@ -1,6 +1,7 @@
 //! Antialiased bilinear resizing of a part of a picture.
 
 use super::Image;
+use std::ops::Range;
 
 /// Bits after the binary point of a weight: 8 of the pixel and 2 of headroom stay within 32.
 const PRECISION: u32 = 22;
@@ -20,12 +21,12 @@ struct Taps {
     weights: Vec<i32>,
 }
 
-/// The taps of each output pixel along one axis of `from` pixels made `to` pixels.
+/// The taps of the output pixels `wanted` along one axis of `from` pixels made `to` pixels.
 ///
 /// Output pixel `i` lies at `c = (i + 1/2) s` of the input, `s = from / to`. Input pixel `k` has the
 /// weight `max(0, 1 - |k + 1/2 - c| / max(s, 1))`, and the weights are divided by their sum: a
 /// triangle that widens when the picture shrinks, so that no pixel is passed over.
-fn taps(from: usize, to: usize) -> Vec<Taps> {
+fn taps(from: usize, to: usize, wanted: Range<usize>) -> Vec<Taps> {
     let scale = from as f64 / to as f64;
     let support = scale.max(1.0);
     let tap = |i: usize| {
@@ -45,7 +46,7 @@ fn taps(from: usize, to: usize) -> Vec<Taps> {
                 .collect(),
         }
     };
-    (0..to).map(tap).collect()
+    wanted.map(tap).collect()
 }
 
 /// `sum` as a pixel, rounded.
@@ -56,7 +57,19 @@ fn to_pixel(sum: i32) -> u8 {
 /// The region of the picture, resized to `height` x `width`; rows first shortened, then columns,
 /// each rounded to eight bits, as Pillow's `BILINEAR` does it.
 pub(crate) fn resize(image: &Image, region: Region, height: usize, width: usize) -> Image {
-    let columns = taps(region.width, width);
+    resize_part(image, region, (height, width), (0..height, 0..width))
+}
+
+/// These rows and columns of what [`resize`] gives for the size `whole`. Nothing else of it is made: of a
+/// picture of one row, the whole may be larger than any memory.
+pub(crate) fn resize_part(
+    image: &Image,
+    region: Region,
+    whole: (usize, usize),
+    (rows, columns): (Range<usize>, Range<usize>),
+) -> Image {
+    let (height, width) = (rows.len(), columns.len());
+    let columns = taps(region.width, whole.1, columns);
     let mut narrow = vec![0u8; region.height * width * 3];
     for (y, out) in narrow.chunks_exact_mut(width * 3).enumerate() {
         let start = ((region.top + y) * image.width + region.left) * 3;
@@ -75,7 +88,7 @@ pub(crate) fn resize(image: &Image, region: Region, height: usize, width: usize)
     }
     let mut pixels = vec![0u8; height * width * 3];
     let mut sums = vec![0i32; width * 3];
-    for (tap, out) in taps(region.height, height)
+    for (tap, out) in taps(region.height, whole.0, rows)
         .iter()
         .zip(pixels.chunks_exact_mut(width * 3))
     {

@@ -13,7 +13,7 @@ use parquet::file::reader::RowGroupReader;
 use parquet::file::serialized_reader::SerializedRowGroupReader;
 
 use crate::error::{Error, Place, Result};
-use crate::shards::unreadable;
+use crate::shards::{guarded, unreadable};
 
 /// The column of class numbers.
 const LABEL: &str = "label";
@@ -40,6 +40,10 @@ impl Shard {
     /// # Errors
     /// If it is unreadable, empty, lacks a column, or has a label that is no class number.
     pub(crate) fn open(path: &Path, column: &str, data_set: &'static str) -> Result<Self> {
+        guarded(path, || Self::read(path, column, data_set))
+    }
+
+    fn read(path: &Path, column: &str, data_set: &'static str) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
         let metadata = ParquetMetaDataReader::new()
             .parse_and_finish(&file)
@@ -112,6 +116,16 @@ impl Shard {
 
     /// `count` pictures of a row group after the first `skip`; `start` is the group's first row.
     fn read_bytes(
+        &self,
+        group: usize,
+        skip: usize,
+        count: usize,
+        start: usize,
+    ) -> Result<Vec<Vec<u8>>> {
+        guarded(&self.path, || self.unguarded(group, skip, count, start))
+    }
+
+    fn unguarded(
         &self,
         group: usize,
         skip: usize,

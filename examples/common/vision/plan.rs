@@ -1,7 +1,7 @@
 //! Which runs to make, each with all of its settings.
 
 use super::{Benchmark, VisionSettings};
-use crate::choose;
+use crate::choose::{self, Optimizer};
 use crate::settings::list;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -51,12 +51,12 @@ pub fn plans(benchmark: &Benchmark, settings: &VisionSettings, out: &Path) -> Re
 }
 
 /// The paper's rates for residual networks on CIFAR-10.
-fn default_lr(optimizer: &str) -> f64 {
+fn default_lr(optimizer: Optimizer) -> f64 {
     match optimizer {
-        "adahessian" => 0.15,
-        "sgd" => 0.1,
-        "adam" | "rmsprop" => 1e-3,
-        _ => 1e-2,
+        Optimizer::AdaHessian => 0.15,
+        Optimizer::Sgd => 0.1,
+        Optimizer::Adam | Optimizer::RmsProp => 1e-3,
+        Optimizer::AdamW | Optimizer::Adagrad | Optimizer::Lamb => 1e-2,
     }
 }
 
@@ -73,7 +73,7 @@ fn resolved(
         ..VisionSettings::default()
     };
     let defaults = VisionSettings {
-        lr: Some(default_lr(optimizer)),
+        lr: Some(default_lr(optimizer.parse()?)),
         shortcut: Some("b".into()),
         micro_batches: Some(1),
         device: Some("cpu".into()),

@@ -1,8 +1,8 @@
 //! `curves.svg`: training loss and main metric over the steps, of one run or of several.
 
 use super::{Callback, EvalReport};
+use crate::disk::write_whole;
 use crate::error::{Error, Result};
-use crate::run_folder::write_whole;
 use crate::trainer::Summary;
 use plotters::coord::Shift;
 use plotters::prelude::*;

@@ -2,9 +2,9 @@
 
 use super::Callback;
 use crate::checkpoint::Evaluated;
+use crate::disk::write_whole;
 use crate::error::{Error, Result};
 use crate::metrics::Scores;
-use crate::run_folder::write_whole;
 use crate::trainer::Summary;
 use serde::Serialize;
 use std::collections::BTreeMap;

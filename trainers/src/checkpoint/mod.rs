@@ -13,19 +13,25 @@
 //! It is written beside its place, brought to the disk, and published by one rename. Older ones are
 //! removed only afterwards. So a process that is killed at any moment leaves the last published
 //! checkpoint intact; what it left half written is hidden by a leading dot and removed at the next
-//! save.
+//! save. One process at a time saves in a folder: see [`Checkpoints::lock`].
 
+mod folder;
 mod load;
+mod lock;
 mod manifest;
 mod progress;
 
+pub(crate) use folder::settled;
 pub(crate) use load::is_checkpoint;
 pub use load::{Loaded, load};
+pub use lock::Lock;
 pub use progress::{Evaluated, Progress};
 
+use crate::disk::sync_folder;
 use crate::error::{Error, Result};
 use adahessian::sparse::{self, SparseTable};
 use adahessian::{NamedVars, State};
+use folder::{discard, partial, recover, remove_leftovers, replaced};
 use manifest::Manifest;
 use std::collections::HashMap;
 use std::fs;
@@ -54,10 +60,13 @@ pub struct Content<'a> {
 }
 
 /// The checkpoints of one run: `step-00000120` and the like, and one `best-00000100`.
+///
+/// What changes the folder needs its lock, and takes it for the time that it needs; reading needs none.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     folder: PathBuf,
     keep: usize,
+    lock: lock::Shared,
 }
 
 impl Checkpoints {
@@ -66,6 +75,7 @@ impl Checkpoints {
         Self {
             folder: folder.into(),
             keep: 2,
+            lock: lock::Shared::default(),
         }
     }
 
@@ -82,12 +92,24 @@ impl Checkpoints {
         &self.folder
     }
 
+    /// Keeps the folder to itself and its clones until the lock is dropped: a run holds it from its first
+    /// step to its last. A process that dies loses it.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if another process, or another run of this one, has it. [`Error::Io`] if the
+    /// folder cannot be made.
+    pub fn lock(&self) -> Result<Lock> {
+        self.lock.lock(&self.folder)
+    }
+
     /// Saves a checkpoint of the present step and removes those that are too old. If an intact one
     /// of the same step and the same variables exists, it stays.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be written; older checkpoints are then untouched.
+    /// [`Error::Io`] if a file cannot be written; older checkpoints are then untouched. Those of
+    /// [`Checkpoints::lock`].
     pub fn save(&self, content: Content) -> Result<PathBuf> {
+        let _held = self.lock()?;
         let path = self.publish("step", content)?;
         let published = self.list()?;
         for old in &published[..published.len().saturating_sub(self.keep)] {
@@ -99,8 +121,10 @@ impl Checkpoints {
     /// Saves a checkpoint of the best evaluation, in the place of the older best one.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be written; the older one is then untouched.
+    /// [`Error::Io`] if a file cannot be written; the older one is then untouched. Those of
+    /// [`Checkpoints::lock`].
     pub fn save_best(&self, content: Content) -> Result<PathBuf> {
+        let _held = self.lock()?;
         let path = self.publish("best", content)?;
         for (_, old) in self.of_kind("best")? {
             if old != path {
@@ -135,38 +159,33 @@ impl Checkpoints {
         Ok(self.of_kind("best")?.pop().map(|(_, path)| path))
     }
 
-    /// Removes the checkpoints of later steps: a run that goes on from an earlier one leaves them
-    /// behind.
+    /// Removes the checkpoints of later steps, a best one too: a run that goes on from an earlier one
+    /// leaves them behind, and knows nothing of an evaluation that has not happened yet.
     ///
     /// # Errors
-    /// [`Error::Io`] if one cannot be removed.
+    /// [`Error::Io`] if one cannot be removed. Those of [`Checkpoints::lock`].
     pub fn remove_after(&self, step: u64) -> Result<()> {
-        let mut later = self.of_kind("step")?.into_iter().filter(|(s, _)| *s > step);
-        later.try_for_each(|(_, path)| discard(&path))
+        let _held = self.lock()?;
+        recover(&self.folder)?;
+        for kind in ["best", "step"] {
+            let mut later = self.of_kind(kind)?.into_iter().filter(|(s, _)| *s > step);
+            later.try_for_each(|(_, path)| discard(&path))?;
+        }
+        Ok(())
     }
 
     fn of_kind(&self, kind: &str) -> Result<Vec<(u64, PathBuf)>> {
-        let mut found = Vec::new();
-        for (name, path) in entries(&self.folder)? {
-            let digits = name
-                .strip_prefix(kind)
-                .and_then(|rest| rest.strip_prefix('-'));
-            if let Some(step) = digits.and_then(|digits| digits.parse().ok()) {
-                found.push((step, path));
-            }
-        }
-        found.sort();
-        Ok(found)
+        folder::of_kind(&self.folder, kind)
     }
 
+    /// Under the lock.
     fn publish(&self, kind: &str, content: Content) -> Result<PathBuf> {
         let error = |path: &Path| Error::io("cannot save the checkpoint", path);
-        fs::create_dir_all(&self.folder).map_err(error(&self.folder))?;
-        self.remove_leftovers()?;
+        recover(&self.folder)?;
         let target = self
             .folder
             .join(format!("{kind}-{:08}", content.progress.step));
-        let partial = hidden(&target);
+        let partial = partial(&target);
         fs::create_dir(&partial).map_err(error(&partial))?;
         let manifest = write_files(&partial, content)?;
         if target.exists() {
@@ -174,23 +193,13 @@ impl Checkpoints {
                 fs::remove_dir_all(&partial).map_err(error(&partial))?;
                 return Ok(target);
             }
-            // Of the partial folder's name only while the new one still has another.
-            let aside = partial.with_extension("replaced.partial");
-            fs::rename(&target, &aside).map_err(error(&target))?;
+            // Found and put back by whoever comes next, if this is where the process dies.
+            fs::rename(&target, replaced(&target)).map_err(error(&target))?;
         }
         fs::rename(&partial, &target).map_err(error(&target))?;
         sync_folder(&self.folder)?;
-        self.remove_leftovers()?;
+        remove_leftovers(&self.folder)?;
         Ok(target)
-    }
-
-    fn remove_leftovers(&self) -> Result<()> {
-        for (name, path) in entries(&self.folder)? {
-            if name.starts_with('.') && name.ends_with(".partial") {
-                fs::remove_dir_all(&path).map_err(Error::io("cannot remove", &path))?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -239,45 +248,4 @@ fn is_same(target: &Path, manifest: &Manifest) -> bool {
     };
     let mut names = [MODEL, TABLES].iter();
     names.all(|name| old.crc(name) == manifest.crc(name)) && old.check(target).is_ok()
-}
-
-/// `.NAME.partial` beside a checkpoint: what is neither listed nor kept.
-fn hidden(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.partial"))
-}
-
-/// Takes a checkpoint off the list in one rename, then removes it at leisure.
-fn discard(path: &Path) -> Result<()> {
-    let aside = hidden(path);
-    fs::rename(path, &aside).map_err(Error::io("cannot remove the old checkpoint", path))?;
-    fs::remove_dir_all(&aside).map_err(Error::io("cannot remove the old checkpoint", &aside))
-}
-
-fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let error = || Error::io("cannot list the checkpoints", folder);
-    let listing = match fs::read_dir(folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        listing => listing.map_err(error())?,
-    };
-    let mut folders = Vec::new();
-    for entry in listing {
-        let entry = entry.map_err(error())?;
-        if entry.path().is_dir() {
-            folders.push((
-                entry.file_name().to_string_lossy().into_owned(),
-                entry.path(),
-            ));
-        }
-    }
-    Ok(folders)
-}
-
-/// Brings a folder's entries to the disk, on systems where a folder can be opened as a file.
-fn sync_folder(folder: &Path) -> Result<()> {
-    if cfg!(unix) {
-        let file = fs::File::open(folder).and_then(|file| file.sync_all());
-        file.map_err(Error::io("cannot bring the folder to the disk", folder))?;
-    }
-    Ok(())
 }

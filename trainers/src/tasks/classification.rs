@@ -1,6 +1,6 @@
 //! Classification: cross-entropy, and a metric on the most probable class.
 
-use super::LabelledBatch;
+use super::{LabelledBatch, some_examples};
 use crate::error::Result;
 use crate::metrics::{ClassMetric, Scores};
 use crate::task::Task;
@@ -77,7 +77,8 @@ impl<B: LabelledBatch, F: Fn(&B, &Mode) -> Result<Tensor>> Task for Classificati
 
     fn evaluate(&self) -> Result<Scores> {
         let (mut predictions, mut targets, mut loss) = (Vec::new(), Vec::new(), 0.0);
-        for batch in &self.evaluation {
+        // The mean loss of a batch of nothing would be 0 / 0.
+        for batch in self.evaluation.iter().filter(|batch| batch.size() > 0) {
             let logits = (self.forward)(batch, &Mode::Eval)?.detach();
             let labels = batch.labels()?;
             predictions.extend(most_probable(&logits)?);
@@ -85,6 +86,7 @@ impl<B: LabelledBatch, F: Fn(&B, &Mode) -> Result<Tensor>> Task for Classificati
             let mean = ops::cross_entropy(&logits, labels, 0.0, None)?;
             loss += mean.to_dtype(DType::F64)?.to_scalar::<f64>()? * batch.size() as f64;
         }
+        some_examples(targets.len())?;
         let scores = self.metric.scores(&predictions, &targets)?;
         Ok(scores.with("loss", loss / targets.len() as f64))
     }

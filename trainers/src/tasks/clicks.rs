@@ -1,6 +1,6 @@
 //! Prediction of clicks: binary cross entropy, and AUC.
 
-use super::LabelledBatch;
+use super::{LabelledBatch, some_examples};
 use crate::error::{Error, Result};
 use crate::metrics::{Scores, clicks};
 use crate::task::{Batches, Task};
@@ -99,12 +99,16 @@ where
         let (mut logits, mut labels) = (Vec::new(), Vec::new());
         for index in 0..self.evaluation.len(0) {
             let batch = self.evaluation.get(0, index)?;
+            if batch.size() == 0 {
+                continue;
+            }
             logits.extend(self.predict(&batch)?);
             let values = batch.labels()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
             for value in values {
                 labels.push(is_click(value)?);
             }
         }
+        some_examples(labels.len())?;
         let (scores, warnings) = clicks(&logits, &labels)?;
         let scores = match warnings.one_label {
             true => without_auc(&scores),

@@ -1,7 +1,7 @@
 //! Classification of images: top-1 and top-5 accuracy over data that need not fit into memory.
 
-use super::LabelledBatch;
-use crate::error::{Error, Result};
+use super::{LabelledBatch, some_examples};
+use crate::error::Result;
 use crate::metrics::{Scores, top_k_hits};
 use crate::task::{Batches, Task};
 use adahessian::ops::{self, Handle, Mode, text};
@@ -119,6 +119,9 @@ where
         let (mut count, mut first, mut among, mut loss) = (0, 0, 0, 0.0);
         for index in 0..self.evaluation.len(0) {
             let batch = self.evaluation.get(0, index)?;
+            if batch.size() == 0 {
+                continue; // its mean loss would be 0 / 0
+            }
             let (logits, labels) = (self.logits(&batch)?, batch.labels()?);
             first += top_k_hits(&logits, labels, 1)?;
             if let Some(k) = self.top {
@@ -128,12 +131,7 @@ where
             loss += mean.to_dtype(DType::F64)?.to_scalar::<f64>()? * batch.size() as f64;
             count += batch.size();
         }
-        if count == 0 {
-            return Err(Error::Batch {
-                expected: "at least one example to evaluate on".into(),
-                got: "none".into(),
-            });
-        }
+        some_examples(count)?;
         let share = |hits: usize| hits as f64 / count as f64;
         let scores = Scores::new("accuracy", share(first));
         let scores = match self.top {

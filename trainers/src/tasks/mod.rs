@@ -11,3 +11,16 @@ pub use classification::Classification;
 pub use clicks::ClickPrediction;
 pub use images::ImageClassification;
 pub use regression::Regression;
+
+use crate::error::{Error, Result};
+
+/// Refuses an evaluation on nothing: no mean and no metric of it is defined.
+fn some_examples(count: usize) -> Result<()> {
+    match count {
+        0 => Err(Error::Batch {
+            expected: "at least one example to evaluate on".into(),
+            got: "none".into(),
+        }),
+        _ => Ok(()),
+    }
+}

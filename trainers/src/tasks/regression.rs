@@ -1,6 +1,6 @@
 //! Regression: mean squared error, and correlations.
 
-use super::LabelledBatch;
+use super::{LabelledBatch, some_examples};
 use crate::error::Result;
 use crate::metrics::{Scores, correlations};
 use crate::task::Task;
@@ -61,10 +61,11 @@ impl<B: LabelledBatch, F: Fn(&B, &Mode) -> Result<Tensor>> Task for Regression<B
 
     fn evaluate(&self) -> Result<Scores> {
         let (mut predictions, mut targets) = (Vec::new(), Vec::new());
-        for batch in &self.evaluation {
+        for batch in self.evaluation.iter().filter(|batch| batch.size() > 0) {
             predictions.extend(self.predict(batch)?);
             targets.extend(to_vec(batch.labels()?)?);
         }
+        some_examples(targets.len())?;
         let scores = correlations(&predictions, &targets)?;
         let squares = predictions
             .iter()

@@ -2,7 +2,7 @@
 
 use super::{Outcome, Summary, Trainer, report, step};
 use crate::callbacks::{EvalReport, StartReport, StepReport};
-use crate::checkpoint::{Content, Progress};
+use crate::checkpoint::{Checkpoints, Content, Progress, settled};
 use crate::error::{Error, Result};
 use crate::task::{Batches, Task};
 use adahessian::StepInfo;
@@ -11,12 +11,16 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
-    /// Runs from where the run stands to its end.
+    /// Runs from where the run stands to its end. Meanwhile no other run can save in its folder. After an
+    /// error of a step a second call takes that step again, from its beginning.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the optimizer gave up, [`Error::NonFiniteEvaluation`], and the errors
-    /// of the task, the batches, the callbacks and the checkpoints. The newest checkpoint stays.
+    /// [`Error::Diverged`] if the optimizer gave up, [`Error::NonFiniteEvaluation`], [`Error::InUse`] if
+    /// another process trains in the run's folder, and the errors of the task, the batches, the callbacks
+    /// and the checkpoints. The newest checkpoint stays.
     pub fn fit(&mut self) -> Result<Summary> {
+        let lock = self.checkpoints.as_ref().map(Checkpoints::lock);
+        let _held = lock.transpose()?;
         self.started = Instant::now();
         self.elapsed_before = self.progress.elapsed_seconds;
         let total = self.total_steps();
@@ -28,6 +32,8 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     fn start(&mut self, total_steps: u64) -> Result<()> {
         if let (true, Some(checkpoints)) = (self.resumed, &self.checkpoints) {
             checkpoints.remove_after(self.progress.step)?;
+            let saved = self.saved.take();
+            self.saved = saved.map(|(step, path)| (step, settled(path)));
         }
         self.skip_empty_epochs();
         let report = StartReport {
@@ -86,8 +92,11 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             .set_lr_factor(schedule * self.progress.plateau_factor);
         let batch = self.batches.get(epoch, position)?;
         let optimizer = &mut *self.optimizer;
-        let loss = step::accumulate(&self.task, &batch, optimizer, &self.config, step)?;
-        let info = optimizer.apply().map_err(|e| self.diverged(e))?;
+        let loss = step::accumulate(&self.task, &batch, optimizer, &self.config, step);
+        // The optimizer forgets what it has when it fails; here it may be the task that did, between
+        // two micro-batches. A caller that goes on takes this step from its beginning.
+        let loss = loss.inspect_err(|_| self.optimizer.discard())?;
+        let info = self.optimizer.apply().map_err(|e| self.diverged(e))?;
         let seconds = began.elapsed().as_secs_f64();
         self.step_seconds.push(seconds);
         self.advance(&info);

@@ -1,0 +1,135 @@
+//! A file as memory, which is under its name whole or not at all.
+//!
+//! A new one is made beside its place, as `.NAME.partial`, filled, brought to the disk, and only then
+//! renamed. So a process that is killed at any moment leaves no file that looks like a table and is none.
+//! Who fills a file holds its lock, which the system takes from a process that dies: what one that was
+//! killed has left is filled anew, and what a living one is filling is left to it.
+
+use crate::error::{Error, Result};
+use memmap2::MmapMut;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// A file of so many bytes as memory, made and filled if it is not there. `layout` says what it holds.
+pub(super) fn open(
+    path: &Path,
+    bytes: u64,
+    layout: impl Fn() -> String,
+    fill: impl FnOnce(&mut MmapMut),
+) -> Result<MmapMut> {
+    if !path.exists()
+        && let Some(partial) = Partial::claim(path)?
+    {
+        return partial.publish(bytes, fill);
+    }
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).open(path);
+    let file = file.map_err(failed(path))?;
+    let length = file.metadata().map_err(failed(path))?.len();
+    if length != bytes {
+        return Err(refused(
+            path,
+            format!("{length} bytes, expected {bytes}: {}", layout()),
+        ));
+    }
+    map(&file, path)
+}
+
+fn map(file: &File, path: &Path) -> Result<MmapMut> {
+    // SAFETY: the map is sound as long as nobody cuts the file short or writes to it, for which
+    // `SparseTable::mapped` asks; a file that is being filled has a lock.
+    unsafe { MmapMut::map_mut(file) }.map_err(failed(path))
+}
+
+/// A file beside its place, with its lock. It is never removed, only renamed: so whoever has its lock has
+/// the file of that name.
+struct Partial<'a> {
+    /// Where it shall be.
+    target: &'a Path,
+    path: PathBuf,
+    file: File,
+    published: bool,
+}
+
+impl<'a> Partial<'a> {
+    /// `None` if another process has just put the file in its place.
+    fn claim(target: &'a Path) -> Result<Option<Self>> {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let path = target.with_file_name(format!(".{name}.partial"));
+        let mut options = OpenOptions::new();
+        // Not cut short: until the lock is ours, it may be another process's memory.
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(failed(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let what = "is being filled by another process: wait until it is there";
+                return Err(refused(target, what.into()));
+            }
+            // A file system without locks has to do without.
+            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(e)) => return Err(failed(&path)(e)),
+        }
+        // The name may have changed while the lock was another's.
+        if target.exists() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            target,
+            path,
+            file,
+            published: false,
+        }))
+    }
+
+    fn publish(mut self, bytes: u64, fill: impl FnOnce(&mut MmapMut)) -> Result<MmapMut> {
+        let path = self.path.clone();
+        let sized = self.file.set_len(0);
+        let sized = sized.and_then(|()| self.file.set_len(bytes));
+        sized.map_err(failed(&path))?;
+        let mut map = map(&self.file, &path)?;
+        fill(&mut map);
+        map.flush().map_err(failed(&path))?;
+        self.file.sync_all().map_err(failed(&path))?;
+        std::fs::rename(&path, self.target).map_err(failed(self.target))?;
+        self.published = true;
+        sync_folder_of(self.target).map_err(failed(self.target))?;
+        Ok(map)
+    }
+}
+
+/// Gives the disk back where it was not filled, also where what fills it panics.
+impl Drop for Partial<'_> {
+    fn drop(&mut self) {
+        if !self.published {
+            // Whatever is left in it is filled anew the next time.
+            let _ = self.file.set_len(0);
+        }
+    }
+}
+
+/// Brings a name to the disk, on systems where a folder can be opened as a file.
+fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    match cfg!(unix) {
+        true => File::open(folder.unwrap_or(Path::new(".")))?.sync_all(),
+        false => Ok(()),
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+    let path = path.to_path_buf();
+    move |e| Error::File {
+        path,
+        what: e.to_string(),
+    }
+}
+
+fn refused(path: &Path, what: String) -> Error {
+    Error::File {
+        path: path.into(),
+        what,
+    }
+}
