@@ -32,6 +32,9 @@ const FOLDER: &str = "data";
 const COLUMN: &str = "image";
 /// What errors call the data set.
 const NAME: &str = "ImageNet";
+/// Classes of files that name none: a damaged label shall not become a name for each number below it.
+/// ImageNet-21k has 21,843.
+const MOST_UNNAMED: u32 = 1 << 16;
 /// Where it is to be had.
 const SOURCE: &str = "https://image-net.org/download.php";
 
@@ -96,7 +99,7 @@ pub fn load_hub(
 /// Loads parquet files with a column `image` of encoded pictures and a column `label`.
 ///
 /// The names of the classes are those in the first file's footer; without them, the numbers up to
-/// the largest label.
+/// the largest label, at most 65,536.
 ///
 /// # Errors
 /// If a file is unreadable, cut off, empty or lacks a column, or has a label that is no class.
@@ -110,8 +113,9 @@ pub fn load_parquet<P: AsRef<Path>>(files: &[P], on_corrupt: OnCorrupt) -> Resul
     }
     let named = found.first().and_then(|(_, shard)| shard.names.clone());
     let classes = named.unwrap_or_else(|| {
-        let largest = labels.iter().max().map_or(0, |&label| label + 1);
-        (0..largest).map(|label| label.to_string()).collect()
+        let largest = labels.iter().max().copied();
+        let count = largest.map_or(0, |largest| largest.saturating_add(1).min(MOST_UNNAMED));
+        (0..count).map(|label| label.to_string()).collect()
     });
     for (_, shard) in &found {
         let wrong = |&label: &u32| label as usize >= classes.len();
