@@ -211,7 +211,7 @@ fn two_processes_cannot_train_in_one_folder_until_one_is_dead() -> Result<()> {
     let shown = run.checkpoints().folder().display().to_string();
     assert_says(outcome, &["another run", &shown]);
     let latest = run.checkpoints().latest()?;
-    let mut third = trainer(&run, 100)?;
+    let mut third = trainer(&run, 10)?;
     third.resume(&path)?;
     assert!(latest.is_some_and(|p| load(&p).is_ok()));
     third.fit()?;
