@@ -36,6 +36,7 @@ fn run(config: &AdaHessianBuilder, shape: &[usize], dtype: DType, composed: bool
         lr_scale: 1.0,
         weight_decay: 0.1,
         block: None,
+        allow_unreached: false,
     };
     let var = Var::from_tensor(&normal("value", shape, dtype)).unwrap();
     let mut slot = Slot::new(config, "w", &var, &settings).unwrap();
