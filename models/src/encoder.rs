@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::parts::{Linear, Norm, tensor};
 use adahessian::NamedVars;
 use adahessian::ops::{Activation, Dropout, EmbeddingTables, Handle, Mode, text};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 #[derive(Clone, Debug)]
 struct Layer {
@@ -167,10 +167,14 @@ impl Encoder {
         mode: &Mode,
         mut each: impl FnMut(&Handle) -> Result<()>,
     ) -> Result<Handle> {
-        let (input_ids, attention_mask) = (inputs.ids, inputs.mask);
-        self.check(input_ids, inputs.types, attention_mask)?;
-        let types = match inputs.types {
-            Some(types) => types.clone(),
+        // On the CPU, where they are looked at, here and by what they are given to: one copy from a GPU.
+        let input_ids = &inputs.ids.to_device(&Device::Cpu)?;
+        let types = inputs.types.map(|types| types.to_device(&Device::Cpu));
+        let types = types.transpose()?;
+        let attention_mask = inputs.mask;
+        self.check(input_ids, types.as_ref(), attention_mask)?;
+        let types = match types {
+            Some(types) => types,
             None => input_ids.zeros_like()?,
         };
         let tables = EmbeddingTables {

@@ -13,7 +13,7 @@ pub enum Activation {
     Identity,
     /// x Φ(x), exact; see [`gelu`].
     Gelu,
-    /// max(x, 0). Its second derivative is 0 where it exists.
+    /// max(x, 0), not-a-number where x is. Its slope at 0 is 0, its second derivative 0 where it exists.
     Relu,
     /// tanh x.
     Tanh,
@@ -28,7 +28,7 @@ impl Activation {
         match self {
             Activation::Identity => Ok(x.clone()),
             Activation::Gelu => gelu(x),
-            Activation::Relu => Ok(x.relu()?),
+            Activation::Relu => relu(x),
             Activation::Tanh => Ok(x.tanh()?),
         }
     }
@@ -45,6 +45,18 @@ impl Activation {
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     let twice_phi = ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?;
     Ok(((x * 0.5)? * twice_phi)?)
+}
+
+/// max(x, 0), with not-a-number where x is and the slope 0 at 0, as in the fused form.
+///
+/// candle's own `relu` makes a 0 of not-a-number, on every device, so that no guard behind it sees that
+/// something went wrong, and has the slope 1 at 0. Products such as x (x > 0) would make not-a-number of
+/// -∞. The mask is a constant of both derivatives.
+pub(crate) fn relu(x: &Tensor) -> Result<Tensor> {
+    let zeros = x.detach().zeros_like()?;
+    // False for not-a-number, which is then taken from x.
+    let off = x.detach().le(&zeros)?;
+    Ok(off.where_cond(&zeros, x)?)
 }
 
 /// The names of Hugging Face configurations: `gelu`, `relu`, `tanh`, `linear`.

@@ -12,7 +12,7 @@ use candle_core::{D, DType, Device, Tensor};
 ///
 /// log softmax times a constant distribution, because `gather` (in `candle_nn::loss`) fails or is
 /// silently wrong at second order as soon as something non-linear follows. The targets are read on
-/// the CPU, where they usually come from.
+/// the CPU, where they usually come from; from a GPU they are copied, which waits for it.
 ///
 /// # Errors
 /// [`crate::Error::Setting`] for shapes or dtypes that do not fit, a target that is no class (it
@@ -64,6 +64,7 @@ pub(super) fn read_targets(
     if !(0.0..=1.0).contains(&smoothing) {
         return wrong("label smoothing", "between 0 and 1", smoothing.to_string());
     }
+    let targets = targets.to_device(&Device::Cpu)?;
     let targets = targets.to_dtype(DType::I64)?.to_vec1::<i64>()?;
     let mut classes = Vec::with_capacity(rows);
     for (row, target) in targets.iter().enumerate() {
@@ -73,7 +74,10 @@ pub(super) fn read_targets(
             _ => {
                 return wrong(
                     "target of a cross entropy",
-                    format!("a class from 0 to {}", count.saturating_sub(1)),
+                    format!(
+                        "a class from 0 to {}, or ignore_index",
+                        count.saturating_sub(1)
+                    ),
                     format!("{target} in row {row}"),
                 );
             }

@@ -2,28 +2,61 @@
 
 use super::{Dropout, layer_norm, wrong};
 use crate::error::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
-/// The rows of `weight` [V, D] at `ids` [..] (u32 or i64): [.., D].
+/// The rows of `weight` [V, D] at `ids` [..] (integers, u32 or i64 as a rule): [.., D].
 ///
 /// By `index_select`, whose derivative is `index_add` and whose second derivative is right;
 /// `gather` fails at second order.
 ///
+/// The ids are checked on the CPU, as a GPU that meets a wrong one gives up for the rest of the program.
+/// Ids that are on the CPU are moved to the table's device afterwards; those that are on a GPU already
+/// are copied once, which waits for the GPU.
+///
 /// # Errors
-/// [`crate::Error::Setting`] if the table is not a matrix, candle's error for an id that is not in
-/// it (on the CPU; a GPU does not look).
+/// [`crate::Error::Setting`] if the table is not a matrix, for ids that are no integers, and for an id
+/// that is not in the table.
 pub fn embedding(ids: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let &[_, width] = weight.dims() else {
+    let &[rows, width] = weight.dims() else {
         return wrong(
             "embedding table",
             "[entries, width]",
             format!("{:?}", weight.dims()),
         );
     };
+    places(ids, rows)?;
     let mut shape = ids.dims().to_vec();
     shape.push(width);
-    let flat = ids.flatten_all()?.contiguous()?;
+    let flat = ids
+        .to_device(weight.device())?
+        .flatten_all()?
+        .contiguous()?;
     Ok(weight.index_select(&flat, 0)?.reshape(shape)?)
+}
+
+/// The ids as places among this many rows, read on the CPU.
+pub(super) fn places(ids: &Tensor, rows: usize) -> Result<Vec<usize>> {
+    if !ids.dtype().is_int() {
+        return wrong(
+            "ids of an embedding",
+            "integers",
+            format!("{:?}", ids.dtype()),
+        );
+    }
+    let ids = ids.to_device(&Device::Cpu)?.flatten_all()?;
+    let ids = ids.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+    let places = ids.into_iter().map(|id| match usize::try_from(id) {
+        Ok(place) if place < rows => Ok(place),
+        _ => wrong(
+            "id of an embedding",
+            format!(
+                "0 to {}, the rows of the table (are the ids of another vocabulary?)",
+                rows.saturating_sub(1)
+            ),
+            id.to_string(),
+        ),
+    });
+    places.collect()
 }
 
 /// The tables and the norm of BERT's first layer.

@@ -9,12 +9,24 @@ use candle_core::{DType, Device, Tensor};
 ///
 /// The products ⟨tᵢ, tⱼ⟩, i > j, stand row by row: (1,0), (2,0), (2,1), (3,0), …
 ///
+/// The result is on the device of `dense`. Bags of tables that are kept on the CPU are moved there, and
+/// their gradients come back.
+///
 /// # Errors
-/// [`crate::Error::Setting`] for shapes that do not fit; candle's errors.
+/// [`crate::Error::Setting`] for shapes or dtypes that do not fit; candle's errors.
 pub fn interaction(dense: &Tensor, bags: &Tensor) -> Result<Tensor> {
     let sizes = check(dense.dims(), bags.dims())?;
+    if dense.dtype() != bags.dtype() {
+        let expected = format!("{:?}, as the dense vectors", dense.dtype());
+        return wrong(
+            "bags of an interaction",
+            expected,
+            format!("{:?}", bags.dtype()),
+        );
+    }
     let (batch, n) = (sizes.batch, sizes.vectors);
-    let all = Tensor::cat(&[&dense.unsqueeze(1)?, bags], 1)?; // [B, n, m]
+    let bags = bags.to_device(dense.device())?;
+    let all = Tensor::cat(&[&dense.unsqueeze(1)?, &bags], 1)?; // [B, n, m]
     let products = all.matmul(&all.transpose(1, 2)?.contiguous()?)?; // [B, n, n]
     let picked = selection(n, dense.dtype(), dense.device())?; // [n², pairs]
     let products = products.reshape((batch, n * n))?.matmul(&picked)?;

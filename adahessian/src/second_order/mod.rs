@@ -21,6 +21,7 @@
 //! of this crate or through [`crate::NamedVars::assign`]: it would mix old values with new ones.
 //! Changes that other code makes through `Var::set` are not seen.
 
+mod context;
 mod failure;
 pub(crate) mod versions;
 mod worker;
@@ -60,9 +61,9 @@ fn start() -> Result<Workers> {
     let finisher = Worker::spawn(Role::Finisher)?;
     let before = std::env::var_os(FLAG);
     set_flag(Some("1".as_ref()));
-    let kept = keeper.run(latch);
+    let kept = keeper.run(&Device::Cpu, latch);
     set_flag(None);
-    let cut = finisher.run(latch);
+    let cut = finisher.run(&Device::Cpu, latch);
     set_flag(before.as_deref());
     kept??;
     cut??;
@@ -99,10 +100,14 @@ fn latch() -> candle_core::Result<()> {
 fn self_check(keeper: &Worker, finisher: &Worker) -> Result<()> {
     let x = Var::new(0.5f64, &Device::Cpu)?;
     let y = (x.as_tensor() * 2.0)?.exp()?;
-    let first = keeper.run(move || y.backward())??;
+    let cpu = &Device::Cpu;
+    let first = keeper.run(cpu, move || y.backward())??;
     let slope = first.get(&x).cloned();
     let second = match slope {
-        Some(slope) => finisher.run(move || slope.backward())??.get(&x).cloned(),
+        Some(slope) => finisher
+            .run(cpu, move || slope.backward())??
+            .get(&x)
+            .cloned(),
         None => None,
     };
     let got = second.map_or(Ok(0.0), |t| t.to_scalar::<f64>())?;
@@ -149,7 +154,8 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let workers = workers()?;
     let root = loss.clone();
     let time = versions::now();
-    let mut grads = workers.keeper.run(move || sweep(&root, vec![]))??;
+    let pass = move || sweep(&root, vec![]);
+    let mut grads = workers.keeper.run(loss.device(), pass)??;
     mark_all(&mut grads, &workers.mark);
     grads.insert(&workers.loss, loss.detach());
     grads.insert(&workers.time, versions::to_tensor(time)?);
@@ -188,7 +194,8 @@ pub fn backward_detached(loss: &Tensor) -> Result<GradStore> {
     check_scalar(loss)?;
     let workers = workers()?;
     let root = loss.clone();
-    let mut grads = workers.finisher.run(move || sweep(&root, vec![]))??;
+    let pass = move || sweep(&root, vec![]);
+    let mut grads = workers.finisher.run(loss.device(), pass)??;
     grads.insert(&workers.loss, loss.detach());
     Ok(grads)
 }
@@ -240,7 +247,11 @@ pub(crate) fn second_backward(
     pairs: Vec<(Gradient, Tensor)>,
     vars: Vec<Var>,
 ) -> Result<Vec<Option<Tensor>>> {
-    workers()?.finisher.run(move || {
+    // Ports are on the CPU wherever there are some, so that the first of these tells.
+    let mut devices = pairs.iter().map(|(gradient, _)| gradient.tensor.device());
+    let device = devices.find(|d| d.is_cuda()).cloned();
+    let device = device.unwrap_or(Device::Cpu);
+    workers()?.finisher.run(&device, move || {
         let mut sum: Option<Tensor> = None;
         let mut ports = Vec::new();
         for (gradient, vector) in pairs {
@@ -274,7 +285,8 @@ pub(crate) fn second_backward(
 /// operations in a chain) would overflow the small stack of an ordinary thread.
 pub fn release<T: Send + 'static>(graph: T) {
     if let Ok(workers) = workers() {
-        // A failure here only means that the graph is already gone.
-        let _ = workers.finisher.run(move || drop(graph));
+        // A failure here only means that the graph is already gone. Its device is not known; the last
+        // one's context is current there.
+        let _ = workers.finisher.run(&Device::Cpu, move || drop(graph));
     }
 }

@@ -5,8 +5,12 @@
 //! worker is the first thread of a pool of its own: its loops, candle's and ours, run there, and a pass
 //! needs nobody outside. A waiting caller sleeps; it does not take up other work of its pool meanwhile,
 //! which might want a lock that it holds.
+//!
+//! Before each pass on a CUDA device its context is made current there, see [`super::context`].
 
+use super::context::Context;
 use crate::error::{Error, Result};
+use candle_core::Device;
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -82,21 +86,30 @@ impl Worker {
         }
     }
 
-    /// Runs `work` on the worker and waits for it. A panic there becomes an error here, and the
-    /// worker lives on.
+    /// Runs `work`, which uses this device, on the worker and waits for it. A panic there becomes an
+    /// error here, and the worker lives on.
     ///
     /// A pass inside of an operation's own backward runs where it is if that gives the same numbers.
     /// It never waits for another worker, which may wait for this one.
-    pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    pub fn run<T: Send + 'static>(
+        &self,
+        device: &Device,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let context = Context::of(device);
         match (PLACE.get(), self.role) {
             (Place::Outside, _) => {}
             // A pass without a graph may keep one: it only costs more.
-            (Place::Worker(Role::Keeper), _) | (_, Role::Finisher) => return Ok(work()),
+            (Place::Worker(Role::Keeper), _) | (_, Role::Finisher) => {
+                context.bind()?;
+                return Ok(work());
+            }
             (Place::Worker(Role::Finisher) | Place::Helper, Role::Keeper) => return Err(nested()),
         }
         let (send, receive) = mpsc::sync_channel(1);
         let job = Box::new(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(work));
+            let pass = || context.bind_pool().map(|()| work());
+            let outcome = catch_unwind(AssertUnwindSafe(pass));
             // The receiver waits below; it cannot have gone.
             let _ = send.send(outcome);
         });
@@ -104,7 +117,7 @@ impl Worker {
         jobs.send(job).map_err(|_| worker_error("is gone".into()))?;
         drop(jobs);
         match receive.recv() {
-            Ok(Ok(value)) => Ok(value),
+            Ok(Ok(value)) => value,
             Ok(Err(panic)) => Err(worker_error(format!("panicked: {}", panic_text(&*panic)))),
             Err(_) => Err(worker_error("is gone".into())),
         }

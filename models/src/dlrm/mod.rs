@@ -11,6 +11,9 @@
 //! Variables have the names of Facebook's program (`bot_l.0.weight`, `top_l.4.bias`). The tables are one
 //! [`SparseTable`] in which they lie one after the other; it is no variable, and no Hessian is taken over
 //! it.
+//!
+//! The networks can be on a GPU. The tables stay on the CPU: rows are looked up and pooled there, the tᵢ
+//! are moved to the networks, and their gradients come back.
 
 mod config;
 mod ids;
@@ -103,10 +106,11 @@ impl Dlrm {
     /// tables in the next step of their [`adahessian::SparseOptimizer`].
     ///
     /// # Errors
-    /// [`Error::Input`] for features of another shape, a number of ids that does not fit, an id outside
+    /// [`Error::Input`] for features of another shape or on another device, a number of ids that does not fit, an id outside
     /// its table.
     pub fn forward(&self, dense: &Tensor, ids: &Ids, mode: &Mode) -> Result<Tensor> {
         let batch = self.check(dense)?;
+        self.check_device(dense)?;
         let tables = self.config.tables.len();
         let (rows, lookup) = self.look_up(batch, ids, mode)?;
         let bags_of = match ids {
@@ -144,6 +148,18 @@ impl Dlrm {
                 "dense features",
                 format!("[batch, {}] of {:?}", self.config.bottom[0], self.dtype()),
                 format!("{dims:?} of {:?}", dense.dtype()),
+            ),
+        }
+    }
+
+    fn check_device(&self, dense: &Tensor) -> Result<()> {
+        let (expected, got) = (self.bottom[0].0.device(), dense.device());
+        match expected.same_device(got) {
+            true => Ok(()),
+            false => wrong(
+                "device of the dense features",
+                format!("{:?}, the networks'", expected.location()),
+                format!("{:?}", got.location()),
             ),
         }
     }

@@ -35,8 +35,9 @@ pub(crate) struct Fused<T: Real> {
 }
 
 impl Handle {
-    /// Lets a candle tensor in. On the CPU, in f32 and f64, operations on the handle are fused;
-    /// elsewhere, and for a tensor without entries, they are composed of candle's.
+    /// Lets a candle tensor in. On the CPU, in f32 and f64, operations on the handle are fused, and have
+    /// a first and a second derivative; a third is refused. Elsewhere, and for a tensor without entries,
+    /// they are composed of candle's, as with [`Handle::composed`], and have as many as candle's have.
     ///
     /// # Errors
     /// If candle fails.

@@ -86,7 +86,9 @@ impl Bags {
     }
 }
 
-/// The bags' vectors [batch, tables, m] from rows [U, m].
+/// The bags' vectors [batch, tables, m] from rows [U, m], on the device of the rows. Rows of a
+/// [`crate::SparseTable`] are on the CPU, and so are the vectors; [`super::interaction()`] takes them from
+/// there.
 ///
 /// # Errors
 /// [`crate::Error::Setting`] for another shape, or a bag with a row that is not there; candle's errors.
@@ -95,8 +97,11 @@ pub fn bags(x: &Handle, bags: Bags) -> Result<Handle> {
         return wrong("rows of bags", "[rows, width]", format!("{:?}", x.dims()));
     };
     if let Some(row) = bags.rows.iter().find(|&&row| row as usize >= rows) {
-        let expected = format!("rows from 0 to {}", rows.saturating_sub(1));
-        return wrong("bag", expected, row.to_string());
+        let expected = format!(
+            "0 to {}, the rows that were given: places among them, not ids of a table",
+            rows.saturating_sub(1)
+        );
+        return wrong("row in a bag", expected, row.to_string());
     }
     let [batch, tables] = bags.shape;
     let shape = [batch, tables, width];

@@ -4,7 +4,7 @@
 
 use super::mask::Mask;
 use crate::error::Result;
-use crate::ops::embedding::check_tables;
+use crate::ops::embedding::{check_tables, places};
 use crate::ops::engine::{
     Array, Buffer, Fused, Gradients, Handle, Held, Inner, Inputs, Made, Op, Point, Real, apply,
 };
@@ -150,8 +150,8 @@ fn fused_sum<T: Real>(
     let positions = (0..ids.elem_count()).map(|i| i % length.max(1)).collect();
     let op = Rows {
         ids: vec![
-            rows_in(ids, tables.words)?,
-            rows_in(types, tables.token_types)?,
+            places(ids, tables.words.dims()[0])?,
+            places(types, tables.token_types.dims()[0])?,
             positions,
         ],
         width,
@@ -162,21 +162,6 @@ fn fused_sum<T: Real>(
     let mut shape = ids.dims().to_vec();
     shape.push(width);
     apply(Map(op), &[&words, &types, &positions], &shape)
-}
-
-/// The ids as places in a table.
-fn rows_in(ids: &Tensor, table: &Tensor) -> Result<Vec<usize>> {
-    let count = table.dims()[0];
-    let ids = ids.flatten_all()?.to_dtype(DType::I64)?.to_vec1::<i64>()?;
-    let places = ids.into_iter().map(|id| match usize::try_from(id) {
-        Ok(place) if place < count => Ok(place),
-        _ => wrong(
-            "id of an embedding",
-            format!("0 to {}, the rows of the table", count.saturating_sub(1)),
-            id.to_string(),
-        ),
-    });
-    places.collect()
 }
 
 struct Dropped(Mask);

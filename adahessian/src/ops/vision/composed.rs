@@ -2,6 +2,7 @@
 
 use super::{BatchNorm, Convolution, Pooling, VisionActivation};
 use crate::error::Result;
+use crate::ops::activation::relu;
 use candle_core::{DType, Tensor};
 
 /// Σ of a convolution, as one matrix product over the stacked taps.
@@ -111,7 +112,7 @@ pub(crate) fn batch_norm(
     };
     Ok(match activation {
         VisionActivation::Identity => a,
-        VisionActivation::Relu => a.relu()?,
+        VisionActivation::Relu => relu(&a)?,
         VisionActivation::Silu => a.silu()?,
     })
 }
@@ -132,9 +133,7 @@ pub(crate) fn max_pool2d(x: &Tensor, pooling: &Pooling) -> Result<Tensor> {
             let tap = strided(&rows, 3, kx, pooling.stride, ow)?;
             best = Some(match best {
                 None => tap,
-                // The first of equals wins, as in the fused form; candle's own `maximum` would
-                // share the gradient between them.
-                Some(best) => tap.gt(&best)?.where_cond(&tap, &best)?,
+                Some(best) => larger(&best, &tap)?,
             });
         }
     }
@@ -142,6 +141,15 @@ pub(crate) fn max_pool2d(x: &Tensor, pooling: &Pooling) -> Result<Tensor> {
         Some(best) => Ok(best),
         None => super::super::wrong("pooling kernel", "at least 1", "0"),
     }
+}
+
+/// The larger of two, the first of equals and the first not-a-number, as in the fused form. candle's own
+/// `maximum` would share the gradient between equals, and swallows not-a-number on a GPU.
+fn larger(best: &Tensor, tap: &Tensor) -> Result<Tensor> {
+    let (b, t) = (best.detach(), tap.detach());
+    // The first is false where either is not-a-number, the second true where the best is.
+    let keep = (t.le(&b)? + b.ne(&b)?)?;
+    Ok(keep.where_cond(best, tap)?)
 }
 
 /// The mean over windows; the border counts as zeros, as in PyTorch.
