@@ -6,7 +6,7 @@ use adahessian::random::Stream;
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::{Blocks, Common, Composite, FirstOrder, NamedVars, Optim, Sgd, check};
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, DeviceLocation, Tensor};
 use clap::Parser;
 use common::settings::{Settings, list};
 use common::{choose, program};
@@ -250,32 +250,56 @@ impl Bench {
         Ok(())
     }
 
-    fn step(&self, optimizer: &mut dyn Optim) -> Result<()> {
+    /// A step, and its loss.
+    fn step(&self, optimizer: &mut dyn Optim) -> Result<Option<f64>> {
         let parts = self.micro_batches;
         let inputs = self.inputs.chunk(parts, 0)?;
         for (inputs, labels) in inputs.iter().zip(self.labels.chunk(parts, 0)?) {
             let loss = (self.loss)(inputs, &labels)?;
             optimizer.accumulate_loss(&loss, 1.0 / parts as f64)?;
         }
-        optimizer.apply()?;
-        Ok(())
+        Ok(optimizer.apply()?.loss)
     }
 
-    /// Median seconds a step over `units` cycles of `cycle` steps, after one cycle for warming up.
-    fn measure(&self, optimizer: &mut dyn Optim, cycle: u64, units: usize) -> Result<f64> {
+    /// Over `units` cycles of `cycle` steps, after one cycle for warming up.
+    fn measure(&self, optimizer: &mut dyn Optim, cycle: u64, units: usize) -> Result<Measured> {
         let mut seconds = Vec::new();
+        let mut loss = None;
         for unit in 0..=units.max(1) {
             let began = Instant::now();
             for _ in 0..cycle {
-                self.step(optimizer)?;
+                let this = self.step(optimizer)?;
+                loss = loss.or(this);
             }
             if unit > 0 {
                 seconds.push(began.elapsed().as_secs_f64() / cycle as f64);
             }
         }
         seconds.sort_by(f64::total_cmp);
-        Ok(seconds[seconds.len() / 2])
+        Ok(Measured {
+            seconds: seconds[seconds.len() / 2],
+            loss,
+        })
     }
+
+    /// Where the variables are.
+    fn place(&self) -> String {
+        let first = self.vars.iter().next();
+        let place = first.map(|(_, var)| var.device().location());
+        match place {
+            None | Some(DeviceLocation::Cpu) => "cpu".into(),
+            Some(DeviceLocation::Cuda { gpu_id }) => format!("cuda:{gpu_id}"),
+            Some(DeviceLocation::Metal { gpu_id }) => format!("metal:{gpu_id}"),
+        }
+    }
+}
+
+/// What was measured with one optimizer.
+struct Measured {
+    /// Median seconds a step.
+    seconds: f64,
+    /// The loss before the first step: the same on every device, but for rounding.
+    loss: Option<f64>,
 }
 
 fn main() -> Result<()> {
@@ -298,9 +322,9 @@ fn main() -> Result<()> {
     program::reset_peak_memory();
     let sgd = FirstOrder::new(&bench.vars, Sgd::default(), Common::new(1e-5))?;
     let mut sgd = bench.with_tables(Box::new(sgd))?;
-    let sgd_seconds = bench.measure(&mut *sgd, 1, cli.units)?;
+    let sgd_seconds = bench.measure(&mut *sgd, 1, cli.units)?.seconds;
     let sgd_peak = peak_memory_mib();
-    for (name, (cycle, seconds, peak)) in optimizers.iter().zip(measured) {
+    for (name, (cycle, Measured { seconds, loss }, peak)) in optimizers.iter().zip(measured) {
         let ratio = seconds / sgd_seconds;
         if !cli.json {
             println!(
@@ -311,7 +335,7 @@ fn main() -> Result<()> {
         }
         let result = json!({
             "model": cli.model, "optimizer": name, "hessian_every": cycle, "input": bench.inputs.dims(),
-            "batch": bench.labels.elem_count(), "micro_batches": bench.micro_batches, "device": cli.device,
+            "batch": bench.labels.elem_count(), "micro_batches": bench.micro_batches, "device": bench.place(), "loss": loss,
             "threads": candle_core::utils::get_num_threads(),
             "parameters": bench.vars.elem_count(), "units": cli.units,
             "seconds_per_step": seconds, "sgd_seconds_per_step": sgd_seconds, "ratio_to_sgd": ratio,
@@ -322,8 +346,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The length of a cycle, seconds a step and peak memory.
-fn measure(cli: &Cli, bench: &Bench, name: &str) -> Result<(u64, f64, Option<f64>)> {
+/// The length of a cycle, what was measured and peak memory.
+fn measure(cli: &Cli, bench: &Bench, name: &str) -> Result<(u64, Measured, Option<f64>)> {
     let settings = Settings {
         lr: Some(1e-5), // the cost does not depend on it, and the weights stay where they are
         hessian_every: Some(cli.hessian_every),
@@ -337,6 +361,6 @@ fn measure(cli: &Cli, bench: &Bench, name: &str) -> Result<(u64, f64, Option<f64
     let blocks = bench.blocks.clone();
     let optimizer = choose::optimizer_with(name, &settings, blocks, &bench.vars)?;
     let mut optimizer = bench.with_tables(optimizer)?;
-    let seconds = bench.measure(&mut *optimizer, cycle, cli.units)?;
-    Ok((cycle, seconds, peak_memory_mib()))
+    let measured = bench.measure(&mut *optimizer, cycle, cli.units)?;
+    Ok((cycle, measured, peak_memory_mib()))
 }

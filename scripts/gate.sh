@@ -86,11 +86,37 @@ if [ "${SKIP_CUDA:-0}" = 1 ]; then
   step "CUDA left out, as asked"
 else
   step "CUDA: compile and link"
-  environment=$(scripts/setup-cuda.sh "${CUDA_DIR:-${CARGO_TARGET_DIR:-target}/cuda-toolkit}")
+  mkdir -p "${CARGO_TARGET_DIR:-target}"
+  target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
+  environment=$(scripts/setup-cuda.sh "${CUDA_DIR:-$target/cuda-toolkit}")
   (
     eval "$environment"
-    cargo build -p examples --example gpu_check --features cuda
-    cargo run -p examples --example gpu_check --features cuda
+    cargo build -p examples --example gpu_check --example step_time --features cuda
+    # Where there is no driver it says so, and that is all.
+    "$target/debug/examples/gpu_check"
   )
+
+  # The device in software: the driver's interface with kernels that are translated for the CPU. It finds
+  # what a compiler cannot: wrong accesses, threads without a context, numbers that differ.
+  device=../shared/cuda-sim
+  if [ -f "$device/build.sh" ]; then
+    step "CUDA: on a device in software"
+    "$device/build.sh" "$target/cuda-sim"
+    (
+      eval "$environment"
+      export LD_LIBRARY_PATH="$target/cuda-sim:$LD_LIBRARY_PATH"
+      export CUDA_SIM_UNINIT=abort CUDA_SIM_CACHE="$target/cuda-sim-kernels" REQUIRE_CUDA=1
+      unset CUDA_SIM_NO_CONTEXT CUDA_SIM_ON_ERROR CUDA_SIM_DEVICES
+      mkdir -p "$CUDA_SIM_CACHE"
+      "$target/debug/examples/gpu_check" --require | tee "$out/gpu.txt"
+      grep -q '^8 comparisons on Cuda .* passed$' "$out/gpu.txt"
+      scripts/same-loss.sh "$target/debug/examples/step_time" --model resnet20 --batch-size 4 --units 1
+      scripts/same-loss.sh "$target/debug/examples/step_time" --model squeezebert-mini --batch-size 2 --seq 16 --units 1
+      scripts/same-loss.sh "$target/debug/examples/step_time" --model dlrm --batch-size 8 --table-rows 50 --units 1
+      cargo test -p tests --features cuda --test cuda
+    )
+  else
+    step "CUDA on a device in software left out: $device is not beside this checkout, nothing of CUDA was run"
+  fi
 fi
 step "done"

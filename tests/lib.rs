@@ -54,7 +54,8 @@ pub fn relative_error(a: &Tensor, b: &Tensor) -> Result<f64> {
         });
         Ok(worst)
     };
-    let (a, b) = (a.to_dtype(DType::F64)?, b.to_dtype(DType::F64)?);
+    let here = |t: &Tensor| t.to_device(&Device::Cpu)?.to_dtype(DType::F64);
+    let (a, b) = (here(a)?, here(b)?);
     let (difference, scale) = (max((&a - &b)?)?, max(b)?);
     Ok(if scale > 0.0 {
         difference / scale

@@ -31,13 +31,20 @@ pub fn vars(parts: &[(&str, &[usize])]) -> Result<NamedVars> {
 pub fn loss(y: &Tensor) -> adahessian::Result<Tensor> {
     let direction =
         random("direction", y.dims()).map_err(|e| candle_core::Error::msg(e.to_string()))?;
-    Ok((y.sin()? * direction.to_dtype(y.dtype())?)?.sum_all()?)
+    let direction = direction.to_dtype(y.dtype())?.to_device(y.device())?;
+    Ok((y.sin()? * direction)?.sum_all()?)
 }
 
 /// The same values in another type.
 pub fn to(vars: &NamedVars, dtype: DType) -> Result<NamedVars> {
+    to_place(vars, dtype, &Device::Cpu)
+}
+
+/// The same values in another type and on another device.
+pub fn to_place(vars: &NamedVars, dtype: DType, device: &Device) -> Result<NamedVars> {
     let cast = |(name, var): (&str, &Var)| {
-        Ok((name.to_string(), Var::from_tensor(&var.to_dtype(dtype)?)?))
+        let value = var.to_dtype(dtype)?.to_device(device)?;
+        Ok((name.to_string(), Var::from_tensor(&value)?))
     };
     Ok(NamedVars::new(
         vars.iter().map(cast).collect::<Result<Vec<_>>>()?,
