@@ -89,9 +89,12 @@ else
   mkdir -p "${CARGO_TARGET_DIR:-target}"
   target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
   environment=$(scripts/setup-cuda.sh "${CUDA_DIR:-$target/cuda-toolkit}")
+  # Always both packages: with another choice the features of dependencies, and so all of candle, would differ.
+  both=(-p examples -p tests --features examples/cuda,tests/cuda)
   (
     eval "$environment"
-    cargo build -p examples --example gpu_check --example step_time --features cuda
+    cargo build "${both[@]}" --example gpu_check --example step_time
+    cargo test "${both[@]}" --test cuda --no-run
     # Where there is no driver it says so, and that is all.
     "$target/debug/examples/gpu_check"
   )
@@ -111,9 +114,9 @@ else
       "$target/debug/examples/gpu_check" --require | tee "$out/gpu.txt"
       grep -q '^8 comparisons on Cuda .* passed$' "$out/gpu.txt"
       scripts/same-loss.sh "$target/debug/examples/step_time" --model resnet20 --batch-size 4 --units 1
-      scripts/same-loss.sh "$target/debug/examples/step_time" --model squeezebert-mini --batch-size 2 --seq 16 --units 1
+      scripts/same-loss.sh "$target/debug/examples/step_time" --model squeezebert-mini --layers 1 --batch-size 2 --seq 16 --units 1
       scripts/same-loss.sh "$target/debug/examples/step_time" --model dlrm --batch-size 8 --table-rows 50 --units 1
-      cargo test -p tests --features cuda --test cuda
+      cargo test "${both[@]}" --test cuda
     )
   else
     step "CUDA on a device in software left out: $device is not beside this checkout, nothing of CUDA was run"
