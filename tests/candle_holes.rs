@@ -227,3 +227,20 @@ fn conv2d_fails_backward_where_the_stride_leaves_different_remainders() -> anyho
     );
     Ok(())
 }
+
+#[test]
+fn relu_swallows_not_a_number_and_has_the_slope_1_at_0() {
+    let x = Var::new(&[f32::NAN, 0.0], &CPU).unwrap();
+    let y = x.relu().unwrap();
+    assert_eq!(
+        y.to_vec1::<f32>().unwrap(),
+        [0.0, 0.0],
+        "candle mends this: the value in ops/activation.rs can be candle's"
+    );
+    let slopes = y.sum_all().unwrap().backward().unwrap();
+    assert_eq!(
+        slopes.get(&x).unwrap().to_vec1::<f32>().unwrap()[1],
+        1.0,
+        "candle mends this: relu in ops/activation.rs can go if not-a-number stays, too"
+    );
+}

@@ -6,7 +6,7 @@ use adahessian::{Hessian, VarVec};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use testing::assert_says;
-use testing::twins::{loss, random, to, twins, vars};
+use testing::twins::{COMPOSED, FUSED, loss, random, to, twins, vars};
 
 const TRAINING: Mode = Mode::Train {
     seed: 11,
@@ -371,11 +371,12 @@ fn the_number_of_threads_changes_no_bit() -> Result<()> {
 /// A guard that looks for numbers that are not finite must see them behind every operation.
 #[test]
 fn not_a_number_is_not_swallowed() -> Result<()> {
-    for dtype in [DType::F32, DType::F64] {
+    let kinds = [DType::F32, DType::F64].map(|dtype| [(dtype, FUSED), (dtype, COMPOSED)]);
+    for (dtype, enter) in kinds.into_iter().flatten() {
         let nan = Tensor::full(f32::NAN, (2, 3, 4), &Device::Cpu)?.to_dtype(dtype)?;
         let ones = Tensor::ones((2, 3, 4), dtype, &Device::Cpu)?;
         let weight = Tensor::ones((4, 4), dtype, &Device::Cpu)?;
-        let (nan, ones) = (Handle::enter(&nan)?, Handle::enter(&ones)?);
+        let (nan, ones) = (enter(&nan)?, enter(&ones)?);
         let norm = weight.get(0)?;
         let none = Dropout::none();
         let mut results = vec![

@@ -388,6 +388,28 @@ fn the_first_of_equal_maxima_gets_the_gradient() -> Result<()> {
     Ok(())
 }
 
+/// Wherever it is in its window; the other windows have nothing of it.
+#[test]
+fn a_maximum_keeps_not_a_number() -> Result<()> {
+    let pooling = Pooling {
+        kernel: 2,
+        stride: 2,
+        padding: 0,
+    };
+    for (enter, place) in [FUSED, COMPOSED]
+        .into_iter()
+        .flat_map(|e| [0, 1, 4, 5].map(|p| (e, p)))
+    {
+        let mut pixels = vec![1f64; 16];
+        pixels[place] = f64::NAN;
+        let x = Tensor::from_vec(pixels, (1, 1, 4, 4), &Device::Cpu)?;
+        let y = max_pool2d(&enter(&x)?, &pooling)?.exit()?;
+        let y = y.flatten_all()?.to_vec1::<f64>()?;
+        assert!(y[0].is_nan() && y[1..] == [1.0; 3], "{place}: {y:?}");
+    }
+    Ok(())
+}
+
 /// A value that is used three times, a variable used twice, candle's operations in between, and a
 /// value that nothing is done with.
 #[test]
