@@ -10,8 +10,11 @@ use candle_core::{D, DType, Device, Tensor};
 /// `logits` are [N, C], `targets` `[N]` of an integer dtype; rows whose target is `ignore_index` are
 /// not counted. The result is a scalar in the logits' dtype.
 ///
-/// log softmax times a constant distribution, because `gather` (in `candle_nn::loss`) fails or is
-/// silently wrong at second order as soon as something non-linear follows. The targets are read on
+/// log Σ eˡ less the logits times a constant distribution, because `gather` (in `candle_nn::loss`) fails or
+/// is silently wrong at second order as soon as something non-linear follows. The largest logit of a row
+/// is taken from all of them as a constant, which changes no derivative: as a function (in
+/// `candle_nn::ops::log_softmax`) its own are sums of cancelling terms, and their rounding is twenty times
+/// all other in a Hessian over thousands of classes. The targets are read on
 /// the CPU, where they usually come from; from a GPU they are copied, which waits for it.
 ///
 /// # Errors
@@ -25,13 +28,21 @@ pub fn cross_entropy(
 ) -> Result<Tensor> {
     let targets = read_targets(logits.dims(), targets, label_smoothing, ignore_index)?;
     let (rows, classes) = logits.dims2()?;
-    let distribution = distribution(&targets, classes);
-    let distribution = Tensor::from_vec(distribution, (rows, classes), &Device::Cpu)?;
-    let distribution = distribution
-        .to_dtype(logits.dtype())?
-        .to_device(logits.device())?;
-    let log_probabilities = candle_nn::ops::log_softmax(logits, D::Minus1)?;
-    Ok((log_probabilities * distribution)?.sum_all()?.neg()?)
+    let constant = |data: Vec<f64>, width: usize| {
+        let data = Tensor::from_vec(data, (rows, width), &Device::Cpu)?;
+        data.to_dtype(logits.dtype())?.to_device(logits.device())
+    };
+    let distribution = constant(distribution(&targets, classes), classes)?;
+    let weights = targets.classes.iter().map(|class| match class {
+        Some(_) => targets.weight,
+        None => 0.0,
+    });
+    let weights = constant(weights.collect(), 1)?;
+    let largest = logits.detach().max_keepdim(D::Minus1)?;
+    let rest = logits.broadcast_sub(&largest)?;
+    let norms = rest.exp()?.sum_keepdim(D::Minus1)?.log()?; // [N, 1]
+    // The largest logit is in neither term: a small loss keeps its digits.
+    Ok(((norms * weights)?.sum_all()? - (rest * distribution)?.sum_all()?)?)
 }
 
 /// What every row should be.
