@@ -237,13 +237,19 @@ impl Bench {
     /// On the first examples: an audit computes their loss a hundred times.
     fn audit(&self) -> Result<()> {
         let few = self.inputs.dim(0)?.min(AUDITED);
-        let (inputs, labels) = (self.inputs.narrow(0, 0, few)?, self.labels.narrow(0, 0, few)?);
+        let (inputs, labels) = (
+            self.inputs.narrow(0, 0, few)?,
+            self.labels.narrow(0, 0, few)?,
+        );
         let began = Instant::now();
         let audit = check::audit(&self.vars, || {
             let loss = (self.loss)(&inputs, &labels);
             loss.map_err(|e| candle_core::Error::msg(format!("{e:#}")).into())
         })?;
-        println!("audit of {few} examples in {:.1} s: {audit}", began.elapsed().as_secs_f64());
+        println!(
+            "audit of {few} examples in {:.1} s: {audit}",
+            began.elapsed().as_secs_f64()
+        );
         // Lookups in tables, which wait for their gradients.
         let none = FirstOrder::new(NamedVars::new([])?, Sgd::default(), Common::new(1e-5))?;
         self.with_tables(Box::new(none))?.discard();

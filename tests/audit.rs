@@ -4,8 +4,8 @@ use adahessian::ops::{Handle, vision};
 use adahessian::{Error, NamedVars, check};
 use anyhow::Result;
 use candle_core::{D, DType, Device, Tensor, Var};
-use testing::twins::{self, random, to};
 use testing::assert_says;
+use testing::twins::{self, random, to};
 
 /// A small network with names, in the given type.
 fn network(dtype: DType) -> Result<NamedVars> {
@@ -33,7 +33,11 @@ impl Net<'_> {
         &self,
         norm: impl Fn(&Tensor, &Tensor, &Tensor) -> candle_core::Result<Tensor>,
     ) -> adahessian::Result<Tensor> {
-        let dtype = self.vars.iter().next().map_or(DType::F32, |(_, v)| v.dtype());
+        let dtype = self
+            .vars
+            .iter()
+            .next()
+            .map_or(DType::F32, |(_, v)| v.dtype());
         let x = random("x", &[4, 5]).map_err(|e| candle_core::Error::msg(e.to_string()))?;
         let x = x.to_dtype(dtype)?;
         let h = x.matmul(&self.get("first.weight")?.t()?)?;
@@ -57,12 +61,21 @@ fn a_right_program_passes_in_every_type() -> Result<()> {
         let net = Net { vars: &vars };
         let audit = check::audit(&vars, || net.loss(slow))?;
         assert_eq!(audit.variables, 5);
-        assert!(audit.unused.is_empty() && audit.unsettled.is_empty(), "{audit}");
+        assert!(
+            audit.unused.is_empty() && audit.unsettled.is_empty(),
+            "{audit}"
+        );
         let finest = if dtype == DType::F64 { 1e-6 } else { 2e-2 };
-        assert!(audit.gradient_error < finest && audit.hessian_error < finest, "{audit}");
+        assert!(
+            audit.gradient_error < finest && audit.hessian_error < finest,
+            "{audit}"
+        );
         assert!(audit.evaluations < 120, "{audit}");
         for ((_, var), (_, before)) in vars.iter().zip(before.iter()) {
-            let gap = (var.as_tensor() - before)?.abs()?.sum_all()?.to_dtype(DType::F64)?;
+            let gap = (var.as_tensor() - before)?
+                .abs()?
+                .sum_all()?
+                .to_dtype(DType::F64)?;
             assert_eq!(gap.to_scalar::<f64>()?, 0.0);
         }
     }
@@ -85,19 +98,27 @@ fn a_right_program_passes_in_every_type() -> Result<()> {
 fn what_is_cut_off_is_told_from_what_is_not_used() -> Result<()> {
     let vars = network(DType::F32)?;
     let net = Net { vars: &vars };
-    let cut = |h: &Tensor, w: &Tensor, b: &Tensor| {
-        candle_nn::ops::layer_norm(h, w, b, 1e-5)
-    };
+    let cut = |h: &Tensor, w: &Tensor, b: &Tensor| candle_nn::ops::layer_norm(h, w, b, 1e-5);
     let error = check::audit(&vars, || net.loss(cut)).unwrap_err();
     assert!(matches!(error, Error::Audit { .. }));
     assert_says(
         Err::<(), _>(error),
-        &["first.weight", "first.bias", "norm.weight", "norm.bias", "get no gradient, though", "CANDLE_OPS.md"],
+        &[
+            "first.weight",
+            "first.bias",
+            "norm.weight",
+            "norm.bias",
+            "get no gradient, though",
+            "CANDLE_OPS.md",
+        ],
     );
     // Without the normalisation its variables are not used: no error, but said.
     let audit = check::audit(&vars, || net.loss(|h, _, _| Ok(h.clone())))?;
     assert_eq!(audit.unused, ["norm.bias", "norm.weight"]);
-    assert!(audit.to_string().contains("not used by the loss"), "{audit}");
+    assert!(
+        audit.to_string().contains("not used by the loss"),
+        "{audit}"
+    );
     Ok(())
 }
 
@@ -112,8 +133,13 @@ fn a_gradient_that_is_partly_cut_is_found_and_named() -> Result<()> {
             &y * candle_nn::ops::softmax(&y.detach(), D::Minus1)?
         };
         check::all_reached(&vars, || net.loss(partial))?; // sees nothing
-        let error = check::audit(&vars, || net.loss(partial)).unwrap_err().to_string();
-        assert!(error.contains("gradient of `first.weight` is wrong"), "{error}");
+        let error = check::audit(&vars, || net.loss(partial))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("gradient of `first.weight` is wrong"),
+            "{error}"
+        );
         assert!(!error.contains("`last.weight` is wrong"), "{error}");
     }
     Ok(())
@@ -122,19 +148,36 @@ fn a_gradient_that_is_partly_cut_is_found_and_named() -> Result<()> {
 /// candle's pooling: a quarter of the gradient.
 #[test]
 fn a_gradient_that_is_too_small_is_found() -> Result<()> {
-    let vars = to(&twins::vars(&[("kernel", &[2, 1, 3, 3]), ("last", &[8, 2])])?, DType::F32)?;
+    let vars = to(
+        &twins::vars(&[("kernel", &[2, 1, 3, 3]), ("last", &[8, 2])])?,
+        DType::F32,
+    )?;
     let loss = |ours: bool| -> adahessian::Result<Tensor> {
-        let x = random("image", &[3, 1, 4, 4]).map_err(|e| candle_core::Error::msg(e.to_string()))?;
-        let x = x.to_dtype(DType::F32)?.conv2d(vars.get("kernel")?, 1, 1, 1, 1)?.tanh()?;
-        let pooling = vision::Pooling { kernel: 2, stride: 2, padding: 0 };
+        let x =
+            random("image", &[3, 1, 4, 4]).map_err(|e| candle_core::Error::msg(e.to_string()))?;
+        let x = x
+            .to_dtype(DType::F32)?
+            .conv2d(vars.get("kernel")?, 1, 1, 1, 1)?
+            .tanh()?;
+        let pooling = vision::Pooling {
+            kernel: 2,
+            stride: 2,
+            padding: 0,
+        };
         let x = match ours {
             true => vision::max_pool2d(&Handle::enter(&x)?, &pooling)?.exit()?,
             false => x.max_pool2d(2)?,
         };
-        Ok(x.flatten_from(1)?.matmul(vars.get("last")?)?.sqr()?.mean_all()?)
+        Ok(x.flatten_from(1)?
+            .matmul(vars.get("last")?)?
+            .sqr()?
+            .mean_all()?)
     };
     check::audit(&vars, || loss(true))?;
-    assert_says(check::audit(&vars, || loss(false)), &["gradient of `kernel` is wrong"]);
+    assert_says(
+        check::audit(&vars, || loss(false)),
+        &["gradient of `kernel` is wrong"],
+    );
     Ok(())
 }
 
@@ -144,9 +187,12 @@ fn a_wrong_product_is_found_where_the_gradient_is_right() -> Result<()> {
     for dtype in [DType::F64, DType::F32] {
         let vars = to(&twins::vars(&[("w", &[2, 2, 3]), ("b", &[2])])?, dtype)?;
         let loss = || {
-            let x = random("signal", &[1, 2, 6]).map_err(|e| candle_core::Error::msg(e.to_string()))?;
+            let x =
+                random("signal", &[1, 2, 6]).map_err(|e| candle_core::Error::msg(e.to_string()))?;
             let y = x.to_dtype(dtype)?.conv1d(vars.get("w")?, 1, 1, 1, 1)?;
-            let y = y.broadcast_add(&vars.get("b")?.reshape((1, 2, 1))?)?.tanh()?;
+            let y = y
+                .broadcast_add(&vars.get("b")?.reshape((1, 2, 1))?)?
+                .tanh()?;
             Ok(y.sin()?.sum_all()?)
         };
         assert_says(
@@ -180,6 +226,9 @@ fn a_loss_that_changes_by_itself_is_said() -> Result<()> {
     );
     let x = Var::new(&[0f32], &Device::Cpu)?;
     let vars = NamedVars::from(vec![x.clone()]);
-    assert_says(check::audit(&vars, || Ok(x.log()?.sum_all()?)), &["the loss is -inf"]);
+    assert_says(
+        check::audit(&vars, || Ok(x.log()?.sum_all()?)),
+        &["the loss is -inf"],
+    );
     Ok(())
 }

@@ -26,7 +26,11 @@ fn ids() -> candle_core::Result<Tensor> {
 }
 
 fn head(map: &VarMap, width: usize) -> candle_core::Result<Linear> {
-    linear(width, 2, VarBuilder::from_varmap(map, DType::F32, &CPU).pp("head"))
+    linear(
+        width,
+        2,
+        VarBuilder::from_varmap(map, DType::F32, &CPU).pp("head"),
+    )
 }
 
 fn first_position(x: &Tensor) -> candle_core::Result<Tensor> {
@@ -104,7 +108,9 @@ fn vit_case() -> Result<Case> {
     Ok(Case {
         vars: (&map).into(),
         loss: Box::new(move || {
-            let images = Tensor::arange(0f32, 32.0, &CPU)?.affine(0.05, -0.8)?.reshape((2, 1, 4, 4))?;
+            let images = Tensor::arange(0f32, 32.0, &CPU)?
+                .affine(0.05, -0.8)?
+                .reshape((2, 1, 4, 4))?;
             loss::cross_entropy(&model.forward(&images)?, &labels()?)
         }),
     })
@@ -124,7 +130,10 @@ fn is_refused(case: Case, names: &[&str], remedies: &[&str]) -> Result<()> {
     ];
     for mut optimizer in optimizers {
         let error = optimizer.backward_step(&(case.loss)()?).unwrap_err();
-        let Error::NotReached { names: named, of, .. } = &error else {
+        let Error::NotReached {
+            names: named, of, ..
+        } = &error
+        else {
             panic!("{error}");
         };
         assert_eq!(*of, case.vars.len());
@@ -132,18 +141,28 @@ fn is_refused(case: Case, names: &[&str], remedies: &[&str]) -> Result<()> {
             assert!(named.iter().any(|n| n == name), "{name} in {error}");
         }
         let text = error.to_string();
-        for said in names.iter().chain(remedies).chain(&["allow_unreached", "check::audit"]) {
+        for said in names
+            .iter()
+            .chain(remedies)
+            .chain(&["allow_unreached", "check::audit"])
+        {
             assert!(text.contains(said), "{said} in {text}");
         }
     }
     for ((name, var), (_, before)) in case.vars.iter().zip(before.iter()) {
-        let gap = (var.as_tensor() - before)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        let gap = (var.as_tensor() - before)?
+            .abs()?
+            .max_all()?
+            .to_scalar::<f32>()?;
         assert_eq!(gap, 0.0, "{name}");
     }
     // The audit tells what is cut off from what is not used.
     let audit = check::audit(&case.vars, || Ok((case.loss)()?));
     let text = audit.unwrap_err().to_string();
-    assert!(text.contains("get no gradient, though the loss depends on them"), "{text}");
+    assert!(
+        text.contains("get no gradient, though the loss depends on them"),
+        "{text}"
+    );
     for name in names {
         assert!(text.contains(name), "{name} in {text}");
     }

@@ -38,25 +38,53 @@ fn first_order(vars: &NamedVars, rule: impl Rule + 'static) -> adahessian::Resul
     Ok(Box::new(FirstOrder::new(vars, rule, common)?))
 }
 
-fn second_order(vars: &NamedVars, builder: AdaHessianBuilder) -> adahessian::Result<Box<dyn Optim>> {
+fn second_order(
+    vars: &NamedVars,
+    builder: AdaHessianBuilder,
+) -> adahessian::Result<Box<dyn Optim>> {
     Ok(Box::new(builder.lr(0.03).weight_decay(0.01).build(vars)?))
 }
 
 const TABLE: [(&str, Make); 12] = [
     ("sgd", |v| first_order(v, Sgd::default())),
-    ("nesterov", |v| first_order(v, Sgd { momentum: 0.9, nesterov: true })),
-    ("rmsprop", |v| first_order(v, RmsProp { momentum: 0.5, ..RmsProp::default() })),
+    ("nesterov", |v| {
+        first_order(
+            v,
+            Sgd {
+                momentum: 0.9,
+                nesterov: true,
+            },
+        )
+    }),
+    ("rmsprop", |v| {
+        first_order(
+            v,
+            RmsProp {
+                momentum: 0.5,
+                ..RmsProp::default()
+            },
+        )
+    }),
     ("adam", |v| first_order(v, Adam::default())),
     ("adamw", |v| first_order(v, AdamW::default())),
     ("adagrad", |v| first_order(v, Adagrad::default())),
     ("lamb", |v| first_order(v, Lamb::default())),
     ("adahessian", |v| second_order(v, AdaHessian::builder())),
-    ("adahessian, power 1/2", |v| second_order(v, AdaHessian::builder().hessian_power(0.5))),
-    ("adahessian, blocks", |v| {
-        second_order(v, AdaHessian::builder().blocks(Blocks::single().rule("x", Block::Chunks(4))))
+    ("adahessian, power 1/2", |v| {
+        second_order(v, AdaHessian::builder().hessian_power(0.5))
     }),
-    ("adahessian, delayed", |v| second_order(v, AdaHessian::builder().every(3))),
-    ("adahessian, stale", |v| second_order(v, AdaHessian::builder().every(3).delay(Delay::Stale))),
+    ("adahessian, blocks", |v| {
+        second_order(
+            v,
+            AdaHessian::builder().blocks(Blocks::single().rule("x", Block::Chunks(4))),
+        )
+    }),
+    ("adahessian, delayed", |v| {
+        second_order(v, AdaHessian::builder().every(3))
+    }),
+    ("adahessian, stale", |v| {
+        second_order(v, AdaHessian::builder().every(3).delay(Delay::Stale))
+    }),
 ];
 
 fn variable(values: &Tensor) -> Result<(NamedVars, Var)> {
@@ -81,10 +109,8 @@ fn step(
 
 fn follows(name: &str, make: Make, dtype: DType) -> Result<()> {
     let start = normal("x", 0, dtype)?;
-    let ((vars, half), (exact_vars, exact)) = (
-        variable(&start)?,
-        variable(&start.to_dtype(DType::F64)?)?,
-    );
+    let ((vars, half), (exact_vars, exact)) =
+        (variable(&start)?, variable(&start.to_dtype(DType::F64)?)?);
     let (mut optimizer, mut reference) = (make(&vars)?, make(&exact_vars)?);
     for at in 1..=20 {
         let (c, d) = (normal("c", at, dtype)?, normal("d", at, dtype)?);
@@ -93,7 +119,11 @@ fn follows(name: &str, make: Make, dtype: DType) -> Result<()> {
         step(&mut *reference, &exact_vars, &exact, [&c, &d])?;
         // Rounded once, to the nearest: f32's own rounding may move the last half of a unit.
         let expected = exact.to_dtype(dtype)?.to_dtype(DType::F64)?;
-        let unit = if dtype == DType::F16 { 2f64.powi(-10) } else { 2f64.powi(-7) };
+        let unit = if dtype == DType::F16 {
+            2f64.powi(-10)
+        } else {
+            2f64.powi(-7)
+        };
         let (got, expected) = (
             half.to_dtype(DType::F64)?.to_vec1::<f64>()?,
             expected.to_vec1::<f64>()?,
@@ -101,7 +131,11 @@ fn follows(name: &str, make: Make, dtype: DType) -> Result<()> {
         let exact_values = exact.to_vec1::<f64>()?;
         for ((got, expected), exact) in got.iter().zip(&expected).zip(&exact_values) {
             let tie = (exact - got).abs() <= 0.5001 * unit * exact.abs().max(1e-4);
-            assert!(got == expected || tie, "{}: {got} {expected}", what("value"));
+            assert!(
+                got == expected || tie,
+                "{}: {got} {expected}",
+                what("value")
+            );
         }
         // The reference goes on from the rounded variable.
         exact.set(&half.to_dtype(DType::F64)?)?;
@@ -155,7 +189,10 @@ fn small_and_large_gradients_in_half_precision() -> Result<()> {
             assert!(step(&mut *optimizer, &vars, &var, [&gradient, &gradient])?.is_finite());
         }
         let values = var.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-        assert!(values.iter().all(|x| x.is_finite()) && values[1] < 1.0, "{values:?}");
+        assert!(
+            values.iter().all(|x| x.is_finite()) && values[1] < 1.0,
+            "{values:?}"
+        );
     }
     Ok(())
 }
@@ -168,7 +205,10 @@ fn a_curvature_whose_square_overflows_is_skipped_and_forgotten() -> Result<()> {
     let mut builder = AdaHessian::builder();
     builder.common.max_skipped = 2;
     let mut optimizer = builder.build(&vars)?;
-    let (small, huge) = (Tensor::new(&[1f32, 1.0], &CPU)?, Tensor::new(&[1f32, 2e19], &CPU)?);
+    let (small, huge) = (
+        Tensor::new(&[1f32, 1.0], &CPU)?,
+        Tensor::new(&[1f32, 2e19], &CPU)?,
+    );
     let run = |optimizer: &mut AdaHessian, d: &Tensor| -> Result<Option<String>> {
         let grads = backward(&loss(&var, &small, d)?)?;
         let probe = VarVec::new(&vars, vec![small.clone()])?;
@@ -187,8 +227,19 @@ fn a_curvature_whose_square_overflows_is_skipped_and_forgotten() -> Result<()> {
     let mut adam = FirstOrder::new(&vars, Adam::default(), Common::new(0.01))?;
     let wild = backward(&loss(&var, &huge, &small)?)?;
     assert_eq!(adam.step(&wild)?.skipped, Some("x".into()));
-    let mut clipped = FirstOrder::new(&vars, Adam::default(), Common { clip_norm: Some(1.0), ..Common::new(0.01) })?;
-    assert_eq!(clipped.step(&wild)?.skipped, None, "clipped before it is squared");
+    let mut clipped = FirstOrder::new(
+        &vars,
+        Adam::default(),
+        Common {
+            clip_norm: Some(1.0),
+            ..Common::new(0.01)
+        },
+    )?;
+    assert_eq!(
+        clipped.step(&wild)?.skipped,
+        None,
+        "clipped before it is squared"
+    );
     assert!(var.to_vec1::<f32>()?.iter().all(|x| x.is_finite()));
     // After too many in a row it gives up.
     for _ in 0..2 {

@@ -15,12 +15,15 @@ use testing::{assert_close, assert_number, assert_says, variables};
 const CPU: Device = Device::Cpu;
 
 fn ones(vars: &NamedVars) -> adahessian::Result<VarVec> {
-    VarVec::from_fn(vars, |_, shape, dtype, device| Ok(Tensor::ones(shape, dtype, device)?))
+    VarVec::from_fn(vars, |_, shape, dtype, device| {
+        Ok(Tensor::ones(shape, dtype, device)?)
+    })
 }
 
 fn numbers(vector: &VarVec) -> Result<Vec<Vec<f64>>> {
     let all = vector.tensors().iter();
-    all.map(|t| Ok(t.flatten_all()?.to_vec1::<f64>()?)).collect()
+    all.map(|t| Ok(t.flatten_all()?.to_vec1::<f64>()?))
+        .collect()
 }
 
 /// candle's `extend` adds on an ordinary thread, which cuts the sum's graph.
@@ -37,8 +40,14 @@ fn stores_that_were_joined_are_refused_or_right() -> Result<()> {
     };
     let mut optimizer = AdaHessian::builder().build(&vars)?;
     let error = Optim::step(&mut optimizer, &joined()?).unwrap_err();
-    assert!(matches!(&error, Error::CutGradient { name } if name == "x"), "{error}");
-    assert_says(Err::<(), _>(error), &["`x`", "accumulate", "sum of the losses"]);
+    assert!(
+        matches!(&error, Error::CutGradient { name } if name == "x"),
+        "{error}"
+    );
+    assert_says(
+        Err::<(), _>(error),
+        &["`x`", "accumulate", "sum of the losses"],
+    );
     assert!(Hessian::from_gradients(&joined()?, &vars).is_err());
     // Scaled on this thread, as by a program's own clipping.
     let mut grads = backward(&first()?)?;
@@ -50,7 +59,10 @@ fn stores_that_were_joined_are_refused_or_right() -> Result<()> {
     let expected = (first()? + second()?)?.backward()?;
     let grads = joined()?;
     for var in [x, y] {
-        let (a, b) = (grads.get(var).expect("one"), expected.get(var).expect("one"));
+        let (a, b) = (
+            grads.get(var).expect("one"),
+            expected.get(var).expect("one"),
+        );
         assert_close("joined gradients", a, b, 1e-14)?;
     }
     adam.step(&grads)?;
@@ -76,7 +88,11 @@ impl CustomOp1 for Faulty {
         same(x, layout)
     }
     fn bwd(&self, _: &Tensor, _: &Tensor, g: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        match self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+        match self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            }) {
             Ok(_) => candle_core::bail!("a user's op failed"),
             Err(_) => Ok(Some(g.clone())),
         }
@@ -84,7 +100,12 @@ impl CustomOp1 for Faulty {
 }
 
 fn model() -> Result<NamedVars> {
-    vars(&[("x", &[2, 3, 4]), ("w1", &[4, 4]), ("w2", &[4, 4]), ("norm", &[4])])
+    vars(&[
+        ("x", &[2, 3, 4]),
+        ("w1", &[4, 4]),
+        ("w2", &[4, 4]),
+        ("norm", &[4]),
+    ])
 }
 
 /// Fused operations on both sides of a user's.
@@ -131,9 +152,18 @@ fn a_failed_second_pass_is_right_or_refused_when_it_is_tried_again() -> Result<(
 fn errors_of_a_pass_name_the_operation_and_the_remedy() -> Result<()> {
     let x = Var::from_tensor(&random("x", &[1, 1, 5, 5])?)?;
     let cases: [(Tensor, &[&str]); 3] = [
-        (x.max_pool2d_with_stride(3, 2)?, &["max_pool2d", "adahessian::ops::vision::max_pool2d"]),
-        (x.upsample_bilinear2d(7, 7, false)?, &["upsample_bilinear2d", "interpolation"]),
-        (x.avg_pool2d_with_stride(2, 1)?, &["avg_pool2d", "adahessian::ops::vision::avg_pool2d"]),
+        (
+            x.max_pool2d_with_stride(3, 2)?,
+            &["max_pool2d", "adahessian::ops::vision::max_pool2d"],
+        ),
+        (
+            x.upsample_bilinear2d(7, 7, false)?,
+            &["upsample_bilinear2d", "interpolation"],
+        ),
+        (
+            x.avg_pool2d_with_stride(2, 1)?,
+            &["avg_pool2d", "adahessian::ops::vision::avg_pool2d"],
+        ),
     ];
     for (y, says) in cases {
         let error = backward(&y.sqr()?.sum_all()?).unwrap_err();
@@ -148,13 +178,19 @@ fn errors_of_a_pass_name_the_operation_and_the_remedy() -> Result<()> {
 #[test]
 fn one_variable_under_two_names_is_refused() -> Result<()> {
     let x = Var::new(&[1f64, 2.0], &CPU)?;
-    let twice = NamedVars::new([("head".to_string(), x.clone()), ("embedding".into(), x.clone())]);
+    let twice = NamedVars::new([
+        ("head".to_string(), x.clone()),
+        ("embedding".into(), x.clone()),
+    ]);
     assert_says(twice, &["`embedding`", "`head`", "one variable"]);
     // A list or a map that holds it twice has it once.
     assert_eq!(NamedVars::from(vec![x.clone(), x.clone()]).len(), 1);
     let map = candle_nn::VarMap::new();
     map.data().lock().unwrap().insert("head".into(), x.clone());
-    map.data().lock().unwrap().insert("embedding".into(), x.clone());
+    map.data()
+        .lock()
+        .unwrap()
+        .insert("embedding".into(), x.clone());
     let vars = NamedVars::from(&map);
     assert_eq!(vars.names().collect::<Vec<_>>(), ["embedding"]);
     // Two parts of a composite that own one variable under different names.
@@ -190,7 +226,10 @@ fn a_second_pass_after_a_change_is_refused() -> Result<()> {
     assert_says(hessian.apply(&ones(&vars)?), &["`x`", "changed"]);
     // As one optimizer both are right.
     let mut both = Composite::new()
-        .with("x", FirstOrder::new(&only_x, Sgd::default(), Common::new(0.01))?)
+        .with(
+            "x",
+            FirstOrder::new(&only_x, Sgd::default(), Common::new(0.01))?,
+        )
         .with("y", AdaHessian::builder().build(&only_y)?);
     let expected = 2.0 * x.to_vec1::<f64>()?[0].powi(2);
     let info = both.step(&backward(&loss()?)?)?;
@@ -203,7 +242,10 @@ fn a_second_pass_after_a_change_is_refused() -> Result<()> {
 fn first_order_may_use_a_store_again() -> Result<()> {
     let vars = variables(&[("x", &[2.0], &[1])])?;
     let grads = vars.get("x")?.sqr()?.sum_all()?.backward()?;
-    let plain = Sgd { momentum: 0.0, nesterov: false };
+    let plain = Sgd {
+        momentum: 0.0,
+        nesterov: false,
+    };
     let mut optimizer = FirstOrder::new(&vars, plain, Common::new(0.1))?;
     optimizer.step(&grads)?;
     optimizer.step(&grads)?;
@@ -264,7 +306,11 @@ fn vectors_of_other_variables_are_refused() -> Result<()> {
         let grads = backward(&loss()?)?;
         assert!(optimizer.accumulate_probed(&grads, &[vector], 1.0).is_err());
     }
-    assert_eq!(vars.get("a")?.to_vec1::<f64>()?, [1.0, 2.0], "nothing was assigned");
+    assert_eq!(
+        vars.get("a")?.to_vec1::<f64>()?,
+        [1.0, 2.0],
+        "nothing was assigned"
+    );
     // Equal variables made apart are the same space.
     let twin = variables(&[("a", &[5.0, 5.0], &[2]), ("b", &[5.0], &[1])])?;
     hessian.apply(&ones(&twin)?)?;
@@ -284,7 +330,9 @@ fn given_probes_count_on_every_step() -> Result<()> {
         optimizer.accumulate_gradient(&grads, 1.0)?;
         let largest = x.sqr()?.max_all()?.to_scalar::<f64>()? * 12.0;
         let info = optimizer.apply()?;
-        let curvature = info.curvature.unwrap_or_else(|| panic!("none on step {step}"));
+        let curvature = info
+            .curvature
+            .unwrap_or_else(|| panic!("none on step {step}"));
         assert_number("D", curvature.max_abs, largest, 1e-12)?;
     }
     let none = optimizer.accumulate_probed(&backward(&x.sqr()?.sum_all()?)?, &[], 1.0);
@@ -335,7 +383,10 @@ impl CustomOp1 for Checkpointed {
         let product = (self.chain(x.as_tensor())? * g.detach())?.sum_all()?;
         let grads = product.backward()?;
         let gradient = grads.get(&x).expect("the inner pass has its own gradients");
-        assert!(grads.get(&self.weight).is_some(), "collected into the outer pass");
+        assert!(
+            grads.get(&self.weight).is_some(),
+            "collected into the outer pass"
+        );
         Ok(Some(gradient.detach()))
     }
 }
@@ -344,7 +395,9 @@ impl CustomOp1 for Checkpointed {
 fn a_pass_inside_of_a_pass_keeps_its_own_gradients() -> Result<()> {
     let vars = vars(&[("x", &[3, 4]), ("w", &[4, 4])])?;
     let (x, w) = (vars.get("x")?, vars.get("w")?);
-    let op = || Checkpointed { weight: Var::from_tensor(&w.as_detached_tensor()).expect("a copy") };
+    let op = || Checkpointed {
+        weight: Var::from_tensor(&w.as_detached_tensor()).expect("a copy"),
+    };
     let outer = |x: &Tensor| -> adahessian::Result<Tensor> {
         let h = Handle::enter(x)?;
         text::linear(&h, w, None, 1, Activation::Gelu)?.exit()
@@ -354,7 +407,12 @@ fn a_pass_inside_of_a_pass_keeps_its_own_gradients() -> Result<()> {
     for run in [backward_detached, backward] {
         let (expected, got) = (backward_detached(&plain)?, run(&again)?);
         for (name, var) in vars.iter() {
-            assert_close(name, got.get(var).expect("one"), expected.get(var).expect("one"), 1e-13)?;
+            assert_close(
+                name,
+                got.get(var).expect("one"),
+                expected.get(var).expect("one"),
+                1e-13,
+            )?;
         }
     }
     Ok(())
@@ -400,7 +458,10 @@ fn a_failed_step_leaves_nothing_behind() -> Result<()> {
     };
     let make = || -> Result<Composite> {
         Ok(Composite::new()
-            .with("e", FirstOrder::new(&only_e, AdamW::default(), Common::new(0.1))?)
+            .with(
+                "e",
+                FirstOrder::new(&only_e, AdamW::default(), Common::new(0.1))?,
+            )
             .with("x", AdaHessian::builder().build(&only_x)?))
     };
     let start = vars.snapshot()?;

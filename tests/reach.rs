@@ -43,7 +43,12 @@ fn composite(vars: &NamedVars, allowed: &[&str]) -> adahessian::Result<Box<dyn O
     let (a, rest) = vars.partition(|name| name.starts_with('a'));
     Ok(Box::new(
         Composite::new()
-            .with("a", AdaHessian::builder().allow_unreached(allowed.iter().copied()).build(&a)?)
+            .with(
+                "a",
+                AdaHessian::builder()
+                    .allow_unreached(allowed.iter().copied())
+                    .build(&a)?,
+            )
             .with_boxed("rest", first_order(&rest, Adagrad::default(), allowed)?)
             .covering(vars)?,
     ))
@@ -54,9 +59,15 @@ const ALL: [(&str, Make); 5] = [
         let builder = AdaHessian::builder().allow_unreached(allowed.iter().copied());
         Ok(Box::new(builder.build(vars)?))
     }),
-    ("adamw", |vars, allowed| first_order(vars, AdamW::default(), allowed)),
-    ("sgd", |vars, allowed| first_order(vars, Sgd::default(), allowed)),
-    ("adagrad", |vars, allowed| first_order(vars, Adagrad::default(), allowed)),
+    ("adamw", |vars, allowed| {
+        first_order(vars, AdamW::default(), allowed)
+    }),
+    ("sgd", |vars, allowed| {
+        first_order(vars, Sgd::default(), allowed)
+    }),
+    ("adagrad", |vars, allowed| {
+        first_order(vars, Adagrad::default(), allowed)
+    }),
     ("composite", composite),
 ];
 
@@ -71,13 +82,19 @@ fn the_first_step_names_what_it_does_not_reach() -> Result<()> {
             matches!(&error, Error::NotReached { names, of: 3, .. } if names == &["b.weight"]),
             "{name}: {error}"
         );
-        assert_says(Err::<(), _>(error), &["1 of 3", "b.weight", "allow_unreached", "frozen"]);
+        assert_says(
+            Err::<(), _>(error),
+            &["1 of 3", "b.weight", "allow_unreached", "frozen"],
+        );
         // Nothing was changed, and nothing of the failed step is left for the next.
         for ((_, var), (_, before)) in vars.iter().zip(before.iter()) {
             assert_eq!(var.to_vec1::<f64>()?, before.to_vec1::<f64>()?, "{name}");
         }
         let again = optimizer.backward_step(&loss(&vars)?);
-        assert!(matches!(again, Err(Error::NotReached { .. })), "{name}: the step was not taken");
+        assert!(
+            matches!(again, Err(Error::NotReached { .. })),
+            "{name}: the step was not taken"
+        );
     }
     Ok(())
 }
@@ -94,7 +111,10 @@ fn what_is_allowed_is_counted() -> Result<()> {
         assert_eq!(vars.get("b.weight")?.to_vec1::<f64>()?, [3.0], "{name}");
         // A pattern that means another variable allows nothing.
         let mut optimizer = make(&three()?, &["bias", "a.*"])?;
-        assert!(optimizer.backward_step(&loss(optimizer.vars())?).is_err(), "{name}");
+        assert!(
+            optimizer.backward_step(&loss(optimizer.vars())?).is_err(),
+            "{name}"
+        );
     }
     Ok(())
 }
@@ -107,7 +127,11 @@ fn only_the_first_step_must_reach_all() -> Result<()> {
         let mut optimizer = make(&vars, &[])?;
         let all = (loss(&vars)? + vars.get("b.weight")?.sqr()?.sum_all()?)?;
         assert_eq!(optimizer.backward_step(&all)?.unreached, 0, "{name}");
-        assert_eq!(optimizer.backward_step(&loss(&vars)?)?.unreached, 1, "{name}");
+        assert_eq!(
+            optimizer.backward_step(&loss(&vars)?)?.unreached,
+            1,
+            "{name}"
+        );
     }
     Ok(())
 }
@@ -187,7 +211,10 @@ fn a_table_without_gradient_is_not_reached() -> Result<()> {
     let vars = NamedVars::new([("weight".into(), weight.clone())])?;
     let mut optimizer = Composite::new()
         .with("dense", AdaHessian::builder().build(&vars)?)
-        .with("tables", SparseOptimizer::new([&table], SparseRule::adagrad(), 0.1)?);
+        .with(
+            "tables",
+            SparseOptimizer::new([&table], SparseRule::adagrad(), 0.1)?,
+        );
     let found = table.lookup(&[1, 3])?;
     let product = found.rows.detach().broadcast_mul(weight.as_tensor())?;
     assert_says(
@@ -196,6 +223,11 @@ fn a_table_without_gradient_is_not_reached() -> Result<()> {
     );
     let found = table.lookup(&[1, 3])?;
     let product = found.rows.broadcast_mul(weight.as_tensor())?;
-    assert_eq!(optimizer.backward_step(&product.sqr()?.sum_all()?)?.unreached, 0);
+    assert_eq!(
+        optimizer
+            .backward_step(&product.sqr()?.sum_all()?)?
+            .unreached,
+        0
+    );
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Running statistics of batch normalisations, and streams of random numbers: once for each purpose.
 
 use adahessian::ops::vision::{
-    BatchNorm, Convolution, RunningStatistics, VisionActivation, conv_batch_norm, statistics_at_rest,
+    BatchNorm, Convolution, RunningStatistics, VisionActivation, conv_batch_norm,
+    statistics_at_rest,
 };
 use adahessian::ops::{Handle, Mode};
 use adahessian::{AdaHessian, Hutchinson, NamedVars, Probe, check};
@@ -17,11 +18,22 @@ fn model() -> Result<NamedVars> {
     vars(&[("kernel", &[2, 1, 3, 3]), ("scale", &[2]), ("shift", &[2])])
 }
 
-fn forward(vars: &NamedVars, running: &RunningStatistics, x: &Tensor) -> adahessian::Result<Tensor> {
+fn forward(
+    vars: &NamedVars,
+    running: &RunningStatistics,
+    x: &Tensor,
+) -> adahessian::Result<Tensor> {
     let norm = BatchNorm::new(vars.get("scale")?, vars.get("shift")?, running, true);
     let conv = Convolution::new(1, 1);
     let x = Handle::enter(x)?;
-    let y = conv_batch_norm(&x, vars.get("kernel")?, &conv, &norm, None, VisionActivation::Silu)?;
+    let y = conv_batch_norm(
+        &x,
+        vars.get("kernel")?,
+        &conv,
+        &norm,
+        None,
+        VisionActivation::Silu,
+    )?;
     Ok(y.exit()?.mean((1, 2, 3))?)
 }
 
@@ -34,7 +46,10 @@ fn batch() -> Result<TensorBatch> {
 
 /// The statistics after one step of the trainer.
 fn after_a_step(config: TrainConfig) -> Result<RunningStatistics> {
-    let (vars, running) = (model()?, RunningStatistics::new(2, DType::F64, &Device::Cpu)?);
+    let (vars, running) = (
+        model()?,
+        RunningStatistics::new(2, DType::F64, &Device::Cpu)?,
+    );
     let optimizer = AdaHessian::builder().lr(1e-3).build(&vars)?;
     let (theirs, inner) = (vars.clone(), running.clone());
     let forward = move |batch: &TensorBatch, _: &Mode| {
@@ -46,7 +61,13 @@ fn after_a_step(config: TrainConfig) -> Result<RunningStatistics> {
         eval_every: Some(u64::MAX),
         ..config
     };
-    let mut trainer = Trainer::new(task, FixedBatches(vec![batch()?]), &vars, Box::new(optimizer), config)?;
+    let mut trainer = Trainer::new(
+        task,
+        FixedBatches(vec![batch()?]),
+        &vars,
+        Box::new(optimizer),
+        config,
+    )?;
     // Its only step is the last one, which evaluates; here on nothing, which is an error of its own.
     assert_says(trainer.fit(), &["at least one example to evaluate on"]);
     Ok(running)
@@ -54,7 +75,10 @@ fn after_a_step(config: TrainConfig) -> Result<RunningStatistics> {
 
 #[test]
 fn a_curvature_on_a_part_moves_the_running_statistics_once() -> Result<()> {
-    let (vars, expected) = (model()?, RunningStatistics::new(2, DType::F64, &Device::Cpu)?);
+    let (vars, expected) = (
+        model()?,
+        RunningStatistics::new(2, DType::F64, &Device::Cpu)?,
+    );
     forward(&vars, &expected, &batch()?.inputs)?;
     for curvature_fraction in [1.0, 0.5] {
         let running = after_a_step(TrainConfig {
@@ -78,14 +102,19 @@ fn a_curvature_on_a_part_moves_the_running_statistics_once() -> Result<()> {
 
 #[test]
 fn statistics_at_rest_stay() -> Result<()> {
-    let (vars, running) = (model()?, RunningStatistics::new(2, DType::F64, &Device::Cpu)?);
+    let (vars, running) = (
+        model()?,
+        RunningStatistics::new(2, DType::F64, &Device::Cpu)?,
+    );
     let images = batch()?.inputs;
     let moved = |running: &RunningStatistics| -> Result<bool> {
         Ok(running.mean.to_vec1::<f64>()? != [0.0, 0.0])
     };
     statistics_at_rest(|| forward(&vars, &running, &images))?;
     assert!(!moved(&running)?);
-    let audit = check::audit(&vars, || Ok(forward(&vars, &running, &images)?.sqr()?.sum_all()?))?;
+    let audit = check::audit(&vars, || {
+        Ok(forward(&vars, &running, &images)?.sqr()?.sum_all()?)
+    })?;
     assert_eq!(audit.variables, 3);
     assert!(!moved(&running)?);
     // A panic inside does not leave them at rest for ever.

@@ -19,7 +19,8 @@ const SIZE: usize = 96;
 
 fn variables(seed: u64) -> Result<NamedVars> {
     let var = |name: &str, shape: &[usize]| -> Result<(String, Var)> {
-        let values = Stream::new(seed, name, 0, 0).normal_tensor(shape, DType::F32, &Device::Cpu)?;
+        let values =
+            Stream::new(seed, name, 0, 0).normal_tensor(shape, DType::F32, &Device::Cpu)?;
         Ok((name.to_string(), Var::from_tensor(&(values * 0.1)?)?))
     };
     Ok(NamedVars::new([
@@ -40,7 +41,9 @@ fn loss(vars: &NamedVars, seed: u64) -> adahessian::Result<Tensor> {
     let b = text::attention([&a, &a, &a], 4, None, true, &Dropout::none())?;
     let c = text::linear(&b, vars.get("w2")?, None, 1, Activation::Tanh)?.exit()?;
     // Operations of candle's own, too.
-    Ok(c.matmul(&c.transpose(1, 2)?.contiguous()?)?.sin()?.mean_all()?)
+    Ok(c.matmul(&c.transpose(1, 2)?.contiguous()?)?
+        .sin()?
+        .mean_all()?)
 }
 
 /// Three steps and a product; a checksum of all bits.
@@ -51,9 +54,16 @@ fn train(seed: u64) -> Result<u64> {
         optimizer.backward_step(&loss(&vars, seed)?)?;
     }
     let hessian = Hessian::of(&loss(&vars, seed)?, &vars)?;
-    let probe = VarVec::from_fn(&vars, |_, shape, dtype, device| Ok(Tensor::ones(shape, dtype, device)?))?;
+    let probe = VarVec::from_fn(&vars, |_, shape, dtype, device| {
+        Ok(Tensor::ones(shape, dtype, device)?)
+    })?;
     let mut sum = 0u64;
-    for tensor in hessian.apply(&probe)?.tensors().iter().chain(vars.snapshot()?.tensors()) {
+    for tensor in hessian
+        .apply(&probe)?
+        .tensors()
+        .iter()
+        .chain(vars.snapshot()?.tensors())
+    {
         for x in tensor.flatten_all()?.to_vec1::<f32>()? {
             sum = sum.rotate_left(5) ^ u64::from(x.to_bits());
         }
@@ -64,8 +74,13 @@ fn train(seed: u64) -> Result<u64> {
 const MODELS: u64 = 8;
 
 fn on_threads() -> Result<Vec<u64>> {
-    let threads: Vec<_> = (0..MODELS).map(|seed| std::thread::spawn(move || train(seed))).collect();
-    threads.into_iter().map(|t| t.join().expect("no panic")).collect()
+    let threads: Vec<_> = (0..MODELS)
+        .map(|seed| std::thread::spawn(move || train(seed)))
+        .collect();
+    threads
+        .into_iter()
+        .map(|t| t.join().expect("no panic"))
+        .collect()
 }
 
 fn in_a_scope() -> Result<Vec<u64>> {
@@ -138,7 +153,11 @@ fn no_hang_and_the_same_bits_from_every_kind_of_thread() -> Result<()> {
     let expected = run(PROGRAMS[0].0, "2")?;
     for threads in ["1", "2", "4"] {
         for (program, _) in PROGRAMS {
-            assert_eq!(run(program, threads)?, expected, "{program}, {threads} threads");
+            assert_eq!(
+                run(program, threads)?,
+                expected,
+                "{program}, {threads} threads"
+            );
         }
     }
     Ok(())

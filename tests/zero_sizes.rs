@@ -17,25 +17,55 @@ fn var(shape: &[usize], dtype: DType) -> Result<Tensor> {
     Ok(Var::ones(shape, dtype, &CPU)?.as_tensor().clone())
 }
 
-type Case = (&'static str, &'static [usize], fn(&Handle, DType) -> Result<Handle>);
+type Case = (
+    &'static str,
+    &'static [usize],
+    fn(&Handle, DType) -> Result<Handle>,
+);
 
 fn ids(shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::zeros(shape, DType::U32, &CPU)?)
 }
 
 fn pooling(padding: usize) -> Pooling {
-    Pooling { kernel: 2, stride: 2, padding }
+    Pooling {
+        kernel: 2,
+        stride: 2,
+        padding,
+    }
 }
 
 const CASES: &[Case] = &[
-    ("max_pool2d without rows", &[1, 1, 0, 4], |x, _| max_pool2d(x, &pooling(1))),
-    ("max_pool2d without channels", &[1, 0, 4, 4], |x, _| max_pool2d(x, &pooling(0))),
-    ("max_pool2d without images", &[0, 1, 4, 4], |x, _| max_pool2d(x, &pooling(0))),
-    ("avg_pool2d without columns", &[1, 1, 4, 0], |x, _| avg_pool2d(x, &pooling(1))),
-    ("global_avg_pool2d without images", &[0, 3, 2, 2], |x, _| global_avg_pool2d(x)),
-    ("global_avg_pool2d without channels", &[2, 0, 2, 2], |x, _| global_avg_pool2d(x)),
-    ("subsample_channels without pixels", &[1, 2, 0, 4], |x, _| subsample_channels(x, 2, 4)),
-    ("subsample_channels without channels", &[1, 0, 4, 4], |x, _| subsample_channels(x, 2, 0)),
+    ("max_pool2d without rows", &[1, 1, 0, 4], |x, _| {
+        max_pool2d(x, &pooling(1))
+    }),
+    ("max_pool2d without channels", &[1, 0, 4, 4], |x, _| {
+        max_pool2d(x, &pooling(0))
+    }),
+    ("max_pool2d without images", &[0, 1, 4, 4], |x, _| {
+        max_pool2d(x, &pooling(0))
+    }),
+    ("avg_pool2d without columns", &[1, 1, 4, 0], |x, _| {
+        avg_pool2d(x, &pooling(1))
+    }),
+    ("global_avg_pool2d without images", &[0, 3, 2, 2], |x, _| {
+        global_avg_pool2d(x)
+    }),
+    (
+        "global_avg_pool2d without channels",
+        &[2, 0, 2, 2],
+        |x, _| global_avg_pool2d(x),
+    ),
+    (
+        "subsample_channels without pixels",
+        &[1, 2, 0, 4],
+        |x, _| subsample_channels(x, 2, 4),
+    ),
+    (
+        "subsample_channels without channels",
+        &[1, 0, 4, 4],
+        |x, _| subsample_channels(x, 2, 0),
+    ),
     ("conv2d without rows", &[1, 1, 0, 4], |x, t| {
         conv2d(x, &var(&[2, 1, 1, 1], t)?, None, &Convolution::new(2, 1))
     }),
@@ -55,13 +85,33 @@ const CASES: &[Case] = &[
         text::linear(x, &var(&[3, 0], t)?, None, 1, Activation::Identity)
     }),
     ("linear without rows", &[0, 4], |x, t| {
-        text::linear(x, &var(&[3, 4], t)?, Some(&var(&[3], t)?), 1, Activation::Tanh)
+        text::linear(
+            x,
+            &var(&[3, 4], t)?,
+            Some(&var(&[3], t)?),
+            1,
+            Activation::Tanh,
+        )
     }),
     ("layer_norm without width", &[2, 0], |x, t| {
-        text::layer_norm(x, None, &Dropout::none(), &var(&[0], t)?, &var(&[0], t)?, 1e-5)
+        text::layer_norm(
+            x,
+            None,
+            &Dropout::none(),
+            &var(&[0], t)?,
+            &var(&[0], t)?,
+            1e-5,
+        )
     }),
     ("layer_norm without rows", &[0, 4], |x, t| {
-        text::layer_norm(x, None, &Dropout::none(), &var(&[4], t)?, &var(&[4], t)?, 1e-5)
+        text::layer_norm(
+            x,
+            None,
+            &Dropout::none(),
+            &var(&[4], t)?,
+            &var(&[4], t)?,
+            1e-5,
+        )
     }),
     ("attention without positions", &[2, 0, 4], |x, _| {
         text::attention([x, x, x], 2, None, true, &Dropout::none())
@@ -72,23 +122,46 @@ const CASES: &[Case] = &[
     ("attention without width", &[2, 3, 0], |x, _| {
         text::attention([x, x, x], 2, None, false, &Dropout::none())
     }),
-    ("cross_entropy without rows", &[0, 4], |x, _| text::cross_entropy(x, &ids(&[0])?, 0.1, None)),
-    ("cross_entropy without classes", &[2, 0], |x, _| text::cross_entropy(x, &ids(&[2])?, 0.0, None)),
-    ("mse of nothing", &[0], |x, t| text::mse(x, &Tensor::zeros(0, t, &CPU)?)),
-    ("residual of nothing", &[0, 3], |x, _| text::residual(x, x, &Dropout::none())),
-    ("first_position without positions", &[2, 0, 4], |x, _| text::first_position(x)),
-    ("first_position without samples", &[0, 2, 4], |x, _| text::first_position(x)),
-    ("first_positions without samples", &[0, 2, 4], |x, _| text::first_positions(x, 1)),
+    ("cross_entropy without rows", &[0, 4], |x, _| {
+        text::cross_entropy(x, &ids(&[0])?, 0.1, None)
+    }),
+    ("cross_entropy without classes", &[2, 0], |x, _| {
+        text::cross_entropy(x, &ids(&[2])?, 0.0, None)
+    }),
+    ("mse of nothing", &[0], |x, t| {
+        text::mse(x, &Tensor::zeros(0, t, &CPU)?)
+    }),
+    ("residual of nothing", &[0, 3], |x, _| {
+        text::residual(x, x, &Dropout::none())
+    }),
+    ("first_position without positions", &[2, 0, 4], |x, _| {
+        text::first_position(x)
+    }),
+    ("first_position without samples", &[0, 2, 4], |x, _| {
+        text::first_position(x)
+    }),
+    ("first_positions without samples", &[0, 2, 4], |x, _| {
+        text::first_positions(x, 1)
+    }),
     ("dropout of nothing", &[0, 4], |x, _| {
-        let mode = Mode::Train { seed: 0, step: 0, micro: 0 };
+        let mode = Mode::Train {
+            seed: 0,
+            step: 0,
+            micro: 0,
+        };
         text::dropout(x, &Dropout::new(0.5, "here", &mode))
     }),
     ("bags of no width", &[5, 0], |x, _| {
         recommend::bags(x, Bags::single(vec![0, 1], [2, 1])?)
     }),
-    ("bags of no samples", &[5, 2], |x, _| recommend::bags(x, Bags::single(vec![], [0, 1])?)),
+    ("bags of no samples", &[5, 2], |x, _| {
+        recommend::bags(x, Bags::single(vec![], [0, 1])?)
+    }),
     ("bags of no rows", &[0, 2], |x, _| {
-        recommend::bags(x, Bags::new(vec![], vec![0, 0, 0], [2, 1], recommend::Pooling::Sum)?)
+        recommend::bags(
+            x,
+            Bags::new(vec![], vec![0, 0, 0], [2, 1], recommend::Pooling::Sum)?,
+        )
     }),
     ("interaction without samples", &[0, 3], |x, t| {
         recommend::interaction(x, &Handle::enter(&var(&[0, 2, 3], t)?)?)

@@ -84,13 +84,23 @@ pub fn sums_and_products() -> Vec<Row> {
         row("dot", &[&[4], &[4]], |x| x[0].dot(&x[1])),
         row("mv", &[&[3, 4], &[4]], |x| x[0].mv(&x[1])),
         row("matmul", &[&[3, 4], &[4, 2]], |x| x[0].matmul(&x[1])),
-        row("matmul of a transposed matrix", &[&[4, 3], &[4, 2]], |x| x[0].t()?.matmul(&x[1])),
-        row("matmul of batches", &[&[2, 3, 2], &[2, 2, 3]], |x| x[0].matmul(&x[1])),
-        row("broadcast_matmul", &[&[2, 3, 2], &[2, 3]], |x| x[0].broadcast_matmul(&x[1])),
-        row("matmul of a transposed batch with one broadcast", &[&[2, 2, 3], &[2, 3]], |x| {
-            let rhs = x[1].broadcast_left(2)?;
-            x[0].transpose(1, 2)?.matmul(&rhs)
-        })
+        row("matmul of a transposed matrix", &[&[4, 3], &[4, 2]], |x| {
+            x[0].t()?.matmul(&x[1])
+        }),
+        row("matmul of batches", &[&[2, 3, 2], &[2, 2, 3]], |x| {
+            x[0].matmul(&x[1])
+        }),
+        row("broadcast_matmul", &[&[2, 3, 2], &[2, 3]], |x| {
+            x[0].broadcast_matmul(&x[1])
+        }),
+        row(
+            "matmul of a transposed batch with one broadcast",
+            &[&[2, 2, 3], &[2, 3]],
+            |x| {
+                let rhs = x[1].broadcast_left(2)?;
+                x[0].transpose(1, 2)?.matmul(&rhs)
+            },
+        )
         .instead("`.contiguous()` on the transposed one: candle's value itself is wrong here"),
     ]
 }
@@ -99,7 +109,12 @@ pub fn shapes() -> Vec<Row> {
     vec![
         row("reshape", V, |x| x[0].sqr()?.reshape((2, 6))),
         row("flatten_all, flatten, flatten_to, flatten_from", V, |x| {
-            x[0].unsqueeze(0)?.flatten(0, 1)?.flatten_to(1)?.unsqueeze(0)?.flatten_from(0)?.flatten_all()
+            x[0].unsqueeze(0)?
+                .flatten(0, 1)?
+                .flatten_to(1)?
+                .unsqueeze(0)?
+                .flatten_from(0)?
+                .flatten_all()
         }),
         row("transpose, t", &[&[2, 3, 2]], |x| x[0].transpose(0, 2)?.t()),
         row("permute", &[&[2, 3, 2]], |x| x[0].permute((2, 0, 1))),
@@ -109,7 +124,9 @@ pub fn shapes() -> Vec<Row> {
             let parts = x[0].chunk(2, 1)?;
             &parts[0] * &parts[1]
         }),
-        row("get, get_on_dim", V, |x| x[0].get(1)?.get_on_dim(0, 2)? * x[0].get(0)?.get(2)?),
+        row("get, get_on_dim", V, |x| {
+            x[0].get(1)?.get_on_dim(0, 2)? * x[0].get(0)?.get(2)?
+        }),
         row("i (IndexOp)", V, |x| {
             use candle_core::IndexOp;
             x[0].i((1.., ..2))
@@ -120,12 +137,15 @@ pub fn shapes() -> Vec<Row> {
         row("broadcast_as, expand, broadcast_left", &[&[1, 4]], |x| {
             x[0].broadcast_as((3, 4))?.expand((3, 4))?.broadcast_left(2)
         }),
-        row("contiguous, force_contiguous", V, |x| x[0].t()?.contiguous()?.force_contiguous()),
+        row("contiguous, force_contiguous", V, |x| {
+            x[0].t()?.contiguous()?.force_contiguous()
+        }),
         row("pad_with_zeros", V, |x| x[0].pad_with_zeros(1, 1, 2)),
         row("pad_with_same", V, |x| x[0].pad_with_same(1, 1, 2)),
         row("roll", V, |x| x[0].roll(1, 1)),
         row("flip", V, |x| x[0].flip(&[1])),
-        row("unfold", V, |x| x[0].unfold(1, 2, 1)).instead("`narrow` for each window, then `stack`"),
+        row("unfold", V, |x| x[0].unfold(1, 2, 1))
+            .instead("`narrow` for each window, then `stack`"),
         row("meshgrid", &[&[3], &[2]], |x| {
             let grid = Tensor::meshgrid(&[&x[0], &x[1]], false)?;
             &grid[0] * &grid[1]
@@ -137,28 +157,44 @@ const ONE_HOT: &str = "a product with a one-hot mask, summed over the dimension"
 
 pub fn indices() -> Vec<Row> {
     vec![
-        row("index_select", V, |x| x[0].index_select(&ids(&[1, 0, 1])?, 0)),
+        row("index_select", V, |x| {
+            x[0].index_select(&ids(&[1, 0, 1])?, 0)
+        }),
         row("embedding", V, |x| x[0].embedding(&ids(&[1, 0, 1])?)),
-        row("index_add", VV, |x| x[0].index_add(&ids(&[1, 0, 1])?, &x[1], 0)),
+        row("index_add", VV, |x| {
+            x[0].index_add(&ids(&[1, 0, 1])?, &x[1], 0)
+        }),
         row("gather, linear after it (a plain cross entropy)", V, |x| {
             let index = Tensor::new(&[[0u32], [3], [1]], &Device::Cpu)?;
             candle_nn::ops::log_softmax(&x[0], 1)?.gather(&index, 1)
         })
         .last(),
-        row("gather, then nonlinear (focal loss, policy gradients)", V, |x| {
-            let index = Tensor::new(&[[0u32], [3], [1]], &Device::Cpu)?;
-            x[0].gather(&index, 1)?.exp()
-        })
+        row(
+            "gather, then nonlinear (focal loss, policy gradients)",
+            V,
+            |x| {
+                let index = Tensor::new(&[[0u32], [3], [1]], &Device::Cpu)?;
+                x[0].gather(&index, 1)?.exp()
+            },
+        )
         .instead(ONE_HOT),
-        row("gather by an index of the argument's shape", &[&[3, 3]], |x| {
-            let index = Tensor::new(&[[0u32, 0, 1], [1, 1, 1], [2, 0, 1]], &Device::Cpu)?;
-            x[0].gather(&index, 1)?.exp()
-        }),
-        row("gather twice by indices of the argument's shape", &[&[3, 3]], |x| {
-            let index = Tensor::new(&[[0u32, 0, 1], [1, 1, 1], [2, 0, 1]], &Device::Cpu)?;
-            let other = Tensor::new(&[[0u32, 2, 1], [0, 1, 2], [2, 2, 1]], &Device::Cpu)?;
-            x[0].gather(&index, 1)?.exp()? * x[0].gather(&other, 1)?.sin()?
-        })
+        row(
+            "gather by an index of the argument's shape",
+            &[&[3, 3]],
+            |x| {
+                let index = Tensor::new(&[[0u32, 0, 1], [1, 1, 1], [2, 0, 1]], &Device::Cpu)?;
+                x[0].gather(&index, 1)?.exp()
+            },
+        ),
+        row(
+            "gather twice by indices of the argument's shape",
+            &[&[3, 3]],
+            |x| {
+                let index = Tensor::new(&[[0u32, 0, 1], [1, 1, 1], [2, 0, 1]], &Device::Cpu)?;
+                let other = Tensor::new(&[[0u32, 2, 1], [0, 1, 2], [2, 2, 1]], &Device::Cpu)?;
+                x[0].gather(&index, 1)?.exp()? * x[0].gather(&other, 1)?.sin()?
+            },
+        )
         .instead(ONE_HOT),
         row("scatter", &[&[3, 4], &[3, 1]], |x| {
             let index = Tensor::new(&[[0u32], [3], [1]], &Device::Cpu)?;
@@ -170,18 +206,28 @@ pub fn indices() -> Vec<Row> {
             x[0].scatter_add(&index, &x[1], 1)
         })
         .instead("`index_add` along one dimension, or a product with a one-hot mask"),
-        row("scatter_add by an index of the tensor's shape", &[&[3, 3], &[3, 3]], |x| {
-            let index = Tensor::new(&[[0u32, 0, 1], [1, 1, 1], [2, 0, 1]], &Device::Cpu)?;
-            x[0].scatter_add(&index, &x[1], 1)
-        })
+        row(
+            "scatter_add by an index of the tensor's shape",
+            &[&[3, 3], &[3, 3]],
+            |x| {
+                let index = Tensor::new(&[[0u32, 0, 1], [1, 1, 1], [2, 0, 1]], &Device::Cpu)?;
+                x[0].scatter_add(&index, &x[1], 1)
+            },
+        )
         .instead("`index_add` along one dimension, or a product with a one-hot mask"),
-        row("slice_scatter, slice_scatter0", &[&[3, 4], &[3, 2]], |x| x[0].slice_scatter(&x[1], 1, 1)),
-        row("slice_assign", &[&[3, 4], &[2, 2]], |x| x[0].slice_assign(&[0..2, 1..3], &x[1])),
+        row("slice_scatter, slice_scatter0", &[&[3, 4], &[3, 2]], |x| {
+            x[0].slice_scatter(&x[1], 1, 1)
+        }),
+        row("slice_assign", &[&[3, 4], &[2, 2]], |x| {
+            x[0].slice_assign(&[0..2, 1..3], &x[1])
+        }),
         row("argmax, argmin, comparisons", V, |x| {
             let chosen = x[0].argmax_keepdim(1)?.to_dtype(DType::F64)?;
             x[0].broadcast_add(&chosen)? + x[0].gt(0.0)?.to_dtype(DType::F64)?
         }),
-        row("sort_last_dim", V, |x| Ok(x[0].contiguous()?.sort_last_dim(true)?.0)),
+        row("sort_last_dim", V, |x| {
+            Ok(x[0].contiguous()?.sort_last_dim(true)?.0)
+        }),
     ]
 }
 
@@ -195,58 +241,132 @@ const UPSAMPLE: &str = "`index_select` with repeated rows and columns";
 pub fn convolutions() -> Vec<Row> {
     const IMAGE: &[&[usize]] = &[&[2, 2, 4, 4], &[2, 2, 3, 3]];
     vec![
-        row("conv1d, one sample of one channel", &[&[1, 1, 5], &[2, 1, 3]], |x| x[0].conv1d(&x[1], 1, 1, 1, 1))
-            .instead(CONV1D),
-        row("conv1d, one sample of several channels", &[&[1, 2, 5], &[2, 2, 3]], |x| x[0].conv1d(&x[1], 1, 1, 1, 1))
-            .instead(CONV1D),
-        row("conv1d of a constant of several channels", &[&[2, 2, 3]], |x| {
-            let signal = Tensor::arange(0f64, 10.0, &Device::Cpu)?.affine(0.3, -1.2)?.reshape((1, 2, 5))?;
-            signal.conv1d(&x[0], 1, 1, 1, 1)
+        row(
+            "conv1d, one sample of one channel",
+            &[&[1, 1, 5], &[2, 1, 3]],
+            |x| x[0].conv1d(&x[1], 1, 1, 1, 1),
+        )
+        .instead(CONV1D),
+        row(
+            "conv1d, one sample of several channels",
+            &[&[1, 2, 5], &[2, 2, 3]],
+            |x| x[0].conv1d(&x[1], 1, 1, 1, 1),
+        )
+        .instead(CONV1D),
+        row(
+            "conv1d of a constant of several channels",
+            &[&[2, 2, 3]],
+            |x| {
+                let signal = Tensor::arange(0f64, 10.0, &Device::Cpu)?
+                    .affine(0.3, -1.2)?
+                    .reshape((1, 2, 5))?;
+                signal.conv1d(&x[0], 1, 1, 1, 1)
+            },
+        )
+        .instead(CONV1D),
+        row("conv1d, several samples", &[&[3, 2, 4], &[2, 2, 3]], |x| {
+            x[0].conv1d(&x[1], 1, 1, 1, 1)
         })
         .instead(CONV1D),
-        row("conv1d, several samples", &[&[3, 2, 4], &[2, 2, 3]], |x| x[0].conv1d(&x[1], 1, 1, 1, 1))
-            .instead(CONV1D),
-        row("conv1d of height 1 by conv2d", &[&[3, 2, 4], &[2, 2, 3]], |x| {
-            x[0].unsqueeze(2)?.pad_with_zeros(3, 1, 1)?.conv2d(&x[1].unsqueeze(2)?, 0, 1, 1, 1)?.squeeze(2)
-        }),
-        row("conv_transpose1d", &[&[1, 2, 3], &[2, 2, 2]], |x| x[0].conv_transpose1d(&x[1], 0, 0, 1, 1, 1))
-            .instead("`conv_transpose2d` with a height of 1"),
-        row("conv2d", IMAGE, |x| x[0].conv2d(&x[1], 1, 1, 1, 1)),
-        row("conv2d, stride 2", IMAGE, |x| x[0].conv2d(&x[1], 1, 2, 1, 1)),
-        row("conv2d, dilation 2", &[&[1, 1, 5, 5], &[1, 1, 2, 2]], |x| x[0].conv2d(&x[1], 0, 1, 2, 1)),
-        row("conv2d, groups", &[&[1, 2, 3, 3], &[2, 1, 2, 2]], |x| x[0].conv2d(&x[1], 0, 1, 1, 2)),
-        row("conv2d, stride 2 on 5 x 6", &[&[1, 1, 5, 6], &[1, 1, 3, 3]], |x| x[0].conv2d(&x[1], 1, 2, 1, 1))
-            .instead(OUR_CONV),
-        row("conv_transpose2d", &[&[1, 2, 3, 3], &[2, 1, 2, 2]], |x| x[0].conv_transpose2d(&x[1], 0, 0, 1, 1)),
-        row("conv_transpose2d, stride 2", &[&[1, 1, 3, 3], &[1, 1, 2, 2]], |x| x[0].conv_transpose2d(&x[1], 0, 0, 2, 1)),
-        row("avg_pool2d(2)", &[&[1, 2, 4, 4]], |x| x[0].avg_pool2d(2)),
-        row("avg_pool2d(2) on 5 x 5", &[&[1, 1, 5, 5]], |x| x[0].avg_pool2d(2)).instead(AVG_POOL),
-        row("avg_pool2d, stride other than the kernel", &[&[1, 1, 4, 4]], |x| x[0].avg_pool2d_with_stride(2, 1))
-            .instead(AVG_POOL),
-        row("max_pool2d(2)", &[&[1, 2, 4, 4]], |x| x[0].max_pool2d(2)).instead(MAX_POOL),
-        row("max_pool2d, stride other than the kernel", &[&[1, 1, 5, 5]], |x| x[0].max_pool2d_with_stride(3, 2))
-            .instead(MAX_POOL),
-        row("upsample_nearest1d, interpolate1d", &[&[2, 2, 3]], |x| x[0].upsample_nearest1d(6)),
-        row("upsample_nearest2d, interpolate2d", &[&[2, 2, 2, 2]], |x| x[0].upsample_nearest2d(4, 4)),
-        row("upsample_nearest2d, its argument used elsewhere", &[&[1, 1, 2, 2]], |x| {
-            let once = x[0].sqr()?;
-            x[0].exp()?.upsample_nearest2d(4, 4)?.broadcast_mul(&once.sum_all()?)? + {
-                let y = x[0].sin()?;
-                y.upsample_nearest2d(4, 4)?.broadcast_add(&y.sum_all()?)?
-            }
+        row(
+            "conv1d of height 1 by conv2d",
+            &[&[3, 2, 4], &[2, 2, 3]],
+            |x| {
+                x[0].unsqueeze(2)?
+                    .pad_with_zeros(3, 1, 1)?
+                    .conv2d(&x[1].unsqueeze(2)?, 0, 1, 1, 1)?
+                    .squeeze(2)
+            },
+        ),
+        row("conv_transpose1d", &[&[1, 2, 3], &[2, 2, 2]], |x| {
+            x[0].conv_transpose1d(&x[1], 0, 0, 1, 1, 1)
         })
+        .instead("`conv_transpose2d` with a height of 1"),
+        row("conv2d", IMAGE, |x| x[0].conv2d(&x[1], 1, 1, 1, 1)),
+        row("conv2d, stride 2", IMAGE, |x| {
+            x[0].conv2d(&x[1], 1, 2, 1, 1)
+        }),
+        row("conv2d, dilation 2", &[&[1, 1, 5, 5], &[1, 1, 2, 2]], |x| {
+            x[0].conv2d(&x[1], 0, 1, 2, 1)
+        }),
+        row("conv2d, groups", &[&[1, 2, 3, 3], &[2, 1, 2, 2]], |x| {
+            x[0].conv2d(&x[1], 0, 1, 1, 2)
+        }),
+        row(
+            "conv2d, stride 2 on 5 x 6",
+            &[&[1, 1, 5, 6], &[1, 1, 3, 3]],
+            |x| x[0].conv2d(&x[1], 1, 2, 1, 1),
+        )
+        .instead(OUR_CONV),
+        row("conv_transpose2d", &[&[1, 2, 3, 3], &[2, 1, 2, 2]], |x| {
+            x[0].conv_transpose2d(&x[1], 0, 0, 1, 1)
+        }),
+        row(
+            "conv_transpose2d, stride 2",
+            &[&[1, 1, 3, 3], &[1, 1, 2, 2]],
+            |x| x[0].conv_transpose2d(&x[1], 0, 0, 2, 1),
+        ),
+        row("avg_pool2d(2)", &[&[1, 2, 4, 4]], |x| x[0].avg_pool2d(2)),
+        row("avg_pool2d(2) on 5 x 5", &[&[1, 1, 5, 5]], |x| {
+            x[0].avg_pool2d(2)
+        })
+        .instead(AVG_POOL),
+        row(
+            "avg_pool2d, stride other than the kernel",
+            &[&[1, 1, 4, 4]],
+            |x| x[0].avg_pool2d_with_stride(2, 1),
+        )
+        .instead(AVG_POOL),
+        row("max_pool2d(2)", &[&[1, 2, 4, 4]], |x| x[0].max_pool2d(2)).instead(MAX_POOL),
+        row(
+            "max_pool2d, stride other than the kernel",
+            &[&[1, 1, 5, 5]],
+            |x| x[0].max_pool2d_with_stride(3, 2),
+        )
+        .instead(MAX_POOL),
+        row("upsample_nearest1d, interpolate1d", &[&[2, 2, 3]], |x| {
+            x[0].upsample_nearest1d(6)
+        }),
+        row("upsample_nearest2d, interpolate2d", &[&[2, 2, 2, 2]], |x| {
+            x[0].upsample_nearest2d(4, 4)
+        }),
+        row(
+            "upsample_nearest2d, its argument used elsewhere",
+            &[&[1, 1, 2, 2]],
+            |x| {
+                let once = x[0].sqr()?;
+                x[0].exp()?
+                    .upsample_nearest2d(4, 4)?
+                    .broadcast_mul(&once.sum_all()?)?
+                    + {
+                        let y = x[0].sin()?;
+                        y.upsample_nearest2d(4, 4)?.broadcast_add(&y.sum_all()?)?
+                    }
+            },
+        )
         .instead(UPSAMPLE),
-        row("upsample_nearest2d, two different factors", &[&[1, 1, 2, 2]], |x| x[0].upsample_nearest2d(4, 6))
-            .instead(UPSAMPLE),
-        row("upsample_nearest2d, no whole factor", &[&[1, 1, 2, 2]], |x| x[0].upsample_nearest2d(3, 3))
-            .instead(UPSAMPLE),
+        row(
+            "upsample_nearest2d, two different factors",
+            &[&[1, 1, 2, 2]],
+            |x| x[0].upsample_nearest2d(4, 6),
+        )
+        .instead(UPSAMPLE),
+        row(
+            "upsample_nearest2d, no whole factor",
+            &[&[1, 1, 2, 2]],
+            |x| x[0].upsample_nearest2d(3, 3),
+        )
+        .instead(UPSAMPLE),
         row("upsampling by index_select", &[&[1, 1, 2, 2]], |x| {
             let twice = ids(&[0, 0, 1, 1])?;
             let y = x[0].sin()?;
-            y.index_select(&twice, 2)?.index_select(&twice, 3)?.broadcast_add(&y.sum_all()?)
+            y.index_select(&twice, 2)?
+                .index_select(&twice, 3)?
+                .broadcast_add(&y.sum_all()?)
         }),
-        row("upsample_bilinear2d", &[&[1, 1, 2, 2]], |x| x[0].upsample_bilinear2d(4, 4, false))
-            .instead("a product with the interpolation matrix of each side"),
+        row("upsample_bilinear2d", &[&[1, 1, 2, 2]], |x| {
+            x[0].upsample_bilinear2d(4, 4, false)
+        })
+        .instead("a product with the interpolation matrix of each side"),
     ]
 }
-

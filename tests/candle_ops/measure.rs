@@ -253,7 +253,10 @@ impl Row {
         };
         let expected = self.product(&values, &z)?;
         let product = product.tensors().iter().cloned().map(Some).collect();
-        let second = match (&first, compare(&vars, product, &expected, precision.second)?) {
+        let second = match (
+            &first,
+            compare(&vars, product, &expected, precision.second)?,
+        ) {
             // What has no gradient has a product of zero.
             (Level::Cut, Level::Wrong) => Level::Cut,
             (_, second) => second,
@@ -281,7 +284,10 @@ impl Row {
 fn apart(values: &[f64]) -> Vec<f64> {
     let middle = values.len() as f64 / 2.0;
     let rank = |x: &f64| values.iter().filter(|y| *y < x).count() as f64;
-    values.iter().map(|x| 0.13 * (rank(x) - middle.floor() + 0.37)).collect()
+    values
+        .iter()
+        .map(|x| 0.13 * (rank(x) - middle.floor() + 0.37))
+        .collect()
 }
 
 /// The worst level over the variables.
@@ -306,7 +312,11 @@ fn compare(
         let scale = if scale == 0.0 { 1.0 } else { scale };
         for (got, expected) in got.iter().zip(expected) {
             let error = (got - expected).abs() / scale;
-            worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
+            worst = if error.is_nan() {
+                f64::INFINITY
+            } else {
+                worst.max(error)
+            };
         }
     }
     Ok(match cut {

@@ -75,34 +75,54 @@ pub fn norms() -> Vec<Row> {
     const LAYER_NORM: &str = "`adahessian::ops::layer_norm`, or `candle_nn::ops::layer_norm_slow`";
     const RMS_NORM: &str = "`RmsNorm::forward_diff`, or `candle_nn::ops::rms_norm_slow`";
     vec![
-        row("LayerNorm", NORM, |x| LayerNorm::new(x[1].clone(), x[2].clone(), 1e-5).forward(&x[0]))
-            .f32()
-            .instead(LAYER_NORM),
+        row("LayerNorm", NORM, |x| {
+            LayerNorm::new(x[1].clone(), x[2].clone(), 1e-5).forward(&x[0])
+        })
+        .f32()
+        .instead(LAYER_NORM),
         row("x + LayerNorm(x)", NORM, |x| {
             &x[0] + LayerNorm::new(x[1].clone(), x[2].clone(), 1e-5).forward(&x[0].exp()?)?
         })
         .f32()
         .instead(LAYER_NORM),
-        row("LayerNorm in f64", NORM, |x| LayerNorm::new(x[1].clone(), x[2].clone(), 1e-5).forward(&x[0]))
-            .instead(LAYER_NORM),
+        row("LayerNorm in f64", NORM, |x| {
+            LayerNorm::new(x[1].clone(), x[2].clone(), 1e-5).forward(&x[0])
+        })
+        .instead(LAYER_NORM),
         row("LayerNorm without bias (layer_norm_no_bias)", RMS, |x| {
             LayerNorm::new_no_bias(x[1].clone(), 1e-5).forward(&x[0])
         }),
-        row("ops::layer_norm", NORM, |x| ops::layer_norm(&x[0], &x[1], &x[2], 1e-5))
-            .f32()
-            .instead(LAYER_NORM),
-        row("ops::layer_norm_slow", NORM, |x| ops::layer_norm_slow(&x[0], &x[1], &x[2], 1e-5)),
-        row("RmsNorm", RMS, |x| RmsNorm::new(x[1].clone(), 1e-5).forward(&x[0]))
-            .f32()
-            .instead(RMS_NORM),
-        row("RmsNorm::forward_diff", RMS, |x| RmsNorm::new(x[1].clone(), 1e-5).forward_diff(&x[0])),
+        row("ops::layer_norm", NORM, |x| {
+            ops::layer_norm(&x[0], &x[1], &x[2], 1e-5)
+        })
+        .f32()
+        .instead(LAYER_NORM),
+        row("ops::layer_norm_slow", NORM, |x| {
+            ops::layer_norm_slow(&x[0], &x[1], &x[2], 1e-5)
+        }),
+        row("RmsNorm", RMS, |x| {
+            RmsNorm::new(x[1].clone(), 1e-5).forward(&x[0])
+        })
+        .f32()
+        .instead(RMS_NORM),
+        row("RmsNorm::forward_diff", RMS, |x| {
+            RmsNorm::new(x[1].clone(), 1e-5).forward_diff(&x[0])
+        }),
         row("ops::rms_norm", RMS, |x| ops::rms_norm(&x[0], &x[1], 1e-5))
             .f32()
             .instead(RMS_NORM),
-        row("ops::rms_norm_slow", RMS, |x| ops::rms_norm_slow(&x[0], &x[1], 1e-5)),
-        row("GroupNorm", IMAGE, |x| GroupNorm::new(x[1].clone(), x[2].clone(), 4, 2, 1e-5)?.forward(&x[0])),
-        row("BatchNorm, training", IMAGE, |x| batch_norm(x)?.forward_train(&x[0])),
-        row("BatchNorm, evaluation", IMAGE, |x| batch_norm(x)?.forward_t(&x[0], false)),
+        row("ops::rms_norm_slow", RMS, |x| {
+            ops::rms_norm_slow(&x[0], &x[1], 1e-5)
+        }),
+        row("GroupNorm", IMAGE, |x| {
+            GroupNorm::new(x[1].clone(), x[2].clone(), 4, 2, 1e-5)?.forward(&x[0])
+        }),
+        row("BatchNorm, training", IMAGE, |x| {
+            batch_norm(x)?.forward_train(&x[0])
+        }),
+        row("BatchNorm, evaluation", IMAGE, |x| {
+            batch_norm(x)?.forward_t(&x[0], false)
+        }),
     ]
 }
 
@@ -165,43 +185,70 @@ pub fn layers() -> Vec<Row> {
         row("Linear", &[&[3, 4], &[2, 4], &[2]], |x| {
             Linear::new(x[1].clone(), Some(x[2].clone())).forward(&x[0])
         }),
-        row("Linear, batches", LINEAR, |x| Linear::new(x[1].clone(), Some(x[2].clone())).forward(&x[0])),
-        row("Linear, batches that are transposed", &[&[2, 2, 3], &[3, 2], &[3]], |x| {
-            Linear::new(x[1].clone(), Some(x[2].clone())).forward(&x[0].transpose(1, 2)?)
-        })
+        row("Linear, batches", LINEAR, |x| {
+            Linear::new(x[1].clone(), Some(x[2].clone())).forward(&x[0])
+        }),
+        row(
+            "Linear, batches that are transposed",
+            &[&[2, 2, 3], &[3, 2], &[3]],
+            |x| Linear::new(x[1].clone(), Some(x[2].clone())).forward(&x[0].transpose(1, 2)?),
+        )
         .instead(OUR_LINEAR),
         row("Embedding", V, |x| {
             let ids = Tensor::new(&[[0u32, 2], [2, 1]], &Device::Cpu)?;
             Embedding::new(x[0].clone(), 4).forward(&ids)
         }),
         row("Conv1d, several samples", &[&[3, 2, 4], &[2, 2, 3]], |x| {
-            let config = Conv1dConfig { padding: 1, ..Default::default() };
+            let config = Conv1dConfig {
+                padding: 1,
+                ..Default::default()
+            };
             Conv1d::new(x[1].clone(), None, config).forward(&x[0])
         })
         .instead(CONV1D),
         row("Conv2d", &[&[1, 2, 3, 3], &[2, 2, 2, 2], &[2]], |x| {
             Conv2d::new(x[1].clone(), Some(x[2].clone()), Conv2dConfig::default()).forward(&x[0])
         }),
-        row("LSTM", &[&[1, 2, 2], &[8, 2], &[8, 2], &[8]], |x| recurrent(x, true)),
-        row("GRU", &[&[1, 2, 2], &[6, 2], &[6, 2], &[6]], |x| recurrent(x, false)),
-        row("ops::pixel_shuffle", &[&[1, 4, 2, 2]], |x| ops::pixel_shuffle(&x[0], 2)),
-        row("ops::pixel_unshuffle", &[&[1, 1, 4, 4]], |x| ops::pixel_unshuffle(&x[0], 2)),
-        row("ops::replication_pad2d", &[&[1, 1, 2, 2]], |x| ops::replication_pad2d(&x[0], 1)),
-        row("attention by matmul and softmax", &[&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]], |x| {
-            ops::softmax(&x[0].matmul(&x[1].t()?)?, D::Minus1)?.matmul(&x[2])
+        row("LSTM", &[&[1, 2, 2], &[8, 2], &[8, 2], &[8]], |x| {
+            recurrent(x, true)
         }),
-        row("attention::flash_attn_varlen_unfused", &[&[2, 1, 3], &[2, 1, 3], &[2, 1, 3]], |x| {
-            let lengths = Tensor::new(&[2u32], &Device::Cpu)?;
-            candle_nn::attention::varlen::flash_attn_varlen_unfused(
-                &x[0], &x[1], &x[2], None, &lengths, &lengths, 2, 2, 1.0, true, None, None,
-            )
-        })
+        row("GRU", &[&[1, 2, 2], &[6, 2], &[6, 2], &[6]], |x| {
+            recurrent(x, false)
+        }),
+        row("ops::pixel_shuffle", &[&[1, 4, 2, 2]], |x| {
+            ops::pixel_shuffle(&x[0], 2)
+        }),
+        row("ops::pixel_unshuffle", &[&[1, 1, 4, 4]], |x| {
+            ops::pixel_unshuffle(&x[0], 2)
+        }),
+        row("ops::replication_pad2d", &[&[1, 1, 2, 2]], |x| {
+            ops::replication_pad2d(&x[0], 1)
+        }),
+        row(
+            "attention by matmul and softmax",
+            &[&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]],
+            |x| ops::softmax(&x[0].matmul(&x[1].t()?)?, D::Minus1)?.matmul(&x[2]),
+        ),
+        row(
+            "attention::flash_attn_varlen_unfused",
+            &[&[2, 1, 3], &[2, 1, 3], &[2, 1, 3]],
+            |x| {
+                let lengths = Tensor::new(&[2u32], &Device::Cpu)?;
+                candle_nn::attention::varlen::flash_attn_varlen_unfused(
+                    &x[0], &x[1], &x[2], None, &lengths, &lengths, 2, 2, 1.0, true, None, None,
+                )
+            },
+        )
         .f32()
         .instead("`adahessian::ops::attention`, or matmul and `ops::softmax`"),
-        row("attention::flash_attn (CPU)", &[&[1, 2, 1, 3], &[1, 2, 1, 3], &[1, 2, 1, 3]], |x| {
-            let mask = candle_nn::attention::AttnMask::None;
-            candle_nn::attention::flash_attn::<f32>(&x[0], &x[1], &x[2], 1.0, mask, None, None)
-        })
+        row(
+            "attention::flash_attn (CPU)",
+            &[&[1, 2, 1, 3], &[1, 2, 1, 3], &[1, 2, 1, 3]],
+            |x| {
+                let mask = candle_nn::attention::AttnMask::None;
+                candle_nn::attention::flash_attn::<f32>(&x[0], &x[1], &x[2], 1.0, mask, None, None)
+            },
+        )
         .f32()
         .instead("`adahessian::ops::attention`, or matmul and `ops::softmax`"),
     ]
@@ -209,8 +256,16 @@ pub fn layers() -> Vec<Row> {
 
 /// Two steps of a recurrent layer on given weights: input, hidden, bias (of both parts).
 fn recurrent(x: &[Tensor], lstm: bool) -> Result<Tensor> {
-    let tensors = [("weight_ih_l0", &x[1]), ("weight_hh_l0", &x[2]), ("bias_ih_l0", &x[3]), ("bias_hh_l0", &x[3])];
-    let tensors = tensors.into_iter().map(|(name, t)| (name.to_string(), t.clone())).collect();
+    let tensors = [
+        ("weight_ih_l0", &x[1]),
+        ("weight_hh_l0", &x[2]),
+        ("bias_ih_l0", &x[3]),
+        ("bias_hh_l0", &x[3]),
+    ];
+    let tensors = tensors
+        .into_iter()
+        .map(|(name, t)| (name.to_string(), t.clone()))
+        .collect();
     let builder = candle_nn::VarBuilder::from_tensors(tensors, x[0].dtype(), &Device::Cpu);
     match lstm {
         true => {
@@ -226,14 +281,29 @@ fn recurrent(x: &[Tensor], lstm: bool) -> Result<Tensor> {
 
 pub fn losses() -> Vec<Row> {
     vec![
-        row("loss::cross_entropy", V, |x| loss::cross_entropy(&x[0], &targets()?)).last(),
-        row("loss::cross_entropy, then nonlinear (focal loss)", V, |x| loss::cross_entropy(&x[0], &targets()?)?.exp())
-            .instead("`adahessian::ops::cross_entropy`"),
-        row("loss::nll", V, |x| loss::nll(&ops::log_softmax(&x[0], 1)?, &targets()?)).last(),
-        row("loss::mse", &[&[3, 4], &[3, 4]], |x| loss::mse(&x[0], &x[1])),
-        row("loss::binary_cross_entropy_with_logit", V, |x| {
-            loss::binary_cross_entropy_with_logit(&x[0], &x[0].detach().gt(0.2)?.to_dtype(x[0].dtype())?)
+        row("loss::cross_entropy", V, |x| {
+            loss::cross_entropy(&x[0], &targets()?)
+        })
+        .last(),
+        row("loss::cross_entropy, then nonlinear (focal loss)", V, |x| {
+            loss::cross_entropy(&x[0], &targets()?)?.exp()
+        })
+        .instead("`adahessian::ops::cross_entropy`"),
+        row("loss::nll", V, |x| {
+            loss::nll(&ops::log_softmax(&x[0], 1)?, &targets()?)
+        })
+        .last(),
+        row("loss::mse", &[&[3, 4], &[3, 4]], |x| {
+            loss::mse(&x[0], &x[1])
         }),
-        row("loss::huber", &[&[3, 4], &[3, 4]], |x| loss::huber(&x[0], &x[1], 0.8)),
+        row("loss::binary_cross_entropy_with_logit", V, |x| {
+            loss::binary_cross_entropy_with_logit(
+                &x[0],
+                &x[0].detach().gt(0.2)?.to_dtype(x[0].dtype())?,
+            )
+        }),
+        row("loss::huber", &[&[3, 4], &[3, 4]], |x| {
+            loss::huber(&x[0], &x[1], 0.8)
+        }),
     ]
 }

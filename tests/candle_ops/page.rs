@@ -40,7 +40,10 @@ fn sections() -> Vec<Section> {
         ("candle_core: sums and products", core::sums_and_products()),
         ("candle_core: shapes", core::shapes()),
         ("candle_core: indices", core::indices()),
-        ("candle_core: convolution, pooling, upsampling", core::convolutions()),
+        (
+            "candle_core: convolution, pooling, upsampling",
+            core::convolutions(),
+        ),
         ("candle_nn: activations and softmax", nn::activations()),
         ("candle_nn: normalisation", nn::norms()),
         ("candle_nn: rotary positions", nn::positions()),
@@ -69,13 +72,19 @@ fn line(row: &Row, measured: &Measured) -> Result<String> {
         _ => " (f32)",
     };
     let (first, second, instead) = (&measured.first, &measured.second, row.instead);
-    Ok(format!("| `{}`{dtype} | {first} | {second} | {instead} |\n", row.call))
+    Ok(format!(
+        "| `{}`{dtype} | {first} | {second} | {instead} |\n",
+        row.call
+    ))
 }
 
 fn page() -> Result<(String, Vec<String>)> {
     let (mut page, mut problems) = (String::from(HEAD), Vec::new());
     for (title, rows) in sections() {
-        write!(page, "## {title}\n\n| | first order | second order | use instead |\n|---|---|---|---|\n")?;
+        write!(
+            page,
+            "## {title}\n\n| | first order | second order | use instead |\n|---|---|---|---|\n"
+        )?;
         for row in rows {
             let measured = row.measure().with_context(|| row.call.to_string())?;
             match line(&row, &measured) {
@@ -115,8 +124,17 @@ fn the_page_of_candles_operations_says_what_they_do() -> Result<()> {
 #[test]
 fn the_replacements_are_right() -> Result<()> {
     for row in ours::rows() {
-        let Measured { first, second, said } = row.measure()?;
-        assert_eq!((first, second), (Level::Right, Level::Right), "{}: {said:?}", row.call);
+        let Measured {
+            first,
+            second,
+            said,
+        } = row.measure()?;
+        assert_eq!(
+            (first, second),
+            (Level::Right, Level::Right),
+            "{}: {said:?}",
+            row.call
+        );
     }
     Ok(())
 }

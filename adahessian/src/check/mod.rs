@@ -37,8 +37,8 @@ use crate::curvature::hutchinson::Hutchinson;
 use crate::error::{Error, Result};
 use crate::optim::reach::hint;
 use crate::random::Stream;
-use crate::second_order::versions::{self, Times};
 use crate::second_order;
+use crate::second_order::versions::{self, Times};
 use crate::vars::{NamedVars, VarVec};
 use candle_core::{DType, Device, Tensor, Var};
 

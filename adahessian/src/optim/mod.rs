@@ -135,9 +135,7 @@ pub trait Optim: Send {
     /// [`crate::Error::NonFinite`] after too many skipped steps in a row.
     fn apply(&mut self) -> Result<StepInfo> {
         let reach = self.reach();
-        let ready = reach
-            .check(self.vars())
-            .and_then(|()| self.check_ready());
+        let ready = reach.check(self.vars()).and_then(|()| self.check_ready());
         let taken = ready.and_then(|()| self.update());
         match taken {
             Ok(info) => Ok(StepInfo {

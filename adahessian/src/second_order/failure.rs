@@ -41,11 +41,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "`gather`",
         "multiply by a one-hot mask and sum over the dimension",
     ),
-    (
-        "index-add",
-        "`index_add`",
-        "multiply by a one-hot matrix",
-    ),
+    ("index-add", "`index_add`", "multiply by a one-hot matrix"),
     (
         "shape mismatch in add",
         "one of candle's operations; its conv2d fails like this where the stride leaves other remainders of the \

@@ -130,7 +130,9 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     /// # Errors
     /// [`adahessian::Error::Audit`] with every finding; the errors of the batches and the task.
     pub fn audit(&mut self) -> Result<Audit> {
-        let Progress { epoch, position, .. } = self.progress;
+        let Progress {
+            epoch, position, ..
+        } = self.progress;
         let batch = self.batches.get(epoch, position)?;
         let few = self.task.size(&batch).min(AUDITED);
         let part = self.task.narrow(&batch, 0, few)?;
