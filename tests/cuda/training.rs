@@ -72,13 +72,13 @@ fn ten_steps_are_those_of_the_cpu() -> Result<()> {
             ))
         };
         let both = [adahessian(&here)?, adahessian(&there)?];
-        step_by_step("AdaHessian", tolerance, [&here, &there], both, &loss)?;
+        step_by_step("AdaHessian", tolerance, [&here, &there], both, loss)?;
         let adamw = |vars: &NamedVars| -> Result<Box<dyn Optim>> {
             let common = Common::new(0.05);
             Ok(Box::new(FirstOrder::new(vars, AdamW::default(), common)?))
         };
         let both = [adamw(&here)?, adamw(&there)?];
-        step_by_step("AdamW", tolerance, [&here, &there], both, &loss)?;
+        step_by_step("AdamW", tolerance, [&here, &there], both, loss)?;
     }
     Ok(())
 }
