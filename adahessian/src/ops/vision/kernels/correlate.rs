@@ -258,26 +258,23 @@ impl<T: Real> Task<T> for Correlation<'_, T> {
             // SAFETY: the lengths were checked above; the features are the caller's promise.
             unsafe {
                 let (grid, result) = (self.grid.as_ptr(), result.as_mut_ptr());
-                let run = |first: usize, count: usize| {
-                    let tile = Tile::<T> {
-                        weight: weight.as_ptr().add(first),
-                        offsets: self.offsets,
-                        grid,
-                        result: result.add(first * line),
-                        channels: channels.saturating_sub(first).min(count),
-                        accumulate,
-                    };
-                    match REGISTERS {
-                        32 => tile.all::<V, 8>(&shape),
-                        _ => tile.all::<V, 4>(&shape),
-                    }
+                let tile = |first: usize, count: usize| Tile::<T> {
+                    weight: weight.as_ptr().add(first),
+                    offsets: self.offsets,
+                    grid,
+                    result: result.add(first * line),
+                    channels: channels.saturating_sub(first).min(count),
+                    accumulate,
                 };
+                // Vectors are touched here and not in a closure: one that is called twice becomes a
+                // function of its own, without this one's instructions.
                 match REGISTERS {
-                    32 => run(0, 8),
+                    32 => tile(0, 8).all::<V, 8>(&shape),
                     _ => {
-                        run(0, 4);
-                        if channels > 4 {
-                            run(4, 4);
+                        let mut first = 0;
+                        while first < channels {
+                            tile(first, 4).all::<V, 4>(&shape);
+                            first += 4;
                         }
                     }
                 }
