@@ -24,33 +24,35 @@ impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
             }
         }
         for group in groups(weights) {
-            let mut wrong = false;
+            let (mut wrong, mut open) = (false, false);
             for sample in 0..SAMPLES {
-                wrong |= !self.along(&group, &gradient, sample)?.0;
+                match self.along(&group, &gradient, sample)? {
+                    Verdict::Right => {}
+                    Verdict::Wrong(_) => wrong = true,
+                    Verdict::Open => open = true,
+                }
             }
             if wrong {
                 self.name_wrong(&group, &gradient)?;
+            } else if open {
+                let indices: Vec<usize> = group.iter().map(|(i, _)| *i).collect();
+                let names = self.names(&indices);
+                self.audit.unsettled.extend(names);
             }
         }
         Ok(())
     }
 
-    /// Whether the gradient is right along a direction of these variables, and its relative error: at
-    /// one of several step lengths, since a long one crosses kinks (a ReLU, a maximum) and a short one
-    /// drowns in rounding. A wrong gradient is wrong at all of them.
-    fn along(
-        &mut self,
-        group: &[(usize, f64)],
-        gradient: &VarVec,
-        sample: u32,
-    ) -> Result<(bool, f64)> {
+    /// Whether the gradient is right along a direction of these variables: at one of several step
+    /// lengths, since a long one crosses kinks (a ReLU, a maximum) and a short one drowns in rounding.
+    fn along(&mut self, group: &[(usize, f64)], gradient: &VarVec, sample: u32) -> Result<Verdict> {
         let indices: Vec<usize> = group.iter().map(|(i, _)| *i).collect();
         let v = self.direction(&indices, sample)?;
         let exact = gradient.dot(&v)?;
         // A random direction sees the norm of a gradient, not more, whatever cancels in this one.
         let norm = group.iter().map(|(_, w)| w * w).sum::<f64>().sqrt();
         let scale = norm.max(exact.abs());
-        let mut last = (true, 0.0);
+        let (mut errors, mut covered) = (Vec::new(), false);
         for factor in STEPS {
             let slope = self.line.slope(&v, self.step() * factor, self.noise)?;
             let difference = (exact - slope.value).abs();
@@ -59,21 +61,21 @@ impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
             let error = difference / scale.max(slope.value.abs()).max(f64::MIN_POSITIVE);
             if right && settled {
                 self.audit.gradient_error = self.audit.gradient_error.max(error);
-                return Ok((true, error));
+                return Ok(Verdict::Right);
             }
-            if factor == 1.0 || settled {
-                last = (right, error);
+            covered |= right && factor == 1.0;
+            if settled {
+                errors.push(error);
             }
         }
-        Ok(last)
+        Ok(Verdict::of(&errors, covered))
     }
 
     fn name_wrong(&mut self, group: &[(usize, f64)], gradient: &VarVec) -> Result<()> {
         let mut named = Vec::new();
         for one in group {
             for sample in 0..SAMPLES {
-                let (right, error) = self.along(&[*one], gradient, sample)?;
-                if !right {
+                if let Verdict::Wrong(error) = self.along(&[*one], gradient, sample)? {
                     named.push((one.0, error));
                     break;
                 }
@@ -92,6 +94,30 @@ impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
             ));
         }
         Ok(())
+    }
+}
+
+/// What differences say of a gradient along a direction.
+enum Verdict {
+    Right,
+    /// With the relative error.
+    Wrong(f64),
+    /// The loss has too many kinks for the step lengths that rounding allows.
+    Open,
+}
+
+impl Verdict {
+    /// From the errors at the steps that say something, the longest first. A shorter step crosses fewer
+    /// kinks, so that a right gradient comes closer; a wrong one is as wrong as before. `covered` tells
+    /// whether rounding explains the difference at the longest step.
+    fn of(errors: &[f64], covered: bool) -> Self {
+        match errors {
+            [] if covered => Verdict::Right,
+            [] => Verdict::Open,
+            [only] if *only > 0.2 => Verdict::Wrong(*only),
+            [first, .., last] if last > &(0.5 * first) => Verdict::Wrong(*last),
+            _ => Verdict::Open,
+        }
     }
 }
 
