@@ -150,16 +150,16 @@ impl NamedVars {
         Ok(())
     }
 
-    /// What `work` gives where the variables have the values `there`; they have those of `origin`, their
+    /// What `work` gives where `leave` has brought the variables; they have the values of `origin`, their
     /// present ones, again afterwards, whatever happens.
     pub(crate) fn elsewhere<R>(
         &self,
         origin: &VarVec,
-        there: &VarVec,
+        leave: impl FnOnce() -> Result<()>,
         work: impl FnOnce() -> Result<R>,
     ) -> Result<R> {
         let times = versions::Times::of(self.0.iter().map(|(_, var)| var));
-        let outcome = self.assign(there).and_then(|()| work());
+        let outcome = leave().and_then(|()| work());
         self.assign(origin)?;
         times.put_back();
         outcome

@@ -2,9 +2,12 @@
 
 use super::scalar;
 use crate::error::Result;
+use crate::ops::engine::Real;
+use crate::optim::in_place::{Entry, update};
 use crate::random::Stream;
+use crate::second_order::versions;
 use crate::vars::{NamedVars, VarVec, sum_f64};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, Var};
 
 /// The loss as a function of the variables, which have their old values after every call.
 pub(super) struct Line<'a, F> {
@@ -24,8 +27,12 @@ pub(super) struct Slope {
 impl<F: Fn() -> Result<Tensor>> Line<'_, F> {
     /// What `work` gives at θ + t v.
     pub fn at<R>(&self, v: &VarVec, t: f64, work: impl FnOnce() -> Result<R>) -> Result<R> {
-        let moved = self.origin.add_scaled(v, t)?;
-        self.vars.elsewhere(&self.origin, &moved, work)
+        let leave = || {
+            let places = self.origin.tensors().iter().zip(v.tensors());
+            let mut all = self.vars.iter().zip(places);
+            all.try_for_each(|((_, var), (origin, v))| go(var, origin, v, t))
+        };
+        self.vars.elsewhere(&self.origin, leave, work)
     }
 
     /// L(θ + t v).
@@ -58,6 +65,33 @@ impl<F: Fn() -> Result<Tensor>> Line<'_, F> {
         // The variance of a fourth difference of independent numbers is 70 times theirs.
         let measured = (squares / (70.0 * values.len() as f64)).sqrt();
         Ok(measured.max(unit * value.abs()))
+    }
+}
+
+/// θ + t v, entry by entry.
+#[derive(Clone, Copy)]
+struct Along<T>(T);
+
+impl<T: Real> Entry<T, 1, 2> for Along<T> {
+    #[inline(always)]
+    fn entry(&self, _: [T; 1], [origin, v]: [T; 2]) -> ([T; 1], [T; 2]) {
+        ([origin + v * self.0], [T::ZERO; 2])
+    }
+}
+
+/// Sets a variable to θ + t v: in one pass where that can be, since this is what an audit of a large
+/// model spends its time with.
+fn go(var: &Var, origin: &Tensor, v: &Tensor, t: f64) -> Result<()> {
+    let value = var.as_detached_tensor();
+    versions::changed(var);
+    let done = match var.dtype() {
+        DType::F32 => update([&value], [origin, v], Along(t as f32))?,
+        DType::F64 => update([&value], [origin, v], Along(t))?,
+        _ => None,
+    };
+    match done {
+        Some(_) => Ok(()),
+        None => Ok(versions::set(var, &(origin + (v * t)?)?)?),
     }
 }
 

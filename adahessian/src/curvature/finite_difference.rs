@@ -36,8 +36,11 @@ impl<F: Fn() -> Result<Tensor>> FiniteDifference<F> {
     /// happens.
     fn gradient_at(&self, origin: &VarVec, vector: &VarVec, shift: f64) -> Result<VarVec> {
         let there = origin.add_scaled(vector, shift)?;
-        self.vars
-            .elsewhere(origin, &there, || gradient(&(self.loss)()?, &self.vars))
+        self.vars.elsewhere(
+            origin,
+            || self.vars.assign(&there),
+            || gradient(&(self.loss)()?, &self.vars),
+        )
     }
 }
 

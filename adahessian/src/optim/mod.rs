@@ -4,7 +4,7 @@ pub mod adahessian;
 pub mod composite;
 pub mod first_order;
 pub mod group;
-mod in_place;
+pub(crate) mod in_place;
 pub(crate) mod pending;
 pub mod reach;
 pub mod rules;
