@@ -65,7 +65,7 @@ impl fmt::Display for Audit {
 /// Hessian-vector product.
 ///
 /// The loss is moved along random directions, of several variables at once, so that a right program
-/// costs some 50 evaluations of the loss, whatever its size: seconds for BERT base. Only where
+/// costs some hundred evaluations of the loss, whatever its size: give it a few examples. Only where
 /// something is wrong is each variable looked at by itself. Any floating type will do: how far a
 /// difference may be off is measured from the loss's own rounding. The variables have their old values
 /// afterwards, and this crate's batch normalisations keep their running statistics
