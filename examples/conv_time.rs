@@ -1,8 +1,8 @@
 //! How fast the convolutions are: every shape of ResNet-20 and ResNet-18, by method, forward and
 //! forward with backward, in billions of products a second, beside a plain product of matrices.
 
-use adahessian::ops::Handle;
-use adahessian::ops::vision::{Convolution, Method, conv2d};
+use adahessian::engine::Handle;
+use adahessian::ops::{Convolution, Method, conv2d};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use clap::Parser;

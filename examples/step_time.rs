@@ -1,7 +1,6 @@
 //! Seconds and memory of one training step, beside plain SGD in the same program.
 
-use adahessian::ops::recommend::binary_cross_entropy;
-use adahessian::ops::{self, Handle, Mode};
+use adahessian::ops::{self, Mode};
 use adahessian::random::Stream;
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::{Blocks, Common, Composite, FirstOrder, NamedVars, Optim, Sgd, check};
@@ -217,8 +216,8 @@ impl Bench {
             table_rule: choose::table_rule(&cli.table_optimizer)?,
             blocks: model.blocks(),
             loss: Box::new(move |dense, labels| {
-                let logits = Handle::enter(&model.forward(dense, &ids, &mode)?)?;
-                Ok(binary_cross_entropy(&logits, labels)?.exit()?)
+                let logits = model.forward(dense, &ids, &mode)?;
+                Ok(ops::binary_cross_entropy(&logits, labels)?)
             }),
             micro_batches: 1,
         })

@@ -28,6 +28,7 @@ mod passes;
 mod reach;
 mod recommend_ops;
 mod resume;
+mod rooms;
 mod saved_states;
 mod second_order;
 mod sparse;

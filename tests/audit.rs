@@ -1,6 +1,7 @@
 //! The audit against programs that are right, and against every way of being wrong.
 
-use adahessian::ops::{Handle, vision};
+use adahessian::engine::Handle;
+use adahessian::ops;
 use adahessian::{Error, NamedVars, check};
 use anyhow::Result;
 use candle_core::{D, DType, Device, Tensor, Var};
@@ -159,13 +160,13 @@ fn a_gradient_that_is_too_small_is_found() -> Result<()> {
             .to_dtype(DType::F32)?
             .conv2d(vars.get("kernel")?, 1, 1, 1, 1)?
             .tanh()?;
-        let pooling = vision::Pooling {
+        let pooling = ops::Window {
             kernel: 2,
             stride: 2,
             padding: 0,
         };
         let x = match ours {
-            true => vision::max_pool2d(&Handle::enter(&x)?, &pooling)?.exit()?,
+            true => ops::max_pool2d(&Handle::enter(&x)?, &pooling)?.exit()?,
             false => x.max_pool2d(2)?,
         };
         Ok(x.flatten_from(1)?

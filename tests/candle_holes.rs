@@ -60,7 +60,7 @@ fn conv1d_error(batch: usize, groups: usize) -> adahessian::Error {
     match check::gradient(&vars, 1e-3, loss) {
         Err(error) => error,
         Ok(_) => {
-            panic!("candle mends this: the workaround in ops/linear.rs (grouped_linear) can go")
+            panic!("candle mends this: the workaround in ops/linear (grouped_linear) can go")
         }
     }
 }
@@ -90,9 +90,9 @@ fn linear_multiplies_non_contiguous_batches_wrongly() {
     let error = largest_difference(&strided, &right);
     assert!(
         error > 0.1,
-        "candle mends this: the workaround in ops/linear.rs can go"
+        "candle mends this: the workaround in ops/linear can go"
     );
-    let ours = adahessian::ops::linear(&x, &w, None).unwrap();
+    let ours = adahessian::ops::linear(&x, &w, None, 1, Default::default()).unwrap();
     assert!(largest_difference(&ours, &right) < 1e-12);
 }
 
@@ -214,7 +214,7 @@ fn what_is_relied_on_is_right_to_the_second_order() {
     }
 }
 
-/// `ops::vision::conv2d` never calls candle's convolution because of this.
+/// `ops::conv2d` never calls candle's convolution because of this.
 #[test]
 fn conv2d_fails_backward_where_the_stride_leaves_different_remainders() -> anyhow::Result<()> {
     let x = var("x", &[1, 1, 5, 6], DType::F64);

@@ -1,7 +1,7 @@
 //! DLRM against PyTorch, and its training with AdaHessian beside Adagrad.
 
-use adahessian::ops::recommend::{Pooling, binary_cross_entropy};
-use adahessian::ops::{Handle, Mode};
+use adahessian::engine::Handle;
+use adahessian::ops::{Mode, Pooling, binary_cross_entropy};
 use adahessian::sparse::Precision;
 use adahessian::{
     AdaHessian, Composite, Hessian, LinearOperator, Optim, SparseOptimizer, SparseRule, VarVec,

@@ -1,12 +1,14 @@
 //! The engine when something goes wrong, and when it is used from several threads.
 
-use adahessian::ops::{Activation, Dropout, Handle, text};
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Dropout};
 use adahessian::random::Stream;
 use adahessian::{AdaHessian, Error, Hessian, LinearOperator, NamedVars, Optim, VarVec};
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, Var};
 use std::sync::atomic::{AtomicU32, Ordering};
 use testing::assert_says;
+use testing::dropped_norm;
 use testing::twins::{loss, vars};
 
 /// The identity, whose backward pass fails the first few times that it is asked.
@@ -57,15 +59,15 @@ fn model() -> Result<NamedVars> {
 fn value(vars: &NamedVars, op: Option<Faulty>) -> adahessian::Result<Tensor> {
     let x = Handle::enter(vars.get("x")?)?;
     let norm = vars.get("norm")?;
-    let a = text::linear(&x, vars.get("w1")?, None, 1, Activation::Gelu)?;
-    let a = text::layer_norm(&a, Some(&x), &Dropout::none(), norm, norm, 1e-6)?;
+    let a = ops::linear(&x, vars.get("w1")?, None, 1, Activation::Gelu)?;
+    let a = dropped_norm(&a, Some(&x), &Dropout::none(), norm, norm, 1e-6)?;
     let between = match op {
         Some(op) => a.exit()?.apply_op1(op)?,
         None => a.exit()?,
     };
     let b = Handle::enter(&between)?;
-    let c = text::linear(&b, vars.get("w2")?, None, 1, Activation::Tanh)?;
-    let d = text::attention([&c, &a, &c], 2, None, false, &Dropout::none())?;
+    let c = ops::linear(&b, vars.get("w2")?, None, 1, Activation::Tanh)?;
+    let d = ops::attention([&c, &a, &c], 2, None, false, &Dropout::none())?;
     loss(&d.exit()?)
 }
 

@@ -3,10 +3,30 @@
 pub mod twins;
 
 use adahessian::NamedVars;
+use adahessian::engine::Operand;
+use adahessian::ops::{self, Dropout};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+/// LayerNorm(dropout(x) + residual), where there is a residual.
+///
+/// # Errors
+/// Those of the operations.
+pub fn dropped_norm<X: Operand>(
+    x: &X,
+    residual: Option<&X>,
+    dropout: &Dropout,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> adahessian::Result<X> {
+    match residual {
+        Some(residual) => ops::residual_layer_norm(x, residual, dropout, weight, bias, eps),
+        None => ops::layer_norm(&ops::dropout(x, dropout)?, weight, bias, eps),
+    }
+}
 
 /// The folder of reference numbers that the project holds itself.
 pub fn reference() -> PathBuf {

@@ -66,7 +66,7 @@ fn attention_row(
 ) -> (String, Vec<Vec<usize>>, Op) {
     let op = move |a: &[Tensor]| {
         let mask = mask.as_ref().map(|m| ids(m, &[shape[0], shape[2]]));
-        ops::attention(
+        attention(
             &a[0],
             &a[1],
             &a[2],
@@ -76,6 +76,53 @@ fn attention_row(
         )
     };
     row(name, &[&shape, &shape, &shape], op)
+}
+
+fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
+    ops::linear(x, w, b, 1, Activation::Identity)
+}
+
+fn grouped_linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>, groups: usize) -> Result<Tensor> {
+    ops::linear(x, w, b, groups, Activation::Identity)
+}
+
+/// On heads that stand apart: [B, heads, T, d].
+fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Option<&Tensor>,
+    causal: bool,
+    dropout: &Dropout,
+) -> Result<Tensor> {
+    let (batch, heads, queries, width) = q.dims4()?;
+    let joined = |x: &Tensor| -> Result<Tensor> {
+        let length = x.dim(2)?;
+        let x = x.transpose(1, 2)?.contiguous()?;
+        Ok(x.reshape((batch, length, heads * width))?)
+    };
+    let y = ops::attention(
+        [&joined(q)?, &joined(k)?, &joined(v)?],
+        heads,
+        mask,
+        causal,
+        dropout,
+    )?;
+    let y = y.reshape((batch, queries, heads, width))?;
+    Ok(y.transpose(1, 2)?.contiguous()?)
+}
+
+/// BERT's first layer.
+fn embedding_layer_norm(
+    ids: &Tensor,
+    types: &Tensor,
+    tables: &EmbeddingTables,
+    norm: [&Tensor; 2],
+    eps: f64,
+    dropout: &Dropout,
+) -> Result<Tensor> {
+    let sum = ops::embedding_sum(ids, types, tables)?;
+    ops::dropout(&ops::layer_norm(&sum, norm[0], norm[1], eps)?, dropout)?.exit()
 }
 
 fn grouped_row(
@@ -92,43 +139,48 @@ fn grouped_row(
     };
     let name = format!("grouped_linear {x:?} {weight:?} groups {groups}");
     row(&name, &[x, &weight, &[outputs]], move |a| {
-        ops::grouped_linear(&a[0], &a[1], Some(&a[2]), groups)
+        grouped_linear(&a[0], &a[1], Some(&a[2]), groups)
     })
 }
 
 fn table() -> Vec<(String, Vec<Vec<usize>>, Op)> {
     let mut rows = vec![
         row("linear 2-D", &[&[5, 3], &[4, 3], &[4]], |a| {
-            ops::linear(&a[0], &a[1], Some(&a[2]))
+            linear(&a[0], &a[1], Some(&a[2]))
         }),
         row("linear 3-D, no bias", &[&[2, 3, 5], &[7, 5]], |a| {
-            ops::linear(&a[0], &a[1], None)
+            linear(&a[0], &a[1], None)
         }),
         row("linear, one vector", &[&[3], &[2, 3], &[2]], |a| {
-            ops::linear(&a[0], &a[1], Some(&a[2]))
+            linear(&a[0], &a[1], Some(&a[2]))
         }),
         row("linear, transposed input", &[&[2, 5, 3], &[4, 5]], |a| {
-            ops::linear(&a[0].transpose(1, 2)?, &a[1], None)
+            linear(&a[0].transpose(1, 2)?, &a[1], None)
         }),
         row(
             "grouped, transposed input",
             &[&[2, 6, 3], &[4, 3], &[4]],
-            |a| ops::grouped_linear(&a[0].transpose(1, 2)?, &a[1], Some(&a[2]), 2),
+            |a| grouped_linear(&a[0].transpose(1, 2)?, &a[1], Some(&a[2]), 2),
         ),
         grouped_row(1, &[1, 3, 4], 5, true),
         grouped_row(2, &[2, 3, 6], 4, false),
         grouped_row(4, &[1, 7, 8], 12, true),
         grouped_row(3, &[3, 2, 1, 9], 3, true),
-        row("gelu", &[&[3, 5]], |a| ops::gelu(&a[0])),
-        row("tanh", &[&[7]], |a| Activation::Tanh.apply(&a[0])),
+        row("gelu", &[&[3, 5]], |a| {
+            ops::activation(&a[0], Activation::Gelu)
+        }),
+        row("tanh", &[&[7]], |a| {
+            ops::activation(&a[0], Activation::Tanh)
+        }),
         row(
             "linear + gelu in groups",
             &[&[2, 3, 4], &[6, 2], &[6]],
-            |a| ops::linear_activation(&a[0], &a[1], Some(&a[2]), 2, Activation::Gelu),
+            |a| ops::linear(&a[0], &a[1], Some(&a[2]), 2, Activation::Gelu),
         ),
         row("relu (no entry near 0)", &[&[3, 4]], |a| {
             let away = a[0].sin()?; // below 1
-            Activation::Relu.apply(&(away + normal("signs", &[3, 4]).sign()?.affine(3.0, 0.0)?)?)
+            let away = (away + normal("signs", &[3, 4]).sign()?.affine(3.0, 0.0)?)?;
+            ops::activation(&away, Activation::Relu)
         }),
         row("layer_norm", &[&[2, 3, 5], &[5], &[5]], |a| {
             ops::layer_norm(&a[0], &a[1], &a[2], 1e-12)
@@ -178,19 +230,17 @@ fn table() -> Vec<(String, Vec<Vec<usize>>, Op)> {
                     words: &a[0],
                     positions: &a[1],
                     token_types: &a[2],
-                    norm_weight: &a[3],
-                    norm_bias: &a[4],
-                    eps: 1e-12,
                 };
                 let (words, types) = (
                     ids(&[1, 5, 5, 0, 2, 2], &[2, 3]),
                     ids(&[0, 0, 1, 0, 1, 1], &[2, 3]),
                 );
-                ops::embedding_layer_norm(&words, &types, &tables, &Dropout::new(0.2, "e", &TRAIN))
+                let dropout = Dropout::new(0.2, "e", &TRAIN);
+                embedding_layer_norm(&words, &types, &tables, [&a[3], &a[4]], 1e-12, &dropout)
             },
         ),
         row("dropout", &[&[4, 9]], |a| {
-            ops::dropout(&a[0], 0.4, "d", &TRAIN)
+            ops::dropout(&a[0], &Dropout::new(0.4, "d", &TRAIN))
         }),
         row("mse", &[&[5]], |a| ops::mse(&a[0], &normal("target", &[5]))),
         attention_row("attention", [2, 3, 4, 5], None, false, 0.0),
@@ -273,11 +323,11 @@ fn grouped_linear_is_a_sum_over_its_group() {
                 expected.push(bs[o] + terms.sum::<f64>());
             }
         }
-        let flat = ops::grouped_linear(&x, &w, Some(&b), groups).unwrap();
+        let flat = grouped_linear(&x, &w, Some(&b), groups).unwrap();
         assert_close("flat", &vec(&flat), &expected);
         let batch = x.reshape((1, rows, inputs)).unwrap();
         let kernel = w.reshape((outputs, part, 1)).unwrap();
-        let y = ops::grouped_linear(&batch, &kernel, Some(&b), groups).unwrap();
+        let y = grouped_linear(&batch, &kernel, Some(&b), groups).unwrap();
         assert_eq!(y.dims(), [1, rows, outputs]);
         assert_close("as a convolution", &vec(&y), &expected);
     }
@@ -295,7 +345,7 @@ fn erf(x: f64) -> f64 {
 fn activations_have_their_textbook_values() {
     let x: [f64; 7] = [-3.0, -1.0, -0.1, 0.0, 0.5, 1.0, 4.0];
     let tensor = Tensor::new(&x, &CPU).unwrap();
-    let values = |a: Activation| vec(&a.apply(&tensor).unwrap());
+    let values = |a: Activation| vec(&ops::activation(&tensor, a).unwrap());
     let map = |f: fn(f64) -> f64| x.iter().map(|v| f(*v)).collect::<Vec<_>>();
     assert_close(
         "gelu",
@@ -305,7 +355,7 @@ fn activations_have_their_textbook_values() {
     assert_close("relu", &values(Activation::Relu), &map(|v| v.max(0.0)));
     assert_close("tanh", &values(Activation::Tanh), &map(f64::tanh));
     assert_close("identity", &values(Activation::Identity), &x);
-    for name in ["gelu", "relu", "tanh", "linear"] {
+    for name in ["gelu", "relu", "tanh", "silu", "linear"] {
         assert_eq!(name.parse::<Activation>().unwrap().to_string(), name);
     }
     assert!(
@@ -348,12 +398,10 @@ fn layer_norms_and_embeddings_row_by_row() {
         words: &words,
         positions: &positions,
         token_types: &types,
-        norm_weight: &w,
-        norm_bias: &b,
-        eps: 1e-6,
     };
     let (tokens, kinds) = (ids(&tokens, &[2, 3]), ids(&kinds, &[2, 3]));
-    let y = ops::embedding_layer_norm(&tokens, &kinds, &tables, &Dropout::none()).unwrap();
+    let y =
+        embedding_layer_norm(&tokens, &kinds, &tables, [&w, &b], 1e-6, &Dropout::none()).unwrap();
     assert_eq!(y.dims(), [2, 3, 4]);
     assert_close("embedding_layer_norm", &vec(&y), &expected);
 
@@ -427,10 +475,10 @@ fn attention_query_by_query() {
             }
         }
         let mask = masked.then(|| ids(&masks, &[batch, length]));
-        let y = ops::attention(&q, &k, &v, mask.as_ref(), causal, &Dropout::none()).unwrap();
+        let y = attention(&q, &k, &v, mask.as_ref(), causal, &Dropout::none()).unwrap();
         assert_close("attention", &vec(&y), &expected);
         let f32 = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
-        let short = ops::attention(
+        let short = attention(
             &f32(&q),
             &f32(&k),
             &f32(&v),
@@ -448,7 +496,7 @@ fn attention_query_by_query() {
     }
     // Other numbers of keys than queries.
     let few = k.narrow(2, 0, 2).unwrap();
-    let y = ops::attention(
+    let y = attention(
         &q,
         &few,
         &v.narrow(2, 0, 2).unwrap(),
@@ -458,11 +506,11 @@ fn attention_query_by_query() {
     )
     .unwrap();
     assert_eq!(y.dims(), q.dims());
-    let error = ops::attention(&q, &few, &few, None, true, &Dropout::none());
+    let error = attention(&q, &few, &few, None, true, &Dropout::none());
     assert!(error.unwrap_err().to_string().contains("causal"));
-    assert!(ops::attention(&q, &k, &few, None, false, &Dropout::none()).is_err());
+    assert!(attention(&q, &k, &few, None, false, &Dropout::none()).is_err());
     assert!(
-        ops::attention(
+        attention(
             &q,
             &k,
             &v,
@@ -555,7 +603,7 @@ fn losses_refuse_what_does_not_fit_and_say_where() {
 fn linear_maps_and_norms_refuse_shapes_that_do_not_fit() {
     let x = normal("x", &[2, 6]);
     let grouped = |w: &[usize], b: &[usize], groups| {
-        ops::grouped_linear(&x, &normal("w", w), Some(&normal("b", b)), groups)
+        grouped_linear(&x, &normal("w", w), Some(&normal("b", b)), groups)
             .unwrap_err()
             .to_string()
     };
@@ -573,7 +621,8 @@ fn linear_maps_and_norms_refuse_shapes_that_do_not_fit() {
 #[test]
 fn dropout_is_a_function_of_its_name_and_step() {
     let x = Tensor::ones((100, 100), DType::F64, &CPU).unwrap();
-    let draw = |p, name: &str, mode: Mode| vec(&ops::dropout(&x, p, name, &mode).unwrap());
+    let draw =
+        |p, name: &str, mode: Mode| vec(&ops::dropout(&x, &Dropout::new(p, name, &mode)).unwrap());
     let first = draw(0.25, "a", TRAIN);
     assert_eq!(first, draw(0.25, "a", TRAIN));
     let scale = 1.0 / 0.75;
@@ -596,7 +645,7 @@ fn dropout_is_a_function_of_its_name_and_step() {
     for p in [1.0, -0.1, f64::NAN] {
         for mode in [Mode::Eval, TRAIN] {
             assert!(matches!(
-                ops::dropout(&x, p, "a", &mode),
+                ops::dropout(&x, &Dropout::new(p, "a", &mode)),
                 Err(Error::Setting { .. })
             ));
         }

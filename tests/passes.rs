@@ -1,6 +1,7 @@
 //! Backward passes that fail, nest, repeat, or meet values that have changed: right or refused.
 
-use adahessian::ops::{Activation, Dropout, Handle, text};
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Dropout};
 use adahessian::{
     AdaHessian, AdamW, Common, Composite, Error, FirstOrder, Hessian, LinearOperator, NamedVars,
     Optim, Sgd, VarVec, backward, backward_detached,
@@ -9,6 +10,7 @@ use anyhow::Result;
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, Var};
 use std::sync::atomic::{AtomicU32, Ordering};
+use testing::dropped_norm;
 use testing::twins::{loss, random, vars};
 use testing::{assert_close, assert_number, assert_says, variables};
 
@@ -112,14 +114,14 @@ fn model() -> Result<NamedVars> {
 fn value(vars: &NamedVars, between: Option<Faulty>) -> adahessian::Result<Tensor> {
     let x = Handle::enter(vars.get("x")?)?;
     let norm = vars.get("norm")?;
-    let a = text::linear(&x, vars.get("w1")?, None, 1, Activation::Gelu)?;
-    let a = text::layer_norm(&a, Some(&x), &Dropout::none(), norm, norm, 1e-6)?.exit()?;
+    let a = ops::linear(&x, vars.get("w1")?, None, 1, Activation::Gelu)?;
+    let a = dropped_norm(&a, Some(&x), &Dropout::none(), norm, norm, 1e-6)?.exit()?;
     let a = match between {
         Some(op) => a.apply_op1(op)?,
         None => a,
     };
     let b = Handle::enter(&a)?;
-    let c = text::linear(&b, vars.get("w2")?, None, 1, Activation::Tanh)?;
+    let c = ops::linear(&b, vars.get("w2")?, None, 1, Activation::Tanh)?;
     loss(&c.exit()?)
 }
 
@@ -154,7 +156,7 @@ fn errors_of_a_pass_name_the_operation_and_the_remedy() -> Result<()> {
     let cases: [(Tensor, &[&str]); 3] = [
         (
             x.max_pool2d_with_stride(3, 2)?,
-            &["max_pool2d", "adahessian::ops::vision::max_pool2d"],
+            &["max_pool2d", "adahessian::ops::max_pool2d"],
         ),
         (
             x.upsample_bilinear2d(7, 7, false)?,
@@ -162,7 +164,7 @@ fn errors_of_a_pass_name_the_operation_and_the_remedy() -> Result<()> {
         ),
         (
             x.avg_pool2d_with_stride(2, 1)?,
-            &["avg_pool2d", "adahessian::ops::vision::avg_pool2d"],
+            &["avg_pool2d", "adahessian::ops::avg_pool2d"],
         ),
     ];
     for (y, says) in cases {
@@ -258,8 +260,8 @@ fn a_third_derivative_is_refused_even_of_one_fused_chain() -> Result<()> {
     let vars = vars(&[("x", &[3, 4]), ("w", &[4, 4])])?;
     let chain = || -> adahessian::Result<Tensor> {
         let x = Handle::enter(vars.get("x")?)?;
-        let y = text::linear(&x, vars.get("w")?, None, 1, Activation::Tanh)?;
-        text::cross_entropy(&y, &Tensor::new(&[1u32, 3, 0], &CPU)?, 0.1, None)?.exit()
+        let y = ops::linear(&x, vars.get("w")?, None, 1, Activation::Tanh)?;
+        ops::cross_entropy(&y, &Tensor::new(&[1u32, 3, 0], &CPU)?, 0.1, None)?.exit()
     };
     // ‖∇L‖² by a pass that keeps its graph: its gradient is 2 H ∇L, its Hessian needs third derivatives.
     let grads = backward(&chain()?)?;
@@ -361,7 +363,7 @@ struct Checkpointed {
 
 impl Checkpointed {
     fn chain(&self, x: &Tensor) -> adahessian::Result<Tensor> {
-        text::linear(&Handle::enter(x)?, &self.weight, None, 1, Activation::Tanh)?.exit()
+        ops::linear(&Handle::enter(x)?, &self.weight, None, 1, Activation::Tanh)?.exit()
     }
 }
 
@@ -400,7 +402,7 @@ fn a_pass_inside_of_a_pass_keeps_its_own_gradients() -> Result<()> {
     };
     let outer = |x: &Tensor| -> adahessian::Result<Tensor> {
         let h = Handle::enter(x)?;
-        text::linear(&h, w, None, 1, Activation::Gelu)?.exit()
+        ops::linear(&h, w, None, 1, Activation::Gelu)?.exit()
     };
     let plain = loss(&op().chain(&outer(x)?)?)?;
     let again = loss(&outer(x)?.apply_op1(op())?)?;

@@ -1,7 +1,7 @@
 //! The fused operations of recommendation models against their composed twins and finite differences.
 
-use adahessian::ops::Handle;
-use adahessian::ops::recommend::{Bags, Pooling, bags, binary_cross_entropy, interaction};
+use adahessian::engine::Handle;
+use adahessian::ops::{Bags, Pooling, bags, binary_cross_entropy, interaction};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use testing::assert_says;

@@ -1,6 +1,6 @@
 //! A run that is killed again and again ends with the same bits as one that is left in peace.
 
-use adahessian::ops::{Mode, dropout};
+use adahessian::ops::{Dropout, Mode, dropout};
 use adahessian::random::Stream;
 use adahessian::{AdaHessian, AdamW, Common, Composite, FirstOrder, NamedVars, Optim};
 use anyhow::{Context, Result, bail};
@@ -48,7 +48,10 @@ fn forward(vars: &NamedVars, inputs: &Tensor, mode: &Mode) -> adahessian::Result
             .broadcast_add(vars.get(&format!("{name}.bias"))?)?)
     };
     let hidden = linear(inputs, "hidden")?.tanh()?; // [n, 16]
-    linear(&dropout(&hidden, 0.2, "hidden", mode)?, "head") // [n, 2]
+    linear(
+        &dropout(&hidden, &Dropout::new(0.2, "hidden", mode))?,
+        "head",
+    ) // [n, 2]
 }
 
 /// Five batches an epoch, other ones in each epoch.

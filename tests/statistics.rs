@@ -1,10 +1,10 @@
 //! Running statistics of batch normalisations, and streams of random numbers: once for each purpose.
 
-use adahessian::ops::vision::{
-    BatchNorm, Convolution, RunningStatistics, VisionActivation, conv_batch_norm,
-    statistics_at_rest,
+use adahessian::engine::Handle;
+use adahessian::ops::Mode;
+use adahessian::ops::{
+    Activation, BatchNorm, Convolution, RunningStatistics, conv_batch_norm, statistics_at_rest,
 };
-use adahessian::ops::{Handle, Mode};
 use adahessian::{AdaHessian, Hutchinson, NamedVars, Probe, check};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
@@ -32,7 +32,7 @@ fn forward(
         &conv,
         &norm,
         None,
-        VisionActivation::Silu,
+        Activation::Silu,
     )?;
     Ok(y.exit()?.mean((1, 2, 3))?)
 }

@@ -1,11 +1,13 @@
 //! The operations of transformers: the fused ones against the composed ones and against finite
 //! differences, at both levels, over a table of shapes.
 
-use adahessian::ops::{self, Activation, Dropout, EmbeddingTables, Handle, Mode, text};
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Dropout, EmbeddingTables, Mode};
 use adahessian::{Hessian, VarVec};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use testing::assert_says;
+use testing::dropped_norm;
 use testing::twins::{COMPOSED, FUSED, loss, random, to, twins, vars};
 
 const TRAINING: Mode = Mode::Train {
@@ -51,7 +53,7 @@ fn linear_maps() -> Result<()> {
                     let bias = bias.then(|| vars.get("bias")).transpose()?;
                     let bias = bias.map(|b| b.as_tensor());
                     let x = enter(vars.get("x")?)?;
-                    text::linear(&x, vars.get("weight")?, bias, groups, activation)?.exit()
+                    ops::linear(&x, vars.get("weight")?, bias, groups, activation)?.exit()
                 })?;
             }
         }
@@ -66,7 +68,7 @@ fn a_linear_map_of_three_dimensions() -> Result<()> {
     twins("pointwise", &vars, true, &|vars, enter| {
         let x = enter(vars.get("x")?)?;
         let bias = Some(vars.get("bias")?.as_tensor());
-        text::linear(&x, vars.get("weight")?, bias, 2, Activation::Gelu)?.exit()
+        ops::linear(&x, vars.get("weight")?, bias, 2, Activation::Gelu)?.exit()
     })
 }
 
@@ -93,7 +95,7 @@ fn layer_norms() -> Result<()> {
                     };
                     let dropout = Dropout::new(p, "place", &TRAINING);
                     let (weight, bias) = (vars.get("weight")?, vars.get("bias")?);
-                    text::layer_norm(&x, r.as_ref(), &dropout, weight, bias, 1e-6)?.exit()
+                    dropped_norm(&x, r.as_ref(), &dropout, weight, bias, 1e-6)?.exit()
                 })?;
             }
         }
@@ -157,7 +159,7 @@ fn attentions() -> Result<()> {
                         let [q, k, v] = ["q", "k", "v"].map(|name| enter(vars.get(name)?));
                         let dropout = Dropout::new(p, "weights", &TRAINING);
                         let qkv = [&q?, &k?, &v?];
-                        text::attention(qkv, heads, mask.as_ref(), causal, &dropout)?.exit()
+                        ops::attention(qkv, heads, mask.as_ref(), causal, &dropout)?.exit()
                     })?;
                 }
             }
@@ -172,8 +174,8 @@ fn an_attention_of_a_value_with_itself() -> Result<()> {
     let vars = vars(&[("x", &[2, 5, 6])])?;
     twins("self", &vars, true, &|vars, enter| {
         let x = enter(vars.get("x")?)?;
-        let y = text::attention([&x, &x, &x], 2, None, false, &Dropout::none())?;
-        text::attention([&y, &x, &y], 3, None, true, &Dropout::none())?.exit()
+        let y = ops::attention([&x, &x, &x], 2, None, false, &Dropout::none())?;
+        ops::attention([&y, &x, &y], 3, None, true, &Dropout::none())?.exit()
     })
 }
 
@@ -197,18 +199,20 @@ fn embeddings() -> Result<()> {
             words: vars.get("words")?,
             positions: vars.get("positions")?,
             token_types: vars.get("types")?,
-            norm_weight: vars.get("weight")?,
-            norm_bias: vars.get("bias")?,
-            eps: 1e-6,
         };
         let dropout = Dropout::new(0.4, "embeddings", &TRAINING);
-        if format!("{:?}", enter(tables.words)?).contains("composed") {
-            return ops::embedding_layer_norm(&ids, &types, &tables, &dropout);
-        }
-        let sum = text::embedding_sum(&ids, &types, &tables)?;
-        let (weight, bias) = (tables.norm_weight, tables.norm_bias);
-        let y = text::layer_norm(&sum, None, &Dropout::none(), weight, bias, tables.eps)?;
-        text::dropout(&y, &dropout)?.exit()
+        let (weight, bias) = (vars.get("weight")?, vars.get("bias")?);
+        let sum = match format!("{:?}", enter(tables.words)?).contains("composed") {
+            true => {
+                let [words, kinds] = [(&ids, "words"), (&types, "types")]
+                    .map(|(ids, name)| ops::embedding(ids, &enter(vars.get(name)?)?)?.exit());
+                let positions = vars.get("positions")?.narrow(0, 0, 4)?;
+                Handle::composed(&(words? + kinds?)?.broadcast_add(&positions)?)
+            }
+            false => ops::embedding_sum(&ids, &types, &tables)?,
+        };
+        let y = ops::layer_norm(&sum, weight, bias, 1e-6)?;
+        ops::dropout(&y, &dropout)?.exit()
     })
 }
 
@@ -216,7 +220,8 @@ fn embeddings() -> Result<()> {
 fn first_positions() -> Result<()> {
     let vars = vars(&[("x", &[3, 4, 5])])?;
     twins("first position", &vars, true, &|vars, enter| {
-        text::first_position(&enter(vars.get("x")?)?)?.exit()
+        let first = ops::first_positions(&enter(vars.get("x")?)?, 1)?;
+        ops::reshape(&first, &[3, 5])?.exit()
     })
 }
 
@@ -235,7 +240,7 @@ fn cross_entropies() -> Result<()> {
                 let what = format!("cross entropy {rows}x{classes}, {smoothing}, {ignored}");
                 twins(&what, &vars, rows * classes < 100, &|vars, enter| {
                     let logits = enter(vars.get("logits")?)?;
-                    let loss = text::cross_entropy(&logits, &targets, smoothing, ignore)?.exit()?;
+                    let loss = ops::cross_entropy(&logits, &targets, smoothing, ignore)?.exit()?;
                     // So that the second level sees a gradient other than 1.
                     Ok(loss.sqrt()?)
                 })?;
@@ -253,11 +258,11 @@ fn squared_errors() -> Result<()> {
         twins(&format!("mse {rows}"), &vars, true, &|vars, enter| {
             let p = vars.get("p")?;
             let target = target.to_dtype(p.dtype())?;
-            Ok(text::mse(&enter(p)?, &target)?.exit()?.sqrt()?)
+            Ok(ops::mse(&enter(p)?, &target)?.exit()?.sqrt()?)
         })?;
     }
     let p = Handle::enter(&random("p", &[3])?)?;
-    let error = text::mse(&p, &random("t", &[3, 1])?);
+    let error = ops::mse(&p, &random("t", &[3, 1])?);
     assert_says(error, &["[3]", "[3, 1]"]);
     Ok(())
 }
@@ -279,15 +284,15 @@ fn residuals_before_the_norm() -> Result<()> {
             for layer in ["first", "second"] {
                 let dropout = Dropout::new(p, layer, &TRAINING);
                 let (scale, shift) = (get("scale")?, get("shift")?);
-                let h = text::layer_norm(&x, None, &Dropout::none(), &scale, &shift, 1e-5)?;
-                let f = text::linear(&h, &get("w")?, Some(&get("b")?), 1, Activation::Gelu)?;
-                x = text::residual(&x, &f, &dropout)?;
+                let h = dropped_norm(&x, None, &Dropout::none(), &scale, &shift, 1e-5)?;
+                let f = ops::linear(&h, &get("w")?, Some(&get("b")?), 1, Activation::Gelu)?;
+                x = ops::residual(&x, &f, &dropout)?;
             }
             x.exit()
         })?;
     }
     let (x, f) = (random("x", &[2, 3])?, random("f", &[3, 2])?);
-    let error = text::residual(&Handle::enter(&x)?, &Handle::enter(&f)?, &Dropout::none());
+    let error = ops::residual(&Handle::enter(&x)?, &Handle::enter(&f)?, &Dropout::none());
     assert_says(error, &["[2, 3]", "[3, 2]"]);
     Ok(())
 }
@@ -313,25 +318,25 @@ fn a_whole_layer_with_dropout() -> Result<()> {
         let x = enter(vars.get("x")?)?;
         let map = |x: &Handle, name: &str, bias: &str, groups, activation| {
             let bias = Some(vars.get(bias)?.as_tensor());
-            text::linear(x, vars.get(name)?, bias, groups, activation)
+            ops::linear(x, vars.get(name)?, bias, groups, activation)
         };
         let plain = Activation::Identity;
         let q = map(&x, "q", "b6", 1, plain)?;
         let k = map(&x, "k", "b6", 2, plain)?;
         let v = map(&x, "v", "b6", 1, plain)?;
         let weights = Dropout::new(0.1, "weights", &TRAINING);
-        let context = text::attention([&q, &k, &v], 2, Some(&mask), false, &weights)?;
+        let context = ops::attention([&q, &k, &v], 2, Some(&mask), false, &weights)?;
         let y = map(&context, "o", "b6", 1, plain)?;
         let norm = |y: &Handle, x: &Handle, place: &str, weight: &str| {
             let dropout = Dropout::new(0.1, place, &TRAINING);
             let (weight, bias) = (vars.get(weight)?, vars.get("b6")?);
-            text::layer_norm(y, Some(x), &dropout, weight, bias, 1e-6)
+            dropped_norm(y, Some(x), &dropout, weight, bias, 1e-6)
         };
         let y = norm(&y, &x, "a", "w1")?;
         let z = map(&y, "wide", "b8", 1, Activation::Gelu)?;
         let z = map(&z, "narrow", "b6", 1, plain)?;
         let z = norm(&z, &y, "b", "w2")?;
-        text::first_position(&z)?.exit()
+        Ok(ops::first_positions(&z, 1)?.exit()?.squeeze(1)?)
     })
 }
 
@@ -348,10 +353,10 @@ fn the_number_of_threads_changes_no_bit() -> Result<()> {
         pool.install(|| {
             let x = Handle::enter(all.get("x")?)?;
             let bias = Some(all.get("bias")?.as_tensor());
-            let y = text::linear(&x, all.get("weight")?, bias, 4, Activation::Gelu)?;
-            let y = text::attention([&y, &x, &y], 4, None, false, &Dropout::none())?;
+            let y = ops::linear(&x, all.get("weight")?, bias, 4, Activation::Gelu)?;
+            let y = ops::attention([&y, &x, &y], 4, None, false, &Dropout::none())?;
             let bias = all.get("bias")?;
-            let y = text::layer_norm(&y, Some(&x), &Dropout::none(), bias, bias, 1e-6)?;
+            let y = dropped_norm(&y, Some(&x), &Dropout::none(), bias, bias, 1e-6)?;
             let hessian = Hessian::of(&loss(&y.exit()?)?, &all)?;
             let z = VarVec::from_fn(&all, |name, shape, dtype, device| {
                 adahessian::random::Stream::new(1, name, 0, 0).normal_tensor(shape, dtype, device)
@@ -380,12 +385,12 @@ fn not_a_number_is_not_swallowed() -> Result<()> {
         let norm = weight.get(0)?;
         let none = Dropout::none();
         let mut results = vec![
-            text::attention([&nan, &ones, &ones], 2, None, true, &none)?,
-            text::attention([&ones, &ones, &nan], 2, None, false, &none)?,
-            text::layer_norm(&nan, None, &none, &norm, &norm, 1e-6)?,
+            ops::attention([&nan, &ones, &ones], 2, None, true, &none)?,
+            ops::attention([&ones, &ones, &nan], 2, None, false, &none)?,
+            dropped_norm(&nan, None, &none, &norm, &norm, 1e-6)?,
         ];
         for activation in [Activation::Gelu, Activation::Tanh, Activation::Relu] {
-            results.push(text::linear(&nan, &weight, None, 1, activation)?);
+            results.push(ops::linear(&nan, &weight, None, 1, activation)?);
         }
         for result in results {
             let values = result.exit()?.flatten_all()?.to_dtype(DType::F64)?;
@@ -408,15 +413,15 @@ fn what_does_not_fit_is_refused() -> Result<()> {
     let x = handle(&[2, 3, 4])?;
     let none = Dropout::none();
     assert_says(
-        text::linear(&x, &tensor(&[5, 3])?, None, 1, Activation::Identity),
+        ops::linear(&x, &tensor(&[5, 3])?, None, 1, Activation::Identity),
         &["input of a linear map"],
     );
     assert_says(
-        text::layer_norm(&x, None, &none, &tensor(&[3])?, &tensor(&[3])?, 1e-6),
+        dropped_norm(&x, None, &none, &tensor(&[3])?, &tensor(&[3])?, 1e-6),
         &["layer norm"],
     );
     assert_says(
-        text::layer_norm(
+        dropped_norm(
             &x,
             Some(&handle(&[2, 4])?),
             &none,
@@ -427,25 +432,25 @@ fn what_does_not_fit_is_refused() -> Result<()> {
         &["residual"],
     );
     assert_says(
-        text::attention([&x, &x, &x], 3, None, false, &none),
+        ops::attention([&x, &x, &x], 3, None, false, &none),
         &["heads"],
     );
     assert_says(
-        text::attention([&x, &handle(&[2, 5, 4])?, &x], 2, None, false, &none),
+        ops::attention([&x, &handle(&[2, 5, 4])?, &x], 2, None, false, &none),
         &["keys and values"],
     );
     let empty = handle(&[2, 0, 4])?;
     assert_says(
-        text::attention([&empty, &x, &x], 2, None, false, &none),
+        ops::attention([&empty, &x, &x], 2, None, false, &none),
         &["queries"],
     );
     assert_says(
-        text::dropout(&x, &Dropout::new(1.0, "x", &TRAINING)),
+        ops::dropout(&x, &Dropout::new(1.0, "x", &TRAINING)),
         &["dropout probability"],
     );
     let targets = Tensor::new(&[0u32, 9], &Device::Cpu)?;
     assert_says(
-        text::cross_entropy(&handle(&[2, 3])?, &targets, 0.0, None),
+        ops::cross_entropy(&handle(&[2, 3])?, &targets, 0.0, None),
         &["9 in row 1"],
     );
     Ok(())

@@ -4,7 +4,8 @@
 //! failure and not the end of the test run.
 
 use adahessian::AdaHessian;
-use adahessian::ops::{Activation, Dropout, Handle, text};
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Dropout};
 use adahessian::random::Stream;
 use adahessian::{Hessian, LinearOperator, NamedVars, VarVec};
 use anyhow::{Context, Result, bail};
@@ -12,6 +13,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use testing::dropped_norm;
 
 const CHILD: &str = "ADAHESSIAN_THREADS_CHILD";
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -36,10 +38,10 @@ fn loss(vars: &NamedVars, seed: u64) -> adahessian::Result<Tensor> {
     let x = stream.normal_tensor(&[8, 32, SIZE], DType::F32, &Device::Cpu)?;
     let x = Handle::enter(&x)?;
     let norm = vars.get("norm")?;
-    let a = text::linear(&x, vars.get("w1")?, None, 1, Activation::Gelu)?;
-    let a = text::layer_norm(&a, Some(&x), &Dropout::none(), norm, norm, 1e-6)?;
-    let b = text::attention([&a, &a, &a], 4, None, true, &Dropout::none())?;
-    let c = text::linear(&b, vars.get("w2")?, None, 1, Activation::Tanh)?.exit()?;
+    let a = ops::linear(&x, vars.get("w1")?, None, 1, Activation::Gelu)?;
+    let a = dropped_norm(&a, Some(&x), &Dropout::none(), norm, norm, 1e-6)?;
+    let b = ops::attention([&a, &a, &a], 4, None, true, &Dropout::none())?;
+    let c = ops::linear(&b, vars.get("w2")?, None, 1, Activation::Tanh)?.exit()?;
     // Operations of candle's own, too.
     Ok(c.matmul(&c.transpose(1, 2)?.contiguous()?)?
         .sin()?

@@ -1,8 +1,8 @@
 //! Twenty steps of AdaHessian against PyTorch in float64, fed with the same probes.
 
-use adahessian::ops::Handle;
-use adahessian::ops::vision::{
-    BatchNorm, Convolution, RunningStatistics, VisionActivation, conv_batch_norm, global_avg_pool2d,
+use adahessian::engine::Handle;
+use adahessian::ops::{
+    Activation, BatchNorm, Convolution, RunningStatistics, conv_batch_norm, global_avg_pool2d,
 };
 use adahessian::{
     AdaHessian, AdaHessianBuilder, Average, Block, Blocks, Delay, Hessian, LinearOperator,
@@ -332,7 +332,7 @@ fn fused_cnn(golden: &Golden, vars: &NamedVars, step: usize) -> Result<Tensor> {
         let norm = BatchNorm::new(weight, bias, &running, true);
         let kernel = vars.get(&format!("conv{number}.weight"))?;
         let conv = Convolution::new(stride, 1);
-        let relu = VisionActivation::Relu;
+        let relu = Activation::Relu;
         Ok(conv_batch_norm(x, kernel, &conv, &norm, None, relu)?)
     };
     let x = Handle::enter(&golden.row("data.x", step)?)?;

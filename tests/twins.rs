@@ -1,7 +1,7 @@
 //! Fused operations against the composed ones.
 
 use crate::assert_close;
-use adahessian::ops::engine::Handle;
+use adahessian::engine::Handle;
 use adahessian::random::Stream;
 use adahessian::{Hessian, LinearOperator, NamedVars, VarVec, check};
 use anyhow::Result;

@@ -1,9 +1,9 @@
 //! Convolution, normalisation and pooling: the fused operations against the composed ones and
 //! against finite differences, at both levels, over a table of shapes.
 
-use adahessian::ops::engine::Handle;
-use adahessian::ops::vision::{
-    BatchNorm, Convolution, Method, Pooling, RunningStatistics, VisionActivation, avg_pool2d,
+use adahessian::engine::Handle;
+use adahessian::ops::{
+    Activation, BatchNorm, Convolution, Method, RunningStatistics, Window, avg_pool2d,
     conv_batch_norm, conv2d, global_avg_pool2d, max_pool2d, subsample_channels,
 };
 use adahessian::random::Stream;
@@ -120,7 +120,7 @@ struct Norm<'a> {
     running: &'a RunningStatistics,
     training: bool,
     residual: bool,
-    activation: VisionActivation,
+    activation: Activation,
 }
 
 impl Norm<'_> {
@@ -163,11 +163,7 @@ fn norms<'a>(case: &Case, running: &'a RunningStatistics) -> Vec<Norm<'a>> {
     let mut all = Vec::new();
     for training in [true, false] {
         for residual in [true, false] {
-            for activation in [
-                VisionActivation::Identity,
-                VisionActivation::Relu,
-                VisionActivation::Silu,
-            ] {
+            for activation in [Activation::Identity, Activation::Relu, Activation::Silu] {
                 all.push(Norm {
                     conv: conv_of(case.2),
                     running,
@@ -223,7 +219,7 @@ fn fused_normalised_convolution_has_the_derivatives_of_finite_differences() -> R
         let vars = norm_vars(case)?;
         let running = statistics(case.1[0], DType::F64)?;
         for norm in norms(case, &running) {
-            if norm.activation == VisionActivation::Relu {
+            if norm.activation == Activation::Relu {
                 continue; // kinks
             }
             let vars = if norm.residual {
@@ -253,7 +249,7 @@ fn running_statistics_follow_the_batch() -> Result<()> {
                 running,
                 training,
                 residual: false,
-                activation: VisionActivation::Relu,
+                activation: Activation::Relu,
             };
             norm.apply(&vars, enter)?;
         }
@@ -287,10 +283,10 @@ fn running_statistics_follow_the_batch() -> Result<()> {
     )
 }
 
-const POOLINGS: [([usize; 4], Pooling); 6] = [
+const POOLINGS: [([usize; 4], Window); 6] = [
     (
         [2, 3, 8, 8],
-        Pooling {
+        Window {
             kernel: 2,
             stride: 2,
             padding: 0,
@@ -298,7 +294,7 @@ const POOLINGS: [([usize; 4], Pooling); 6] = [
     ),
     (
         [2, 3, 7, 9],
-        Pooling {
+        Window {
             kernel: 3,
             stride: 2,
             padding: 1,
@@ -306,7 +302,7 @@ const POOLINGS: [([usize; 4], Pooling); 6] = [
     ),
     (
         [1, 2, 5, 6],
-        Pooling {
+        Window {
             kernel: 3,
             stride: 1,
             padding: 1,
@@ -314,7 +310,7 @@ const POOLINGS: [([usize; 4], Pooling); 6] = [
     ),
     (
         [1, 2, 9, 9],
-        Pooling {
+        Window {
             kernel: 3,
             stride: 4,
             padding: 0,
@@ -322,7 +318,7 @@ const POOLINGS: [([usize; 4], Pooling); 6] = [
     ),
     (
         [3, 1, 4, 4],
-        Pooling {
+        Window {
             kernel: 4,
             stride: 4,
             padding: 2,
@@ -330,7 +326,7 @@ const POOLINGS: [([usize; 4], Pooling); 6] = [
     ),
     (
         [2, 2, 6, 5],
-        Pooling {
+        Window {
             kernel: 1,
             stride: 2,
             padding: 0,
@@ -374,7 +370,7 @@ fn the_first_of_equal_maxima_gets_the_gradient() -> Result<()> {
         &[[[[1f64, 3., 3.], [3., 0., 3.], [3., 3., 3.]]]],
         &Device::Cpu,
     )?;
-    let pooling = Pooling {
+    let pooling = Window {
         kernel: 2,
         stride: 1,
         padding: 0,
@@ -391,7 +387,7 @@ fn the_first_of_equal_maxima_gets_the_gradient() -> Result<()> {
 /// Wherever it is in its window; the other windows have nothing of it.
 #[test]
 fn a_maximum_keeps_not_a_number() -> Result<()> {
-    let pooling = Pooling {
+    let pooling = Window {
         kernel: 2,
         stride: 2,
         padding: 0,
@@ -426,7 +422,7 @@ fn handles_mix_with_candle_and_fan_out() -> Result<()> {
         let b = conv2d(&a, &w.tanh()?, None, &conv)?;
         conv2d(&a, vars.get("unused")?, None, &Convolution::default())?;
         let c = enter(&(a.exit()? * b.exit()?.tanh()?)?)?;
-        let pooling = Pooling {
+        let pooling = Window {
             kernel: 3,
             stride: 2,
             padding: 1,
@@ -576,7 +572,7 @@ fn what_does_not_fit_is_refused() -> Result<()> {
         convolve(&[4, 1, 1, 1], &conv_of([1, 0, 1, 3])),
         &["groups", "4 outputs"],
     );
-    let wide = Pooling {
+    let wide = Window {
         kernel: 3,
         stride: 1,
         padding: 2,
@@ -597,7 +593,7 @@ fn what_does_not_fit_is_refused() -> Result<()> {
         &plain,
         &norm,
         None,
-        VisionActivation::Relu,
+        Activation::Relu,
     );
     assert_says(refused, &["weight of a batch normalisation", "[3]", "[2]"]);
     Ok(())

@@ -1,14 +1,15 @@
 //! Tensors without entries: an error or the right empty result, never a panic, and no statistics of
 //! nothing.
 
-use adahessian::ops::recommend::{self, Bags};
-use adahessian::ops::vision::{
-    BatchNorm, Convolution, Pooling, RunningStatistics, VisionActivation, avg_pool2d,
-    conv_batch_norm, conv2d, global_avg_pool2d, max_pool2d, subsample_channels,
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Bags, Dropout, Mode};
+use adahessian::ops::{
+    Activation, BatchNorm, Convolution, RunningStatistics, Window, avg_pool2d, conv_batch_norm,
+    conv2d, global_avg_pool2d, max_pool2d, subsample_channels,
 };
-use adahessian::ops::{Activation, Dropout, Handle, Mode, text};
 use adahessian::{Result, backward};
 use candle_core::{DType, Device, Tensor, Var};
+use testing::dropped_norm;
 use testing::twins::{COMPOSED, Enter, FUSED};
 
 const CPU: Device = Device::Cpu;
@@ -27,8 +28,8 @@ fn ids(shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::zeros(shape, DType::U32, &CPU)?)
 }
 
-fn pooling(padding: usize) -> Pooling {
-    Pooling {
+fn pooling(padding: usize) -> Window {
+    Window {
         kernel: 2,
         stride: 2,
         padding,
@@ -79,13 +80,13 @@ const CASES: &[Case] = &[
         conv2d(x, &var(&[2, 0, 3, 3], t)?, None, &Convolution::new(1, 1))
     }),
     ("linear without outputs", &[2, 4], |x, t| {
-        text::linear(x, &var(&[0, 4], t)?, None, 1, Activation::Gelu)
+        ops::linear(x, &var(&[0, 4], t)?, None, 1, Activation::Gelu)
     }),
     ("linear without inputs", &[2, 0], |x, t| {
-        text::linear(x, &var(&[3, 0], t)?, None, 1, Activation::Identity)
+        ops::linear(x, &var(&[3, 0], t)?, None, 1, Activation::Identity)
     }),
     ("linear without rows", &[0, 4], |x, t| {
-        text::linear(
+        ops::linear(
             x,
             &var(&[3, 4], t)?,
             Some(&var(&[3], t)?),
@@ -94,7 +95,7 @@ const CASES: &[Case] = &[
         )
     }),
     ("layer_norm without width", &[2, 0], |x, t| {
-        text::layer_norm(
+        dropped_norm(
             x,
             None,
             &Dropout::none(),
@@ -104,7 +105,7 @@ const CASES: &[Case] = &[
         )
     }),
     ("layer_norm without rows", &[0, 4], |x, t| {
-        text::layer_norm(
+        dropped_norm(
             x,
             None,
             &Dropout::none(),
@@ -114,34 +115,38 @@ const CASES: &[Case] = &[
         )
     }),
     ("attention without positions", &[2, 0, 4], |x, _| {
-        text::attention([x, x, x], 2, None, true, &Dropout::none())
+        ops::attention([x, x, x], 2, None, true, &Dropout::none())
     }),
     ("attention without samples", &[0, 3, 4], |x, _| {
-        text::attention([x, x, x], 2, None, false, &Dropout::none())
+        ops::attention([x, x, x], 2, None, false, &Dropout::none())
     }),
     ("attention without width", &[2, 3, 0], |x, _| {
-        text::attention([x, x, x], 2, None, false, &Dropout::none())
+        ops::attention([x, x, x], 2, None, false, &Dropout::none())
     }),
     ("cross_entropy without rows", &[0, 4], |x, _| {
-        text::cross_entropy(x, &ids(&[0])?, 0.1, None)
+        ops::cross_entropy(x, &ids(&[0])?, 0.1, None)
     }),
     ("cross_entropy without classes", &[2, 0], |x, _| {
-        text::cross_entropy(x, &ids(&[2])?, 0.0, None)
+        ops::cross_entropy(x, &ids(&[2])?, 0.0, None)
     }),
     ("mse of nothing", &[0], |x, t| {
-        text::mse(x, &Tensor::zeros(0, t, &CPU)?)
+        ops::mse(x, &Tensor::zeros(0, t, &CPU)?)
     }),
     ("residual of nothing", &[0, 3], |x, _| {
-        text::residual(x, x, &Dropout::none())
+        ops::residual(x, x, &Dropout::none())
     }),
-    ("first_position without positions", &[2, 0, 4], |x, _| {
-        text::first_position(x)
+    ("first_positions without positions", &[2, 0, 4], |x, _| {
+        ops::first_positions(x, 1)
     }),
-    ("first_position without samples", &[0, 2, 4], |x, _| {
-        text::first_position(x)
+    ("narrow to nothing", &[2, 3, 4], |x, _| {
+        ops::narrow(x, 1, 2, 0)
+    }),
+    ("cat of nothing", &[2, 0, 4], |x, _| ops::cat(&[x, x], 1)),
+    ("reshape of nothing", &[2, 0, 4], |x, _| {
+        ops::reshape(x, &[0, 8])
     }),
     ("first_positions without samples", &[0, 2, 4], |x, _| {
-        text::first_positions(x, 1)
+        ops::first_positions(x, 1)
     }),
     ("dropout of nothing", &[0, 4], |x, _| {
         let mode = Mode::Train {
@@ -149,31 +154,31 @@ const CASES: &[Case] = &[
             step: 0,
             micro: 0,
         };
-        text::dropout(x, &Dropout::new(0.5, "here", &mode))
+        ops::dropout(x, &Dropout::new(0.5, "here", &mode))
     }),
     ("bags of no width", &[5, 0], |x, _| {
-        recommend::bags(x, Bags::single(vec![0, 1], [2, 1])?)
+        ops::bags(x, Bags::single(vec![0, 1], [2, 1])?)
     }),
     ("bags of no samples", &[5, 2], |x, _| {
-        recommend::bags(x, Bags::single(vec![], [0, 1])?)
+        ops::bags(x, Bags::single(vec![], [0, 1])?)
     }),
     ("bags of no rows", &[0, 2], |x, _| {
-        recommend::bags(
+        ops::bags(
             x,
-            Bags::new(vec![], vec![0, 0, 0], [2, 1], recommend::Pooling::Sum)?,
+            Bags::new(vec![], vec![0, 0, 0], [2, 1], ops::Pooling::Sum)?,
         )
     }),
     ("interaction without samples", &[0, 3], |x, t| {
-        recommend::interaction(x, &Handle::enter(&var(&[0, 2, 3], t)?)?)
+        ops::interaction(x, &Handle::enter(&var(&[0, 2, 3], t)?)?)
     }),
     ("interaction without width", &[2, 0], |x, t| {
-        recommend::interaction(x, &Handle::enter(&var(&[2, 2, 0], t)?)?)
+        ops::interaction(x, &Handle::enter(&var(&[2, 2, 0], t)?)?)
     }),
     ("interaction without tables", &[2, 3], |x, t| {
-        recommend::interaction(x, &Handle::enter(&var(&[2, 0, 3], t)?)?)
+        ops::interaction(x, &Handle::enter(&var(&[2, 0, 3], t)?)?)
     }),
     ("binary_cross_entropy of nothing", &[0], |x, t| {
-        recommend::binary_cross_entropy(x, &Tensor::zeros(0, t, &CPU)?)
+        ops::binary_cross_entropy(x, &Tensor::zeros(0, t, &CPU)?)
     }),
 ];
 
@@ -223,7 +228,7 @@ fn an_empty_batch_leaves_the_running_statistics_alone() -> anyhow::Result<()> {
         for (shape, padding) in [([0, 1, 4, 4], 1), ([2, 1, 0, 4], 2)] {
             let x = enter(&Tensor::zeros(&shape[..], DType::F32, &CPU)?)?;
             let conv = Convolution::new(1, padding);
-            let unit = conv_batch_norm(&x, &weight, &conv, &norm, None, VisionActivation::Relu);
+            let unit = conv_batch_norm(&x, &weight, &conv, &norm, None, Activation::Relu);
             testing::assert_says(unit, &["at least one", &format!("{shape:?}")]);
         }
         assert_eq!(running.mean.to_vec1::<f32>()?, [0.0, 0.0]);

@@ -3,7 +3,9 @@
 pub mod block;
 pub mod check;
 pub mod curvature;
+pub mod engine;
 pub mod error;
+pub mod numeric;
 pub mod ops;
 pub mod optim;
 pub mod random;

@@ -1,6 +1,7 @@
 //! Variables by name, and vectors in the space they span.
 
 use crate::error::{Error, Result};
+pub(crate) use crate::numeric::wide;
 use crate::second_order::versions;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
@@ -367,15 +368,6 @@ impl VarVec {
     /// If candle fails.
     pub fn norm(&self) -> Result<f64> {
         Ok(self.dot(self)?.sqrt())
-    }
-}
-
-/// The type in which numbers of this type are computed with and summed: half precision has too few
-/// digits for a mean that takes a thousand steps, and f16 too small a range for squares.
-pub(crate) fn wide(dtype: DType) -> DType {
-    match dtype {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
     }
 }
 

@@ -1,8 +1,7 @@
 //! The models that are compared: small, and with every operation that the large ones have.
 
 use crate::side::Side;
-use adahessian::ops::recommend::binary_cross_entropy;
-use adahessian::ops::{self, Handle, Mode};
+use adahessian::ops::{self, Mode};
 use adahessian::random::Stream;
 use adahessian::sparse::Precision;
 use adahessian::{NamedVars, VarVec};
@@ -155,8 +154,8 @@ fn clicks(start: &Start) -> Result<Side> {
         table: Some(model.tables().clone()),
         steps: 20,
         loss: Box::new(move || {
-            let logits = Handle::enter(&model.forward(&dense, &ids, &TRAIN)?)?;
-            Ok(binary_cross_entropy(&logits, &labels)?.exit()?)
+            let logits = model.forward(&dense, &ids, &TRAIN)?;
+            Ok(ops::binary_cross_entropy(&logits, &labels)?)
         }),
     })
 }

@@ -4,7 +4,8 @@ use crate::architecture::{Architecture, Map};
 use crate::error::{Error, Result};
 use crate::parts::{Linear, Norm, tensor};
 use adahessian::NamedVars;
-use adahessian::ops::{Activation, Dropout, EmbeddingTables, Handle, Mode, text};
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Dropout, EmbeddingTables, Mode};
 use candle_core::{DType, Device, Tensor};
 
 #[derive(Clone, Debug)]
@@ -62,7 +63,7 @@ impl Layer {
         let k = self.key.forward(hidden, plain)?; // [B, T, D]
         let v = self.value.forward(hidden, plain)?;
         let heads = architecture.heads;
-        let context = text::attention([&q, &k, &v], heads, key_mask, false, &weights)?; // [B, Q, D]
+        let context = ops::attention([&q, &k, &v], heads, key_mask, false, &weights)?; // [B, Q, D]
         let attended = self.post_attention.forward(&context, plain)?;
         let dropout = Dropout::new(architecture.dropout, &b, mode);
         let norm = &self.post_attention_norm;
@@ -181,19 +182,16 @@ impl Encoder {
             words: &self.words,
             positions: &self.positions,
             token_types: &self.token_types,
-            norm_weight: &self.norm.weight,
-            norm_bias: &self.norm.bias,
-            eps: self.norm.eps,
         };
-        let sum = text::embedding_sum(input_ids, &types, &tables)?; // [B, T, D]
+        let sum = ops::embedding_sum(input_ids, &types, &tables)?; // [B, T, D]
         let hidden = self.norm.forward(&sum, None, &Dropout::none())?;
         let dropout = Dropout::new(self.architecture.dropout, "embeddings", mode);
-        let mut hidden = text::dropout(&hidden, &dropout)?;
+        let mut hidden = ops::dropout(&hidden, &dropout)?;
         each(&hidden)?;
         let last = self.layers.len().saturating_sub(1);
         for (number, layer) in self.layers.iter().enumerate() {
             let positions = match reach {
-                Reach::First if number == last => text::first_positions(&hidden, 1)?,
+                Reach::First if number == last => ops::first_positions(&hidden, 1)?,
                 _ => hidden.clone(),
             };
             let architecture = &self.architecture;

@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::parts::{Linear, Norm, tensor};
 use crate::weights::{self, LoadReport, Parameter, Start};
 use crate::{bert, config};
-use adahessian::ops::{Activation, Dropout, Handle, Mode, text};
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Dropout, Mode};
 use adahessian::{Blocks, NamedVars};
 use candle_core::Tensor;
 use candle_nn::VarMap;
@@ -143,10 +144,18 @@ impl SequenceClassifier {
 
     /// The pooled state and the logits from the last hidden state.
     fn classify(&self, last: &Handle, mode: &Mode) -> Result<(Handle, Handle)> {
-        let first = text::first_position(last)?; // [B, D]
+        let &[batch, _, width] = last.dims() else {
+            return Err(Error::Input {
+                what: "last hidden state",
+                expected: "[batch, positions, width]".into(),
+                got: format!("{:?}", last.dims()),
+            });
+        };
+        let first = ops::first_positions(last, 1)?; // [B, 1, D]
+        let first = ops::reshape(&first, &[batch, width])?; // [B, D]
         let pooled = self.pooler.forward(&first, Activation::Tanh)?; // [B, D]
         let p = self.encoder.architecture().classifier_dropout;
-        let dropped = text::dropout(&pooled, &Dropout::new(p, "classifier", mode))?;
+        let dropped = ops::dropout(&pooled, &Dropout::new(p, "classifier", mode))?;
         let logits = self.classifier.forward(&dropped, Activation::Identity)?; // [B, labels]
         Ok((pooled, logits))
     }
@@ -269,7 +278,7 @@ impl MaskedLanguageModel {
         let hidden = self.dense.forward(&last, activation)?; // [B, T, D]
         let hidden = self.norm.forward(&hidden, None, &Dropout::none())?;
         let (words, bias) = (encoder.words(), Some(&self.bias));
-        Ok(text::linear(&hidden, words, bias, 1, Activation::Identity)?.exit()?) // [B, T, V]
+        Ok(ops::linear(&hidden, words, bias, 1, Activation::Identity)?.exit()?) // [B, T, V]
     }
 
     /// The part below the head.

@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 use adahessian::NamedVars;
-use adahessian::ops::{Activation, Dropout, Handle, text};
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Dropout};
 use candle_core::Tensor;
 
 /// A linear map of the last dimension.
@@ -24,7 +25,7 @@ impl Linear {
 
     pub fn forward(&self, x: &Handle, activation: Activation) -> Result<Handle> {
         let (weight, bias) = (&self.weight, Some(&self.bias));
-        Ok(text::linear(x, weight, bias, self.groups, activation)?)
+        Ok(ops::linear(x, weight, bias, self.groups, activation)?)
     }
 }
 
@@ -53,9 +54,12 @@ impl Norm {
         dropout: &Dropout,
     ) -> Result<Handle> {
         let (weight, bias) = (&self.weight, &self.bias);
-        Ok(text::layer_norm(
-            x, residual, dropout, weight, bias, self.eps,
-        )?)
+        Ok(match residual {
+            Some(residual) => {
+                ops::residual_layer_norm(x, residual, dropout, weight, bias, self.eps)?
+            }
+            None => ops::layer_norm(&ops::dropout(x, dropout)?, weight, bias, self.eps)?,
+        })
     }
 }
 

@@ -231,11 +231,11 @@ pub fn indices() -> Vec<Row> {
     ]
 }
 
-const OUR_CONV: &str = "`adahessian::ops::vision::conv2d` (any size, stride and groups)";
-const CONV1D: &str = "`adahessian::ops::vision::conv2d` or candle's `conv2d` with a height of 1; for kernels of one \
+const OUR_CONV: &str = "`adahessian::ops::conv2d` (any size, stride and groups)";
+const CONV1D: &str = "`adahessian::ops::conv2d` or candle's `conv2d` with a height of 1; for kernels of one \
                       position `adahessian::ops::grouped_linear`";
-const MAX_POOL: &str = "`adahessian::ops::vision::max_pool2d` (any kernel, stride and padding)";
-const AVG_POOL: &str = "`adahessian::ops::vision::avg_pool2d`";
+const MAX_POOL: &str = "`adahessian::ops::max_pool2d` (any kernel, stride and padding)";
+const AVG_POOL: &str = "`adahessian::ops::avg_pool2d`";
 const UPSAMPLE: &str = "`index_select` with repeated rows and columns";
 
 pub fn convolutions() -> Vec<Row> {

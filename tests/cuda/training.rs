@@ -1,8 +1,8 @@
 //! Whole models and their steps: the CPU's numbers on the device.
 
 use super::device;
-use adahessian::ops::recommend::{Pooling, binary_cross_entropy};
-use adahessian::ops::{Activation, Handle, Mode, text};
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Mode, Pooling, binary_cross_entropy};
 use adahessian::random::Stream;
 use adahessian::sparse::Precision;
 use adahessian::{
@@ -59,9 +59,9 @@ fn ten_steps_are_those_of_the_cpu() -> Result<()> {
         let get = |name: &str| vars.get(name).map(|v| v.as_tensor().clone());
         let a = get("a")?;
         let x = Handle::enter(&x.to_dtype(a.dtype())?.to_device(a.device())?)?;
-        let h = text::linear(&x, &a, Some(&get("b")?), 1, Activation::Gelu)?;
-        let y = text::linear(&h, &get("c")?, Some(&get("d")?), 1, Activation::Identity)?;
-        Ok(text::cross_entropy(&y, &targets, 0.1, None)?.exit()?)
+        let h = ops::linear(&x, &a, Some(&get("b")?), 1, Activation::Gelu)?;
+        let y = ops::linear(&h, &get("c")?, Some(&get("d")?), 1, Activation::Identity)?;
+        Ok(ops::cross_entropy(&y, &targets, 0.1, None)?.exit()?)
     };
     for (dtype, tolerance) in TYPES {
         let [here, there] = [&Device::Cpu, &device].map(|place| to_place(&all, dtype, place));

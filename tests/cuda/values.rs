@@ -1,14 +1,16 @@
 //! Values and derivatives of operations on the device.
 
 use super::device;
-use adahessian::ops::vision::{
-    BatchNorm, Convolution, Pooling, RunningStatistics, VisionActivation, conv_batch_norm, conv2d,
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Dropout};
+use adahessian::ops::{
+    Activation, BatchNorm, Convolution, RunningStatistics, Window, conv_batch_norm, conv2d,
     max_pool2d,
 };
-use adahessian::ops::{Activation, Dropout, Handle, text};
 use adahessian::{Hessian, LinearOperator, NamedVars, VarVec};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
+use testing::dropped_norm;
 use testing::twins::{COMPOSED, Enter, FUSED, loss, random, to_place, vars};
 use testing::{assert_close, assert_says};
 
@@ -73,7 +75,7 @@ fn cross_entropies() -> Result<()> {
             let what = format!("cross entropy {rows}x{classes}, {smoothing}");
             same(&what, &vars, &device, |vars, enter| {
                 let logits = enter(vars.get("logits")?)?;
-                let loss = text::cross_entropy(&logits, &targets, smoothing, Some(-100))?.exit()?;
+                let loss = ops::cross_entropy(&logits, &targets, smoothing, Some(-100))?.exit()?;
                 // So that the second level sees a gradient other than 1.
                 Ok(loss.sqrt()?)
             })?;
@@ -91,11 +93,11 @@ fn activations_and_maxima() -> Result<()> {
     for activation in [Activation::Relu, Activation::Gelu, Activation::Tanh] {
         same(&activation.to_string(), &layer, &device, |vars, enter| {
             let (w, b) = (vars.get("w")?, vars.get("b")?);
-            let y = text::linear(&enter(vars.get("x")?)?, w, Some(b), 1, activation)?;
+            let y = ops::linear(&enter(vars.get("x")?)?, w, Some(b), 1, activation)?;
             Ok(y.exit()?.sqr()?)
         })?;
     }
-    let pooling = Pooling {
+    let pooling = Window {
         kernel: 3,
         stride: 2,
         padding: 1,
@@ -118,7 +120,7 @@ fn relu_at_its_edges() -> Result<()> {
         let x = [f64::NAN, -1.0, 0.0, 2.0, f64::INFINITY, f64::NEG_INFINITY];
         let x = Tensor::new(&x, &Device::Cpu)?.to_dtype(dtype)?;
         let x = Var::from_tensor(&x.to_device(&device)?)?;
-        let y = Activation::Relu.apply(&x)?;
+        let y = ops::activation(x.as_tensor(), Activation::Relu)?;
         let values = numbers(&y)?;
         assert!(values[0].is_nan());
         assert_eq!(values[1..], [0.0, 0.0, 2.0, f64::INFINITY, 0.0]);
@@ -141,12 +143,12 @@ fn not_a_number_is_not_swallowed() -> Result<()> {
         let (nan, ones) = (enter(f32::NAN)?, enter(1.0)?);
         let (weight, norm, none) = (full(1.0, &[4, 4])?, full(1.0, &[4])?, Dropout::none());
         let mut results = vec![
-            text::attention([&nan, &ones, &ones], 2, None, true, &none)?,
-            text::attention([&ones, &ones, &nan], 2, None, false, &none)?,
-            text::layer_norm(&nan, None, &none, &norm, &norm, 1e-6)?,
+            ops::attention([&nan, &ones, &ones], 2, None, true, &none)?,
+            ops::attention([&ones, &ones, &nan], 2, None, false, &none)?,
+            dropped_norm(&nan, None, &none, &norm, &norm, 1e-6)?,
         ];
         for activation in [Activation::Gelu, Activation::Tanh, Activation::Relu] {
-            results.push(text::linear(&nan, &weight, None, 1, activation)?);
+            results.push(ops::linear(&nan, &weight, None, 1, activation)?);
         }
         let image = Handle::enter(&full(f32::NAN, &[2, 1, 4, 4])?)?;
         let kernel = full(1.0, &[1, 1, 1, 1])?;
@@ -156,7 +158,7 @@ fn not_a_number_is_not_swallowed() -> Result<()> {
             Convolution::default(),
             BatchNorm::new(&one, &one, &running, true),
         );
-        let relu = VisionActivation::Relu;
+        let relu = Activation::Relu;
         results.push(conv_batch_norm(
             &image, &kernel, &plain, &batch, None, relu,
         )?);
@@ -164,7 +166,7 @@ fn not_a_number_is_not_swallowed() -> Result<()> {
             assert!(numbers(&result.exit()?)?.iter().all(|x| x.is_nan()));
         }
         // One among others, at every place of a window of its own.
-        let pooling = Pooling {
+        let pooling = Window {
             kernel: 2,
             stride: 2,
             padding: 0,
@@ -221,12 +223,12 @@ fn operands_on_two_devices_are_refused() -> Result<()> {
     let there = weight.to_device(&device)?;
     let handle = Handle::enter(&here)?;
     assert_says(
-        text::linear(&handle, &there, None, 1, Activation::Identity),
+        ops::linear(&handle, &there, None, 1, Activation::Identity),
         &["operand", "on the CPU", "Cuda"],
     );
     let handle = Handle::enter(&here.to_device(&device)?)?;
     assert_says(
-        text::linear(&handle, &weight, None, 1, Activation::Identity),
+        ops::linear(&handle, &weight, None, 1, Activation::Identity),
         &["device mismatch"],
     );
     Ok(())

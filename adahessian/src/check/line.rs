@@ -2,7 +2,7 @@
 
 use super::scalar;
 use crate::error::Result;
-use crate::ops::engine::Real;
+use crate::numeric::{Real, precision};
 use crate::optim::in_place::{Entry, update};
 use crate::random::Stream;
 use crate::second_order::versions;
@@ -103,12 +103,7 @@ const POINTS: usize = 9;
 
 /// The unit of the last place of the coarsest variable.
 pub(super) fn unit(vars: &NamedVars) -> f64 {
-    let units = vars.iter().map(|(_, var)| match var.dtype() {
-        DType::F64 => f64::EPSILON,
-        DType::F32 => f64::from(f32::EPSILON),
-        DType::F16 => 2f64.powi(-10),
-        _ => 2f64.powi(-7),
-    });
+    let units = vars.iter().map(|(_, var)| precision(var.dtype()));
     units.fold(f64::EPSILON, f64::max)
 }
 

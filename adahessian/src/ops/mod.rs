@@ -1,50 +1,53 @@
-//! The operations that language models are made of, right to the second derivative.
+//! The operations that networks are made of, right to the second derivative.
 //!
 //! candle has most of them, but several of its own versions lose the gradient silently, give a
-//! wrong one for batches, or fail when differentiated twice. Every function here is composed of
-//! candle operations whose first and second derivatives were checked against finite differences on
-//! f64, and works alike on every device: constants are made on the CPU and moved to the input's
-//! device.
+//! wrong one for batches, or fail when differentiated twice. Every operation here is one struct of the
+//! [`engine`](crate::engine): its definition, composed of candle operations whose first and second
+//! derivatives were checked against finite differences, and on the CPU, in f32 and f64, a kernel that
+//! is one node of the graph with its derivatives written out.
 //!
-//! On the CPU most of them have a faster form: [`text`] and [`vision`] are the same operations as
-//! single nodes of the [`engine`], with their derivatives written out. Models are made of those; the
-//! functions here are what they are tested against, and what they fall back to on other devices.
+//! Functions take candle tensors or [`Handle`](crate::engine::Handle)s and give what they take. A chain of them on handles
+//! saves a copy at each; in front of and behind it there is [`Handle::enter`](crate::engine::Handle::enter) and
+//! [`Handle::exit`](crate::engine::Handle::exit). Weights are tensors, variables as a rule. Constants are made on the CPU
+//! and moved to the operand's device.
 //!
 //! Each file says its equation, what is easily done wrong, and which operation of candle it avoids.
 
 pub mod activation;
 pub mod attention;
-pub mod bce;
-pub mod cross_entropy;
+pub mod bags;
+pub mod conv;
 pub mod dropout;
 pub mod embedding;
-pub mod engine;
 pub mod interaction;
-pub mod layer_norm;
 pub mod linear;
-mod math;
-pub mod mse;
-pub mod recommend;
-pub(crate) mod simd;
-pub mod text;
-pub mod vision;
+pub mod loss;
+pub mod norm;
+pub mod pool;
+pub mod shape;
 
-pub use activation::{Activation, gelu};
+pub use activation::{Activation, activation};
 pub use attention::attention;
-pub use bce::binary_cross_entropy;
-pub use cross_entropy::cross_entropy;
-pub use dropout::{Dropout, Mode, dropout};
-pub use embedding::{EmbeddingTables, embedding, embedding_layer_norm};
-pub use engine::Handle;
+pub use bags::{Bags, Pooling, bags};
+pub use conv::batch_norm::{BatchNorm, RunningStatistics, conv_batch_norm, statistics_at_rest};
+pub use conv::{Convolution, Method, conv2d};
+pub use dropout::{Dropout, Mode, dropout, residual};
+pub use embedding::{EmbeddingTables, embedding, embedding_sum};
 pub use interaction::interaction;
-pub use layer_norm::{layer_norm, residual_layer_norm};
-pub use linear::{grouped_linear, linear, linear_activation};
-pub use mse::mse;
+pub use linear::linear;
+pub use loss::{binary_cross_entropy, cross_entropy, mse};
+pub use norm::{layer_norm, residual_layer_norm};
+pub use pool::{Window, avg_pool2d, global_avg_pool2d, max_pool2d, subsample_channels};
+pub use shape::{cat, first_positions, narrow, reshape};
 
 use crate::error::{Error, Result};
 
 /// The error of an argument that does not fit.
-fn wrong<T>(what: &'static str, expected: impl Into<String>, got: impl Into<String>) -> Result<T> {
+pub(crate) fn wrong<T>(
+    what: &'static str,
+    expected: impl Into<String>,
+    got: impl Into<String>,
+) -> Result<T> {
     Err(Error::Setting {
         what,
         expected: expected.into(),

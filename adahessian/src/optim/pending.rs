@@ -1,7 +1,7 @@
 //! The weighted mean of what micro-batches contribute to one step.
 
 use crate::error::Result;
-use crate::ops::engine::Real;
+use crate::numeric::Real;
 use crate::optim::group::{Common, Resolved};
 use crate::optim::in_place::{self, Clip};
 use crate::optim::reach::Reach;

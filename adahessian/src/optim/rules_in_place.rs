@@ -1,7 +1,7 @@
 //! The first-order rules entry by entry: the arithmetic of [`crate::optim::rules`], in its order.
 
 use crate::error::Result;
-use crate::ops::engine::Real;
+use crate::numeric::Real;
 use crate::optim::in_place::{Clip, Entry, update};
 use crate::optim::rules::{InPlace, Lamb, Sgd};
 use candle_core::DType;

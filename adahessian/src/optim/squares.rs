@@ -2,7 +2,7 @@
 //! entry by entry.
 
 use crate::error::Result;
-use crate::ops::engine::Real;
+use crate::numeric::Real;
 use crate::optim::group::{fraction, not_negative};
 use crate::optim::in_place::{Clip, Entry, update};
 use crate::optim::rules::{self, InPlace, Rule, Update, blend};

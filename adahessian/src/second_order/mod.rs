@@ -26,8 +26,8 @@ mod failure;
 pub(crate) mod versions;
 mod worker;
 
+use crate::engine;
 use crate::error::{Error, Result};
-use crate::ops::engine;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, TensorId, Var};
 use failure::failure;

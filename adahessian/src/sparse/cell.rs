@@ -1,6 +1,6 @@
 //! What a table's numbers are stored as.
 
-use crate::ops::engine::Real;
+use crate::numeric::Real;
 use half::bf16;
 
 /// A stored number, and the type that is computed with.

@@ -1,7 +1,7 @@
 //! Reading and changing some rows of a table, in parallel.
 
 use super::cell::Cell;
-use crate::ops::engine::Real;
+use crate::numeric::Real;
 use rayon::prelude::*;
 
 /// Rows that one thread works on at a time. So many are done on the thread that is there: waking another

@@ -1,7 +1,7 @@
 //! Where a table's numbers lie: in memory, or in a file that is mapped into it.
 
 use super::cell::Cell;
-use crate::ops::engine::Real;
+use crate::numeric::{Memory, Real};
 use candle_core::CpuStorage;
 use half::bf16;
 use memmap2::MmapMut;

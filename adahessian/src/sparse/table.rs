@@ -3,7 +3,7 @@
 use super::store::{Store, copy, fill, numbers, numbers_mut};
 use super::{mapped, rows};
 use crate::error::{Error, Result};
-use crate::ops::engine::Real;
+use crate::numeric::Memory;
 use candle_core::{DType, Device, Storage, Tensor, Var};
 use half::bf16;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -176,10 +176,10 @@ impl SparseTable {
         let shape = [rows.len(), self.0.width];
         let width = self.0.width;
         let tensor = match &*self.store() {
-            Store::F32(data) => Real::tensor(rows::read(data, width, &rows), &shape)?,
-            Store::F64(data) => Real::tensor(rows::read(data, width, &rows), &shape)?,
-            Store::Bf16(data) => Real::tensor(rows::read(data, width, &rows), &shape)?,
-            Store::Mapped(map) => Real::tensor(rows::read(numbers(map), width, &rows), &shape)?,
+            Store::F32(data) => Memory::tensor(rows::read(data, width, &rows), &shape)?,
+            Store::F64(data) => Memory::tensor(rows::read(data, width, &rows), &shape)?,
+            Store::Bf16(data) => Memory::tensor(rows::read(data, width, &rows), &shape)?,
+            Store::Mapped(map) => Memory::tensor(rows::read(numbers(map), width, &rows), &shape)?,
         };
         Ok((tensor, rows, places))
     }

@@ -4,7 +4,7 @@ use super::cell::Cell;
 use super::optimizer::setting;
 use super::rows;
 use crate::error::Result;
-use crate::ops::engine::Real;
+use crate::numeric::Real;
 use candle_core::Tensor;
 
 /// What a row's accumulator is.

@@ -2,8 +2,8 @@
 
 use super::{Dlrm, wrong};
 use crate::error::Result;
-use adahessian::ops::recommend::Pooling;
-use adahessian::ops::{Handle, Mode};
+use adahessian::engine::Handle;
+use adahessian::ops::{Mode, Pooling};
 use adahessian::sparse::Lookup;
 
 /// The categorical features of a batch.

@@ -24,8 +24,8 @@ pub use ids::Ids;
 use crate::error::{Error, Result};
 use crate::parts::tensor;
 use crate::weights::{self, Start};
-use adahessian::ops::recommend::{Bags, bags, interaction};
-use adahessian::ops::{Activation, Handle, Mode, text};
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Bags, Mode, bags, interaction};
 use adahessian::sparse::{Precision, SparseTable};
 use adahessian::{Blocks, NamedVars};
 use candle_core::{DType, Tensor};
@@ -122,7 +122,7 @@ impl Dlrm {
         let pooled = bags(&rows, bags_of)?; // [B, tables, m]
         let mut x = Handle::enter(dense)?;
         for (weight, bias) in &self.bottom {
-            x = text::linear(&x, weight, Some(bias), 1, Activation::Relu)?;
+            x = ops::linear(&x, weight, Some(bias), 1, Activation::Relu)?;
         }
         let mut z = interaction(&x, &pooled)?; // [B, m + n(n-1)/2]
         for (i, (weight, bias)) in self.top.iter().enumerate() {
@@ -130,7 +130,7 @@ impl Dlrm {
                 true => Activation::Identity,
                 false => Activation::Relu,
             };
-            z = text::linear(&z, weight, Some(bias), 1, activation)?;
+            z = ops::linear(&z, weight, Some(bias), 1, activation)?;
         }
         Ok(z.exit()?.flatten_all()?) // [B]
     }

@@ -4,10 +4,9 @@ use super::places::{Place, RUNNING_MEAN, RUNNING_VARIANCE, UnitPlaces};
 use crate::error::Result;
 use crate::parts::tensor;
 use adahessian::NamedVars;
-use adahessian::ops::Handle;
-use adahessian::ops::vision::{
-    BatchNorm, Convolution, RunningStatistics, VisionActivation, conv_batch_norm,
-    subsample_channels,
+use adahessian::engine::Handle;
+use adahessian::ops::{
+    Activation, BatchNorm, Convolution, RunningStatistics, conv_batch_norm, subsample_channels,
 };
 use candle_core::Tensor;
 
@@ -41,7 +40,7 @@ impl ConvNorm {
         &self,
         x: &Handle,
         residual: Option<&Handle>,
-        activation: VisionActivation,
+        activation: Activation,
         training: bool,
     ) -> Result<Handle> {
         let norm = BatchNorm::new(&self.weight, &self.bias, &self.running, training);
@@ -92,7 +91,7 @@ impl Residual {
                 &projected
             }
             Path::Projection(conv) => {
-                projected = conv.forward(x, None, VisionActivation::Identity, training)?;
+                projected = conv.forward(x, None, Activation::Identity, training)?;
                 &projected
             }
         };
@@ -100,7 +99,7 @@ impl Residual {
         for (index, conv) in self.main.iter().enumerate() {
             let is_last = index + 1 == self.main.len();
             let residual = is_last.then_some(shortcut);
-            h = conv.forward(&h, residual, VisionActivation::Relu, training)?;
+            h = conv.forward(&h, residual, Activation::Relu, training)?;
         }
         Ok(h)
     }

@@ -18,8 +18,8 @@ pub use config::{Config, Shortcut, Stem, Unit};
 use crate::error::{Error, Result};
 use crate::parts::tensor;
 use crate::weights::{self, LoadReport, Start};
-use adahessian::ops::vision::{Pooling, VisionActivation, global_avg_pool2d, max_pool2d};
-use adahessian::ops::{self, Handle, Mode};
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Mode, Window, global_avg_pool2d, max_pool2d};
 use adahessian::{Blocks, NamedVars};
 use candle_core::Tensor;
 use candle_nn::VarMap;
@@ -28,7 +28,7 @@ use places::{RUNNING_MEAN, RUNNING_VARIANCE};
 use std::path::Path;
 
 /// The maximum after ImageNet's first convolution.
-const POOLING: Pooling = Pooling {
+const STEM_POOL: Window = Window {
     kernel: 3,
     stride: 2,
     padding: 1,
@@ -94,18 +94,17 @@ impl ResNet {
         self.check(pixels)?;
         let training = matches!(mode, Mode::Train { .. });
         let x = Handle::enter(pixels)?;
-        let mut x = self
-            .stem
-            .forward(&x, None, VisionActivation::Relu, training)?;
+        let mut x = self.stem.forward(&x, None, Activation::Relu, training)?;
         if self.config.stem == Stem::ImageNet {
-            x = max_pool2d(&x, &POOLING)?;
+            x = max_pool2d(&x, &STEM_POOL)?;
         }
         for unit in &self.units {
             x = unit.forward(&x, training)?;
         }
-        let features = global_avg_pool2d(&x)?.exit()?; // [N, features]
+        let features = global_avg_pool2d(&x)?; // [N, features]
         let (weight, bias) = &self.head;
-        Ok(ops::linear(&features, weight, Some(bias))?) // [N, classes]
+        let logits = ops::linear(&features, weight, Some(bias), 1, Activation::Identity)?;
+        Ok(logits.exit()?) // [N, classes]
     }
 
     fn check(&self, pixels: &Tensor) -> Result<()> {

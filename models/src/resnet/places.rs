@@ -1,7 +1,7 @@
 //! The convolutions of a residual network: their names, sizes and starts.
 
 use crate::weights::{Fill, Parameter};
-use adahessian::ops::vision::Convolution;
+use adahessian::ops::Convolution;
 
 /// The places of one unit's convolutions.
 pub(crate) struct UnitPlaces {

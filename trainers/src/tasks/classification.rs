@@ -4,7 +4,7 @@ use super::{LabelledBatch, some_examples};
 use crate::error::Result;
 use crate::metrics::{ClassMetric, Scores};
 use crate::task::Task;
-use adahessian::ops::{self, Handle, Mode, text};
+use adahessian::ops::{self, Mode};
 use candle_core::{D, DType, Tensor};
 
 /// Classification by a function from a batch to logits `[size, classes]`.
@@ -70,9 +70,8 @@ impl<B: LabelledBatch, F: Fn(&B, &Mode) -> Result<Tensor>> Task for Classificati
 
     fn loss(&self, batch: &B, mode: &Mode) -> Result<Tensor> {
         let logits = (self.forward)(batch, mode)?;
-        let logits = Handle::enter(&logits)?;
-        let loss = text::cross_entropy(&logits, batch.labels()?, self.label_smoothing, None)?;
-        Ok(loss.exit()?)
+        let (labels, smoothing) = (batch.labels()?, self.label_smoothing);
+        Ok(ops::cross_entropy(&logits, labels, smoothing, None)?)
     }
 
     fn evaluate(&self) -> Result<Scores> {

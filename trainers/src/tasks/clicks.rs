@@ -4,8 +4,7 @@ use super::{LabelledBatch, some_examples};
 use crate::error::{Error, Result};
 use crate::metrics::{Scores, clicks};
 use crate::task::{Batches, Task};
-use adahessian::ops::recommend::binary_cross_entropy;
-use adahessian::ops::{Handle, Mode};
+use adahessian::ops::{Mode, binary_cross_entropy};
 use candle_core::{DType, Device, Tensor};
 use datasets::criteo::{ClickBatch, ClickBatches};
 
@@ -92,7 +91,7 @@ where
     fn loss(&self, batch: &E::Batch, mode: &Mode) -> Result<Tensor> {
         let logits = (self.forward)(batch, mode)?.flatten_all()?;
         let labels = batch.labels()?.to_dtype(logits.dtype())?;
-        Ok(binary_cross_entropy(&Handle::enter(&logits)?, &labels)?.exit()?)
+        Ok(binary_cross_entropy(&logits, &labels)?)
     }
 
     fn evaluate(&self) -> Result<Scores> {

@@ -4,7 +4,7 @@ use super::{LabelledBatch, some_examples};
 use crate::error::Result;
 use crate::metrics::{Scores, top_k_hits};
 use crate::task::{Batches, Task};
-use adahessian::ops::{self, Handle, Mode, text};
+use adahessian::ops::{self, Mode};
 use candle_core::{DType, Tensor};
 use datasets::{ImageBatch, ImageBatches};
 
@@ -110,9 +110,12 @@ where
     fn loss(&self, batch: &E::Batch, mode: &Mode) -> Result<Tensor> {
         let logits = (self.forward)(batch, mode)?;
         let smoothing = self.label_smoothing;
-        let logits = Handle::enter(&logits)?;
-        let loss = text::cross_entropy(&logits, batch.labels()?, smoothing, None)?;
-        Ok(loss.exit()?)
+        Ok(ops::cross_entropy(
+            &logits,
+            batch.labels()?,
+            smoothing,
+            None,
+        )?)
     }
 
     fn evaluate(&self) -> Result<Scores> {

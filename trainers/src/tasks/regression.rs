@@ -4,7 +4,7 @@ use super::{LabelledBatch, some_examples};
 use crate::error::Result;
 use crate::metrics::{Scores, correlations};
 use crate::task::Task;
-use adahessian::ops::{Handle, Mode, text};
+use adahessian::ops::{self, Mode};
 use candle_core::{DType, Tensor};
 
 /// Regression by a function from a batch to values `[size]` or `[size, 1]`.
@@ -56,7 +56,7 @@ impl<B: LabelledBatch, F: Fn(&B, &Mode) -> Result<Tensor>> Task for Regression<B
     fn loss(&self, batch: &B, mode: &Mode) -> Result<Tensor> {
         let values = self.values(batch, mode)?;
         let targets = batch.labels()?.to_dtype(values.dtype())?;
-        Ok(text::mse(&Handle::enter(&values)?, &targets)?.exit()?)
+        Ok(ops::mse(&values, &targets)?)
     }
 
     fn evaluate(&self) -> Result<Scores> {

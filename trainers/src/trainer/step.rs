@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::task::Task;
 use adahessian::Optim;
 use adahessian::ops::Mode;
-use adahessian::ops::vision::statistics_at_rest;
+use adahessian::ops::statistics_at_rest;
 use candle_core::{DType, Tensor};
 
 /// Accumulates a batch in the optimizer, micro-batch by micro-batch; returns the mean loss.

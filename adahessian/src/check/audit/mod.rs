@@ -7,7 +7,7 @@ use super::line::{Line, direction, scales, unit};
 use super::scalar;
 use crate::curvature::hessian::Hessian;
 use crate::error::{Error, Result};
-use crate::ops::vision::statistics_at_rest;
+use crate::ops::statistics_at_rest;
 use crate::vars::{NamedVars, VarVec};
 use candle_core::Tensor;
 use std::fmt;
@@ -69,7 +69,7 @@ impl fmt::Display for Audit {
 /// something is wrong is each variable looked at by itself. Any floating type will do: how far a
 /// difference may be off is measured from the loss's own rounding. The variables have their old values
 /// afterwards, and this crate's batch normalisations keep their running statistics
-/// ([`crate::ops::vision::statistics_at_rest`]).
+/// ([`crate::ops::statistics_at_rest`]).
 ///
 /// ```
 /// use adahessian::{NamedVars, check};

@@ -3,8 +3,8 @@
 use super::slot::{Outcome, Rates, Slot};
 use super::{AdaHessianBuilder, Average, Delay};
 use crate::error::Result;
-use crate::ops::engine::{Buffer, Real};
-use crate::ops::simd::{self, Task, Vector, Width};
+use crate::numeric::simd::{self, Task, Vector, Width};
+use crate::numeric::{Buffer, Real};
 use crate::optim::in_place::{Clip, Entry, PIECE, pieces, update_slices, with_slices};
 use candle_core::{DType, Tensor};
 

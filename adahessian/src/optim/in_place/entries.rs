@@ -2,8 +2,8 @@
 
 use super::{PIECE, pieces, with_slices};
 use crate::error::Result;
-use crate::ops::engine::Real;
-use crate::ops::simd::{self, Task, Vector, Width};
+use crate::numeric::Real;
+use crate::numeric::simd::{self, Task, Vector, Width};
 use candle_core::Tensor;
 
 /// The update of one entry. `changed` are the numbers that it replaces, the variable's value first

@@ -2,7 +2,7 @@
 
 use super::{PIECE, with_slices};
 use crate::error::Result;
-use crate::ops::engine::Real;
+use crate::numeric::Real;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 

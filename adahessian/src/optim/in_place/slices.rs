@@ -1,7 +1,7 @@
 //! The data of several tensors at once, some of them to be changed.
 
 use crate::error::Result;
-use crate::ops::engine::Real;
+use crate::numeric::Real;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;

@@ -3,7 +3,7 @@
 use super::entries::{sum, update_slices};
 use super::{Entry, PIECE, pieces, with_slices};
 use crate::error::Result;
-use crate::ops::engine::Real;
+use crate::numeric::Real;
 use crate::vars::{sum_f64, widened};
 use candle_core::{DType, Tensor};
 

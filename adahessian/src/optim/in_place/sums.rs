@@ -2,7 +2,7 @@
 
 use super::{Entry, update};
 use crate::error::Result;
-use crate::ops::engine::Real;
+use crate::numeric::Real;
 use candle_core::{DType, Tensor};
 
 /// x + factor · y.

@@ -1,0 +1,64 @@
+//! Where numbers live.
+
+use crate::error::Result;
+use candle_core::{Storage, Tensor};
+use std::ops::{Deref, DerefMut};
+
+/// A device and a number type, with the memory that numbers have there. The passes know no more of
+/// numbers than this, so that kernels for another device can be added operation by operation.
+pub trait Backend: Sized + Send + Sync + 'static {
+    /// Numbers that kernels read and write: `[f32]`, say.
+    type Numbers: ?Sized;
+    /// Memory of one's own.
+    type Buffer: DerefMut<Target = Self::Numbers> + Send + Sync + 'static;
+    /// Access to numbers of somebody else.
+    type View<'a>: Deref<Target = Self::Numbers>;
+
+    /// Whether this backend can work on a tensor's numbers.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`] for one of another type or on another device.
+    fn expect(x: &Tensor) -> Result<()>;
+
+    /// Access to a buffer.
+    fn view(buffer: &Self::Buffer) -> Self::View<'_>;
+
+    /// A buffer as its own view.
+    fn owned<'a>(buffer: Self::Buffer) -> Self::View<'a>;
+
+    /// Access to a contiguous tensor.
+    ///
+    /// # Errors
+    /// Those of [`Backend::expect`].
+    fn view_tensor(x: &Tensor) -> Result<Self::View<'_>>;
+
+    /// A copy of a tensor's numbers.
+    ///
+    /// # Errors
+    /// Those of [`Backend::expect`]; candle's errors.
+    fn copy(x: &Tensor) -> Result<Self::Buffer>;
+
+    /// Zeros.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    fn zeros(length: usize) -> Result<Self::Buffer>;
+
+    /// to ← to + part.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn add_assign(to: &mut Self::Buffer, part: &Self::Buffer) -> Result<()>;
+
+    /// A candle storage with a copy of these numbers.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn storage(numbers: &Self::Numbers) -> Result<Storage>;
+
+    /// A buffer as a candle storage.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn into_storage(buffer: Self::Buffer) -> Result<Storage>;
+}

@@ -1,0 +1,87 @@
+//! The one place that looks at where numbers live: it chooses how an operation is computed.
+
+use super::handle::{Fused, Inner, Kind};
+use super::{Backend, Cpu, Handle, Kernel, Op, Operand, node};
+use crate::error::{Error, Result};
+use candle_core::Tensor;
+
+type Run<O, B> = fn(O, &[&Fused<B>], &[usize]) -> Result<Fused<B>>;
+
+/// The kernels that an operation has.
+pub struct Kernels<O> {
+    f32: Option<Run<O, Cpu<f32>>>,
+    f64: Option<Run<O, Cpu<f64>>>,
+}
+
+impl<O: Op> Kernels<O> {
+    /// None: the operation is composed everywhere.
+    pub fn none() -> Self {
+        Self {
+            f32: None,
+            f64: None,
+        }
+    }
+
+    /// Those for f32 and f64 on the CPU.
+    pub fn cpu() -> Self
+    where
+        O: Kernel<Cpu<f32>> + Kernel<Cpu<f64>>,
+    {
+        Self {
+            f32: Some(node::apply),
+            f64: Some(node::apply),
+        }
+    }
+}
+
+/// Runs an operation on handles or candle tensors, and returns a handle or a candle tensor.
+///
+/// The first operand decides: where its numbers live and the operation has a kernel for them, it is one
+/// fused node, and the other operands must be of that kind too. Otherwise it is composed of candle's
+/// operations; on another device, say, in half precision, for a tensor without entries, or for
+/// [`Handle::composed`].
+///
+/// # Errors
+/// Those of [`Op::shape`]; [`crate::Error::Setting`] for an operand of another kind than the first;
+/// candle's errors.
+pub fn call<X: Operand>(op: impl Op, inputs: &[&dyn Operand]) -> Result<X> {
+    let dims: Vec<&[usize]> = inputs.iter().map(|input| input.dims()).collect();
+    let shape = op.shape(&dims)?;
+    X::of(run(op, inputs, &shape)?)
+}
+
+fn run<O: Op>(op: O, inputs: &[&dyn Operand], shape: &[usize]) -> Result<Handle> {
+    let Some(first) = inputs.first() else {
+        return Err(Error::Engine {
+            what: format!(
+                "the operation `{}` was called without an operand",
+                op.name()
+            ),
+        });
+    };
+    let kernels = O::kernels();
+    match (first.kind(), kernels.f32, kernels.f64) {
+        (Kind::F32, Some(run), _) => Ok(Inner::F32(fused(op, inputs, shape, run)?).into()),
+        (Kind::F64, _, Some(run)) => Ok(Inner::F64(fused(op, inputs, shape, run)?).into()),
+        (Kind::Composed, ..) => Ok(Handle::composed(&composed(&op, inputs)?)),
+        // What follows can be fused again.
+        _ if first.as_handle().is_some() => Handle::enter(&composed(&op, inputs)?),
+        _ => Ok(Handle::composed(&composed(&op, inputs)?)),
+    }
+}
+
+fn fused<O: Op, B: Backend>(
+    op: O,
+    inputs: &[&dyn Operand],
+    shape: &[usize],
+    run: Run<O, B>,
+) -> Result<Fused<B>> {
+    let all = inputs.iter().map(|input| Fused::of(*input));
+    let all = all.collect::<Result<Vec<_>>>()?;
+    run(op, &all.iter().collect::<Vec<_>>(), shape)
+}
+
+fn composed(op: &impl Op, inputs: &[&dyn Operand]) -> Result<Tensor> {
+    let all = inputs.iter().map(|input| input.tensor());
+    op.composed(&all.collect::<Result<Vec<_>>>()?)
+}

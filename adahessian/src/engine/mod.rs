@@ -1,0 +1,75 @@
+//! Fused operations with exact first and second derivatives, under candle's own backward pass.
+//!
+//! # Why
+//! candle differentiates twice when its graph is kept, but the graph of a gradient has thousands of
+//! small nodes, and each of its edges keeps three buffers of the size of an activation alive. Here a
+//! whole unit of a network (convolution, normalisation, addition, activation) is one operation that
+//! knows its own derivatives, and candle's graph carries no data between the operations.
+//!
+//! # An operation
+//! is one struct that implements [`Op`]: a name, the shape of its result, and its definition in
+//! candle's own operations ([`Op::composed`]), which serves every device and is what everything faster
+//! is tested against. For a [`Backend`] on which it has a [`Kernel`] it is one fused node instead.
+//! [`call`] is the only place that chooses. Operations that are linear ([`LinearMap`]), work entry by
+//! entry ([`Entrywise`]) or are a mean over rows ([`RowLoss`]) need less.
+//!
+//! # Words
+//! | word | what it is |
+//! |---|---|
+//! | handle | a tensor on its way through fused operations, [`Handle`] |
+//! | operand | what an operation takes: a handle or a candle tensor, [`Operand`] |
+//! | backend | a device and a number type, with the memory that numbers have there: [`Backend`], [`Cpu`] |
+//! | slot | the place of a value in the passes: its gradient and its second-level cotangent |
+//! | token | a candle tensor of one entry that stands for a value in candle's graph |
+//! | first pass | the backward pass over a loss: runs `adjoint` |
+//! | second pass | the backward pass over a function of gradients: runs `second_adjoint`, then `adjoint` again |
+//! | cotangent | the derivative of the second pass's scalar with respect to a gradient of the first |
+//! | deferred | what `second_adjoint` leaves for the `adjoint` of the same pass |
+//! | sweep | one running backward pass; its number keeps two passes apart |
+//! | port | the way of the cotangent of a variable's gradient into the slot |
+//!
+//! # How
+//! * A value inside the engine is a handle: a slot and a token. candle sees tokens only. They give the
+//!   order of the backward pass, nothing else. Several uses of one value add up in its slot, in place.
+//! * [`Handle::enter`] lets any candle tensor in, a variable too; [`Handle::exit`] lets a value out.
+//!   Both can happen anywhere, so these operations mix freely with candle's.
+//! * A kernel has three methods, plain computations on buffers. `forward` makes the value F. `adjoint`
+//!   turns the gradient of F into those of its inputs. `second_adjoint` differentiates the adjoint.
+//! * First backward pass: candle calls `bwd` of an operation's token with the token of its gradient.
+//!   If the graph is kept, that gradient token is tracked, and the operation hands its inputs a
+//!   token of a second kind, A, computed from its own token and its gradient's.
+//! * Second backward pass: candle calls `bwd` of A, which runs `second_adjoint` on the cotangents
+//!   that the gradients of the inputs got. It gives the cotangent of its own gradient to the slot and
+//!   leaves all that concerns the inputs' values with the operation. As A was computed from the
+//!   operation's token, the operation's own `bwd` runs later, merges what was left with the
+//!   cotangent of its value, and is done.
+//!
+//! # What is refused
+//! A third derivative; two backward passes over one graph at once; a backward pass over a graph on
+//! which an earlier one failed half way. A new forward pass is a new graph with nothing of that.
+
+mod backend;
+mod call;
+pub mod cpu;
+mod entrywise;
+mod handle;
+mod linear_map;
+mod node;
+mod op;
+mod row_loss;
+mod slot;
+pub(crate) mod sweep;
+#[cfg(test)]
+mod tests;
+mod value;
+pub(crate) mod variables;
+
+pub use backend::Backend;
+pub use call::{Kernels, call};
+pub use cpu::Cpu;
+pub use entrywise::{Entrywise, entrywise};
+pub use handle::{Handle, Operand};
+pub use linear_map::{LinearMap, linear_map};
+pub use op::{Gradients, Inputs, Kernel, Op, Point};
+pub use row_loss::{RowLoss, row_loss};
+pub use value::{Array, Held, Output, Recompute};

@@ -1,0 +1,354 @@
+//! An operation in candle's graph, written once for all of them.
+
+use super::handle::Fused;
+use super::slot::{Slot, collision};
+use super::sweep::{self, no_third_derivative};
+use super::{Array, Backend, Held, Inputs, Kernel, Point};
+use crate::error::Result;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor,
+};
+use std::sync::{Arc, Mutex};
+
+type CandleResult<T> = candle_core::Result<T>;
+
+struct Node<B: Backend, O: Kernel<B>> {
+    op: O,
+    inputs: Vec<Arc<Slot<B>>>,
+    /// The inputs' values.
+    values: Vec<Option<Array<B>>>,
+    output: Arc<Slot<B>>,
+    value: Option<Array<B>>,
+    saved: O::Saved,
+    /// Left by the second level's A, for this operation's own turn in the same pass, whose stamp it has.
+    deferred: Mutex<Vec<(u64, O::Deferred)>>,
+}
+
+/// Runs an operation and puts it into candle's graph.
+pub(crate) fn apply<B: Backend, O: Kernel<B>>(
+    op: O,
+    inputs: &[&Fused<B>],
+    shape: &[usize],
+) -> Result<Fused<B>> {
+    if shape.contains(&0) {
+        return Err(crate::Error::Setting {
+            what: op.name(),
+            expected: "sizes that give at least one number".into(),
+            got: format!("a result of shape {shape:?}"),
+        });
+    }
+    let tracked = inputs.iter().any(|input| input.slot.tracked);
+    let views = inputs.iter().map(|input| input.value.view());
+    let values = Inputs {
+        views: views.collect::<Result<_>>()?,
+        shapes: inputs.iter().map(|input| &input.slot.shape[..]).collect(),
+    };
+    let (value, saved) = op.forward(&values, tracked)?;
+    drop(values);
+    let value = Held::from(value);
+    let output = Arc::new(Slot::new(shape, tracked));
+    if !tracked {
+        return Ok(Fused {
+            token: zero_token()?,
+            slot: output,
+            value,
+        });
+    }
+    for input in inputs.iter().filter(|input| input.slot.tracked) {
+        input.slot.add_consumer(op.name());
+    }
+    let read = inputs.iter().enumerate();
+    let node = Forward(Arc::new(Node {
+        values: read
+            .map(|(i, input)| op.reads(i).then(|| input.value.keep()))
+            .collect(),
+        inputs: inputs.iter().map(|input| Arc::clone(&input.slot)).collect(),
+        output: Arc::clone(&output),
+        value: op.reads_value().then(|| value.keep()),
+        saved,
+        deferred: Mutex::new(Vec::new()),
+        op,
+    }));
+    // Tokens of inputs that are not trained would only lengthen the graph.
+    let mut tokens: Vec<Tensor> = inputs
+        .iter()
+        .filter(|input| input.slot.tracked)
+        .map(|input| input.token.clone())
+        .collect();
+    while tokens.len() > 3 {
+        let rest = tokens.split_off(tokens.len() - 3);
+        tokens.push(rest[0].apply_op3(&rest[1], &rest[2], Join)?);
+    }
+    let token = match tokens.as_slice() {
+        [a] => a.apply_op1(node)?,
+        [a, b] => a.apply_op2(b, node)?,
+        [a, b, c] => a.apply_op3(b, c, node)?,
+        _ => zero_token()?,
+    };
+    Ok(Fused {
+        token,
+        slot: output,
+        value,
+    })
+}
+
+pub(super) fn zero_token() -> CandleResult<Tensor> {
+    Tensor::zeros(1, DType::F32, &Device::Cpu)
+}
+
+pub(super) fn token_storage() -> CandleResult<(CpuStorage, Shape)> {
+    Ok((CpuStorage::F32(vec![0.0]), Shape::from(1)))
+}
+
+impl<B: Backend, O: Kernel<B>> Node<B, O> {
+    /// What is kept of the values of the inputs and of the output.
+    fn point(&self) -> Result<Point<'_, B, O::Saved>> {
+        let inputs = self.values.iter();
+        let inputs = inputs.map(|kept| kept.as_ref().map(Array::view).transpose());
+        Ok(Point {
+            name: self.op.name(),
+            inputs: inputs.collect::<Result<_>>()?,
+            output: self.value.as_ref().map(Array::view).transpose()?,
+            shapes: self.inputs.iter().map(|slot| &slot.shape[..]).collect(),
+            saved: &self.saved,
+        })
+    }
+
+    /// What A left in this pass. What another pass has left stays with it.
+    fn take_deferred(&self) -> Result<Vec<O::Deferred>> {
+        let mut deferred = self.deferred.lock().unwrap_or_else(|e| e.into_inner());
+        if deferred.iter().any(|(pass, _)| *pass != sweep::current()) {
+            return Err(collision("second derivative"));
+        }
+        let deferred = std::mem::take(&mut *deferred);
+        Ok(deferred.into_iter().map(|(_, left)| left).collect())
+    }
+
+    /// The operation's turn in a backward pass, of either level.
+    fn sweep(self: &Arc<Self>, token: &Tensor, gradient_token: &Tensor) -> Result<Tensor> {
+        let keep = gradient_token.track_op();
+        let gradient = self.output.take_gradient()?;
+        let mut deferred = self.take_deferred()?;
+        self.output.clear_cotangent()?;
+        if keep && !deferred.is_empty() {
+            return Err(no_third_derivative(self.op.name()));
+        }
+        let wanted: Vec<bool> = self.inputs.iter().map(|slot| slot.tracked).collect();
+        let first = deferred.pop();
+        let mut kept = None;
+        if gradient.is_some() || first.is_some() {
+            kept = Some(self.adjoint(gradient.as_deref(), first, &wanted)?);
+        }
+        // More than one only where two losses were differentiated over one graph.
+        for deferred in deferred {
+            self.adjoint(None, Some(deferred), &wanted)?;
+        }
+        match (gradient, kept) {
+            (Some(gradient), Some(kept)) if keep => {
+                let node = Adjoint {
+                    node: Arc::clone(self),
+                    gradient: Array::Buffer(Arc::new(gradient)),
+                    kept,
+                };
+                Ok(token.apply_op2(gradient_token, node)?)
+            }
+            _ => Ok(zero_token()?),
+        }
+    }
+
+    /// Runs the operation's adjoint and adds to its inputs' gradients.
+    fn adjoint(
+        &self,
+        gradient: Option<&B::Numbers>,
+        deferred: Option<O::Deferred>,
+        wanted: &[bool],
+    ) -> Result<O::Kept> {
+        let tracked = |slot: &Arc<Slot<B>>| match slot.tracked {
+            true => slot.take_gradient(),
+            false => Ok(None),
+        };
+        let onto: Result<Vec<_>> = self.inputs.iter().map(tracked).collect();
+        let mut onto = onto?;
+        let point = self.point()?;
+        let (gradients, kept) = (self.op).adjoint(&point, gradient, deferred, wanted, &mut onto)?;
+        for (slot, left) in self.inputs.iter().zip(onto) {
+            if let Some(left) = left {
+                slot.add_gradient(left)?;
+            }
+        }
+        for (slot, gradient) in self.inputs.iter().zip(gradients) {
+            if let (true, Some(gradient)) = (slot.tracked, gradient) {
+                slot.add_gradient(gradient)?;
+            }
+        }
+        Ok(kept)
+    }
+}
+
+/// F in candle's graph.
+struct Forward<B: Backend, O: Kernel<B>>(Arc<Node<B, O>>);
+
+impl<B: Backend, O: Kernel<B>> CustomOp1 for Forward<B, O> {
+    fn name(&self) -> &'static str {
+        self.0.op.name()
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(&self, a: &Tensor, token: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
+        let result = self.0.sweep(token, gradient)?;
+        Ok(a.track_op().then_some(result))
+    }
+}
+
+impl<B: Backend, O: Kernel<B>> CustomOp2 for Forward<B, O> {
+    fn name(&self) -> &'static str {
+        self.0.op.name()
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        token: &Tensor,
+        gradient: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let result = self.0.sweep(token, gradient)?;
+        Ok((
+            a.track_op().then(|| result.clone()),
+            b.track_op().then_some(result),
+        ))
+    }
+}
+
+impl<B: Backend, O: Kernel<B>> CustomOp3 for Forward<B, O> {
+    fn name(&self) -> &'static str {
+        self.0.op.name()
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        token: &Tensor,
+        gradient: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let result = self.0.sweep(token, gradient)?;
+        Ok((
+            a.track_op().then(|| result.clone()),
+            b.track_op().then(|| result.clone()),
+            c.track_op().then_some(result),
+        ))
+    }
+}
+
+/// Three tokens as one, where an operation has more inputs than a candle op may have.
+struct Join;
+
+impl CustomOp3 for Join {
+    fn name(&self) -> &'static str {
+        "join"
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let give = |to: &Tensor| to.track_op().then(|| gradient.clone());
+        Ok((give(a), give(b), give(c)))
+    }
+}
+
+/// A in candle's graph: a function of the operation's own token and its gradient's.
+struct Adjoint<B: Backend, O: Kernel<B>> {
+    node: Arc<Node<B, O>>,
+    gradient: Array<B>,
+    kept: O::Kept,
+}
+
+impl<B: Backend, O: Kernel<B>> Adjoint<B, O> {
+    fn second_sweep(&self) -> Result<()> {
+        let node = &self.node;
+        let cotangents = node
+            .inputs
+            .iter()
+            .map(|slot| match slot.tracked {
+                true => slot.read_cotangent(),
+                false => Ok(None),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        if cotangents.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let (op, point) = (&node.op, node.point()?);
+        let (cotangent, deferred) =
+            op.second_adjoint(&point, &self.gradient, &self.kept, &cotangents)?;
+        node.output.set_cotangent(cotangent.into())?;
+        let mut all = node.deferred.lock().unwrap_or_else(|e| e.into_inner());
+        all.push((sweep::current(), deferred));
+        Ok(())
+    }
+}
+
+impl<B: Backend, O: Kernel<B>> CustomOp2 for Adjoint<B, O> {
+    fn name(&self) -> &'static str {
+        self.node.op.name()
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(
+        &self,
+        token: &Tensor,
+        gradient_token: &Tensor,
+        _: &Tensor,
+        cotangent_token: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        sweep::expect_last(self.node.op.name(), cotangent_token.track_op())?;
+        self.second_sweep()?;
+        let zero = zero_token()?;
+        Ok((
+            token.track_op().then(|| zero.clone()),
+            gradient_token.track_op().then_some(zero),
+        ))
+    }
+}

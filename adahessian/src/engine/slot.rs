@@ -1,0 +1,137 @@
+//! The place of a value in the passes: its gradient and its second-level cotangent.
+
+use super::{Backend, Held, sweep};
+use crate::error::{Error, Result};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+pub(crate) struct Slot<B: Backend> {
+    pub shape: Vec<usize>,
+    /// Whether anything that is trained led to this value.
+    pub tracked: bool,
+    /// How many operations differentiate with respect to it.
+    consumers: AtomicUsize,
+    /// The name of the first of them, for errors.
+    consumer: OnceLock<&'static str>,
+    state: Mutex<State<B>>,
+}
+
+struct State<B: Backend> {
+    gradient: Option<Stamped<B::Buffer>>,
+    cotangent: Option<Stamped<Held<B>>>,
+    /// How many consumers have read the cotangent.
+    reads: usize,
+}
+
+struct Stamped<X> {
+    sweep: u64,
+    data: X,
+}
+
+pub(super) fn collision(what: &str) -> Error {
+    Error::Engine {
+        what: format!(
+            "the {what} of a value belongs to another backward pass: two passes over one graph at once, \
+             or an earlier one failed half way; compute the loss again"
+        ),
+    }
+}
+
+impl<B: Backend> Slot<B> {
+    pub(super) fn new(shape: &[usize], tracked: bool) -> Self {
+        Self {
+            shape: shape.into(),
+            tracked,
+            consumers: AtomicUsize::new(0),
+            consumer: OnceLock::new(),
+            state: Mutex::new(State {
+                gradient: None,
+                cotangent: None,
+                reads: 0,
+            }),
+        }
+    }
+
+    pub fn length(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<B>> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub(super) fn add_consumer(&self, name: &'static str) {
+        self.consumers.fetch_add(1, Ordering::Relaxed);
+        self.consumer.get_or_init(|| name);
+    }
+
+    /// The name of the operation that takes this value, of the first where there are several.
+    pub(super) fn consumer(&self) -> &'static str {
+        self.consumer.get().copied().unwrap_or("enter")
+    }
+
+    /// Adds to the gradient. The data are taken over where it is the first part.
+    pub(super) fn add_gradient(&self, part: B::Buffer) -> Result<()> {
+        let mut state = self.state();
+        let sweep = sweep::current();
+        match &mut state.gradient {
+            Some(sum) if sum.sweep != sweep => return Err(collision("gradient")),
+            Some(sum) => B::add_assign(&mut sum.data, &part)?,
+            None => state.gradient = Some(Stamped { sweep, data: part }),
+        }
+        Ok(())
+    }
+
+    /// The sum of what was added since it was last taken. What another pass has added stays there.
+    pub(super) fn take_gradient(&self) -> Result<Option<B::Buffer>> {
+        let mut state = self.state();
+        match &state.gradient {
+            Some(sum) if sum.sweep != sweep::current() => Err(collision("gradient")),
+            _ => Ok(state.gradient.take().map(|sum| sum.data)),
+        }
+    }
+
+    pub(super) fn set_cotangent(&self, data: Held<B>) -> Result<()> {
+        let mut state = self.state();
+        if state.cotangent.is_some() {
+            return Err(collision("cotangent"));
+        }
+        state.reads = 0;
+        state.cotangent = Some(Stamped {
+            sweep: sweep::current(),
+            data,
+        });
+        Ok(())
+    }
+
+    /// The cotangent, which is let go of when the last consumer has read it.
+    pub(super) fn read_cotangent(&self) -> Result<Option<Held<B>>> {
+        let mut state = self.state();
+        match &state.cotangent {
+            None => return Ok(None),
+            Some(cotangent) if cotangent.sweep != sweep::current() => {
+                return Err(collision("cotangent"));
+            }
+            Some(_) => {}
+        }
+        state.reads += 1;
+        let data = match state.reads == self.consumers.load(Ordering::Relaxed) {
+            true => state.cotangent.take().map(|c| c.data),
+            false => state.cotangent.as_ref().map(|c| c.data.clone()),
+        };
+        Ok(data)
+    }
+
+    /// When a value's own operation is reached, every consumer has read; those that never were
+    /// differentiated have not.
+    pub(super) fn clear_cotangent(&self) -> Result<()> {
+        let mut state = self.state();
+        match &state.cotangent {
+            Some(cotangent) if cotangent.sweep != sweep::current() => Err(collision("cotangent")),
+            _ => {
+                state.cotangent = None;
+                Ok(())
+            }
+        }
+    }
+}

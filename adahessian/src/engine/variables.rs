@@ -1,0 +1,150 @@
+//! The gradients of variables, past candle's own sums.
+//!
+//! For every gradient candle makes zeros of its size and adds to them: two more passes over memory,
+//! and two buffers kept wherever the graph is. A model's parameters are where that matters: most have
+//! one use, and together they can be larger than all activations. So in a backward pass of this
+//! library ([`collecting`]) a variable that entered the engine hands its gradient over directly, and
+//! the library puts it into the `GradStore` afterwards. A backward pass of candle's alone goes
+//! candle's way.
+//!
+//! For the second pass each such gradient has a *port*: a token through which the cotangent of that
+//! gradient comes in, instead of through a sum of products of the variable's size.
+
+use super::node::{token_storage, zero_token};
+use super::slot::Slot;
+use super::sweep;
+use super::{Backend, Held};
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, TensorId};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What one entrance of a variable leaves.
+pub(super) struct Collected {
+    pub variable: Tensor,
+    pub gradient: Tensor,
+    /// Where the graph is kept.
+    pub port: Option<Tensor>,
+}
+
+/// What the backward pass on a thread has collected.
+struct Collection {
+    /// When the pass began.
+    began: u64,
+    all: Vec<Collected>,
+}
+
+thread_local! {
+    /// Collected in the backward pass on this thread, if one of this library's runs.
+    static COLLECTED: RefCell<Option<Collection>> = const { RefCell::new(None) };
+    /// The cotangents that come in through ports, by the port.
+    static COTANGENTS: RefCell<HashMap<TensorId, Tensor>> = RefCell::new(HashMap::new());
+}
+
+/// What this thread had before a pass; it has it again afterwards, however the pass ends.
+struct Scope {
+    outer: Option<Collection>,
+    outer_cotangents: HashMap<TensorId, Tensor>,
+}
+
+impl Scope {
+    fn begin(cotangents: Vec<(Tensor, Tensor)>) -> Self {
+        let cotangents = cotangents.into_iter().map(|(port, z)| (port.id(), z));
+        let new = Collection {
+            began: sweep::tick(),
+            all: Vec::new(),
+        };
+        Self {
+            outer_cotangents: COTANGENTS.replace(cotangents.collect()),
+            outer: COLLECTED.replace(Some(new)),
+        }
+    }
+
+    /// What was collected.
+    fn end(self) -> Vec<Collected> {
+        COLLECTED.take().map_or(Vec::new(), |new| new.all)
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        COLLECTED.set(self.outer.take());
+        COTANGENTS.set(std::mem::take(&mut self.outer_cotangents));
+    }
+}
+
+/// Runs a backward pass in which variables hand over their gradients.
+pub(crate) fn collecting(
+    cotangents: Vec<(Tensor, Tensor)>,
+    pass: impl FnOnce() -> Result<GradStore>,
+) -> Result<GradStore> {
+    let scope = Scope::begin(cotangents);
+    let grads = pass();
+    let collected = scope.end();
+    let mut grads = grads?;
+    for Collected {
+        variable,
+        gradient,
+        port,
+    } in collected
+    {
+        match grads.remove(&variable) {
+            // Several uses: a sum has no port, it is differentiated as any tensor.
+            Some(sum) => drop(grads.insert(&variable, sum.add(&gradient)?)),
+            None => {
+                if let Some(port) = port {
+                    grads.insert(&gradient, port);
+                }
+                grads.insert(&variable, gradient);
+            }
+        }
+    }
+    Ok(grads)
+}
+
+/// Whether a variable that entered at this time may hand over its gradient on this thread now.
+///
+/// What entered after the pass began belongs to a pass of candle's own inside of it (an operation that
+/// computes part of its forward pass again to differentiate it, say), which looks for the gradient in
+/// its own store.
+pub(super) fn is_collecting(made: u64) -> bool {
+    COLLECTED.with_borrow(|pass| pass.as_ref().is_some_and(|pass| made < pass.began))
+}
+
+pub(super) fn collect(collected: Collected) {
+    COLLECTED.with_borrow_mut(|pass| {
+        if let Some(pass) = pass {
+            pass.all.push(collected);
+        }
+    });
+}
+
+/// The way of a gradient's cotangent into its slot.
+struct Port<B: Backend> {
+    slot: Arc<Slot<B>>,
+}
+
+/// A port, as a function of the token of the gradient.
+pub(super) fn port<B: Backend>(slot: &Arc<Slot<B>>, gradient_token: &Tensor) -> Result<Tensor> {
+    gradient_token.apply_op1(Port {
+        slot: Arc::clone(slot),
+    })
+}
+
+impl<B: Backend> CustomOp1 for Port<B> {
+    fn name(&self) -> &'static str {
+        "cotangent of a variable's gradient"
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn bwd(&self, _: &Tensor, port: &Tensor, token: &Tensor) -> Result<Option<Tensor>> {
+        sweep::expect_last(self.slot.consumer(), token.track_op())?;
+        let cotangent = COTANGENTS.with_borrow_mut(|all| all.remove(&port.id()));
+        if let Some(cotangent) = cotangent {
+            self.slot.set_cotangent(Held::of_tensor(&cotangent)?)?;
+        }
+        zero_token().map(Some)
+    }
+}

@@ -1,0 +1,132 @@
+//! Activation functions.
+
+pub(super) mod cpu;
+
+use crate::engine::{Entrywise, Operand, entrywise};
+use crate::error::{Error, Result};
+use crate::numeric::Real;
+use candle_core::Tensor;
+use std::fmt;
+use std::str::FromStr;
+
+/// A function applied entry by entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// x.
+    #[default]
+    Identity,
+    /// x Φ(x), exact; with the normal distribution function Φ.
+    Gelu,
+    /// max(x, 0), not-a-number where x is. Its slope at 0 is 0, its second derivative 0 where it exists.
+    Relu,
+    /// tanh x.
+    Tanh,
+    /// x σ(x), with the logistic function σ.
+    Silu,
+}
+
+/// The activation of every entry. Same shape as `x`.
+///
+/// # Errors
+/// If candle fails.
+pub fn activation<X: Operand>(x: &X, activation: Activation) -> Result<X> {
+    entrywise(activation, x)
+}
+
+impl Entrywise for Activation {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Activation::Identity => Ok(x.clone()),
+            Activation::Gelu => gelu(x),
+            Activation::Relu => relu(x),
+            Activation::Tanh => Ok(x.tanh()?),
+            Activation::Silu => Ok(x.silu()?),
+        }
+    }
+
+    #[inline(always)]
+    fn derivatives<T: Real>(&self, x: T) -> [T; 3] {
+        match self {
+            Activation::Identity => [x, T::ONE, T::ZERO],
+            // In this order not-a-number stays what it is.
+            Activation::Relu => match x <= T::ZERO {
+                true => [T::ZERO, T::ZERO, T::ZERO],
+                false => [x, T::ONE, T::ZERO],
+            },
+            Activation::Tanh => {
+                let y = x.tanh();
+                let slope = T::ONE - y * y;
+                [y, slope, T::from_f64(-2.0) * y * slope]
+            }
+            Activation::Gelu => {
+                let (below, density) = x.normal();
+                let bend = density * (T::from_f64(2.0) - x * x);
+                [x * below, below + x * density, bend]
+            }
+            Activation::Silu => {
+                let s = T::ONE / (T::ONE + (-x).exp());
+                let (rest, two) = (T::ONE - s, T::ONE + T::ONE);
+                let bend = s * rest * (two + x * (T::ONE - two * s));
+                [x * s, s * (T::ONE + x * rest), bend]
+            }
+        }
+    }
+}
+
+/// The exact GELU, x Φ(x) = ½ x (1 + erf(x/√2)), with Φ the normal distribution function.
+///
+/// candle's own `gelu` is the tanh approximation, and the backward passes of `gelu` and `gelu_erf`
+/// use constants of six digits, so that their gradients are right to 10⁻⁷ only and their second
+/// derivatives are those of another function. `erf` itself is differentiated exactly.
+pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
+    let twice_phi = ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?;
+    Ok(((x * 0.5)? * twice_phi)?)
+}
+
+/// max(x, 0), with not-a-number where x is and the slope 0 at 0, as in the fused form.
+///
+/// candle's own `relu` makes a 0 of not-a-number, on every device, so that no guard behind it sees that
+/// something went wrong, and has the slope 1 at 0. Products such as x (x > 0) would make not-a-number of
+/// -∞. The mask is a constant of both derivatives.
+pub(crate) fn relu(x: &Tensor) -> Result<Tensor> {
+    let zeros = x.detach().zeros_like()?;
+    // False for not-a-number, which is then taken from x.
+    let off = x.detach().le(&zeros)?;
+    Ok(off.where_cond(&zeros, x)?)
+}
+
+/// The names of Hugging Face configurations: `gelu`, `relu`, `tanh`, `silu`, `linear`.
+impl FromStr for Activation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "linear" => Ok(Activation::Identity),
+            "gelu" => Ok(Activation::Gelu),
+            "relu" => Ok(Activation::Relu),
+            "tanh" => Ok(Activation::Tanh),
+            "silu" | "swish" => Ok(Activation::Silu),
+            other => super::wrong(
+                "activation",
+                "gelu, relu, tanh, silu or linear",
+                format!("`{other}`"),
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Activation::Identity => "linear",
+            Activation::Gelu => "gelu",
+            Activation::Relu => "relu",
+            Activation::Tanh => "tanh",
+            Activation::Silu => "silu",
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! Sums or means of table rows, bag by bag.
+//!
+//! y = M x for a matrix M that is never made: gx = Mᵀ g, and the derivative of that in g is M v.
+
+use super::wrong;
+use crate::engine::{LinearMap, Operand, linear_map};
+use crate::error::Result;
+use crate::numeric::{Buffer, Real};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+/// How a bag of rows becomes one vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their sum; an empty bag is zero.
+    #[default]
+    Sum,
+    /// Their mean; an empty bag is zero.
+    Mean,
+}
+
+/// Which rows of a table each bag holds: `tables` bags for every one of `batch` samples.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bags {
+    rows: Vec<u32>,
+    starts: Vec<u32>,
+    shape: [usize; 2],
+    pooling: Pooling,
+}
+
+impl Bags {
+    /// Bag number b·`tables` + t holds `rows[starts[b·tables + t]..starts[b·tables + t + 1]]`, so that
+    /// `starts` has one entry more than there are bags, the last one being the number of rows.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`] for starts that do not fit.
+    pub fn new(
+        rows: Vec<u32>,
+        starts: Vec<u32>,
+        [batch, tables]: [usize; 2],
+        pooling: Pooling,
+    ) -> Result<Self> {
+        let rising = starts.windows(2).all(|pair| pair[0] <= pair[1]);
+        let ends = (starts.first(), starts.last().map(|&end| end as usize));
+        if starts.len() != batch * tables + 1 || !rising || ends != (Some(&0), Some(rows.len())) {
+            return wrong(
+                "starts of bags",
+                format!(
+                    "{} that rise from 0 to {}, the number of rows",
+                    batch * tables + 1,
+                    rows.len()
+                ),
+                format!("{} from {:?} to {:?}", starts.len(), ends.0, ends.1),
+            );
+        }
+        Ok(Self {
+            rows,
+            starts,
+            shape: [batch, tables],
+            pooling,
+        })
+    }
+
+    /// One row a bag: `rows[b·tables + t]`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`] if there are not batch x tables rows.
+    pub fn single(rows: Vec<u32>, shape: [usize; 2]) -> Result<Self> {
+        let starts = (0..=rows.len() as u32).collect();
+        Self::new(rows, starts, shape, Pooling::Sum)
+    }
+
+    /// The rows of a bag, and the weight of each.
+    #[inline(always)]
+    fn bag<T: Real>(&self, bag: usize) -> (&[u32], T) {
+        let rows = &self.rows[self.starts[bag] as usize..self.starts[bag + 1] as usize];
+        let weight = match self.pooling {
+            Pooling::Sum => T::ONE,
+            Pooling::Mean => T::from_f64(1.0 / rows.len().max(1) as f64),
+        };
+        (rows, weight)
+    }
+
+    fn count(&self) -> usize {
+        self.starts.len() - 1
+    }
+}
+
+/// The bags' vectors [batch, tables, m] from rows [U, m], on the device of the rows. Rows of a
+/// [`crate::SparseTable`] are on the CPU, and so are the vectors; [`super::interaction()`] takes them from
+/// there.
+///
+/// # Errors
+/// [`crate::Error::Setting`] for another shape, or a bag with a row that is not there; candle's errors.
+pub fn bags<X: Operand>(x: &X, bags: Bags) -> Result<X> {
+    let width = x.dims().last().copied().unwrap_or(0);
+    linear_map(Pool { bags, width }, &[x])
+}
+
+struct Pool {
+    bags: Bags,
+    /// Numbers of a row.
+    width: usize,
+}
+
+impl LinearMap for Pool {
+    fn name(&self) -> &'static str {
+        "bags"
+    }
+
+    fn shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        let &[rows, width] = inputs[0] else {
+            let got = format!("{:?}", inputs[0]);
+            return wrong("rows of bags", "[rows, width]", got);
+        };
+        if let Some(row) = self.bags.rows.iter().find(|&&row| row as usize >= rows) {
+            let expected = format!(
+                "0 to {}, the rows that were given: places among them, not ids of a table",
+                rows.saturating_sub(1)
+            );
+            return wrong("row in a bag", expected, row.to_string());
+        }
+        let [batch, tables] = self.bags.shape;
+        Ok(vec![batch, tables, width])
+    }
+
+    fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        let x = &inputs[0];
+        let (mut owners, mut weights) = (Vec::new(), Vec::new());
+        for bag in 0..self.bags.count() {
+            let (rows, weight) = self.bags.bag::<f64>(bag);
+            owners.extend(rows.iter().map(|_| bag as u32));
+            weights.extend(rows.iter().map(|_| weight));
+        }
+        let here = |t: Tensor| t.to_device(x.device());
+        let count = owners.len();
+        let zeros = Tensor::zeros((self.bags.count(), self.width), x.dtype(), x.device())?;
+        let [batch, tables] = self.bags.shape;
+        let shape = (batch, tables, self.width);
+        if count == 0 {
+            return Ok(zeros.reshape(shape)?);
+        }
+        let rows = here(Tensor::from_vec(
+            self.bags.rows.clone(),
+            count,
+            &Device::Cpu,
+        )?)?;
+        let owners = here(Tensor::from_vec(owners, count, &Device::Cpu)?)?;
+        let weights = here(Tensor::from_vec(weights, (count, 1), &Device::Cpu)?)?;
+        let picked = x.index_select(&rows, 0)?;
+        let picked = picked.broadcast_mul(&weights.to_dtype(x.dtype())?)?;
+        Ok(zeros.index_add(&owners, &picked, 0)?.reshape(shape)?)
+    }
+
+    fn apply<T: Real>(&self, inputs: &[Option<&[T]>]) -> Buffer<T> {
+        let mut y = Buffer::zeroed(self.bags.count() * self.width);
+        let Some(x) = inputs[0] else { return y };
+        let pool = |(bag, y): (usize, &mut [T])| {
+            let (rows, weight) = self.bags.bag::<T>(bag);
+            for &row in rows {
+                let from = &x[row as usize * self.width..][..self.width];
+                y.iter_mut().zip(from).for_each(|(y, &x)| *y += weight * x);
+            }
+        };
+        // Few bags take less time than waking a thread.
+        match self.bags.count() <= 4096 {
+            true => y.chunks_exact_mut(self.width).enumerate().for_each(pool),
+            false => {
+                let bags = y.par_chunks_exact_mut(self.width).enumerate();
+                bags.with_min_len(512).for_each(pool);
+            }
+        }
+        y
+    }
+
+    /// In the order of the bags, so that the sums are the same with any number of threads.
+    fn transposed<T: Real>(&self, g: &[T], _: usize, length: usize) -> Buffer<T> {
+        let mut x = Buffer::zeroed(length);
+        for (bag, g) in g.chunks_exact(self.width).enumerate() {
+            let (rows, weight) = self.bags.bag::<T>(bag);
+            for &row in rows {
+                let to = &mut x[row as usize * self.width..][..self.width];
+                to.iter_mut().zip(g).for_each(|(to, &g)| *to += weight * g);
+            }
+        }
+        x
+    }
+}

@@ -1,0 +1,251 @@
+//! Convolution, batch normalisation, residual addition and activation as one operation.
+
+mod at_rest;
+mod normalised;
+mod rows;
+
+pub use at_rest::statistics_at_rest;
+
+use super::{Convolution, composed};
+use crate::engine::{Entrywise, Kernels, Op, Operand, call};
+use crate::error::Result;
+use crate::ops::{Activation, activation as apply, wrong};
+use candle_core::{DType, Device, Tensor, Var};
+use normalised::Moments;
+use rows::Fused;
+use std::sync::{Arc, OnceLock};
+
+/// The running mean and variance of a batch normalisation: state that is saved with a model but
+/// not trained.
+#[derive(Clone, Debug)]
+pub struct RunningStatistics {
+    /// One mean a channel, `[C]`.
+    pub mean: Var,
+    /// One variance a channel, `[C]`.
+    pub variance: Var,
+}
+
+impl RunningStatistics {
+    /// Mean 0 and variance 1, as a model starts with.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn new(channels: usize, dtype: DType, device: &Device) -> Result<Self> {
+        Ok(Self {
+            mean: Var::zeros(channels, dtype, device)?,
+            variance: Var::ones(channels, dtype, device)?,
+        })
+    }
+
+    fn moments(&self) -> Result<Moments> {
+        Ok((read(&self.mean)?, read(&self.variance)?))
+    }
+}
+
+/// y = γ (c - μ)/√(σ² + eps) + β over N, H and W of each channel.
+///
+/// In training μ and σ² are the batch's own (σ² without Bessel's correction), and the running
+/// statistics move towards them: r ← (1 - momentum) r + momentum · batch, with the corrected variance,
+/// as PyTorch does: once in every forward pass, so that a step of several micro-batches moves them
+/// several times. In [`statistics_at_rest`](super::statistics_at_rest) they stay. In evaluation they are
+/// the running ones.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm<'a> {
+    /// γ, `[C]`.
+    pub weight: &'a Tensor,
+    /// β, `[C]`.
+    pub bias: &'a Tensor,
+    /// The running mean and variance.
+    pub running: &'a RunningStatistics,
+    /// The weight of a batch in the running statistics.
+    pub momentum: f64,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Whether the batch's statistics are used, and the running ones updated.
+    pub training: bool,
+}
+
+impl<'a> BatchNorm<'a> {
+    /// With momentum 0.1 and eps 1e-5.
+    pub fn new(
+        weight: &'a Tensor,
+        bias: &'a Tensor,
+        running: &'a RunningStatistics,
+        training: bool,
+    ) -> Self {
+        Self {
+            weight,
+            bias,
+            running,
+            momentum: 0.1,
+            eps: 1e-5,
+            training,
+        }
+    }
+
+    /// Moves the running statistics towards a batch's mean and (uncorrected) variance over `count`
+    /// values a channel.
+    fn update(&self, (mean, variance): &Moments, count: usize) -> Result<()> {
+        if at_rest::are() {
+            return Ok(());
+        }
+        let correction = count as f64 / (count.max(2) - 1) as f64;
+        let mix = |old: &Var, new: &[f64], factor: f64| -> Result<()> {
+            let new = Tensor::from_slice(new, new.len(), &Device::Cpu)?;
+            let new = (new * (self.momentum * factor))?.to_dtype(old.dtype())?;
+            let new = new.to_device(old.device())?;
+            let old_part = (old.as_detached_tensor() * (1.0 - self.momentum))?;
+            Ok(old.set(&(old_part + new)?)?)
+        };
+        mix(&self.running.mean, mean, 1.0)?;
+        mix(&self.running.variance, variance, correction)
+    }
+
+    fn check(&self, channels: usize) -> Result<()> {
+        let parts = [
+            ("weight of a batch normalisation", self.weight.dims()),
+            ("bias of a batch normalisation", self.bias.dims()),
+            ("running mean", self.running.mean.dims()),
+            ("running variance", self.running.variance.dims()),
+        ];
+        for (what, dims) in parts {
+            if dims != [channels] {
+                return wrong(what, format!("[{channels}]"), format!("{dims:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// act(BN(x ∗ w) + r): the unit that residual networks are made of.
+///
+/// `x` is [N, in, H, W], `weight` [out, in/groups, KH, KW] (no bias: the normalisation would cancel
+/// it), `residual` like the result, [N, out, OH, OW].
+///
+/// # Errors
+/// [`crate::Error::Setting`] for shapes that do not fit; candle's errors.
+pub fn conv_batch_norm<X: Operand>(
+    x: &X,
+    weight: &Tensor,
+    conv: &Convolution,
+    norm: &BatchNorm,
+    residual: Option<&X>,
+    activation: Activation,
+) -> Result<X> {
+    let shape = conv.check(x.dims(), weight.dims())?;
+    norm.check(shape[1])?;
+    let fused = match activation {
+        Activation::Identity => Fused::Identity,
+        Activation::Relu => Fused::Relu,
+        Activation::Silu => Fused::Silu,
+        other => {
+            let y = conv_batch_norm(x, weight, conv, norm, residual, Activation::Identity)?;
+            return apply(&y, other);
+        }
+    };
+    let batch = Arc::new(OnceLock::new());
+    let op = ConvBatchNorm {
+        conv: *conv,
+        eps: norm.eps,
+        activation: fused,
+        fixed: match norm.training {
+            true => None,
+            false => Some(norm.running.moments()?),
+        },
+        batch: Arc::clone(&batch),
+    };
+    let mut inputs: Vec<&dyn Operand> = vec![x, weight, norm.weight, norm.bias];
+    inputs.extend(residual.map(|r| r as &dyn Operand));
+    let y = call(op, &inputs)?;
+    if let (Some(moments), true) = (batch.get(), norm.training) {
+        norm.update(moments, shape[0] * shape[2] * shape[3])?;
+    }
+    Ok(y)
+}
+
+struct ConvBatchNorm {
+    conv: Convolution,
+    eps: f64,
+    activation: Fused,
+    /// In evaluation, the running statistics.
+    fixed: Option<Moments>,
+    /// In training, where the batch's are left.
+    batch: Arc<OnceLock<Moments>>,
+}
+
+impl ConvBatchNorm {
+    /// Leaves the statistics of a batch: only its forward pass does, once.
+    fn note(&self, moments: Moments) {
+        let _ = self.batch.set(moments);
+    }
+}
+
+impl Op for ConvBatchNorm {
+    fn name(&self) -> &'static str {
+        "conv_batch_norm"
+    }
+
+    fn shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        let shape = self.conv.check(inputs[0], inputs[1])?;
+        if inputs[0].contains(&0) || shape.contains(&0) {
+            // Its mean would not be a number, and stay in the running statistics.
+            return wrong(
+                "batch of a normalisation",
+                "at least one image, channel and pixel",
+                format!("{:?}", inputs[0]),
+            );
+        }
+        match inputs.get(4) {
+            Some(residual) if *residual != shape => {
+                wrong("residual", format!("{shape:?}"), format!("{residual:?}"))
+            }
+            _ => Ok(shape.to_vec()),
+        }
+    }
+
+    fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        let c = composed::conv2d(&inputs[0], &inputs[1], &self.conv)?;
+        let channels = c.dim(1)?;
+        let wide = |t: &Tensor| t.reshape((1, channels, 1, 1));
+        let (mean, variance) = match &self.fixed {
+            None => {
+                let mean = c.mean_keepdim((0, 2, 3))?;
+                let variance = c.broadcast_sub(&mean)?.sqr()?.mean_keepdim((0, 2, 3))?;
+                self.note((read(&mean)?, read(&variance)?));
+                (mean, variance)
+            }
+            Some((mean, variance)) => {
+                let constant = |numbers: &[f64]| {
+                    let numbers = Tensor::from_slice(numbers, channels, &Device::Cpu)?;
+                    wide(&numbers.to_dtype(c.dtype())?.to_device(c.device())?)
+                };
+                (constant(mean)?, constant(variance)?)
+            }
+        };
+        let normal = c
+            .broadcast_sub(&mean)?
+            .broadcast_div(&(variance + self.eps)?.sqrt()?)?;
+        let a = normal
+            .broadcast_mul(&wide(&inputs[2])?)?
+            .broadcast_add(&wide(&inputs[3])?)?;
+        let a = match inputs.get(4) {
+            Some(residual) => (a + residual)?,
+            None => a,
+        };
+        match self.activation {
+            Fused::Identity => Ok(a),
+            Fused::Relu => Activation::Relu.composed(&a),
+            Fused::Silu => Activation::Silu.composed(&a),
+        }
+    }
+
+    fn kernels() -> Kernels<Self> {
+        Kernels::cpu()
+    }
+}
+
+/// The numbers of a constant.
+fn read(x: &Tensor) -> Result<Vec<f64>> {
+    let x = x.detach().flatten_all()?.to_dtype(DType::F64)?;
+    Ok(x.to_vec1::<f64>()?)
+}

@@ -1,0 +1,91 @@
+//! Dropout masks, as bytes and as tensors.
+
+use super::{Dropout, Mode};
+use crate::error::Result;
+use crate::numeric::{Buffer, Real};
+use crate::ops::wrong;
+use crate::random::Stream;
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use std::sync::OnceLock;
+
+/// A mask: a function of seed, step, micro-batch and name, drawn when it is first needed.
+pub(crate) struct Mask {
+    stream: Stream,
+    /// p
+    probability: f64,
+    /// Which entries are kept (1) and dropped (0).
+    kept: OnceLock<Vec<u8>>,
+}
+
+impl Mask {
+    /// `None` where nothing is dropped.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`] for a probability outside [0, 1).
+    pub fn of(dropout: &Dropout) -> Result<Option<Self>> {
+        let probability = dropout.probability;
+        if !(0.0..1.0).contains(&probability) {
+            let got = probability.to_string();
+            return wrong("dropout probability", "at least 0 and below 1", got);
+        }
+        Ok(match dropout.mode {
+            Mode::Train { seed, step, micro } if probability > 0.0 => Some(Self {
+                stream: Stream::new(seed, &format!("dropout/{}", dropout.name), step, micro),
+                probability,
+                kept: OnceLock::new(),
+            }),
+            _ => None,
+        })
+    }
+
+    /// What the entries that are kept are multiplied with.
+    fn scale(&self) -> f64 {
+        1.0 / (1.0 - self.probability)
+    }
+
+    /// x ⊙ mask, in candle's operations.
+    pub fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        let keep = 1.0 - self.probability;
+        let kept = self.stream.bernoulli(x.elem_count(), keep);
+        let mask = Tensor::from_vec(kept, x.shape(), &Device::Cpu)?.to_dtype(x.dtype())?;
+        let mask = (mask.to_device(x.device())? * self.scale())?;
+        Ok((x * mask)?)
+    }
+
+    /// The mask of an array of this many entries, the same in every call.
+    pub fn drawn(&self, count: usize) -> Drawn<'_> {
+        let draw = || self.stream.decisions(count, 1.0 - self.probability);
+        Drawn {
+            kept: self.kept.get_or_init(draw),
+            scale: self.scale(),
+        }
+    }
+}
+
+/// A mask as bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Drawn<'a> {
+    kept: &'a [u8],
+    scale: f64,
+}
+
+impl Drawn<'_> {
+    /// Multiplies entries from number `start` on.
+    #[inline(always)]
+    pub fn apply<T: Real>(&self, start: usize, entries: &mut [T]) {
+        let scale = T::from_f64(self.scale);
+        let kept = &self.kept[start..][..entries.len()];
+        let pairs = entries.iter_mut().zip(kept);
+        pairs.for_each(|(x, &kept)| *x = *x * scale * T::from_byte(kept));
+    }
+
+    /// x ⊙ mask.
+    pub fn of<T: Real>(&self, x: &[T]) -> Buffer<T> {
+        const PIECE: usize = 1 << 14;
+        let mut masked = Buffer::copy_of(x);
+        let pieces = masked.par_chunks_mut(PIECE).enumerate();
+        pieces.for_each(|(i, piece)| self.apply(i * PIECE, piece));
+        masked
+    }
+}

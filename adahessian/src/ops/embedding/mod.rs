@@ -1,0 +1,203 @@
+//! Embeddings: rows of tables by their ids, and sums of such rows.
+
+use super::wrong;
+use crate::engine::{LinearMap, Operand, linear_map};
+use crate::error::Result;
+use crate::numeric::{Buffer, Real};
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+/// The rows of `weight` [V, D] at `ids` [..] (integers, u32 or i64 as a rule): [.., D].
+///
+/// By `index_select` where it is composed, whose derivative is `index_add` and whose second derivative is
+/// right; `gather` fails at second order.
+///
+/// The ids are checked on the CPU, as a GPU that meets a wrong one gives up for the rest of the program.
+/// Ids that are on the CPU are moved to the table's device afterwards; those that are on a GPU already
+/// are copied once, which waits for the GPU.
+///
+/// # Errors
+/// [`crate::Error::Setting`] if the table is not a matrix, for ids that are no integers, and for an id
+/// that is not in the table; candle's errors.
+pub fn embedding<X: Operand>(ids: &Tensor, weight: &X) -> Result<X> {
+    let &[rows, width] = weight.dims() else {
+        let got = format!("{:?}", weight.dims());
+        return wrong("embedding table", "[entries, width]", got);
+    };
+    let op = Rows {
+        ids: vec![places(ids, rows)?],
+        width,
+        shape: ids.dims().to_vec(),
+    };
+    if ids.elem_count() == 0 {
+        // Nothing to fuse: a result without entries, of the right shape.
+        return X::of(crate::engine::Handle::composed(
+            &op.composed(&[weight.tensor()?])?,
+        ));
+    }
+    linear_map(op, &[weight])
+}
+
+/// The ids as places among this many rows, read on the CPU.
+fn places(ids: &Tensor, rows: usize) -> Result<Vec<usize>> {
+    if !ids.dtype().is_int() {
+        let got = format!("{:?}", ids.dtype());
+        return wrong("ids of an embedding", "integers", got);
+    }
+    let ids = ids.to_device(&Device::Cpu)?.flatten_all()?;
+    let ids = ids.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+    let places = ids.into_iter().map(|id| match usize::try_from(id) {
+        Ok(place) if place < rows => Ok(place),
+        _ => wrong(
+            "id of an embedding",
+            format!(
+                "0 to {}, the rows of the table (are the ids of another vocabulary?)",
+                rows.saturating_sub(1)
+            ),
+            id.to_string(),
+        ),
+    });
+    places.collect()
+}
+
+/// The tables of BERT's first layer.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbeddingTables<'a> {
+    /// A row for every token of the vocabulary: [V, D].
+    pub words: &'a Tensor,
+    /// A row for every position: [P, D].
+    pub positions: &'a Tensor,
+    /// A row for every token type (first or second sentence): [K, D].
+    pub token_types: &'a Tensor,
+}
+
+/// The sum of the word's, the type's and the position's rows, before the norm of BERT's first layer:
+/// [B, T, D] from `ids` and `types` [B, T]. The positions are 0 to T - 1. A handle, as the layers that
+/// follow take it.
+///
+/// # Errors
+/// [`crate::Error::Setting`] for shapes that do not fit, more positions than there are rows among them,
+/// or an id outside its table; candle's errors.
+pub fn embedding_sum(
+    ids: &Tensor,
+    types: &Tensor,
+    tables: &EmbeddingTables,
+) -> Result<crate::engine::Handle> {
+    let (width, length) = check_tables(ids, types, tables)?;
+    let op = Rows {
+        ids: vec![
+            places(ids, tables.words.dims()[0])?,
+            places(types, tables.token_types.dims()[0])?,
+            (0..ids.elem_count()).map(|i| i % length.max(1)).collect(),
+        ],
+        width,
+        shape: ids.dims().to_vec(),
+    };
+    linear_map(op, &[tables.words, tables.token_types, tables.positions])
+}
+
+/// Whether ids, types and tables fit; the width and the length.
+fn check_tables(ids: &Tensor, types: &Tensor, tables: &EmbeddingTables) -> Result<(usize, usize)> {
+    let &[_, length] = ids.dims() else {
+        let got = format!("{:?}", ids.dims());
+        return wrong("token ids", "[batch, positions]", got);
+    };
+    if types.dims() != ids.dims() {
+        let expected = format!("{:?}, as the ids", ids.dims());
+        return wrong("token types", expected, format!("{:?}", types.dims()));
+    }
+    let width = tables.words.dims().get(1).copied().unwrap_or(0);
+    for table in [tables.words, tables.positions, tables.token_types] {
+        if table.rank() != 2 || table.dims()[1] != width || width == 0 {
+            let expected = format!("[entries, {}], the width of the words", width.max(1));
+            return wrong("embedding table", expected, format!("{:?}", table.dims()));
+        }
+    }
+    let rows = tables.positions.dims()[0];
+    match length > rows {
+        true => {
+            let expected = format!("at most {rows} positions");
+            wrong("sequence length", expected, length.to_string())
+        }
+        false => Ok((width, length)),
+    }
+}
+
+/// For every row of y, its row in each table; the rows are added.
+struct Rows {
+    ids: Vec<Vec<usize>>,
+    width: usize,
+    /// The shape of the ids.
+    shape: Vec<usize>,
+}
+
+impl LinearMap for Rows {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+
+    fn shape(&self, _: &[&[usize]]) -> Result<Vec<usize>> {
+        let mut shape = self.shape.clone();
+        shape.push(self.width);
+        Ok(shape)
+    }
+
+    fn composed(&self, tables: &[Tensor]) -> Result<Tensor> {
+        let mut sum: Option<Tensor> = None;
+        for (table, ids) in tables.iter().zip(&self.ids) {
+            let ids = ids.iter().map(|&id| id as u32).collect();
+            let ids = Tensor::from_vec::<_, u32>(ids, self.ids[0].len(), &Device::Cpu)?;
+            let rows = table.index_select(&ids.to_device(table.device())?, 0)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + rows)?,
+                None => rows,
+            });
+        }
+        match sum {
+            Some(sum) => Ok(sum.reshape(self.shape(&[])?)?),
+            None => wrong("tables of an embedding", "at least one", "none"),
+        }
+    }
+
+    fn apply<T: Real>(&self, tables: &[Option<&[T]>]) -> Buffer<T> {
+        let width = self.width;
+        let mut y = Buffer::scratch(self.ids[0].len() * width);
+        let rows = y.par_chunks_exact_mut(width).enumerate().with_min_len(64);
+        rows.for_each(|(row, y)| {
+            y.fill(T::ZERO);
+            for (table, ids) in tables.iter().zip(&self.ids) {
+                let Some(table) = table else { continue };
+                let from = &table[ids[row] * width..][..width];
+                y.iter_mut().zip(from).for_each(|(y, &x)| *y += x);
+            }
+        });
+        y
+    }
+
+    /// Adds the rows up in their order, every thread in columns of its own.
+    fn transposed<T: Real>(&self, g: &[T], input: usize, length: usize) -> Buffer<T> {
+        let (width, ids) = (self.width, &self.ids[input]);
+        let mut table = Buffer::zeroed(length);
+        // The rows of y that each row of the table went to; by table row, so that threads part them.
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|row| ids[*row]); // stable: in the order of y within a table row
+        let groups: Vec<&[usize]> = order.chunk_by(|a, b| ids[*a] == ids[*b]).collect();
+        let mut rest = &mut table[..];
+        let mut done = 0;
+        let mut work = Vec::with_capacity(groups.len());
+        for group in groups {
+            let start = ids[group[0]] * width;
+            let (_, from) = std::mem::take(&mut rest).split_at_mut(start - done);
+            let (row, after) = from.split_at_mut(width);
+            work.push((group, row));
+            (rest, done) = (after, start + width);
+        }
+        work.into_par_iter().for_each(|(group, to)| {
+            for &row in group {
+                let from = &g[row * width..][..width];
+                to.iter_mut().zip(from).for_each(|(to, &x)| *to += x);
+            }
+        });
+        table
+    }
+}

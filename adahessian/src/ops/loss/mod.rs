@@ -1,0 +1,10 @@
+//! Losses: each the mean over rows, a scalar.
+
+mod binary_cross_entropy;
+mod cross_entropy;
+mod mse;
+mod targets;
+
+pub use binary_cross_entropy::binary_cross_entropy;
+pub use cross_entropy::cross_entropy;
+pub use mse::mse;

@@ -1,0 +1,30 @@
+//! The mean squared error, for regression.
+
+use crate::engine::{Operand, RowLoss, row_loss};
+use crate::error::Result;
+use candle_core::Tensor;
+
+/// (1/n) Σᵢ (pᵢ - tᵢ)², for `prediction` and `target` of the same shape `[n]`. A scalar.
+///
+/// # Errors
+/// As [`row_loss`].
+pub fn mse<X: Operand>(prediction: &X, target: &Tensor) -> Result<X> {
+    row_loss(SquaredError, prediction, target)
+}
+
+struct SquaredError;
+
+impl RowLoss for SquaredError {
+    fn name(&self) -> &'static str {
+        "squared error"
+    }
+
+    fn composed(&self, prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
+        Ok((prediction - target)?.sqr()?)
+    }
+
+    fn derivatives(&self, prediction: f64, target: f64) -> [f64; 3] {
+        let error = prediction - target;
+        [error * error, 2.0 * error, 2.0]
+    }
+}

@@ -1,0 +1,83 @@
+//! The targets of a cross entropy, checked.
+
+use crate::error::Result;
+use crate::ops::wrong;
+use candle_core::{DType, Device, Tensor};
+
+/// What every row should be.
+pub(super) struct Targets {
+    /// The class of every row, `None` where it is not counted.
+    pub classes: Vec<Option<usize>>,
+    /// One over the number of counted rows.
+    pub weight: f64,
+    /// The mass spread over all classes.
+    pub smoothing: f64,
+}
+
+/// Checks everything that [`cross_entropy`](super::cross_entropy()) says, for logits of this shape.
+pub(super) fn read_targets(
+    logits: &[usize],
+    targets: &Tensor,
+    smoothing: f64,
+    ignore_index: Option<i64>,
+) -> Result<Targets> {
+    let &[rows, count] = logits else {
+        return wrong("logits", "[rows, classes]", format!("{logits:?}"));
+    };
+    if targets.dims() != [rows] || !targets.dtype().is_int() {
+        return wrong(
+            "targets",
+            format!("[{rows}], integers"),
+            format!("{:?} of {:?}", targets.dims(), targets.dtype()),
+        );
+    }
+    if !(0.0..=1.0).contains(&smoothing) {
+        return wrong("label smoothing", "between 0 and 1", smoothing.to_string());
+    }
+    let targets = targets.to_device(&Device::Cpu)?;
+    let targets = targets.to_dtype(DType::I64)?.to_vec1::<i64>()?;
+    let mut classes = Vec::with_capacity(rows);
+    for (row, target) in targets.iter().enumerate() {
+        classes.push(match usize::try_from(*target) {
+            _ if Some(*target) == ignore_index => None,
+            Ok(class) if class < count => Some(class),
+            _ => {
+                return wrong(
+                    "target of a cross entropy",
+                    format!(
+                        "a class from 0 to {}, or ignore_index",
+                        count.saturating_sub(1)
+                    ),
+                    format!("{target} in row {row}"),
+                );
+            }
+        });
+    }
+    match classes.iter().flatten().count() {
+        0 => wrong(
+            "targets of a cross entropy",
+            "at least one row that counts",
+            format!("{rows} rows, all of them ignored"),
+        ),
+        counted => Ok(Targets {
+            classes,
+            weight: 1.0 / counted as f64,
+            smoothing,
+        }),
+    }
+}
+
+/// q / (number of counted rows), row by row; zeros in the rows that are ignored.
+pub(super) fn distribution(targets: &Targets, classes: usize) -> Vec<f64> {
+    let Targets {
+        weight, smoothing, ..
+    } = *targets;
+    let mut all = vec![0.0; targets.classes.len() * classes];
+    for (row, class) in targets.classes.iter().enumerate() {
+        let Some(class) = class else { continue };
+        let q = &mut all[row * classes..][..classes];
+        q.fill(weight * smoothing / classes as f64);
+        q[*class] += weight * (1.0 - smoothing);
+    }
+    all
+}

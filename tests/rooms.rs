@@ -1,0 +1,100 @@
+//! The house itself: which folder of `adahessian` may know which, and who may ask where numbers live.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A room, and the rooms it may use.
+const ROOMS: [(&str, &[&str]); 8] = [
+    ("numeric", &[]),
+    ("engine", &["numeric"]),
+    ("ops", &["numeric", "engine"]),
+    ("nn", &["numeric", "engine", "ops"]),
+    ("curvature", &["numeric", "engine"]),
+    ("tables", &["numeric", "engine"]),
+    ("optim", &["numeric", "engine", "curvature", "tables"]),
+    (
+        "sparse",
+        &["numeric", "engine", "curvature", "tables", "optim"],
+    ),
+];
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../adahessian/src")
+}
+
+fn files(folder: &Path, all: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files(&path, all),
+            false => all.push(path),
+        }
+    }
+}
+
+/// The code of every file of a room, without comments and unit tests.
+fn code(room: &str) -> Vec<(PathBuf, String)> {
+    let mut all = Vec::new();
+    files(&source().join(room), &mut all);
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let lines = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        let code = lines.collect::<Vec<_>>().join("\n");
+        (path, code)
+    };
+    let is_test = |path: &PathBuf| path.file_name().is_some_and(|name| name == "tests.rs");
+    all.into_iter()
+        .filter(|path| !is_test(path))
+        .map(read)
+        .collect()
+}
+
+/// What stands behind each `crate::`, up to two names of it.
+fn used(code: &str) -> BTreeSet<String> {
+    let names = |rest: &str| {
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
+        let path: Vec<&str> = rest[..end.unwrap_or(rest.len())].split("::").collect();
+        path[..path.len().min(2)].join("::")
+    };
+    code.split("crate::").skip(1).map(names).collect()
+}
+
+#[test]
+fn rooms_look_one_way() {
+    for (room, may) in ROOMS {
+        for (path, code) in code(room) {
+            for name in used(&code) {
+                let other = name.split("::").next().unwrap();
+                let is_room = ROOMS.iter().any(|(room, _)| *room == other);
+                let allowed = other == room || may.contains(&other) || may.contains(&&*name);
+                assert!(
+                    !is_room || allowed,
+                    "{} uses {name}, which {room} must not know",
+                    path.display()
+                );
+            }
+        }
+    }
+}
+
+/// A choice by device or number type is the engine's; what a type can hold is in `numeric/dtype.rs`.
+#[test]
+fn nobody_else_asks_where_numbers_live() {
+    for room in ["ops", "nn", "curvature"] {
+        for (path, code) in code(room) {
+            for asks in [
+                "is_cpu()",
+                "is_cuda()",
+                "is_metal()",
+                "DType::F32 =>",
+                "DType::F64 =>",
+            ] {
+                assert!(!code.contains(asks), "{} asks {asks}", path.display());
+            }
+        }
+    }
+}
