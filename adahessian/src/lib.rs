@@ -4,6 +4,7 @@ pub mod block;
 pub mod check;
 pub mod curvature;
 pub mod error;
+pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod random;
