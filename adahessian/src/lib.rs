@@ -5,6 +5,7 @@ pub mod check;
 pub mod curvature;
 pub mod engine;
 pub mod error;
+pub mod nn;
 pub mod numeric;
 pub mod ops;
 pub mod optim;

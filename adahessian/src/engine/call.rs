@@ -34,7 +34,7 @@ impl<O: Op> Kernels<O> {
     }
 }
 
-/// Runs an operation on handles or candle tensors, and returns a handle or a candle tensor.
+/// Runs an operation on handles or candle tensors. [`Operand::of`] makes of the result what the operand was.
 ///
 /// The first operand decides: where its numbers live and the operation has a kernel for them, it is one
 /// fused node, and the other operands must be of that kind too. Otherwise it is composed of candle's
@@ -44,10 +44,10 @@ impl<O: Op> Kernels<O> {
 /// # Errors
 /// Those of [`Op::shape`]; [`crate::Error::Setting`] for an operand of another kind than the first;
 /// candle's errors.
-pub fn call<X: Operand>(op: impl Op, inputs: &[&dyn Operand]) -> Result<X> {
+pub fn call(op: impl Op, inputs: &[&dyn Operand]) -> Result<Handle> {
     let dims: Vec<&[usize]> = inputs.iter().map(|input| input.dims()).collect();
     let shape = op.shape(&dims)?;
-    X::of(run(op, inputs, &shape)?)
+    run(op, inputs, &shape)
 }
 
 fn run<O: Op>(op: O, inputs: &[&dyn Operand], shape: &[usize]) -> Result<Handle> {

@@ -8,7 +8,7 @@
 //! ```
 
 use super::cpu::{Array, Gradients, Held, Inputs, Output, Point};
-use super::{Cpu, Kernel, Kernels, Op, Operand, call};
+use super::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
 use crate::error::Result;
 use crate::numeric::simd::{self, Task, Vector, Width};
 use crate::numeric::{Buffer, Real};
@@ -41,7 +41,7 @@ use rayon::prelude::*;
 /// let x = Var::new(&[0.5, -1.0, 2.0], &Device::Cpu)?;
 /// let vars = NamedVars::new([("x".to_string(), x.clone())])?;
 /// let loss = || {
-///     let y: Tensor = entrywise(Cube, x.as_tensor())?;
+///     let y = entrywise(Cube, x.as_tensor())?.exit()?;
 ///     Ok(y.sin()?.sum_all()?)
 /// };
 /// check::gradient(&vars, 1e-7, loss)?;
@@ -66,7 +66,7 @@ pub trait Entrywise: Send + Sync + 'static {
 ///
 /// # Errors
 /// As there.
-pub fn entrywise<X: Operand>(f: impl Entrywise, x: &dyn Operand) -> Result<X> {
+pub fn entrywise(f: impl Entrywise, x: &dyn Operand) -> Result<Handle> {
     call(Each(f), &[x])
 }
 

@@ -3,7 +3,7 @@
 //! For y = M x: gx = Mᵀ g; the derivative of that in g is ḡ = M v_x, and x̄ = Mᵀ ȳ.
 
 use super::cpu::{Array, Gradients, Held, Inputs, Output, Point};
-use super::{Cpu, Kernel, Kernels, Op, Operand, call};
+use super::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
 use crate::error::Result;
 use crate::numeric::{Buffer, Real};
 use candle_core::Tensor;
@@ -36,7 +36,7 @@ pub trait LinearMap: Send + Sync + 'static {
 ///
 /// # Errors
 /// As there.
-pub fn linear_map<X: Operand>(map: impl LinearMap, inputs: &[&dyn Operand]) -> Result<X> {
+pub fn linear_map(map: impl LinearMap, inputs: &[&dyn Operand]) -> Result<Handle> {
     call(Map(map), inputs)
 }
 

@@ -88,7 +88,7 @@ use std::ops::Index;
 /// let x = Var::new(&[0.5, -1.0, 2.0], &Device::Cpu)?;
 /// let vars = NamedVars::new([("x".to_string(), x.clone())])?;
 /// let loss = || {
-///     let y: Tensor = call(SumOfSquares, &[x.as_tensor()])?;
+///     let y = call(SumOfSquares, &[x.as_tensor()])?.exit()?;
 ///     Ok(y.sin()?)
 /// };
 /// check::gradient(&vars, 1e-7, loss)?; // against differences of the loss

@@ -9,7 +9,7 @@
 //! A row is one number, so there are few of them: they are computed in f64, on the thread that is there.
 
 use super::cpu::{Array, Gradients, Held, Inputs, Output, Point};
-use super::{Cpu, Kernel, Kernels, Op, Operand, call};
+use super::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
 use crate::error::{Error, Result};
 use crate::numeric::{Buffer, Real};
 use candle_core::Tensor;
@@ -39,8 +39,9 @@ use candle_core::Tensor;
 /// let p = Var::new(&[0.5, -1.0, 2.0], &Device::Cpu)?;
 /// let t = Tensor::new(&[1.0, 0.0, 2.5], &Device::Cpu)?;
 /// let vars = NamedVars::new([("p".to_string(), p.clone())])?;
-/// check::gradient(&vars, 1e-7, || row_loss(Square, p.as_tensor(), &t))?;
-/// check::hessian(&vars, 1e-7, || row_loss(Square, p.as_tensor(), &t))?;
+/// let loss = || row_loss(Square, p.as_tensor(), &t)?.exit();
+/// check::gradient(&vars, 1e-7, loss)?;
+/// check::hessian(&vars, 1e-7, loss)?;
 /// # Ok::<(), adahessian::Error>(())
 /// ```
 pub trait RowLoss: Send + Sync + 'static {
@@ -63,7 +64,7 @@ pub trait RowLoss: Send + Sync + 'static {
 /// # Errors
 /// [`Error::Setting`] for shapes that differ or no rows at all: `[n]` against [n, 1] would broadcast to
 /// [n, n] elsewhere. candle's errors.
-pub fn row_loss<X: Operand>(loss: impl RowLoss, prediction: &X, target: &Tensor) -> Result<X> {
+pub fn row_loss(loss: impl RowLoss, prediction: &dyn Operand, target: &Tensor) -> Result<Handle> {
     let target = target.detach().to_dtype(prediction.dtype())?;
     call(Mean(loss), &[prediction, &target])
 }

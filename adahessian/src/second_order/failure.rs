@@ -9,12 +9,12 @@ const KNOWN: &[(&str, &str, &str)] = &[
     (
         "maxpool2d",
         "`max_pool2d`",
-        "use adahessian::ops::vision::max_pool2d (any kernel and stride)",
+        "use adahessian::ops::max_pool2d (any kernel and stride)",
     ),
     (
         "avgpool2d",
         "`avg_pool2d` with a stride other than its kernel",
-        "use adahessian::ops::vision::avg_pool2d (any kernel and stride)",
+        "use adahessian::ops::avg_pool2d (any kernel and stride)",
     ),
     (
         "upsample_bilinear2d",
@@ -24,12 +24,12 @@ const KNOWN: &[(&str, &str, &str)] = &[
     (
         "upscaling factors",
         "`upsample_nearest`, or of `avg_pool2d` where its kernel does not divide the size",
-        "use index_select with repeated rows and columns, or adahessian::ops::vision::avg_pool2d",
+        "use index_select with repeated rows and columns, or adahessian::ops::avg_pool2d",
     ),
     (
         "conv-transpose1d",
         "`conv_transpose1d`, or of `conv1d` at second order",
-        "use conv2d or conv_transpose2d with a height of 1, or adahessian::ops::vision::conv2d",
+        "use conv2d or conv_transpose2d with a height of 1, or adahessian::ops::conv2d",
     ),
     (
         "scatter",
@@ -46,17 +46,17 @@ const KNOWN: &[(&str, &str, &str)] = &[
         "shape mismatch in add",
         "one of candle's operations; its conv2d fails like this where the stride leaves other remainders of the \
          height than of the width",
-        "use adahessian::ops::vision::conv2d (any size and stride)",
+        "use adahessian::ops::conv2d (any size and stride)",
     ),
     (
         "conv2d",
         "`conv2d`",
-        "use adahessian::ops::vision::conv2d (any size and stride)",
+        "use adahessian::ops::conv2d (any size and stride)",
     ),
     (
         "conv1d",
         "`conv1d`",
-        "use conv2d with a height of 1, or adahessian::ops::vision::conv2d",
+        "use conv2d with a height of 1, or adahessian::ops::conv2d",
     ),
 ];
 

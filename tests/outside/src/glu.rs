@@ -15,7 +15,7 @@ use candle_core::Tensor;
 
 /// a ⊙ σ(b) of two tensors or handles of one shape.
 pub fn glu<X: Operand>(a: &X, b: &X) -> Result<X> {
-    call(Glu, &[a, b])
+    X::of(call(Glu, &[a, b])?)
 }
 
 struct Glu;

@@ -2,7 +2,7 @@
 
 pub(super) mod cpu;
 
-use crate::engine::{Entrywise, Operand, entrywise};
+use crate::engine::{Entrywise, Handle, Operand, entrywise};
 use crate::error::{Error, Result};
 use crate::numeric::Real;
 use candle_core::Tensor;
@@ -30,6 +30,11 @@ pub enum Activation {
 /// # Errors
 /// If candle fails.
 pub fn activation<X: Operand>(x: &X, activation: Activation) -> Result<X> {
+    X::of(on(x, activation)?)
+}
+
+// Apart, as in every operation, so that kernels are compiled in this crate and once.
+fn on(x: &dyn Operand, activation: Activation) -> Result<Handle> {
     entrywise(activation, x)
 }
 

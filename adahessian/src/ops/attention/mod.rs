@@ -6,7 +6,7 @@ mod score_rows;
 
 use super::dropout::Mask;
 use super::{Dropout, wrong};
-use crate::engine::{Kernels, Op, Operand, call};
+use crate::engine::{Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
 use crate::numeric::hidden_score;
 use candle_core::{D, Device, Tensor};
@@ -32,13 +32,23 @@ pub fn attention<X: Operand>(
     causal: bool,
     dropout: &Dropout,
 ) -> Result<X> {
+    X::of(on([q, k, v], heads, key_mask, causal, dropout)?)
+}
+
+fn on(
+    qkv: [&dyn Operand; 3],
+    heads: usize,
+    key_mask: Option<&Tensor>,
+    causal: bool,
+    dropout: &Dropout,
+) -> Result<Handle> {
     let op = Attention {
         heads,
         key_mask: key_mask.map(Tensor::detach),
         causal,
         mask: Mask::of(dropout)?,
     };
-    call(op, &[q, k, v])
+    call(op, &qkv)
 }
 
 struct Attention {

@@ -3,7 +3,7 @@
 //! y = M x for a matrix M that is never made: gx = Mᵀ g, and the derivative of that in g is M v.
 
 use super::wrong;
-use crate::engine::{LinearMap, Operand, linear_map};
+use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
 use crate::numeric::{Buffer, Real};
 use candle_core::{Device, Tensor};
@@ -93,6 +93,10 @@ impl Bags {
 /// # Errors
 /// [`crate::Error::Setting`] for another shape, or a bag with a row that is not there; candle's errors.
 pub fn bags<X: Operand>(x: &X, bags: Bags) -> Result<X> {
+    X::of(on(x, bags)?)
+}
+
+fn on(x: &dyn Operand, bags: Bags) -> Result<Handle> {
     let width = x.dims().last().copied().unwrap_or(0);
     linear_map(Pool { bags, width }, &[x])
 }

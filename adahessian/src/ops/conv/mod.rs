@@ -8,7 +8,7 @@ mod cpu;
 pub(crate) mod kernels;
 
 use super::wrong;
-use crate::engine::{Kernels, Op, Operand, call};
+use crate::engine::{Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
 use candle_core::Tensor;
 
@@ -135,6 +135,15 @@ pub fn conv2d<X: Operand>(
     bias: Option<&Tensor>,
     conv: &Convolution,
 ) -> Result<X> {
+    X::of(on(x, weight, bias, conv)?)
+}
+
+fn on(
+    x: &dyn Operand,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    conv: &Convolution,
+) -> Result<Handle> {
     let op = Conv2d { conv: *conv };
     match bias {
         Some(bias) => call(op, &[x, weight, bias]),

@@ -6,7 +6,7 @@ mod residual;
 pub(crate) use mask::{Drawn, Mask};
 pub use residual::residual;
 
-use crate::engine::{LinearMap, Operand, linear_map};
+use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
 use crate::numeric::{Buffer, Real};
 use candle_core::Tensor;
@@ -67,11 +67,15 @@ impl<'a> Dropout<'a> {
 ///
 /// # Errors
 /// [`crate::Error::Setting`] for p outside [0, 1); candle's errors.
-pub fn dropout<X: Operand>(x: &X, dropout: &Dropout) -> Result<X> {
+pub fn dropout<X: Operand + Clone>(x: &X, dropout: &Dropout) -> Result<X> {
     match Mask::of(dropout)? {
-        Some(mask) => linear_map(Dropped(mask), &[x]),
-        None => X::of(x.handle()?),
+        Some(mask) => X::of(on(x, mask)?),
+        None => Ok(x.clone()),
     }
+}
+
+fn on(x: &dyn Operand, mask: Mask) -> Result<Handle> {
+    linear_map(Dropped(mask), &[x])
 }
 
 struct Dropped(Mask);

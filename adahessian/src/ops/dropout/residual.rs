@@ -1,7 +1,7 @@
 //! Dropout and addition alone, as networks need them that normalise before a layer instead of after it.
 
 use super::{Dropout, Mask};
-use crate::engine::{LinearMap, Operand, linear_map};
+use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
 use crate::numeric::{Buffer, Real, simd};
 use crate::ops::wrong;
@@ -16,8 +16,11 @@ use candle_core::Tensor;
 /// # Errors
 /// [`crate::Error::Setting`] for shapes that differ or a probability outside [0, 1); candle's errors.
 pub fn residual<X: Operand>(x: &X, f: &X, dropout: &Dropout) -> Result<X> {
-    let mask = Mask::of(dropout)?;
-    linear_map(Residual { mask }, &[x, f])
+    X::of(on([x, f], Mask::of(dropout)?)?)
+}
+
+fn on(both: [&dyn Operand; 2], mask: Option<Mask>) -> Result<Handle> {
+    linear_map(Residual { mask }, &both)
 }
 
 /// y = x + m f.

@@ -1,7 +1,7 @@
 //! Embeddings: rows of tables by their ids, and sums of such rows.
 
 use super::wrong;
-use crate::engine::{LinearMap, Operand, linear_map};
+use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
 use crate::numeric::{Buffer, Real};
 use candle_core::{DType, Device, Tensor};
@@ -20,6 +20,10 @@ use rayon::prelude::*;
 /// [`crate::Error::Setting`] if the table is not a matrix, for ids that are no integers, and for an id
 /// that is not in the table; candle's errors.
 pub fn embedding<X: Operand>(ids: &Tensor, weight: &X) -> Result<X> {
+    X::of(on(ids, weight)?)
+}
+
+fn on(ids: &Tensor, weight: &dyn Operand) -> Result<Handle> {
     let &[rows, width] = weight.dims() else {
         let got = format!("{:?}", weight.dims());
         return wrong("embedding table", "[entries, width]", got);
@@ -31,9 +35,7 @@ pub fn embedding<X: Operand>(ids: &Tensor, weight: &X) -> Result<X> {
     };
     if ids.elem_count() == 0 {
         // Nothing to fuse: a result without entries, of the right shape.
-        return X::of(crate::engine::Handle::composed(
-            &op.composed(&[weight.tensor()?])?,
-        ));
+        return Ok(Handle::composed(&op.composed(&[weight.tensor()?])?));
     }
     linear_map(op, &[weight])
 }
@@ -78,11 +80,7 @@ pub struct EmbeddingTables<'a> {
 /// # Errors
 /// [`crate::Error::Setting`] for shapes that do not fit, more positions than there are rows among them,
 /// or an id outside its table; candle's errors.
-pub fn embedding_sum(
-    ids: &Tensor,
-    types: &Tensor,
-    tables: &EmbeddingTables,
-) -> Result<crate::engine::Handle> {
+pub fn embedding_sum(ids: &Tensor, types: &Tensor, tables: &EmbeddingTables) -> Result<Handle> {
     let (width, length) = check_tables(ids, types, tables)?;
     let op = Rows {
         ids: vec![

@@ -3,7 +3,7 @@
 mod cpu;
 
 use super::wrong;
-use crate::engine::{Kernels, Op, Operand, call};
+use crate::engine::{Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
 
@@ -18,6 +18,10 @@ use candle_core::{DType, Device, Tensor};
 /// # Errors
 /// [`crate::Error::Setting`] for shapes or dtypes that do not fit; candle's errors.
 pub fn interaction<X: Operand>(dense: &X, bags: &X) -> Result<X> {
+    X::of(on(dense, bags)?)
+}
+
+fn on(dense: &dyn Operand, bags: &dyn Operand) -> Result<Handle> {
     if dense.dtype() != bags.dtype() {
         let expected = format!("{:?}, as the dense vectors", dense.dtype());
         let got = format!("{:?}", bags.dtype());

@@ -4,7 +4,7 @@ mod cpu;
 mod groups;
 
 use super::{Activation, wrong};
-use crate::engine::{Entrywise, Kernels, Op, Operand, call};
+use crate::engine::{Entrywise, Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
 use candle_core::Tensor;
 use groups::Groups;
@@ -31,6 +31,16 @@ pub fn linear<X: Operand>(
     groups: usize,
     activation: Activation,
 ) -> Result<X> {
+    X::of(on(x, weight, bias, groups, activation)?)
+}
+
+fn on(
+    x: &dyn Operand,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    groups: usize,
+    activation: Activation,
+) -> Result<Handle> {
     let inputs = x.dims().last().copied().unwrap_or(0);
     let outputs = weight.dims().first().copied().unwrap_or(0);
     let sizes = Groups {

@@ -1,6 +1,6 @@
 //! Binary cross entropy of logits.
 
-use crate::engine::{Operand, RowLoss, row_loss};
+use crate::engine::{Handle, Operand, RowLoss, row_loss};
 use crate::error::Result;
 use candle_core::Tensor;
 
@@ -12,6 +12,10 @@ use candle_core::Tensor;
 /// # Errors
 /// As [`row_loss`].
 pub fn binary_cross_entropy<X: Operand>(logits: &X, targets: &Tensor) -> Result<X> {
+    X::of(on(logits, targets)?)
+}
+
+fn on(logits: &dyn Operand, targets: &Tensor) -> Result<Handle> {
     row_loss(LogLoss, logits, targets)
 }
 

@@ -10,7 +10,7 @@
 
 use super::targets::{Targets, distribution, read_targets};
 use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
-use crate::engine::{Cpu, Kernel, Kernels, Op, Operand, call};
+use crate::engine::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
 use crate::error::Result;
 use crate::numeric::simd::{self, Task, Vector, Width};
 use crate::numeric::{Buffer, Real, largest, sums};
@@ -39,6 +39,15 @@ pub fn cross_entropy<X: Operand>(
     label_smoothing: f64,
     ignore_index: Option<i64>,
 ) -> Result<X> {
+    X::of(on(logits, targets, label_smoothing, ignore_index)?)
+}
+
+fn on(
+    logits: &dyn Operand,
+    targets: &Tensor,
+    label_smoothing: f64,
+    ignore_index: Option<i64>,
+) -> Result<Handle> {
     let targets = read_targets(logits.dims(), targets, label_smoothing, ignore_index)?;
     let classes = logits.dims()[1];
     call(CrossEntropy { classes, targets }, &[logits])

@@ -1,6 +1,6 @@
 //! The mean squared error, for regression.
 
-use crate::engine::{Operand, RowLoss, row_loss};
+use crate::engine::{Handle, Operand, RowLoss, row_loss};
 use crate::error::Result;
 use candle_core::Tensor;
 
@@ -9,6 +9,10 @@ use candle_core::Tensor;
 /// # Errors
 /// As [`row_loss`].
 pub fn mse<X: Operand>(prediction: &X, target: &Tensor) -> Result<X> {
+    X::of(on(prediction, target)?)
+}
+
+fn on(prediction: &dyn Operand, target: &Tensor) -> Result<Handle> {
     row_loss(SquaredError, prediction, target)
 }
 

@@ -5,7 +5,7 @@ mod rows;
 
 use super::dropout::Mask;
 use super::{Dropout, wrong};
-use crate::engine::{Kernels, Op, Operand, call};
+use crate::engine::{Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
 use crate::numeric::wide;
 use candle_core::{D, Tensor};
@@ -21,7 +21,7 @@ use candle_core::{D, Tensor};
 /// # Errors
 /// [`crate::Error::Setting`] for shapes that do not fit; candle's errors.
 pub fn layer_norm<X: Operand>(x: &X, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<X> {
-    call(Norm { eps, mask: None }, &[x, weight, bias])
+    X::of(on(&[x, weight, bias], None, eps)?)
 }
 
 /// LayerNorm(dropout(x) + residual): the end of each half of a BERT layer, as one operation.
@@ -39,7 +39,11 @@ pub fn residual_layer_norm<X: Operand>(
     eps: f64,
 ) -> Result<X> {
     let mask = Mask::of(dropout)?;
-    call(Norm { eps, mask }, &[x, weight, bias, residual])
+    X::of(on(&[x, weight, bias, residual], mask, eps)?)
+}
+
+fn on(inputs: &[&dyn Operand], mask: Option<Mask>, eps: f64) -> Result<Handle> {
+    call(Norm { eps, mask }, inputs)
 }
 
 struct Norm {

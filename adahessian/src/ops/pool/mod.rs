@@ -7,7 +7,7 @@ pub use subsample::subsample_channels;
 
 use super::conv::composed::{pad, strided};
 use super::wrong;
-use crate::engine::{Operand, call};
+use crate::engine::{Handle, Operand, call};
 use crate::error::Result;
 use crate::numeric::{Real, lowest};
 use candle_core::Tensor;
@@ -47,7 +47,7 @@ impl Window {
     }
 }
 
-fn image_dims(x: &impl Operand) -> Result<[usize; 4]> {
+fn image_dims(x: &dyn Operand) -> Result<[usize; 4]> {
     match *x.dims() {
         [n, c, h, w] => Ok([n, c, h, w]),
         ref got => wrong("image", "[N, C, H, W]", format!("{got:?}")),
@@ -63,6 +63,10 @@ fn image_dims(x: &impl Operand) -> Result<[usize; 4]> {
 /// # Errors
 /// [`crate::Error::Setting`] for a shape or window that does not fit.
 pub fn max_pool2d<X: Operand>(x: &X, window: &Window) -> Result<X> {
+    X::of(maximum(x, window)?)
+}
+
+fn maximum(x: &dyn Operand, window: &Window) -> Result<Handle> {
     on_windows(x, window, Maximum)
 }
 
@@ -72,6 +76,10 @@ pub fn max_pool2d<X: Operand>(x: &X, window: &Window) -> Result<X> {
 /// # Errors
 /// [`crate::Error::Setting`] for a shape or window that does not fit.
 pub fn avg_pool2d<X: Operand>(x: &X, window: &Window) -> Result<X> {
+    X::of(mean(x, window)?)
+}
+
+fn mean(x: &dyn Operand, window: &Window) -> Result<Handle> {
     on_windows(x, window, Mean)
 }
 
@@ -80,6 +88,10 @@ pub fn avg_pool2d<X: Operand>(x: &X, window: &Window) -> Result<X> {
 /// # Errors
 /// [`crate::Error::Setting`] for a shape that is no image, or an empty one.
 pub fn global_avg_pool2d<X: Operand>(x: &X) -> Result<X> {
+    X::of(whole(x)?)
+}
+
+fn whole(x: &dyn Operand) -> Result<Handle> {
     let [n, c, h, w] = image_dims(x)?;
     if h * w == 0 {
         return wrong("image", "at least one pixel", format!("{h}x{w}"));
@@ -100,11 +112,11 @@ fn planes<M>(map: M, [n, c, size, result]: [usize; 4], shape: Vec<usize>) -> Pla
     }
 }
 
-fn on_windows<X: Operand, M: PlaneMap>(
-    x: &X,
+fn on_windows<M: PlaneMap>(
+    x: &dyn Operand,
     window: &Window,
     map: impl FnOnce(Windows) -> M,
-) -> Result<X> {
+) -> Result<Handle> {
     let [n, c, h, w] = image_dims(x)?;
     let windows = Windows::new(window, (h, w))?;
     let (oh, ow) = (windows.oh, windows.ow);

@@ -2,7 +2,7 @@
 
 use super::image_dims;
 use super::planes::{PlaneMap, Planes};
-use crate::engine::{Operand, call};
+use crate::engine::{Handle, Operand, call};
 use crate::error::Result;
 use crate::numeric::Real;
 use crate::ops::conv::composed::strided;
@@ -21,6 +21,10 @@ fn borders(from: usize, to: usize) -> (usize, usize) {
 /// # Errors
 /// [`crate::Error::Setting`] for a shape that is no image, a stride of 0 or fewer channels than `x` has.
 pub fn subsample_channels<X: Operand>(x: &X, stride: usize, channels: usize) -> Result<X> {
+    X::of(on(x, stride, channels)?)
+}
+
+fn on(x: &dyn Operand, stride: usize, channels: usize) -> Result<Handle> {
     let [n, c, h, w] = image_dims(x)?;
     if stride == 0 || channels < c {
         return wrong(

@@ -1,7 +1,7 @@
 //! The same numbers in another shape, parts of a tensor, and several as one.
 
 use super::wrong;
-use crate::engine::{LinearMap, Operand, linear_map};
+use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
 use crate::numeric::{Buffer, Real};
 use candle_core::Tensor;
@@ -11,6 +11,10 @@ use candle_core::Tensor;
 /// # Errors
 /// [`crate::Error::Setting`] for a shape with another number of entries; candle's errors.
 pub fn reshape<X: Operand>(x: &X, shape: &[usize]) -> Result<X> {
+    X::of(reshaped(x, shape)?)
+}
+
+fn reshaped(x: &dyn Operand, shape: &[usize]) -> Result<Handle> {
     linear_map(Reshape(shape.to_vec()), &[x])
 }
 
@@ -50,7 +54,8 @@ impl LinearMap for Reshape {
 /// # Errors
 /// [`crate::Error::Setting`] for a dimension or a range that is not there; candle's errors.
 pub fn narrow<X: Operand>(x: &X, dim: usize, start: usize, length: usize) -> Result<X> {
-    linear_map(Join::part(x.dims(), dim, start, length)?, &[x])
+    let part = Join::part(x.dims(), dim, start, length)?;
+    X::of(joined(part, &[x])?)
 }
 
 /// Several tensors one behind the other along dimension `dim`; all other dimensions are equal.
@@ -63,7 +68,11 @@ pub fn cat<X: Operand>(parts: &[&X], dim: usize) -> Result<X> {
     };
     let map = Join::all(first.dims(), parts.iter().map(|part| part.dims()), dim)?;
     let parts: Vec<&dyn Operand> = parts.iter().map(|part| *part as &dyn Operand).collect();
-    linear_map(map, &parts)
+    X::of(joined(map, &parts)?)
+}
+
+fn joined(map: Join, parts: &[&dyn Operand]) -> Result<Handle> {
+    linear_map(map, parts)
 }
 
 /// The first `count` positions of every sequence, [B, count, D] from [B, T, D]: where only they are

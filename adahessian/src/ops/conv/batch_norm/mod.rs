@@ -7,7 +7,7 @@ mod rows;
 pub use at_rest::statistics_at_rest;
 
 use super::{Convolution, composed};
-use crate::engine::{Entrywise, Kernels, Op, Operand, call};
+use crate::engine::{Entrywise, Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
 use crate::ops::{Activation, activation as apply, wrong};
 use candle_core::{DType, Device, Tensor, Var};
@@ -38,7 +38,36 @@ impl RunningStatistics {
     }
 
     fn moments(&self) -> Result<Moments> {
+        let read = |var: &Var| {
+            let values = var.as_detached_tensor().to_dtype(DType::F64)?;
+            values.to_vec1::<f64>()
+        };
         Ok((read(&self.mean)?, read(&self.variance)?))
+    }
+
+    /// Moves them towards a batch's mean and (uncorrected) variance over `count` values a channel, with
+    /// the batch's weight `momentum`. Without `mean` the running mean stays.
+    pub(crate) fn follow(
+        &self,
+        mean: Option<&Tensor>,
+        variance: &Tensor,
+        momentum: f64,
+        count: usize,
+    ) -> Result<()> {
+        if at_rest::are() {
+            return Ok(());
+        }
+        let correction = count as f64 / (count.max(2) - 1) as f64;
+        let mix = |old: &Var, new: &Tensor, factor: f64| -> Result<()> {
+            let new = (new * (momentum * factor))?.to_dtype(old.dtype())?;
+            let new = new.to_device(old.device())?;
+            let old_part = (old.as_detached_tensor() * (1.0 - momentum))?;
+            Ok(old.set(&(old_part + new)?)?)
+        };
+        if let Some(mean) = mean {
+            mix(&self.mean, mean, 1.0)?;
+        }
+        mix(&self.variance, variance, correction)
     }
 }
 
@@ -83,24 +112,6 @@ impl<'a> BatchNorm<'a> {
         }
     }
 
-    /// Moves the running statistics towards a batch's mean and (uncorrected) variance over `count`
-    /// values a channel.
-    fn update(&self, (mean, variance): &Moments, count: usize) -> Result<()> {
-        if at_rest::are() {
-            return Ok(());
-        }
-        let correction = count as f64 / (count.max(2) - 1) as f64;
-        let mix = |old: &Var, new: &[f64], factor: f64| -> Result<()> {
-            let new = Tensor::from_slice(new, new.len(), &Device::Cpu)?;
-            let new = (new * (self.momentum * factor))?.to_dtype(old.dtype())?;
-            let new = new.to_device(old.device())?;
-            let old_part = (old.as_detached_tensor() * (1.0 - self.momentum))?;
-            Ok(old.set(&(old_part + new)?)?)
-        };
-        mix(&self.running.mean, mean, 1.0)?;
-        mix(&self.running.variance, variance, correction)
-    }
-
     fn check(&self, channels: usize) -> Result<()> {
         let parts = [
             ("weight of a batch normalisation", self.weight.dims()),
@@ -132,6 +143,18 @@ pub fn conv_batch_norm<X: Operand>(
     residual: Option<&X>,
     activation: Activation,
 ) -> Result<X> {
+    let residual = residual.map(|residual| residual as &dyn Operand);
+    X::of(on(x, weight, conv, norm, residual, activation)?)
+}
+
+fn on(
+    x: &dyn Operand,
+    weight: &Tensor,
+    conv: &Convolution,
+    norm: &BatchNorm,
+    residual: Option<&dyn Operand>,
+    activation: Activation,
+) -> Result<Handle> {
     let shape = conv.check(x.dims(), weight.dims())?;
     norm.check(shape[1])?;
     let fused = match activation {
@@ -139,7 +162,7 @@ pub fn conv_batch_norm<X: Operand>(
         Activation::Relu => Fused::Relu,
         Activation::Silu => Fused::Silu,
         other => {
-            let y = conv_batch_norm(x, weight, conv, norm, residual, Activation::Identity)?;
+            let y = on(x, weight, conv, norm, residual, Activation::Identity)?;
             return apply(&y, other);
         }
     };
@@ -148,17 +171,16 @@ pub fn conv_batch_norm<X: Operand>(
         conv: *conv,
         eps: norm.eps,
         activation: fused,
-        fixed: match norm.training {
-            true => None,
-            false => Some(norm.running.moments()?),
-        },
+        fixed: (!norm.training).then(|| norm.running.clone()),
         batch: Arc::clone(&batch),
     };
     let mut inputs: Vec<&dyn Operand> = vec![x, weight, norm.weight, norm.bias];
-    inputs.extend(residual.map(|r| r as &dyn Operand));
+    inputs.extend(residual);
     let y = call(op, &inputs)?;
-    if let (Some(moments), true) = (batch.get(), norm.training) {
-        norm.update(moments, shape[0] * shape[2] * shape[3])?;
+    if let (Some([mean, variance]), true) = (batch.get(), norm.training) {
+        let count = shape[0] * shape[2] * shape[3];
+        let running = norm.running;
+        running.follow(Some(mean), variance, norm.momentum, count)?;
     }
     Ok(y)
 }
@@ -168,15 +190,15 @@ struct ConvBatchNorm {
     eps: f64,
     activation: Fused,
     /// In evaluation, the running statistics.
-    fixed: Option<Moments>,
-    /// In training, where the batch's are left.
-    batch: Arc<OnceLock<Moments>>,
+    fixed: Option<RunningStatistics>,
+    /// In training, where the batch's mean and variance are left.
+    batch: Arc<OnceLock<[Tensor; 2]>>,
 }
 
 impl ConvBatchNorm {
     /// Leaves the statistics of a batch: only its forward pass does, once.
-    fn note(&self, moments: Moments) {
-        let _ = self.batch.set(moments);
+    fn note(&self, mean: Tensor, variance: Tensor) {
+        let _ = self.batch.set([mean, variance]);
     }
 }
 
@@ -211,16 +233,14 @@ impl Op for ConvBatchNorm {
             None => {
                 let mean = c.mean_keepdim((0, 2, 3))?;
                 let variance = c.broadcast_sub(&mean)?.sqr()?.mean_keepdim((0, 2, 3))?;
-                self.note((read(&mean)?, read(&variance)?));
+                let flat = |x: &Tensor| x.detach().flatten_all();
+                self.note(flat(&mean)?, flat(&variance)?);
                 (mean, variance)
             }
-            Some((mean, variance)) => {
-                let constant = |numbers: &[f64]| {
-                    let numbers = Tensor::from_slice(numbers, channels, &Device::Cpu)?;
-                    wide(&numbers.to_dtype(c.dtype())?.to_device(c.device())?)
-                };
-                (constant(mean)?, constant(variance)?)
-            }
+            Some(running) => (
+                wide(&running.mean.as_detached_tensor())?,
+                wide(&running.variance.as_detached_tensor())?,
+            ),
         };
         let normal = c
             .broadcast_sub(&mean)?
@@ -242,10 +262,4 @@ impl Op for ConvBatchNorm {
     fn kernels() -> Kernels<Self> {
         Kernels::cpu()
     }
-}
-
-/// The numbers of a constant.
-fn read(x: &Tensor) -> Result<Vec<f64>> {
-    let x = x.detach().flatten_all()?.to_dtype(DType::F64)?;
-    Ok(x.to_vec1::<f64>()?)
 }

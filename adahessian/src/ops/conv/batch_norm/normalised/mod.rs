@@ -34,6 +34,7 @@ use crate::error::Result;
 use crate::numeric::{Buffer, Real};
 use crate::ops::conv::kernels::Plan;
 use crate::ops::conv::kernels::batch::Chunks;
+use candle_core::{Device, Tensor};
 
 /// Mean and (uncorrected) variance of a batch, one a channel.
 pub(super) type Moments = (Vec<f64>, Vec<f64>);
@@ -98,7 +99,7 @@ impl Unit {
         Ok(Self {
             chunks: Chunks::new(&plan, images),
             plan,
-            fixed: op.fixed.clone(),
+            fixed: op.fixed.as_ref().map(|r| r.moments()).transpose()?,
         })
     }
 
@@ -157,7 +158,7 @@ impl<T: Real> Kernel<Cpu<T>> for ConvBatchNorm {
         let unit = Unit::new(self, inputs.shape(0), inputs.shape(1))?;
         let mut normal = Buffer::scratch(unit.chunks.images * unit.output_size());
         let parts = unit.convolve(&inputs[0], &inputs[1], &mut normal);
-        let (mean, variance) = match &self.fixed {
+        let (mean, variance) = match &unit.fixed {
             Some(moments) => moments.clone(),
             None => unit.combine(&parts),
         };
@@ -166,7 +167,8 @@ impl<T: Real> Kernel<Cpu<T>> for ConvBatchNorm {
         let output = rows::with_slope!(self.activation, S => {
             unit.normalise::<T, S>(inputs, &mut normal, &mean, &scale)
         });
-        self.note((mean, variance));
+        let constant = |x: &[f64]| Tensor::from_slice(x, x.len(), &Device::Cpu);
+        self.note(constant(&mean)?, constant(&variance)?);
         if !keep {
             normal = Buffer::scratch(0);
         }

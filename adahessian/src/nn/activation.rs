@@ -1,0 +1,140 @@
+//! Activation functions, after `candle_nn::activation`.
+
+use super::{Init, VarBuilder, ops, wrong};
+use candle_core::{Module, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// A function applied entry by entry (and [`Activation::Swiglu`], which halves the last dimension).
+///
+/// Its names in configuration files are candle's. `gelu` is exact here, where candle's derivative has
+/// constants of six digits. Functions with a kink have one of the two slopes there, and no
+/// second derivative across it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// x Φ(x), with the normal distribution function Φ.
+    #[default]
+    #[serde(alias = "gelu")]
+    Gelu,
+    /// ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))).
+    #[serde(alias = "gelu_new")]
+    NewGelu,
+    /// max(x, 0).
+    Relu,
+    /// max(x, 0)².
+    Relu2,
+    /// min(max(x, 0), 6).
+    Relu6,
+    /// x σ(x).
+    Silu,
+    /// σ(x) = 1/(1 + e⁻ˣ).
+    Sigmoid,
+    /// min(max((x + 3)/6, 0), 1).
+    HardSigmoid,
+    /// a σ(a) b, for the halves a and b of the last dimension.
+    Swiglu,
+    /// x σ(x).
+    Swish,
+    /// x tanh(log(1 + eˣ)).
+    Mish,
+    /// x min(max((x + 3)/6, 0), 1).
+    HardSwish,
+    /// x above 0, α (eˣ - 1) below, for this α.
+    Elu(f64),
+    /// x above 0, s x below, for this s.
+    LeakyRelu(f64),
+    /// As [`Activation::NewGelu`].
+    #[serde(alias = "gelu_pytorch_tanh")]
+    GeluPytorchTanh,
+}
+
+impl Module for Activation {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match *self {
+            Self::Gelu => Ok(crate::ops::activation(x, crate::ops::Activation::Gelu)?),
+            Self::NewGelu | Self::GeluPytorchTanh => gelu_by_tanh(x),
+            Self::Relu => Ok(crate::ops::activation(x, crate::ops::Activation::Relu)?),
+            Self::Relu2 => crate::ops::activation(x, crate::ops::Activation::Relu)?.sqr(),
+            Self::Relu6 => x.clamp(0f32, 6f32),
+            Self::Silu | Self::Swish => x.silu(),
+            Self::Sigmoid => ops::sigmoid(x),
+            Self::HardSigmoid => ops::hard_sigmoid(x),
+            Self::Swiglu => ops::swiglu(x),
+            Self::Mish => ops::mish(x),
+            Self::HardSwish => x * ops::hard_sigmoid(x)?,
+            Self::Elu(alpha) => x.elu(alpha),
+            Self::LeakyRelu(slope) => ops::leaky_relu(x, slope),
+        }
+    }
+}
+
+/// The approximation of x Φ(x) by a tanh. candle's own has six digits in its derivative.
+fn gelu_by_tanh(x: &Tensor) -> Result<Tensor> {
+    let root = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+    let inner = (x * (x.sqr()? * 0.044715)?.affine(root, root)?)?;
+    (x * 0.5)? * (inner.tanh()? + 1.0)?
+}
+
+/// x above 0 and a x below, with one slope a or one for each channel.
+///
+/// The input has any shape for one slope, and is [N, C, ..] or has the slopes' shape for C of them.
+#[derive(Clone, Debug)]
+pub struct PReLU {
+    weight: Tensor,
+    is_scalar: bool,
+}
+
+impl PReLU {
+    /// With the slopes `weight` `[1]` or `[C]`.
+    pub fn new(weight: Tensor, is_scalar: bool) -> Self {
+        Self { weight, is_scalar }
+    }
+
+    /// The slopes.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// Whether there is one slope for all channels.
+    pub fn is_scalar(&self) -> bool {
+        self.is_scalar
+    }
+
+    /// The slopes in a shape that the input broadcasts with.
+    fn slopes(&self, x: &Tensor) -> Result<Tensor> {
+        let count = self.weight.elem_count();
+        if self.is_scalar && count == 1 {
+            return self.weight.reshape(());
+        }
+        if x.shape() == self.weight.shape() {
+            return Ok(self.weight.clone());
+        }
+        match x.dims() {
+            &[_, channels, ..] if channels == count && !self.is_scalar => {
+                let mut wide = vec![1; x.rank()];
+                wide[1] = channels;
+                self.weight.reshape(wide)
+            }
+            got => {
+                let expected = format!("[N, {count}, ..], a channel for each slope");
+                wrong("input of a PReLU", expected, got)
+            }
+        }
+    }
+}
+
+impl Module for PReLU {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let below = x.broadcast_mul(&self.slopes(x)?)?;
+        ops::positive(x)?.where_cond(x, &below)
+    }
+}
+
+/// With the variable `weight`, `[num_channels]` or `[1]`, 0.25 at first.
+///
+/// # Errors
+/// The builder's.
+pub fn prelu(num_channels: Option<usize>, vb: VarBuilder) -> Result<PReLU> {
+    let slopes = vb.get_with_hints(num_channels.unwrap_or(1), "weight", Init::Const(0.25))?;
+    Ok(PReLU::new(slopes, num_channels.is_none()))
+}

@@ -1,0 +1,61 @@
+//! Rows of a table by their numbers, after `candle_nn::embedding`.
+
+use super::{Init, VarBuilder, wrong};
+use candle_core::{Module, Result, Tensor};
+
+/// A table [V, D] whose rows are looked up.
+///
+/// The input are integers [..] below V, the result is [.., D]. Composed of `index_select`, after every
+/// number was checked: a GPU that meets a wrong one gives up for the rest of the program.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    embeddings: Tensor,
+    hidden_size: usize,
+}
+
+impl Embedding {
+    /// Of a table `embeddings` [V, hidden_size].
+    pub fn new(embeddings: Tensor, hidden_size: usize) -> Self {
+        Self {
+            embeddings,
+            hidden_size,
+        }
+    }
+
+    /// The table.
+    pub fn embeddings(&self) -> &Tensor {
+        &self.embeddings
+    }
+
+    /// The length of a row.
+    pub fn hidden_size(&self) -> usize {
+        self.hidden_size
+    }
+}
+
+impl Module for Embedding {
+    fn forward(&self, indexes: &Tensor) -> Result<Tensor> {
+        match *self.embeddings.dims() {
+            [_, width] if width == self.hidden_size => {
+                Ok(crate::ops::embedding(indexes, &self.embeddings)?)
+            }
+            ref got => {
+                let expected = format!("[entries, {}]", self.hidden_size);
+                wrong("table of an embedding", expected, got)
+            }
+        }
+    }
+}
+
+/// With the variable `weight` [in_size, out_size], standard normal numbers at first.
+///
+/// # Errors
+/// The builder's.
+pub fn embedding(in_size: usize, out_size: usize, vb: VarBuilder) -> Result<Embedding> {
+    let normal = Init::Randn {
+        mean: 0.0,
+        stdev: 1.0,
+    };
+    let table = vb.get_with_hints((in_size, out_size), "weight", normal)?;
+    Ok(Embedding::new(table, out_size))
+}

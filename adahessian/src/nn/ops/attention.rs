@@ -1,0 +1,85 @@
+//! Scaled dot-product attention, after `candle_nn::ops::sdpa` (which is Metal's, and has no derivative).
+
+use super::softmax_last_dim;
+use crate::nn::wrong;
+use candle_core::{Device, Result, Tensor};
+
+/// softmax(s q kᵀ + mask) v, or with a cap c ≠ 1 softmax(c tanh(s q kᵀ/c) + mask) v, composed.
+///
+/// `q` is [B, heads, T, D], `k` [B, kv heads, S, D], `v` [B, kv heads, S, E]; every key head serves
+/// heads/kv heads queries. `mask` broadcasts to [B, heads, T, S] and is added: 0 for what is seen and a
+/// large negative number for what is not. With `do_causal` a query sees the keys up to its own position,
+/// the last query being at the last key. The result is [B, heads, T, E].
+///
+/// # Errors
+/// [`crate::Error::Setting`] for shapes that do not fit; candle's for a mask that does not.
+pub fn sdpa(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Option<&Tensor>,
+    do_causal: bool,
+    scale: f32,
+    softcapping: f32,
+) -> Result<Tensor> {
+    let repeats = check(q, k, v, do_causal)?;
+    let (k, v) = (repeat_heads(k, repeats)?, repeat_heads(v, repeats)?);
+    let scores = q.contiguous()?.matmul(&k.transpose(2, 3)?.contiguous()?)?;
+    let scores = (scores * f64::from(scale))?;
+    let cap = f64::from(softcapping);
+    let scores = match cap == 1.0 {
+        true => scores,
+        false => ((scores * (1.0 / cap))?.tanh()? * cap)?,
+    };
+    let scores = match mask {
+        Some(mask) => scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?,
+        None => scores,
+    };
+    let scores = match do_causal {
+        true => hide_later(&scores)?,
+        false => scores,
+    };
+    softmax_last_dim(&scores)?.matmul(&v)
+}
+
+/// How many queries a key head serves.
+fn check(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Result<usize> {
+    if let (&[b, heads, t, d], &[kb, kv, s, kd], &[vb, vh, vs, _]) = (q.dims(), k.dims(), v.dims())
+        && (kb, kd, vb, vh, vs) == (b, d, b, kv, s)
+        && kv > 0
+        && heads.is_multiple_of(kv)
+        && s > 0
+        && (t <= s || !causal)
+    {
+        return Ok(heads / kv);
+    }
+    wrong(
+        "attention",
+        "q [B, heads, T, D], k [B, kv heads, S, D], v [B, kv heads, S, E], whole numbers of heads for a \
+         key head, and T at most S where it is causal",
+        (q.dims(), k.dims(), v.dims()),
+    )
+}
+
+/// [B, H, S, D] to [B, H repeats, S, D], every head `repeats` times in a row.
+fn repeat_heads(x: &Tensor, repeats: usize) -> Result<Tensor> {
+    let (b, h, s, d) = x.dims4()?;
+    let wide = x.unsqueeze(2)?.broadcast_as((b, h, repeats, s, d))?;
+    wide.contiguous()?.reshape((b, h * repeats, s, d))
+}
+
+/// With a weight that underflows for the keys behind a query's position.
+fn hide_later(scores: &Tensor) -> Result<Tensor> {
+    let (_, _, t, s) = scores.dims4()?;
+    let later = (0..t).flat_map(|i| (0..s).map(move |j| u8::from(j > i + s - t)));
+    let later = Tensor::from_vec(later.collect(), (t, s), &Device::Cpu)?;
+    let later = later.to_device(scores.device())?;
+    let hidden = match scores.dtype() {
+        candle_core::DType::F16 => -3e4,
+        _ => -1e9,
+    };
+    let hidden = Tensor::full(hidden, (t, s), scores.device())?.to_dtype(scores.dtype())?;
+    let shape = scores.shape();
+    let (later, hidden) = (later.broadcast_as(shape)?, hidden.broadcast_as(shape)?);
+    later.where_cond(&hidden, scores)
+}

@@ -1,0 +1,110 @@
+//! Functions, after `candle_nn::ops`.
+
+mod attention;
+mod images;
+mod norms;
+
+pub use super::dropout::Dropout;
+pub use attention::sdpa;
+pub use candle_nn::ops::{Identity, sigmoid, silu, swiglu};
+pub use images::{pixel_shuffle, pixel_unshuffle, replication_pad2d};
+pub use norms::{layer_norm, layer_norm_slow, rms_norm, rms_norm_slow};
+
+use candle_core::shape::Dim;
+use candle_core::{D, Result, Tensor};
+
+/// eˣ/Σ eˣ along a dimension. Same shape as `x`.
+///
+/// The largest value is taken off as a constant, which changes no derivative; as a function, as in candle,
+/// its own are sums of cancelling terms.
+///
+/// # Errors
+/// candle's, for a dimension that is not there.
+pub fn softmax<D: Dim>(x: &Tensor, dim: D) -> Result<Tensor> {
+    let dim = dim.to_index(x.shape(), "softmax")?;
+    let powers = below_largest(x, dim)?.exp()?;
+    powers.broadcast_div(&powers.sum_keepdim(dim)?)
+}
+
+/// log softmax along a dimension. Same shape as `x`.
+///
+/// # Errors
+/// candle's, for a dimension that is not there.
+pub fn log_softmax<D: Dim>(x: &Tensor, dim: D) -> Result<Tensor> {
+    let dim = dim.to_index(x.shape(), "log-softmax")?;
+    let rest = below_largest(x, dim)?;
+    rest.broadcast_sub(&rest.exp()?.sum_keepdim(dim)?.log()?)
+}
+
+/// [`softmax`] along the last dimension, with a derivative: candle's own cuts the graph.
+///
+/// # Errors
+/// candle's, for a tensor without dimensions.
+pub fn softmax_last_dim(x: &Tensor) -> Result<Tensor> {
+    softmax(x, D::Minus1)
+}
+
+fn below_largest(x: &Tensor, dim: usize) -> Result<Tensor> {
+    x.broadcast_sub(&x.detach().max_keepdim(dim)?)
+}
+
+/// 1 where x > 0, else 0: a constant.
+pub(super) fn positive(x: &Tensor) -> Result<Tensor> {
+    let x = x.detach();
+    x.gt(&x.zeros_like()?)
+}
+
+/// min(max((x + 3)/6, 0), 1). Same shape as `x`.
+///
+/// # Errors
+/// candle's.
+pub fn hard_sigmoid(x: &Tensor) -> Result<Tensor> {
+    x.affine(1.0 / 6.0, 0.5)?.clamp(0f32, 1f32)
+}
+
+/// x tanh(log(1 + eˣ)), finite for large x, too (Misra 2019). Same shape as `x`.
+///
+/// # Errors
+/// candle's.
+pub fn mish(x: &Tensor) -> Result<Tensor> {
+    x * softplus(x)?.tanh()?
+}
+
+/// log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|). Same shape as `x`.
+///
+/// # Errors
+/// candle's.
+pub fn softplus(x: &Tensor) -> Result<Tensor> {
+    // Both halves bend at 0, against each other: the slopes that candle has there are ½ together.
+    (x.abs()?.neg()?.exp()? + 1.0)?.log()? + x.relu()?
+}
+
+/// x above 0 and `negative_slope` x elsewhere. Same shape as `x`.
+///
+/// # Errors
+/// candle's.
+pub fn leaky_relu(x: &Tensor, negative_slope: f64) -> Result<Tensor> {
+    positive(x)?.where_cond(x, &(x * negative_slope)?)
+}
+
+/// γ x above 0 and γ α (eˣ - 1) elsewhere, in any floating type (candle's is f32 only). Same shape as `x`.
+///
+/// # Errors
+/// candle's.
+pub fn selu(x: &Tensor, alpha: f32, gamma: f32) -> Result<Tensor> {
+    let (alpha, gamma) = (f64::from(alpha), f64::from(gamma));
+    let above = positive(x)?;
+    // Powers of what is above 0 may be infinite, and their slope times 0 no number.
+    let low = above.where_cond(&x.detach().zeros_like()?, x)?;
+    let below = low.exp()?.affine(alpha, -alpha)?;
+    above.where_cond(x, &below)? * gamma
+}
+
+/// x ⊙ m/(1 - p) of a training pass inside [`with_masks`](crate::nn::with_masks): see
+/// [`Dropout`](crate::nn::Dropout).
+///
+/// # Errors
+/// As [`Dropout::forward`](crate::nn::Dropout::forward).
+pub fn dropout(x: &Tensor, drop_p: f32) -> Result<Tensor> {
+    super::dropout::drop(x, drop_p, None)
+}

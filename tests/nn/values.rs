@@ -1,0 +1,140 @@
+//! Values at the edges: where candle's are no numbers, and where two slopes meet.
+
+use adahessian::nn::{self, Activation, Module, ModuleT, index, loss, ops};
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor, Var};
+use testing::assert_close;
+
+const CPU: Device = Device::Cpu;
+
+fn slope(x: &[f64], f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Vec<f64>> {
+    let x = Var::new(x, &CPU)?;
+    let grads = f(&x)?.sum_all()?.backward()?;
+    Ok(grads.get(&x).expect("a gradient").to_vec1()?)
+}
+
+#[test]
+fn large_numbers_have_slopes() -> Result<()> {
+    const LARGE: &[f64] = &[-1e3, 1e3];
+    assert_eq!(slope(LARGE, ops::mish)?, [0.0, 1.0]);
+    assert_eq!(slope(LARGE, ops::softplus)?, [0.0, 1.0]);
+    assert_eq!(slope(LARGE, |x| ops::selu(x, 1.5, 2.0))?, [0.0, 2.0]);
+    let target = Tensor::new(&[1f64, 0.0], &CPU)?;
+    let cross = |x: &Tensor| loss::binary_cross_entropy_with_logit(x, &target);
+    assert_eq!(slope(LARGE, cross)?, [-0.5, 0.5]);
+    Ok(())
+}
+
+#[test]
+fn kinks_have_one_of_their_slopes() -> Result<()> {
+    const ZERO: &[f64] = &[0.0];
+    assert_eq!(slope(ZERO, ops::softplus)?, [0.5]);
+    assert_eq!(slope(ZERO, |x| Activation::Relu.forward(x))?, [0.0]);
+    assert_eq!(slope(ZERO, |x| ops::leaky_relu(x, 0.1))?, [0.1]);
+    Ok(())
+}
+
+#[test]
+fn the_last_of_several_is_scattered() -> Result<()> {
+    let zeros = Tensor::zeros(3, DType::F64, &CPU)?;
+    let index = Tensor::new(&[1u32, 1, 2], &CPU)?;
+    let source = Tensor::new(&[1f64, 2.0, 3.0], &CPU)?;
+    let y = index::scatter(&zeros, &index, &source, 0)?;
+    assert_eq!(y.to_vec1::<f64>()?, [0.0, 2.0, 3.0]);
+    let y = index::scatter_add(&zeros, &index, &source, 0)?;
+    assert_eq!(y.to_vec1::<f64>()?, [0.0, 3.0, 3.0]);
+    Ok(())
+}
+
+#[test]
+fn running_statistics_move_as_candles_do() -> Result<()> {
+    let x = Tensor::randn(0.3f64, 2.0, (4, 3, 2, 2), &CPU)?;
+    let [ours, theirs] = [nn::VarMap::new(), nn::VarMap::new()];
+    let vb = |map| nn::VarBuilder::from_varmap(map, DType::F64, &CPU);
+    let mine = nn::batch_norm(3, 1e-5, vb(&ours))?;
+    let candles = candle_nn::batch_norm(3, 1e-5, vb(&theirs))?;
+    let moved = || -> Result<()> {
+        for (a, b) in [
+            (mine.running_mean(), candles.running_mean()),
+            (mine.running_var(), candles.running_var()),
+        ] {
+            assert_close("statistics", a, b, 1e-12)?;
+        }
+        Ok(())
+    };
+    for _ in 0..2 {
+        mine.forward_t(&x, true)?;
+        candles.forward_t(&x, true)?;
+        moved()?;
+    }
+    adahessian::ops::statistics_at_rest(|| mine.forward_t(&x, true))?;
+    moved()?;
+    // They are the builder's, so they are saved with it.
+    let saved = ours.data().lock().expect("not poisoned")["running_mean"].clone();
+    assert_close("saved", &saved, mine.running_mean(), 0.0)
+}
+
+#[test]
+fn half_precision_is_normalised_in_single() -> Result<()> {
+    let x = Tensor::randn(0f32, 1.0, (2, 4, 3), &CPU)?;
+    let short = x.to_dtype(DType::BF16)?;
+    let make = |dtype| -> candle_core::Result<_> {
+        let map = nn::VarMap::new();
+        let vb = nn::VarBuilder::from_varmap(&map, dtype, &CPU);
+        Ok((
+            nn::layer_norm(3, 1e-5, vb.pp("layer"))?,
+            nn::rms_norm(3, 1e-5, vb.pp("rms"))?,
+            nn::group_norm(2, 4, 1e-5, vb.pp("group"))?,
+            nn::batch_norm(4, 1e-5, vb.pp("batch"))?,
+        ))
+    };
+    let (long, half) = (make(DType::F32)?, make(DType::BF16)?);
+    assert_close(
+        "layer",
+        &half.0.forward(&short)?,
+        &long.0.forward(&x)?,
+        2e-2,
+    )?;
+    assert_close("rms", &half.1.forward(&short)?, &long.1.forward(&x)?, 2e-2)?;
+    assert_close(
+        "group",
+        &half.2.forward(&short)?,
+        &long.2.forward(&x)?,
+        2e-2,
+    )?;
+    assert_close(
+        "batch",
+        &half.3.forward_t(&short, true)?,
+        &long.3.forward_t(&x, true)?,
+        2e-2,
+    )
+}
+
+#[test]
+fn names_of_configurations_are_candles() -> Result<()> {
+    for name in [
+        "gelu",
+        "newgelu",
+        "gelu_new",
+        "relu",
+        "relu2",
+        "relu6",
+        "silu",
+        "sigmoid",
+        "hardsigmoid",
+        "swiglu",
+        "swish",
+        "mish",
+        "hardswish",
+        "gelu_pytorch_tanh",
+    ] {
+        let name = serde_json::Value::from(name);
+        let ours: Activation = serde_json::from_value(name.clone())?;
+        let theirs: candle_nn::Activation = serde_json::from_value(name)?;
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+        assert_eq!(serde_json::to_value(ours)?, serde_json::to_value(theirs)?);
+    }
+    let leaky: Activation = serde_json::from_value(serde_json::json!({ "leakyrelu": 0.1 }))?;
+    assert_eq!(leaky, Activation::LeakyRelu(0.1));
+    Ok(())
+}
