@@ -6,6 +6,7 @@ mod dropout;
 mod functions;
 mod layers;
 mod malformed;
+mod sequences;
 mod values;
 mod variables;
 
@@ -18,8 +19,8 @@ fn all() -> Vec<Case> {
         layers::maps(),
         layers::norms(),
         layers::convolutions(),
-        layers::attention(),
-        layers::recurrent(),
+        sequences::attention(),
+        sequences::recurrent(),
         functions::pointwise(),
         functions::images(),
         functions::indices(),

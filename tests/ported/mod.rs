@@ -10,7 +10,6 @@ use program::Program;
 use testing::twins::random;
 
 /// The programs as they were written for candle.
-#[allow(dead_code)]
 mod theirs {
     pub mod mlp {
         use candle_core::{Result, Tensor};
@@ -46,7 +45,6 @@ mod theirs {
 }
 
 /// The same, with other imports.
-#[allow(dead_code)]
 mod ours {
     pub mod mlp {
         use adahessian::nn;

@@ -11,7 +11,7 @@ use candle_core::shape::Dim;
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::HashMap;
 
-/// y[i, j, k] = x[i, index[i, j, k], k], for `dim` 1, and alike for others: `Tensor::gather`.
+/// `y[i, j, k] = x[i, index[i, j, k], k]`, for `dim` 1, and alike for others: `Tensor::gather`.
 ///
 /// `index` are integers, of any size along `dim` and of at most the sizes of `x` along the others; the
 /// result has its shape.
@@ -25,7 +25,7 @@ pub fn gather<D: Dim>(x: &Tensor, index: &Tensor, dim: D) -> Result<Tensor> {
     picked.reshape(index.shape())
 }
 
-/// x with source[i, j, k] added at x[i, index[i, j, k], k], for `dim` 1, and alike for others:
+/// `x` with `source[i, j, k]` added at `x[i, index[i, j, k], k]`, for `dim` 1, and alike for others:
 /// `Tensor::scatter_add`.
 ///
 /// `index` and `source` have one shape, as in [`gather`]; the result has that of `x`.
@@ -41,7 +41,7 @@ pub fn scatter_add<D: Dim>(x: &Tensor, index: &Tensor, source: &Tensor, dim: D) 
     flat.index_add(&places, &source, 0)?.reshape(x.shape())
 }
 
-/// x with source[i, j, k] in the place of x[i, index[i, j, k], k], for `dim` 1, and alike for others:
+/// `x` with `source[i, j, k]` in the place of `x[i, index[i, j, k], k]`, for `dim` 1, and alike for others:
 /// `Tensor::scatter`. Of several for one place the last stays.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 
 pub use candle_nn::loss::mse;
 
-/// -(1/N) Σ_n log p[n, target_n], for log probabilities `inp` [N, C] and classes `target` `[N]`. A scalar.
+/// `-(1/N) Σ_n log p[n, target_n]`, for log probabilities `inp` [N, C] and classes `target` `[N]`. A scalar.
 ///
 /// # Errors
 /// [`crate::Error::Setting`] for shapes that do not fit and a target that is no class.
@@ -24,7 +24,7 @@ pub fn nll(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     gather(inp, &target.unsqueeze(1)?, 1)?.mean_all()?.neg()
 }
 
-/// -(1/N) Σ_n log softmax(inp)[n, target_n], for logits [N, C] and classes `[N]`. A scalar, by one fused
+/// `-(1/N) Σ_n log softmax(inp)[n, target_n]`, for logits [N, C] and classes `[N]`. A scalar, by one fused
 /// operation on the CPU.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use super::index::{by_sides, repeat_rows};
 use super::wrong;
 use candle_core::{Result, Tensor};
 
-/// y[.., i] = x[.., ⌊i L/target_size⌋]: [N, C, L] to [N, C, target_size].
+/// `y[.., i] = x[.., ⌊i L/target_size⌋]`: [N, C, L] to [N, C, target_size].
 ///
 /// # Errors
 /// [`crate::Error::Setting`] for what is no sequence, or an empty one.

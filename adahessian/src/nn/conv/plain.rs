@@ -5,7 +5,7 @@ use crate::nn::{BatchNorm, wrong};
 use crate::ops::Convolution;
 use candle_core::{Module, Result, Tensor};
 
-/// y[n,o,t] = b[o] + Σ_{i,k} w[o,i,k] x[n, i, s t + d k - p], in groups of channels.
+/// `y[n,o,t] = b[o] + Σ_{i,k} w[o,i,k] x[n, i, s t + d k - p]`, in groups of channels.
 ///
 /// The input is [N, in, L], `weight` [out, in/groups, K], `bias` `[out]`, the result [N, out, OL] with
 /// OL = ⌊(L + 2p - d (K - 1) - 1)/s⌋ + 1. One fused operation on the CPU, after the border of zeros.
@@ -65,7 +65,7 @@ impl Module for Conv1d {
     }
 }
 
-/// y[n,o,y,x] = b[o] + Σ_{i,ky,kx} w[o,i,ky,kx] x[n, i, s y + d ky - p, s x + d kx - p], in groups.
+/// `y[n,o,y,x] = b[o] + Σ_{i,ky,kx} w[o,i,ky,kx] x[n, i, s y + d ky - p, s x + d kx - p]`, in groups.
 ///
 /// The input is [N, in, H, W], `weight` [out, in/groups, KH, KW], `bias` `[out]`, the result
 /// [N, out, OH, OW]. One fused operation on the CPU.

@@ -14,7 +14,7 @@ pub(super) struct Geometry {
     pub output_padding: [usize; 2],
 }
 
-/// y[n, o, s y + d ky - p, ..] += w[i, o, ky, kx] x[n, i, y, x]: [N, in, H, W] and a kernel
+/// `y[n, o, s y + d ky - p, ..] += w[i, o, ky, kx] x[n, i, y, x]`: [N, in, H, W] and a kernel
 /// [in, out/groups, KH, KW] give [N, out, s (H - 1) + d (KH - 1) + 1 - 2p + q, ..] with the output
 /// padding q.
 pub(super) fn transposed(

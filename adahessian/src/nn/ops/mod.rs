@@ -101,10 +101,10 @@ pub fn selu(x: &Tensor, alpha: f32, gamma: f32) -> Result<Tensor> {
 }
 
 /// x ⊙ m/(1 - p) of a training pass inside [`with_masks`](crate::nn::with_masks): see
-/// [`Dropout`](crate::nn::Dropout).
+/// [`Dropout`].
 ///
 /// # Errors
-/// As [`Dropout::forward`](crate::nn::Dropout::forward).
+/// As [`Dropout::forward`].
 pub fn dropout(x: &Tensor, drop_p: f32) -> Result<Tensor> {
     super::dropout::drop(x, drop_p, None)
 }
