@@ -60,7 +60,7 @@ fn conv1d_error(batch: usize, groups: usize) -> adahessian::Error {
     match check::gradient(&vars, 1e-3, loss) {
         Err(error) => error,
         Ok(_) => {
-            panic!("candle mends this: the workaround in ops/linear (grouped_linear) can go")
+            panic!("candle mends this: the workaround in ops/linear can go")
         }
     }
 }
@@ -223,7 +223,7 @@ fn conv2d_fails_backward_where_the_stride_leaves_different_remainders() -> anyho
     assert!(
         y.sqr()?.sum_all()?.backward().is_err(),
         "candle's conv2d now has a gradient for a 5x6 image with stride 2: \
-         the composed convolution of ops::vision can use it"
+         the composed convolution of ops/conv can use it"
     );
     Ok(())
 }

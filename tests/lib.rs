@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// Those of the operations.
-pub fn dropped_norm<X: Operand>(
+pub fn dropped_norm<X: Operand + Clone>(
     x: &X,
     residual: Option<&X>,
     dropout: &Dropout,

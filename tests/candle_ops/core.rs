@@ -48,9 +48,9 @@ pub fn elementwise() -> Vec<Row> {
         row("silu", V, |x| x[0].silu()),
         row("elu", V, |x| x[0].elu(1.3)),
         row("gelu", V, |x| x[0].gelu())
-            .instead("`adahessian::ops::gelu`, which is right to rounding; six digits are enough to train with"),
+            .instead("`adahessian::nn::Activation::Gelu`, which is right to rounding; six digits are enough to train with"),
         row("gelu_erf", V, |x| x[0].gelu_erf())
-            .instead("`adahessian::ops::gelu`"),
+            .instead("`adahessian::nn::Activation::Gelu`"),
         row("floor", V, |x| &x[0] + x[0].floor()?),
         row("round", V, |x| &x[0] + x[0].round()?),
         row("round_to", V, |x| &x[0] + x[0].round_to(0)?),
@@ -153,7 +153,7 @@ pub fn shapes() -> Vec<Row> {
     ]
 }
 
-const ONE_HOT: &str = "a product with a one-hot mask, summed over the dimension";
+const ONE_HOT: &str = "`adahessian::nn::index::gather`";
 
 pub fn indices() -> Vec<Row> {
     vec![
@@ -200,12 +200,12 @@ pub fn indices() -> Vec<Row> {
             let index = Tensor::new(&[[0u32], [3], [1]], &Device::Cpu)?;
             x[0].scatter(&index, &x[1], 1)
         })
-        .instead("`where_cond` with a mask, or `slice_scatter`"),
+        .instead("`adahessian::nn::index::scatter`, or `slice_scatter`"),
         row("scatter_add", &[&[3, 4], &[3, 1]], |x| {
             let index = Tensor::new(&[[0u32], [3], [1]], &Device::Cpu)?;
             x[0].scatter_add(&index, &x[1], 1)
         })
-        .instead("`index_add` along one dimension, or a product with a one-hot mask"),
+        .instead("`adahessian::nn::index::scatter_add`, or `index_add`"),
         row(
             "scatter_add by an index of the tensor's shape",
             &[&[3, 3], &[3, 3]],
@@ -214,7 +214,7 @@ pub fn indices() -> Vec<Row> {
                 x[0].scatter_add(&index, &x[1], 1)
             },
         )
-        .instead("`index_add` along one dimension, or a product with a one-hot mask"),
+        .instead("`adahessian::nn::index::scatter_add`, or `index_add`"),
         row("slice_scatter, slice_scatter0", &[&[3, 4], &[3, 2]], |x| {
             x[0].slice_scatter(&x[1], 1, 1)
         }),
@@ -231,12 +231,11 @@ pub fn indices() -> Vec<Row> {
     ]
 }
 
-const OUR_CONV: &str = "`adahessian::ops::conv2d` (any size, stride and groups)";
-const CONV1D: &str = "`adahessian::ops::conv2d` or candle's `conv2d` with a height of 1; for kernels of one \
-                      position `adahessian::ops::grouped_linear`";
-const MAX_POOL: &str = "`adahessian::ops::max_pool2d` (any kernel, stride and padding)";
-const AVG_POOL: &str = "`adahessian::ops::avg_pool2d`";
-const UPSAMPLE: &str = "`index_select` with repeated rows and columns";
+const OUR_CONV: &str = "`adahessian::nn::Conv2d` (any size, stride and groups)";
+const CONV1D: &str = "`adahessian::nn::Conv1d`";
+const MAX_POOL: &str = "`adahessian::nn::max_pool2d` (any kernel and stride; with padding `adahessian::ops::max_pool2d`)";
+const AVG_POOL: &str = "`adahessian::nn::avg_pool2d`";
+const UPSAMPLE: &str = "`adahessian::nn::resize`";
 
 pub fn convolutions() -> Vec<Row> {
     const IMAGE: &[&[usize]] = &[&[2, 2, 4, 4], &[2, 2, 3, 3]];
@@ -281,7 +280,7 @@ pub fn convolutions() -> Vec<Row> {
         row("conv_transpose1d", &[&[1, 2, 3], &[2, 2, 2]], |x| {
             x[0].conv_transpose1d(&x[1], 0, 0, 1, 1, 1)
         })
-        .instead("`conv_transpose2d` with a height of 1"),
+        .instead("`adahessian::nn::ConvTranspose1d`"),
         row("conv2d", IMAGE, |x| x[0].conv2d(&x[1], 1, 1, 1, 1)),
         row("conv2d, stride 2", IMAGE, |x| {
             x[0].conv2d(&x[1], 1, 2, 1, 1)
@@ -367,6 +366,6 @@ pub fn convolutions() -> Vec<Row> {
         row("upsample_bilinear2d", &[&[1, 1, 2, 2]], |x| {
             x[0].upsample_bilinear2d(4, 4, false)
         })
-        .instead("a product with the interpolation matrix of each side"),
+        .instead("`adahessian::nn::resize::upsample_bilinear2d`"),
     ]
 }

@@ -22,7 +22,7 @@ fn activation(kind: Activation, x: &[Tensor]) -> Result<Tensor> {
 }
 
 pub fn activations() -> Vec<Row> {
-    const GELU: &str = "`adahessian::ops::gelu`; six digits are enough to train with";
+    const GELU: &str = "`adahessian::nn::Activation::Gelu`; six digits are enough to train with";
     vec![
         row("ops::sigmoid", V, |x| ops::sigmoid(&x[0])),
         row("ops::hard_sigmoid", V, |x| ops::hard_sigmoid(&x[0])),
@@ -62,18 +62,18 @@ pub fn activations() -> Vec<Row> {
         row("ops::softmax", V, |x| ops::softmax(&x[0], D::Minus1)),
         row("ops::log_softmax", V, |x| ops::log_softmax(&x[0], D::Minus1)),
         row("ops::softmax_last_dim", V, |x| ops::softmax_last_dim(&x[0]))
-            .instead("`candle_nn::ops::softmax(x, D::Minus1)`; `adahessian::ops::attention` for a whole attention"),
+            .instead("`adahessian::nn::ops::softmax_last_dim`; `adahessian::ops::attention` for a whole attention"),
         row("y * ops::softmax_last_dim(y)", V, |x| {
             let y = x[0].exp()?;
             &y * ops::softmax_last_dim(&y)?
         })
-        .instead("`candle_nn::ops::softmax(x, D::Minus1)`"),
+        .instead("`adahessian::nn::ops::softmax_last_dim`"),
     ]
 }
 
 pub fn norms() -> Vec<Row> {
-    const LAYER_NORM: &str = "`adahessian::ops::layer_norm`, or `candle_nn::ops::layer_norm_slow`";
-    const RMS_NORM: &str = "`RmsNorm::forward_diff`, or `candle_nn::ops::rms_norm_slow`";
+    const LAYER_NORM: &str = "`adahessian::nn::LayerNorm`, or `candle_nn::ops::layer_norm_slow`";
+    const RMS_NORM: &str = "`adahessian::nn::RmsNorm`, or `RmsNorm::forward_diff`";
     vec![
         row("LayerNorm", NORM, |x| {
             LayerNorm::new(x[1].clone(), x[2].clone(), 1e-5).forward(&x[0])
@@ -148,7 +148,7 @@ fn angles(x: &Tensor, positions: usize, width: usize) -> Result<(Tensor, Tensor)
 
 pub fn positions() -> Vec<Row> {
     const X: &[&[usize]] = &[&[1, 2, 3, 4]];
-    const SLOW: &str = "`candle_nn::rotary_emb::rope_slow`";
+    const SLOW: &str = "`adahessian::nn::rotary_emb::rope`";
     vec![
         row("rotary_emb::rope", X, |x| {
             let (cos, sin) = angles(&x[0], 3, 2)?;
@@ -163,7 +163,7 @@ pub fn positions() -> Vec<Row> {
             let (cos, sin) = angles(&x[0], 3, 2)?;
             rotary_emb::rope_i(&x[0], &cos, &sin)
         })
-        .instead("`candle_nn::rotary_emb::rope_i_slow`"),
+        .instead("`adahessian::nn::rotary_emb::rope_i`"),
         row("rotary_emb::rope_i_slow", X, |x| {
             let (cos, sin) = angles(&x[0], 3, 2)?;
             rotary_emb::rope_i_slow(&x[0], &cos, &sin)
@@ -172,12 +172,12 @@ pub fn positions() -> Vec<Row> {
             let (cos, sin) = angles(&x[0], 2, 2)?;
             rotary_emb::rope_thd(&x[0], &cos, &sin)
         })
-        .instead("`rope_slow` on transposed positions and heads"),
+        .instead("`adahessian::nn::rotary_emb::rope_thd`"),
     ]
 }
 
 pub fn layers() -> Vec<Row> {
-    const OUR_LINEAR: &str = "`.contiguous()` on the input, or `adahessian::ops::linear`: candle's value itself is \
+    const OUR_LINEAR: &str = "`.contiguous()` on the input, or `adahessian::nn::Linear`: candle's value itself is \
                               wrong here";
     const CONV1D: &str = "as `conv1d` of tensors";
     const LINEAR: &[&[usize]] = &[&[2, 3, 2], &[3, 2], &[3]];
@@ -240,7 +240,7 @@ pub fn layers() -> Vec<Row> {
             },
         )
         .f32()
-        .instead("`adahessian::ops::attention`, or matmul and `ops::softmax`"),
+        .instead("`adahessian::nn::MultiHeadAttention`, or `adahessian::nn::ops::sdpa`"),
         row(
             "attention::flash_attn (CPU)",
             &[&[1, 2, 1, 3], &[1, 2, 1, 3], &[1, 2, 1, 3]],
@@ -250,7 +250,7 @@ pub fn layers() -> Vec<Row> {
             },
         )
         .f32()
-        .instead("`adahessian::ops::attention`, or matmul and `ops::softmax`"),
+        .instead("`adahessian::nn::MultiHeadAttention`, or `adahessian::nn::ops::sdpa`"),
     ]
 }
 
@@ -288,7 +288,7 @@ pub fn losses() -> Vec<Row> {
         row("loss::cross_entropy, then nonlinear (focal loss)", V, |x| {
             loss::cross_entropy(&x[0], &targets()?)?.exp()
         })
-        .instead("`adahessian::ops::cross_entropy`"),
+        .instead("`adahessian::nn::loss::cross_entropy`"),
         row("loss::nll", V, |x| {
             loss::nll(&ops::log_softmax(&x[0], 1)?, &targets()?)
         })
