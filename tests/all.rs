@@ -27,6 +27,7 @@ mod optimizers;
 mod passes;
 mod reach;
 mod recommend_ops;
+mod reducer;
 mod resume;
 mod saved_states;
 mod second_order;

@@ -19,11 +19,11 @@ pub use curvature::hessian::Hessian;
 pub use curvature::hutchinson::{Estimate, Hutchinson, Probe};
 pub use curvature::mean::Mean;
 pub use error::{Error, Result};
-pub use optim::adahessian::{AdaHessian, AdaHessianBuilder, Average, Delay};
-pub use optim::composite::Composite;
-pub use optim::first_order::FirstOrder;
-pub use optim::rules::{Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd};
-pub use optim::{Common, Group, Optim, State, StepInfo};
+pub use optim::{
+    AdaHessian, Adagrad, Adam, AdamW, Average, Builder, Common, Composite, Curvature, Delay, Entry,
+    Group, Lamb, Number, Optim, Optimizer, Reducer, RmsProp, Rule, Sgd, SophiaH, State, Step,
+    StepInfo, optimizer_by_name,
+};
 pub use schedule::Schedule;
 pub use second_order::{backward, backward_detached, init};
 pub use sparse::{SparseOptimizer, SparseRule, SparseTable};

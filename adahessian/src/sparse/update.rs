@@ -5,6 +5,7 @@ use super::optimizer::setting;
 use super::rows;
 use crate::error::Result;
 use crate::ops::engine::Real;
+use crate::optim::reducer::RowSums;
 use candle_core::Tensor;
 
 /// What a row's accumulator is.
@@ -140,6 +141,14 @@ impl<T: Real> Merged<T> {
             }
         }
         Ok(Self { rows, gradient })
+    }
+
+    /// For a reducer.
+    pub fn sums(self, width: usize) -> Result<RowSums> {
+        Ok(RowSums {
+            gradients: T::tensor(self.gradient, &[self.rows.len(), width])?,
+            rows: self.rows,
+        })
     }
 
     pub fn squares(&self) -> f64 {
