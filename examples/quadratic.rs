@@ -5,7 +5,7 @@
 //! f(x) = x² + 0.1 x sin(20πx) the momentum of the Hessian carries the iterate over the ripples,
 //! without it it stays stuck.
 
-use adahessian::{AdaHessian, Adam, Common, FirstOrder, NamedVars, Optim, Sgd};
+use adahessian::{AdaHessian, Adam, NamedVars, Optim, Rule, Sgd};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use clap::Parser;
@@ -93,18 +93,10 @@ fn figure_1() -> Result<Vec<Walk>> {
     };
     Ok(vec![
         walk("gradient descent, lr 0.08", bowl, &start, 30, move |v| {
-            Ok(Box::new(FirstOrder::new(
-                v,
-                plain.clone(),
-                Common::new(0.08),
-            )?))
+            Ok(Box::new(plain.clone().lr(0.08).build(v)?))
         })?,
         walk("Adam, lr 1", bowl, &start, 30, |v| {
-            Ok(Box::new(FirstOrder::new(
-                v,
-                Adam::default(),
-                Common::new(1.0),
-            )?))
+            Ok(Box::new(Adam::default().lr(1.0).build(v)?))
         })?,
         walk(
             "AdaHessian, lr 1, no momentum",

@@ -3,7 +3,7 @@
 use adahessian::ops::{self, Mode};
 use adahessian::random::Stream;
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
-use adahessian::{Blocks, Common, Composite, FirstOrder, NamedVars, Optim, Sgd, check};
+use adahessian::{Blocks, Composite, NamedVars, Optim, Rule, Sgd, check};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
 use clap::Parser;
@@ -26,7 +26,8 @@ struct Cli {
     #[arg(long, default_value = "squeezebert")]
     model: String,
 
-    /// Optimizers, separated by commas: adahessian, adamw, adam, sgd, rmsprop, adagrad, lamb
+    /// Optimizers, separated by commas: adahessian, sophiah, adamw, adam, sgd, rmsprop, adagrad,
+    /// lamb
     #[arg(long, default_value = "adahessian", value_name = "LIST")]
     optimizer: String,
 
@@ -250,7 +251,7 @@ impl Bench {
             began.elapsed().as_secs_f64()
         );
         // Lookups in tables, which wait for their gradients.
-        let none = FirstOrder::new(NamedVars::new([])?, Sgd::default(), Common::new(1e-5))?;
+        let none = Sgd::default().lr(1e-5).build(NamedVars::new([])?)?;
         self.with_tables(Box::new(none))?.discard();
         Ok(())
     }
@@ -325,7 +326,7 @@ fn main() -> Result<()> {
         );
     }
     program::reset_peak_memory();
-    let sgd = FirstOrder::new(&bench.vars, Sgd::default(), Common::new(1e-5))?;
+    let sgd = Sgd::default().lr(1e-5).build(&bench.vars)?;
     let mut sgd = bench.with_tables(Box::new(sgd))?;
     let sgd_seconds = bench.measure(&mut *sgd, 1, cli.units)?.seconds;
     let sgd_peak = peak_memory_mib();
@@ -360,7 +361,7 @@ fn measure(cli: &Cli, bench: &Bench, name: &str) -> Result<(u64, Measured, Optio
     };
     program::reset_peak_memory();
     let cycle = match name {
-        "adahessian" => cli.hessian_every.max(1),
+        "adahessian" | "sophiah" => cli.hessian_every.max(1),
         _ => 1,
     };
     let blocks = bench.blocks.clone();

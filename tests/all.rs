@@ -29,6 +29,7 @@ mod passes;
 mod ported;
 mod reach;
 mod recommend_ops;
+mod reducer;
 mod resume;
 mod rooms;
 mod saved_states;

@@ -1,7 +1,7 @@
 //! What callbacks write: nothing twice after a crash, checksums that fit, pictures without fonts.
 
+use adahessian::CurvatureInfo;
 use adahessian::StepInfo;
-use adahessian::optim::CurvatureInfo;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fs;

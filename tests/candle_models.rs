@@ -1,8 +1,7 @@
 //! Models of candle-transformers, trained by swapping the optimizer: their fused norms and softmaxes cut
 //! the graph, the loss falls all the same, and the first step must say so by name.
 
-use adahessian::optim::rules::Rule;
-use adahessian::{AdaHessian, AdamW, Common, Error, FirstOrder, NamedVars, Optim, Sgd, check};
+use adahessian::{AdaHessian, AdamW, Error, NamedVars, Optim, Rule, Sgd, check};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module, VarBuilder, VarMap, linear, loss};
@@ -116,8 +115,8 @@ fn vit_case() -> Result<Case> {
     })
 }
 
-fn first_order(vars: &NamedVars, rule: impl Rule + 'static) -> adahessian::Result<Box<dyn Optim>> {
-    Ok(Box::new(FirstOrder::new(vars, rule, Common::new(1e-3))?))
+fn first_order(vars: &NamedVars, rule: impl Rule) -> adahessian::Result<Box<dyn Optim>> {
+    Ok(Box::new(rule.lr(1e-3).build(vars)?))
 }
 
 /// Each optimizer refuses the model, names these variables, and says these remedies; nothing has moved.

@@ -1,6 +1,6 @@
 //! Checkpoints: everything comes back, every damage is found and named, nothing is lost on the way.
 
-use adahessian::{AdaHessian, NamedVars, Optim, State};
+use adahessian::{AdaHessian, AdamW, NamedVars, Optim, Optimizer, Rule, State};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use std::fs;
@@ -22,13 +22,13 @@ fn model(value: f64) -> Result<NamedVars> {
     ])?)
 }
 
-fn optimizer(vars: &NamedVars) -> Result<AdaHessian> {
+fn optimizer(vars: &NamedVars) -> Result<Optimizer<AdaHessian>> {
     let (trained, _) = vars.partition(|name| name.starts_with("dense"));
     Ok(AdaHessian::builder().lr(0.1).build(&trained)?)
 }
 
 /// One step on Σ w⁴ + Σ b⁴, so that the state is not zero.
-fn one_step(vars: &NamedVars, optimizer: &mut AdaHessian) -> Result<()> {
+fn one_step(vars: &NamedVars, optimizer: &mut Optimizer<AdaHessian>) -> Result<()> {
     let fourth = |name: &str| -> Result<Tensor> { Ok(vars.get(name)?.sqr()?.sqr()?.sum_all()?) };
     let loss = (fourth("dense.weight")? + fourth("dense.bias")?)?;
     optimizer.backward_step(&loss)?;
@@ -373,11 +373,7 @@ fn another_model_is_refused_before_anything_changes() -> Result<()> {
 
     // The variables fit, the optimizer does not.
     let vars = model(9.0)?;
-    let mut other = adahessian::FirstOrder::new(
-        &vars,
-        adahessian::AdamW::default(),
-        adahessian::Common::new(0.1),
-    )?;
+    let mut other = AdamW::default().lr(0.1).build(&vars)?;
     let before = bits(&vars)?;
     assert_says(loaded.restore(&vars, &mut other), &["kind", "adahessian"]);
     assert_eq!(bits(&vars)?, before);

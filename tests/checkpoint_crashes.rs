@@ -1,7 +1,7 @@
 //! Checkpoints of processes that die at any moment, and of two processes in one folder.
 
 use adahessian::ops::Mode;
-use adahessian::{Common, FirstOrder, NamedVars, Optim, Sgd};
+use adahessian::{NamedVars, Optim, Rule, Sgd};
 use anyhow::{Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
 use std::fs;
@@ -52,7 +52,7 @@ fn vars(value: f64) -> Result<NamedVars> {
 
 fn trainer(run: &RunFolder, epochs: usize) -> Result<Trainer<Square, FixedBatches<f64>>> {
     let vars = vars(0.9)?;
-    let optimizer = FirstOrder::new(&vars, Sgd::default(), Common::new(0.01))?;
+    let optimizer = Sgd::default().lr(0.01).build(&vars)?;
     let config = TrainConfig {
         epochs,
         eval_every: Some(2),
@@ -67,7 +67,7 @@ fn trainer(run: &RunFolder, epochs: usize) -> Result<Trainer<Square, FixedBatche
 
 fn content<T>(value: f64, step: u64, act: impl FnOnce(Content) -> T) -> Result<T> {
     let vars = vars(value)?;
-    let optimizer = FirstOrder::new(&vars, Sgd::default(), Common::new(0.1))?;
+    let optimizer = Sgd::default().lr(0.1).build(&vars)?;
     let scores = Scores::new("score", 0.5);
     let progress = Progress {
         step,

@@ -3,10 +3,8 @@
 use adahessian::engine::Handle;
 use adahessian::ops::{Mode, Pooling, binary_cross_entropy};
 use adahessian::sparse::Precision;
-use adahessian::{
-    AdaHessian, Composite, Hessian, LinearOperator, Optim, SparseOptimizer, SparseRule, VarVec,
-    check,
-};
+use adahessian::sparse::{SparseOptimizer, SparseRule};
+use adahessian::{AdaHessian, Composite, Hessian, LinearOperator, Optim, VarVec, check};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use models::Start;

@@ -3,7 +3,7 @@
 use adahessian::engine::Handle;
 use adahessian::ops::{self, Activation, Dropout};
 use adahessian::random::Stream;
-use adahessian::{AdaHessian, Error, Hessian, LinearOperator, NamedVars, Optim, VarVec};
+use adahessian::{AdaHessian, Error, Hessian, LinearOperator, NamedVars, Optim, Optimizer, VarVec};
 use anyhow::Result;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, Var};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -175,7 +175,7 @@ fn a_state_is_a_copy() -> Result<()> {
     let x = Var::new(&[1f64, -2.0, 3.0], &Device::Cpu)?;
     let vars = NamedVars::new([("x".into(), x.clone())])?;
     let mut optimizer = AdaHessian::builder().build(&vars)?;
-    let step = |optimizer: &mut AdaHessian| -> Result<(), Error> {
+    let step = |optimizer: &mut Optimizer<AdaHessian>| -> Result<(), Error> {
         optimizer.backward_step(&x.powf(4.0)?.sum_all()?).map(drop)
     };
     step(&mut optimizer)?;

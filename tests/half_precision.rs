@@ -1,11 +1,10 @@
 //! Variables in bf16 and f16: the optimizer's own numbers are in f32, and the step is that of float64
 //! with the variable rounded.
 
-use adahessian::optim::rules::Rule;
 use adahessian::random::Stream;
 use adahessian::{
-    AdaHessian, AdaHessianBuilder, Adagrad, Adam, AdamW, Block, Blocks, Common, Delay, FirstOrder,
-    Lamb, NamedVars, Optim, RmsProp, Sgd, VarVec, backward,
+    AdaHessian, Adagrad, Adam, AdamW, Block, Blocks, Builder, Common, Delay, Lamb, NamedVars,
+    Optim, Optimizer, RmsProp, Rule, Sgd, SophiaH, VarVec, backward,
 };
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
@@ -30,22 +29,22 @@ fn loss(x: &Tensor, c: &Tensor, d: &Tensor) -> Result<Tensor> {
 
 type Make = fn(&NamedVars) -> adahessian::Result<Box<dyn Optim>>;
 
-fn first_order(vars: &NamedVars, rule: impl Rule + 'static) -> adahessian::Result<Box<dyn Optim>> {
+fn first_order(vars: &NamedVars, rule: impl Rule) -> adahessian::Result<Box<dyn Optim>> {
     let common = Common {
         weight_decay: 0.01,
         ..Common::new(0.03)
     };
-    Ok(Box::new(FirstOrder::new(vars, rule, common)?))
+    Ok(Box::new(rule.with(common).build(vars)?))
 }
 
 fn second_order(
     vars: &NamedVars,
-    builder: AdaHessianBuilder,
+    builder: Builder<AdaHessian>,
 ) -> adahessian::Result<Box<dyn Optim>> {
     Ok(Box::new(builder.lr(0.03).weight_decay(0.01).build(vars)?))
 }
 
-const TABLE: [(&str, Make); 12] = [
+const TABLE: [(&str, Make); 13] = [
     ("sgd", |v| first_order(v, Sgd::default())),
     ("nesterov", |v| {
         first_order(
@@ -81,6 +80,9 @@ const TABLE: [(&str, Make); 12] = [
     }),
     ("adahessian, delayed", |v| {
         second_order(v, AdaHessian::builder().every(3))
+    }),
+    ("sophiah", |v| {
+        Ok(Box::new(SophiaH::builder().lr(0.03).every(3).build(v)?))
     }),
     ("adahessian, stale", |v| {
         second_order(v, AdaHessian::builder().every(3).delay(Delay::Stale))
@@ -209,7 +211,7 @@ fn a_curvature_whose_square_overflows_is_skipped_and_forgotten() -> Result<()> {
         Tensor::new(&[1f32, 1.0], &CPU)?,
         Tensor::new(&[1f32, 2e19], &CPU)?,
     );
-    let run = |optimizer: &mut AdaHessian, d: &Tensor| -> Result<Option<String>> {
+    let run = |optimizer: &mut Optimizer<AdaHessian>, d: &Tensor| -> Result<Option<String>> {
         let grads = backward(&loss(&var, &small, d)?)?;
         let probe = VarVec::new(&vars, vec![small.clone()])?;
         optimizer.accumulate_probed(&grads, &[probe], 1.0)?;
@@ -224,17 +226,15 @@ fn a_curvature_whose_square_overflows_is_skipped_and_forgotten() -> Result<()> {
     let after = var.to_vec1::<f32>()?;
     assert!(before[1] != after[1], "frozen: {before:?} {after:?}");
     // The same for gradients of rules that square them.
-    let mut adam = FirstOrder::new(&vars, Adam::default(), Common::new(0.01))?;
+    let mut adam = Adam::default().lr(0.01).build(&vars)?;
     let wild = backward(&loss(&var, &huge, &small)?)?;
     assert_eq!(adam.step(&wild)?.skipped, Some("x".into()));
-    let mut clipped = FirstOrder::new(
-        &vars,
-        Adam::default(),
-        Common {
+    let mut clipped = Adam::default()
+        .with(Common {
             clip_norm: Some(1.0),
             ..Common::new(0.01)
-        },
-    )?;
+        })
+        .build(&vars)?;
     assert_eq!(
         clipped.step(&wild)?.skipped,
         None,

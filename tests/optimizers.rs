@@ -1,11 +1,12 @@
 //! Optimizers against PyTorch, against closed forms, and each against its own saved state.
 
 use adahessian::{
-    AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Common, Composite, Delay, Error,
-    FirstOrder, Group, Hessian, Hutchinson, Lamb, LinearOperator, NamedVars, Optim, RmsProp, Sgd,
-    VarVec, backward,
+    AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Builder, Common, Composite, Delay,
+    Error, Group, Hessian, Hutchinson, Lamb, LinearOperator, NamedVars, Optim, RmsProp, Rule, Sgd,
+    SophiaH, VarVec, backward,
 };
-use anyhow::Result;
+use adahessian::{RULES, Rules, optimizer_by_name};
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::Value;
 use testing::{assert_close, assert_number, assert_says, reference, variables};
@@ -37,7 +38,7 @@ type Make = fn(&NamedVars) -> adahessian::Result<Box<dyn Optim>>;
 
 fn first_order(
     vars: &NamedVars,
-    rule: impl adahessian::optim::rules::Rule + 'static,
+    rule: impl Rule,
     lr: f64,
     decay: f64,
 ) -> adahessian::Result<Box<dyn Optim>> {
@@ -45,7 +46,7 @@ fn first_order(
         weight_decay: decay,
         ..Common::new(lr)
     };
-    Ok(Box::new(FirstOrder::new(vars, rule, common)?))
+    Ok(Box::new(rule.with(common).build(vars)?))
 }
 
 /// One row an optimizer: name, how to make it. The rows that PyTorch has are held against its path.
@@ -124,6 +125,11 @@ const TABLE: &[(&str, Make)] = &[
     ("adahessian", |v| {
         Ok(Box::new(AdaHessian::builder().seed(3).build(v)?))
     }),
+    ("sophiah", |v| {
+        Ok(Box::new(
+            SophiaH::builder().lr(0.02).every(4).seed(3).build(v)?,
+        ))
+    }),
     ("adahessian_delayed_stale", |v| {
         let builder = AdaHessian::builder()
             .every(3)
@@ -140,7 +146,7 @@ const TABLE: &[(&str, Make)] = &[
     ("composite", |v| {
         let (w, rest) = v.partition(|name| name == "w");
         let dense = AdaHessian::builder().every(2).build(&w)?;
-        let other = FirstOrder::new(&rest, Adagrad::default(), Common::new(0.5))?;
+        let other = Adagrad::default().lr(0.5).build(&rest)?;
         Ok(Box::new(
             Composite::new()
                 .with("dense", dense)
@@ -289,6 +295,130 @@ fn a_state_that_does_not_fit_is_refused_and_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Sophia-H by hand (arXiv 2305.14342, Algorithm 3), with the library's probes.
+#[test]
+fn sophia_is_the_papers_algorithm() -> Result<()> {
+    let (lr, decay, rho) = (0.03, 0.1, 0.5);
+    let (vars, by_hand) = (start()?, start()?);
+    let rule = SophiaH {
+        rho,
+        ..SophiaH::default()
+    };
+    let mut opt = rule.lr(lr).every(3).seed(7).build(&vars)?;
+    let mut theta = flat(&by_hand)?;
+    let (mut m, mut h) = (vec![0.0; theta.len()], vec![0.0; theta.len()]);
+    let (mut clipped, mut free) = (0, 0);
+    for step in 0..30 {
+        let hessian = Hessian::of(&objective(&by_hand)?, &by_hand)?;
+        let numbers = |v: &VarVec| -> Result<Vec<f64>> {
+            let parts = v.tensors().iter().map(|t| t.flatten_all()?.to_vec1());
+            Ok(parts.collect::<candle_core::Result<Vec<_>>>()?.concat())
+        };
+        let g = numbers(&hessian.gradient()?)?;
+        let d = numbers(&Hutchinson::new(1, 7).at(step).diagonal(&hessian)?)?;
+        for i in 0..theta.len() {
+            m[i] = 0.96 * m[i] + 0.04 * g[i];
+            if step % 3 == 0 {
+                h[i] = 0.99 * h[i] + 0.01 * d[i];
+            }
+            let ratio = m[i] / f64::max(0.01 * h[i], 1e-12);
+            (clipped, free) = match ratio.abs() > rho {
+                true => (clipped + 1, free),
+                false => (clipped, free + 1),
+            };
+            theta[i] -= lr * decay * theta[i];
+            theta[i] -= lr * ratio.clamp(-rho, rho);
+        }
+        let mut rest = theta.as_slice();
+        for (_, var) in by_hand.iter() {
+            let (own, later) = rest.split_at(var.elem_count());
+            var.set(&Tensor::from_slice(own, var.shape(), var.device())?)?;
+            rest = later;
+        }
+        opt.backward_step(&objective(&vars)?)?;
+        for (ours, theirs) in flat(&vars)?.iter().zip(&theta) {
+            assert_number(&format!("step {step}"), *ours, *theirs, 1e-12)?;
+        }
+    }
+    assert!(clipped > 10 && free > 10, "{clipped} {free}");
+    let curvature = opt.diagonal()?.context("no curvature")?;
+    let kept = curvature
+        .tensors()
+        .iter()
+        .map(|t| t.flatten_all()?.to_vec1());
+    let kept: Vec<f64> = kept.collect::<candle_core::Result<Vec<_>>>()?.concat();
+    for (ours, theirs) in kept.iter().zip(&h) {
+        assert_number("h", *ours, *theirs, 1e-12)?;
+    }
+    Ok(())
+}
+
+/// Every rule is found by its name, and only by that.
+#[test]
+fn optimizers_by_name() -> Result<()> {
+    let vars = start()?;
+    for name in RULES {
+        let opt = optimizer_by_name(name, &Rules::default(), &vars, |common, curvature| {
+            common.lr = 0.5;
+            curvature.seed = 3;
+        })?;
+        assert_eq!(opt.state()?.meta["kind"], *name);
+        assert_eq!(opt.lr(), 0.5);
+    }
+    let unknown = optimizer_by_name("sdg", &Rules::default(), &vars, |_, _| {});
+    let mut pieces = RULES.to_vec();
+    pieces.push("sdg");
+    assert_says(unknown.map(drop), &pieces);
+    // A file a rule: none is forgotten.
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../adahessian/src/optim/rules");
+    let files = std::fs::read_dir(folder)?.map(|file| Ok(file?.file_name()));
+    let files = files.collect::<std::io::Result<Vec<_>>>()?;
+    let rules = files.iter().filter(|f| *f != "mod.rs" && *f != "tests.rs");
+    assert_eq!(rules.count(), RULES.len());
+    Ok(())
+}
+
+#[test]
+fn settings_of_the_hessian_need_a_rule_that_asks_for_it() -> Result<()> {
+    let error = AdamW::default().lr(0.1).every(5).build(&start()?);
+    assert_says(error.map(drop), &["Hessian", "adamw"]);
+    Ok(())
+}
+
+/// If one part must not step, none does, and all count it.
+#[test]
+fn a_composite_skips_jointly() -> Result<()> {
+    let vars = start()?;
+    let (w, rest) = vars.partition(|name| name == "w");
+    let before = flat(&vars)?;
+    let mut opt = Composite::new()
+        .with("w", AdaHessian::builder().max_skipped(1).build(&w)?)
+        .with("rest", Adam::default().lr(0.1).build(&rest)?);
+    let bad = |vars: &NamedVars| -> Result<Tensor> {
+        let c = vars.get("x.c")?;
+        Ok((vars.get("w")?.sqr()?.sum_all()? + (c.sum_all()? * f64::NAN)?)?)
+    };
+    let info = opt.backward_step(&bad(&vars)?)?;
+    assert_eq!(info.skipped.as_deref(), Some("x.c"));
+    assert_eq!((info.update_norm, flat(&vars)?), (0.0, before.clone()));
+    let counts = |opt: &Composite| -> Result<Vec<String>> {
+        let state = opt.state()?;
+        let keys = ["w/skipped", "rest/skipped", "w/step", "rest/step"];
+        Ok(keys.map(|key| state.meta[key].clone()).to_vec())
+    };
+    assert_eq!(counts(&opt)?, ["1", "1", "1", "1"]);
+    // One part gives up: the other has not stepped either.
+    assert_says(
+        opt.backward_step(&bad(&vars)?).map(drop),
+        &["2 steps", "x.c"],
+    );
+    assert_eq!(flat(&vars)?, before);
+    assert_eq!(counts(&opt)?, ["2", "2", "2", "2"]);
+    assert_eq!(opt.backward_step(&objective(&vars)?)?.skipped, None);
+    assert_ne!(flat(&vars)?, before);
+    Ok(())
+}
+
 /// Newton's step: on a diagonal quadratic the probe gives the diagonal exactly, so lr 1 and no
 /// momentum land in the minimum.
 #[test]
@@ -434,7 +564,7 @@ fn clipping() -> Result<()> {
         momentum: 0.0,
         nesterov: false,
     };
-    let mut opt = FirstOrder::new(&vars, plain.clone(), common.clone())?;
+    let mut opt = plain.clone().with(common.clone()).build(&vars)?;
     let half =
         |vars: &NamedVars| -> Result<Tensor> { Ok((vars.get("x")?.sqr()?.sum_all()? * 0.5)?) };
     let info = opt.backward_step(&half(&vars)?)?;
@@ -446,7 +576,10 @@ fn clipping() -> Result<()> {
         ..common
     };
     let before = flat(&vars)?;
-    FirstOrder::new(&vars, plain, value)?.backward_step(&half(&vars)?)?;
+    plain
+        .with(value)
+        .build(&vars)?
+        .backward_step(&half(&vars)?)?;
     assert_number("by value", before[0] - flat(&vars)?[0], 0.5, 1e-12)
 }
 
@@ -507,7 +640,7 @@ fn gradients_without_graph_are_refused() -> Result<()> {
 #[test]
 fn settings_out_of_range() -> Result<()> {
     let vars = start()?;
-    let refused = |builder: adahessian::AdaHessianBuilder, what: &str| {
+    let refused = |builder: Builder<AdaHessian>, what: &str| {
         assert_says(builder.build(&vars).map(drop), &[what, "expected"])
     };
     refused(AdaHessian::builder().lr(-1.0), "learning rate");
@@ -547,7 +680,7 @@ fn composite_covers_every_variable_exactly_once() -> Result<()> {
 fn a_part_sees_its_own_hessian_only() -> Result<()> {
     let vars = variables(&[("a", &[1.0], &[1]), ("b", &[2.0], &[1])])?;
     let (a, b) = vars.partition(|n| n == "a");
-    let adagrad = FirstOrder::new(&b, Adagrad::default(), Common::new(0.1))?;
+    let adagrad = Adagrad::default().lr(0.1).build(&b)?;
     let mut opt = Composite::new()
         .with("a", AdaHessian::builder().build(&a)?)
         .with("b", adagrad);
@@ -568,7 +701,10 @@ fn a_part_sees_its_own_hessian_only() -> Result<()> {
 fn candle_trait() -> Result<()> {
     use candle_nn::Optimizer;
     let x = Var::new(&[3f32, -1.0], &Device::Cpu)?;
-    let mut opt = <AdaHessian as Optimizer>::new(vec![x.clone()], AdaHessian::builder().lr(0.5))?;
+    let mut opt = <adahessian::Optimizer<AdaHessian> as Optimizer>::new(
+        vec![x.clone()],
+        AdaHessian::builder().lr(0.5),
+    )?;
     for _ in 0..40 {
         opt.backward_step(&x.sqr()?.sum_all()?)?;
     }

@@ -2,7 +2,7 @@
 
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::{
-    AdaHessian, Adagrad, AdamW, Common, Composite, Error, FirstOrder, NamedVars, Optim, Sgd, check,
+    AdaHessian, Adagrad, AdamW, Common, Composite, Error, NamedVars, Optim, Rule, Sgd, check,
 };
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
@@ -29,14 +29,14 @@ type Make = fn(&NamedVars, &[&str]) -> adahessian::Result<Box<dyn Optim>>;
 
 fn first_order(
     vars: &NamedVars,
-    rule: impl adahessian::optim::rules::Rule + 'static,
+    rule: impl Rule,
     allowed: &[&str],
 ) -> adahessian::Result<Box<dyn Optim>> {
     let common = Common {
         allow_unreached: allowed.iter().map(ToString::to_string).collect(),
         ..Common::new(0.01)
     };
-    Ok(Box::new(FirstOrder::new(vars, rule, common)?))
+    Ok(Box::new(rule.with(common).build(vars)?))
 }
 
 fn composite(vars: &NamedVars, allowed: &[&str]) -> adahessian::Result<Box<dyn Optim>> {

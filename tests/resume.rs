@@ -2,7 +2,7 @@
 
 use adahessian::ops::{Dropout, Mode, dropout};
 use adahessian::random::Stream;
-use adahessian::{AdaHessian, AdamW, Common, Composite, FirstOrder, NamedVars, Optim};
+use adahessian::{AdaHessian, AdamW, Composite, NamedVars, Optim, Rule};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
@@ -73,7 +73,7 @@ impl Batches for Made {
 
 fn optimizer(kind: &str, vars: &NamedVars) -> Result<Box<dyn Optim>> {
     let adahessian = |vars: &NamedVars| AdaHessian::builder().lr(0.05).every(3).seed(4).build(vars);
-    let adamw = |vars: &NamedVars| FirstOrder::new(vars, AdamW::default(), Common::new(1e-2));
+    let adamw = |vars: &NamedVars| AdamW::default().lr(1e-2).build(vars);
     Ok(match kind {
         "adahessian" => Box::new(adahessian(vars)?),
         "adamw" => Box::new(adamw(vars)?),

@@ -1,7 +1,7 @@
 //! States of optimizers that an earlier version saved: those of variables in half precision were in half
 //! precision themselves, where they are in f32 now.
 
-use adahessian::{AdaHessian, AdamW, Common, FirstOrder, NamedVars, Optim, State};
+use adahessian::{AdaHessian, AdamW, NamedVars, Optim, Rule, State};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use testing::{assert_close, assert_says};
@@ -53,7 +53,7 @@ fn widened_when_loaded(make: impl Fn(&NamedVars) -> Result<Box<dyn Optim>>) -> R
 #[test]
 fn of_first_order() -> Result<()> {
     widened_when_loaded(|vars| {
-        let opt = FirstOrder::new(vars, AdamW::default(), Common::new(0.1))?;
+        let opt = AdamW::default().lr(0.1).build(vars)?;
         Ok(Box::new(opt))
     })
 }
@@ -65,7 +65,7 @@ fn of_adahessian() -> Result<()> {
 
 #[test]
 fn nothing_else_is_converted() -> Result<()> {
-    let opt = |vars: &NamedVars| FirstOrder::new(vars, AdamW::default(), Common::new(0.1));
+    let opt = |vars: &NamedVars| AdamW::default().lr(0.1).build(vars);
     let refused = |vars: DType, saved: DType, pieces: &[&str]| -> Result<()> {
         let vars = self::vars(vars)?;
         let mut opt = opt(&vars)?;

@@ -1,7 +1,7 @@
 //! Sparse tables and their optimizer against dense ones.
 
 use adahessian::sparse::{self, Accumulator, Precision, SparseOptimizer, SparseRule, SparseTable};
-use adahessian::{AdaHessian, Adagrad, Common, Composite, FirstOrder, Optim, State};
+use adahessian::{AdaHessian, Adagrad, Composite, Optim, Rule, State};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use testing::{assert_close, assert_says};
@@ -42,7 +42,7 @@ fn step(table: &SparseTable, opt: &mut SparseOptimizer, number: usize) -> Result
 fn adagrad_is_that_of_a_dense_table() -> Result<()> {
     let table = table(Precision::F64)?;
     let var = Var::from_tensor(&table.to_tensor()?)?;
-    let mut dense = FirstOrder::new(vec![var.clone()], Adagrad::default(), Common::new(0.3))?;
+    let mut dense = Adagrad::default().lr(0.3).build(vec![var.clone()])?;
     let mut sparse = SparseOptimizer::new([&table], SparseRule::adagrad(), 0.3)?;
     for number in 0..6 {
         step(&table, &mut sparse, number)?;

@@ -1,8 +1,7 @@
 //! Steps of sparse tables: the weights of micro-batches, and what is not finite.
 
-use adahessian::optim::rules::Rule;
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
-use adahessian::{Adagrad, Common, Error, FirstOrder, NamedVars, Optim, Sgd, State};
+use adahessian::{Adagrad, Error, NamedVars, Optim, Rule, Sgd, State};
 use anyhow::Result;
 use candle_core::{Device, Tensor, Var};
 use testing::{assert_close, assert_says};
@@ -54,13 +53,13 @@ fn the_weight_of_a_single_part_makes_no_difference() -> Result<()> {
 
 /// Two micro-batches of different weights, of which each touches one table alone, and then a third that
 /// touches both: the mean is over all weights, as it is for dense variables.
-fn two_tables(rule: SparseRule, dense: impl Rule + 'static) -> Result<()> {
+fn two_tables(rule: SparseRule, dense: impl Rule) -> Result<()> {
     let (a, b) = (table("a")?, table("b")?);
     let var = |t: &SparseTable| -> Result<Var> { Ok(Var::from_tensor(&t.to_tensor()?)?) };
     let (va, vb) = (var(&a)?, var(&b)?);
     let named = NamedVars::new([("a".to_string(), va.clone()), ("b".to_string(), vb.clone())])?;
     let mut sparse = SparseOptimizer::new([&a, &b], rule, 0.1)?;
-    let mut dense = FirstOrder::new(&named, dense, Common::new(0.1))?;
+    let mut dense = dense.lr(0.1).build(&named)?;
     for _ in 0..2 {
         sparse.accumulate_loss(&looked_up(&a, &[0, 2])?, 0.25)?;
         sparse.accumulate_loss(&looked_up(&b, &[1, 2, 4])?, 0.5)?;

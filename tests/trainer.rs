@@ -1,7 +1,7 @@
 //! The loop: early stopping, plateaus, steps that are not finite, interruption.
 
 use adahessian::ops::Mode;
-use adahessian::{Common, FirstOrder, NamedVars, Sgd};
+use adahessian::{Common, NamedVars, Rule, Sgd};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use std::cell::{Cell, RefCell};
@@ -71,7 +71,7 @@ fn trainer(task: Scripted, config: TrainConfig) -> Result<Trainer<Scripted, Fixe
         max_skipped: 2,
         ..Common::new(0.1)
     };
-    let optimizer = FirstOrder::new(&vars, Sgd::default(), common)?;
+    let optimizer = Sgd::default().with(common).build(&vars)?;
     let batches = FixedBatches(vec![1.0, 0.5, 0.25, 0.125]);
     Ok(Trainer::new(
         task,
@@ -361,7 +361,7 @@ fn resuming_with_fewer_batches_is_refused() -> Result<()> {
         .fit()?;
     let task = scripted(&[0.5])?;
     let vars = task.vars.clone();
-    let optimizer = FirstOrder::new(&vars, Sgd::default(), Common::new(0.1))?;
+    let optimizer = Sgd::default().lr(0.1).build(&vars)?;
     let mut other = Trainer::new(
         task,
         FixedBatches(vec![1.0]),

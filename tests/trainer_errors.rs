@@ -2,7 +2,7 @@
 
 use adahessian::ops::Mode;
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
-use adahessian::{AdaHessian, Common, Composite, FirstOrder, NamedVars, Optim, Sgd};
+use adahessian::{AdaHessian, Composite, NamedVars, Optim, Rule, Sgd};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use std::cell::Cell;
@@ -111,7 +111,7 @@ fn trained(at: Option<At>, second_order: bool, fraction: f64) -> Result<(Bits, B
     let (vars, table) = (task.vars.clone(), task.table.clone());
     let dense: Box<dyn Optim> = match second_order {
         true => Box::new(AdaHessian::builder().lr(0.1).seed(3).build(&vars)?),
-        false => Box::new(FirstOrder::new(&vars, Sgd::default(), Common::new(0.1))?),
+        false => Box::new(Sgd::default().lr(0.1).build(&vars)?),
     };
     let tables = SparseOptimizer::new([&table], SparseRule::adagrad(), 0.1)?;
     let both = Composite::new()
@@ -190,7 +190,7 @@ impl Task for HalfReached {
 fn variables_that_are_not_reached_are_named_with_the_way_out() -> Result<()> {
     let var = || Var::new(&[1f64, 2.0], &Device::Cpu);
     let vars = NamedVars::new([("unused".to_string(), var()?), ("used".to_string(), var()?)])?;
-    let optimizer = || FirstOrder::new(&vars, Sgd::default(), Common::new(0.1));
+    let optimizer = || Sgd::default().lr(0.1).build(&vars);
     let task = HalfReached(vars.clone());
     let Err(direct) = optimizer()?.backward_step(&task.loss(&1.0, &Mode::Eval)?) else {
         anyhow::bail!("the optimizer should refuse it by itself");

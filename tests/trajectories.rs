@@ -5,8 +5,8 @@ use adahessian::ops::{
     Activation, BatchNorm, Convolution, RunningStatistics, conv_batch_norm, global_avg_pool2d,
 };
 use adahessian::{
-    AdaHessian, AdaHessianBuilder, Average, Block, Blocks, Delay, Hessian, LinearOperator,
-    NamedVars, Optim, VarVec, backward,
+    AdaHessian, Average, Block, Blocks, Builder, Delay, Hessian, LinearOperator, NamedVars, Optim,
+    Optimizer, VarVec, backward,
 };
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor, Var};
@@ -78,7 +78,7 @@ impl Golden {
         Ok(VarVec::new(vars, signs.collect::<Result<_>>()?)?)
     }
 
-    fn builder(&self, hyper: &Value) -> Result<AdaHessianBuilder> {
+    fn builder(&self, hyper: &Value) -> Result<Builder<AdaHessian>> {
         let number = |key: &str| hyper[key].as_f64().with_context(|| format!("no {key}"));
         let beta = |i: usize| hyper["betas"][i].as_f64().context("no betas");
         let mut blocks = Blocks::single();
@@ -111,7 +111,7 @@ impl Golden {
 fn follow(
     golden: &Golden,
     prefix: &str,
-    builder: AdaHessianBuilder,
+    builder: Builder<AdaHessian>,
     loss: impl Fn(&NamedVars, usize) -> Result<Tensor>,
 ) -> Result<()> {
     let vars = golden.vars(prefix)?;
@@ -186,7 +186,12 @@ fn compare_derivatives(
     Ok(())
 }
 
-fn compare_state(golden: &Golden, prefix: &str, opt: &AdaHessian, step: usize) -> Result<()> {
+fn compare_state(
+    golden: &Golden,
+    prefix: &str,
+    opt: &Optimizer<AdaHessian>,
+    step: usize,
+) -> Result<()> {
     let state = opt.state()?;
     for (name, var) in opt.vars().iter() {
         if let Some(row) = golden.row_of("param_steps", step + 1) {

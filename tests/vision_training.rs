@@ -1,7 +1,7 @@
 //! Training residual networks: metrics, the task, and resumption bit for bit.
 
 use adahessian::ops::Mode;
-use adahessian::{AdaHessian, Common, FirstOrder, NamedVars, Optim, Sgd};
+use adahessian::{AdaHessian, Common, NamedVars, Optim, Rule, Sgd};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use datasets::{Augment, Batcher, Crop, ImageBatch, ImageBatches, ImageDataset};
@@ -128,7 +128,7 @@ fn optimizer(name: &str, model: &ResNet) -> Result<Box<dyn Optim>> {
                 weight_decay: 0.1,
                 ..Common::new(0.05)
             };
-            Box::new(FirstOrder::new(&vars, Sgd::default(), common)?)
+            Box::new(Sgd::default().with(common).build(&vars)?)
         }
         _ => {
             let builder = AdaHessian::builder().lr(0.15).weight_decay(0.1).every(2);
@@ -219,7 +219,7 @@ fn no_optimizer_touches_the_running_statistics() -> Result<()> {
             ..Common::new(0.05)
         };
         let mut optimizer: Box<dyn Optim> = match name {
-            "sgd" => Box::new(FirstOrder::new(&all, Sgd::default(), common)?),
+            "sgd" => Box::new(Sgd::default().with(common).build(&all)?),
             _ => Box::new(AdaHessian::builder().weight_decay(0.1).build(&all)?),
         };
         let logits = model.forward(&batch.pixels, &mode)?;

@@ -187,6 +187,15 @@ pub enum Error {
         twice: Vec<String>,
     },
 
+    /// A participant of a training with several left before a step was complete.
+    #[error(
+        "participant {rank} of this training is gone: it failed, or was dropped, before all had brought their gradients"
+    )]
+    Participant {
+        /// Its rank, counted from 0.
+        rank: usize,
+    },
+
     /// A check of a derivative failed.
     #[error(
         "{what} of `{name}` differs from finite differences: relative error {error:.3e} where {tolerance:.1e} is allowed"

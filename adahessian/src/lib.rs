@@ -1,19 +1,20 @@
 #![doc = include_str!("../../README.md")]
 
-pub mod block;
+mod block;
 pub mod check;
-pub mod curvature;
+mod curvature;
 pub mod engine;
-pub mod error;
+mod error;
 pub mod nn;
 pub mod numeric;
 pub mod ops;
-pub mod optim;
+mod optim;
 pub mod random;
-pub mod schedule;
-pub mod second_order;
+mod schedule;
+mod second_order;
 pub mod sparse;
-pub mod vars;
+mod tables;
+mod vars;
 
 pub use block::{Block, Blocks};
 pub use curvature::LinearOperator;
@@ -22,12 +23,12 @@ pub use curvature::hessian::Hessian;
 pub use curvature::hutchinson::{Estimate, Hutchinson, Probe};
 pub use curvature::mean::Mean;
 pub use error::{Error, Result};
-pub use optim::adahessian::{AdaHessian, AdaHessianBuilder, Average, Delay};
-pub use optim::composite::Composite;
-pub use optim::first_order::FirstOrder;
-pub use optim::rules::{Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd};
-pub use optim::{Common, Group, Optim, State, StepInfo};
+pub use optim::reducer::{Reducer, RowSums, Sums, ThreadGroup, ThreadReducer};
+pub use optim::{
+    AdaHessian, Adagrad, Adam, AdamW, Average, Builder, Common, Composite, Curvature,
+    CurvatureInfo, Delay, Entry, Group, Lamb, NotFinite, Number, Optim, Optimizer, RULES, Reach,
+    RmsProp, Rule, Rules, Sgd, SophiaH, State, Step, StepInfo, correction, optimizer_by_name,
+};
 pub use schedule::Schedule;
-pub use second_order::{backward, backward_detached, init};
-pub use sparse::{SparseOptimizer, SparseRule, SparseTable};
+pub use second_order::{backward, backward_detached, has_graph, init, release};
 pub use vars::{NamedVars, VarVec};

@@ -2,10 +2,8 @@
 
 use crate::settings::Settings;
 use adahessian::sparse::{Accumulator, SparseRule};
-use adahessian::{
-    AdaHessian, AdaHessianBuilder, Adagrad, Adam, AdamW, Average, Block, Blocks, Common,
-    FirstOrder, Lamb, NamedVars, Optim, RmsProp, Sgd,
-};
+use adahessian::{Average, Block, Blocks, NamedVars, Optim};
+use adahessian::{Rules, optimizer_by_name};
 use anyhow::{Result, bail};
 use std::str::FromStr;
 
@@ -27,10 +25,12 @@ pub enum Optimizer {
     Adagrad,
     /// LAMB.
     Lamb,
+    /// Sophia-H.
+    SophiaH,
 }
 
 /// The optimizers by name.
-pub const OPTIMIZERS: [(&str, Optimizer); 7] = [
+pub const OPTIMIZERS: [(&str, Optimizer); 8] = [
     ("adahessian", Optimizer::AdaHessian),
     ("adamw", Optimizer::AdamW),
     ("adam", Optimizer::Adam),
@@ -38,6 +38,7 @@ pub const OPTIMIZERS: [(&str, Optimizer); 7] = [
     ("rmsprop", Optimizer::RmsProp),
     ("adagrad", Optimizer::Adagrad),
     ("lamb", Optimizer::Lamb),
+    ("sophiah", Optimizer::SophiaH),
 ];
 
 impl FromStr for Optimizer {
@@ -85,6 +86,7 @@ pub fn default_lr(optimizer: &str, origin: Origin) -> Result<f64> {
         Optimizer::RmsProp => (2e-5, 5e-4),
         Optimizer::Adagrad => (1e-3, 1e-2),
         Optimizer::Lamb => (1e-3, 5e-3),
+        Optimizer::SophiaH => (3e-5, 6e-4),
     };
     Ok(match origin {
         Origin::Pretrained => pretrained,
@@ -100,6 +102,7 @@ pub fn default_decay(optimizer: &str) -> Result<f64> {
     Ok(match optimizer.parse()? {
         Optimizer::AdaHessian => 1e-4,
         Optimizer::AdamW | Optimizer::Lamb => 0.01,
+        Optimizer::SophiaH => 0.1,
         Optimizer::Adam | Optimizer::Sgd | Optimizer::RmsProp | Optimizer::Adagrad => 0.0,
     })
 }
@@ -110,7 +113,11 @@ pub fn default_decay(optimizer: &str) -> Result<f64> {
 /// # Errors
 /// For an unknown name or a setting out of range.
 pub fn optimizer(name: &str, settings: &Settings, vars: &NamedVars) -> Result<Box<dyn Optim>> {
-    let block: Block = settings.block_size.as_deref().unwrap_or("4").parse()?;
+    let own = match name.parse()? {
+        Optimizer::SophiaH => "single",
+        _ => "4",
+    };
+    let block: Block = settings.block_size.as_deref().unwrap_or(own).parse()?;
     optimizer_with(name, settings, Blocks::matrices(block), vars)
 }
 
@@ -130,65 +137,41 @@ pub fn optimizer_with(
     let decay = settings
         .weight_decay
         .map_or_else(|| default_decay(name), Ok);
-    let common = Common {
-        lr: lr?,
-        weight_decay: decay?,
-        clip_norm: settings.clip_norm,
-        ..Common::default()
-    };
-    let second_order = || adahessian(settings, blocks);
-    make(name, vars, common, Sgd::default(), second_order)
+    let (lr, decay) = (lr?, decay?);
+    let average = settings.average.as_deref().map(average).transpose()?;
+    let mut rules = Rules::default();
+    set(&mut rules.adahessian.eps, settings.eps);
+    set(&mut rules.adahessian.hessian_power, settings.hessian_power);
+    let optimizer = optimizer_by_name(name, &rules, vars, |common, curvature| {
+        (common.lr, common.weight_decay) = (lr, decay);
+        common.clip_norm = settings.clip_norm;
+        curvature.blocks = blocks;
+        set(&mut curvature.average, average);
+        set(&mut curvature.every, settings.hessian_every);
+        set(&mut curvature.always_first, settings.hessian_first);
+        set(&mut curvature.samples, settings.samples);
+        set(&mut curvature.seed, settings.seed);
+    });
+    Ok(optimizer?)
 }
 
-/// Makes the optimizer called `name`: the one place that does. What programs choose for themselves is
-/// SGD's momentum, and AdaHessian without its common settings.
-///
-/// # Errors
-/// For an unknown name or a setting out of range.
-pub fn make(
-    name: &str,
-    vars: &NamedVars,
-    common: Common,
-    sgd: Sgd,
-    adahessian: impl FnOnce() -> Result<AdaHessianBuilder>,
-) -> Result<Box<dyn Optim>> {
-    Ok(match name.parse()? {
-        Optimizer::AdaHessian => {
-            let mut builder = adahessian()?;
-            builder.common = common;
-            Box::new(builder.build(vars)?)
-        }
-        Optimizer::AdamW => Box::new(FirstOrder::new(vars, AdamW::default(), common)?),
-        Optimizer::Adam => Box::new(FirstOrder::new(vars, Adam::default(), common)?),
-        Optimizer::Sgd => Box::new(FirstOrder::new(vars, sgd, common)?),
-        Optimizer::RmsProp => Box::new(FirstOrder::new(vars, RmsProp::default(), common)?),
-        Optimizer::Adagrad => Box::new(FirstOrder::new(vars, Adagrad::default(), common)?),
-        Optimizer::Lamb => Box::new(FirstOrder::new(vars, Lamb::default(), common)?),
-    })
+/// Changes what a program was told to.
+pub fn set<T>(to: &mut T, told: Option<T>) {
+    if let Some(value) = told {
+        *to = value;
+    }
 }
 
 /// What is averaged into D, by name.
 ///
 /// # Errors
 /// With the list of names.
-pub fn average(name: Option<&str>) -> Result<Average> {
-    Ok(match name.unwrap_or("absolute") {
+pub fn average(name: &str) -> Result<Average> {
+    Ok(match name {
         "absolute" => Average::Absolute,
         "signed" => Average::Signed,
         other => bail!("--average {other}: expected absolute or signed"),
     })
-}
-
-fn adahessian(settings: &Settings, blocks: Blocks) -> Result<AdaHessianBuilder> {
-    Ok(AdaHessian::builder()
-        .blocks(blocks)
-        .average(average(settings.average.as_deref())?)
-        .hessian_power(settings.hessian_power.unwrap_or(1.0))
-        .every(settings.hessian_every.unwrap_or(1))
-        .always_first(settings.hessian_first.unwrap_or(0))
-        .samples(settings.samples.unwrap_or(1))
-        .eps(settings.eps.unwrap_or(1e-4))
-        .seed(settings.seed.unwrap_or(0)))
 }
 
 /// What sparse tables are stepped with, by name.
@@ -214,7 +197,7 @@ mod tests {
 
     /// The kind that the state of each optimizer must have, its learning rate with pretrained and with fresh
     /// weights, and its decay.
-    const EXPECTED: [(&str, &str, f64, f64, f64); 7] = [
+    const EXPECTED: [(&str, &str, f64, f64, f64); 8] = [
         ("adahessian", "adahessian", 1e-2, 0.1, 1e-4),
         ("adamw", "adamw", 5e-5, 2e-3, 0.01),
         ("adam", "adam", 5e-5, 2e-3, 0.0),
@@ -222,6 +205,7 @@ mod tests {
         ("rmsprop", "rmsprop", 2e-5, 5e-4, 0.0),
         ("adagrad", "adagrad", 1e-3, 1e-2, 0.0),
         ("lamb", "lamb", 1e-3, 5e-3, 0.01),
+        ("sophiah", "sophiah", 3e-5, 6e-4, 0.1),
     ];
 
     fn vars() -> NamedVars {
@@ -232,6 +216,9 @@ mod tests {
     #[test]
     fn every_name_makes_the_optimizer_of_that_name() {
         assert_eq!(OPTIMIZERS.map(|(name, _)| name), EXPECTED.map(|row| row.0));
+        for rule in adahessian::RULES {
+            assert!(OPTIMIZERS.iter().any(|(name, _)| name == rule), "{rule}");
+        }
         for (name, kind, pretrained, scratch, decay) in EXPECTED {
             let made = optimizer(name, &Settings::default(), &vars()).unwrap();
             assert_eq!(made.state().unwrap().meta["kind"], kind, "{name}");

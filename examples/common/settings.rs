@@ -44,8 +44,8 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_head: Option<bool>,
 
-    /// Optimizers, separated by commas: adahessian, adamw, adam, sgd, rmsprop, adagrad, lamb
-    /// [default: adahessian; without --model adahessian,adamw]
+    /// Optimizers, separated by commas: adahessian, sophiah, adamw, adam, sgd, rmsprop, adagrad,
+    /// lamb [default: adahessian; without --model adahessian,adamw]
     #[arg(long, value_name = "LIST", help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<String>,

@@ -3,10 +3,11 @@
 use crate::plan::Plan;
 use crate::settings::Settings;
 use adahessian::sparse::{Precision, SparseOptimizer};
-use adahessian::{AdaHessian, AdaHessianBuilder, Block, Blocks, Common, Composite, Optim, Sgd};
+use adahessian::{Block, Blocks, Composite, Optim};
+use adahessian::{Rules, optimizer_by_name};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
-use common::choose;
+use common::choose::{self, set};
 use common::settings::list;
 use datasets::criteo::{ClickBatches, INTEGERS, Store};
 use models::Start;
@@ -144,41 +145,36 @@ pub fn optimizer(plan: &Plan, model: &Dlrm) -> Result<Composite> {
 
 fn dense(plan: &Plan, model: &Dlrm) -> Result<Box<dyn Optim>> {
     let (settings, vars) = (&plan.settings, &model.vars());
-    let common = Common {
-        lr: settings.lr.unwrap_or_default(),
-        weight_decay: settings.weight_decay.unwrap_or_default(),
-        clip_norm: settings.clip_norm,
-        ..Common::default()
-    };
-    let plain = Sgd {
-        momentum: 0.0,
-        nesterov: false,
-    };
-    choose::make(&plan.optimizer, vars, common, plain, || {
-        adahessian(plan, model)
-    })
-}
-
-fn adahessian(plan: &Plan, model: &Dlrm) -> Result<AdaHessianBuilder> {
-    let settings = &plan.settings;
     let blocks = match settings.block_size.as_deref() {
         None | Some("single") => model.blocks(),
         Some(text) => Blocks::matrices(text.parse::<Block>()?),
     };
-    let text = settings.betas.as_deref().unwrap_or("0.9,0.98");
+    let average = settings.average.as_deref().map(choose::average);
+    let average = average.transpose()?;
+    let mut rules = Rules::default();
+    rules.sgd.momentum = 0.0;
+    set(&mut rules.adahessian.eps, settings.eps);
+    rules.adahessian.hessian_power = settings.hessian_power.unwrap_or(0.5);
+    rules.adahessian.betas = betas(settings.betas.as_deref().unwrap_or("0.9,0.98"))?;
+    let optimizer = optimizer_by_name(&plan.optimizer, &rules, vars, |common, curvature| {
+        common.lr = settings.lr.unwrap_or_default();
+        common.weight_decay = settings.weight_decay.unwrap_or_default();
+        common.clip_norm = settings.clip_norm;
+        curvature.blocks = blocks;
+        set(&mut curvature.average, average);
+        set(&mut curvature.every, settings.hessian_every);
+        set(&mut curvature.always_first, settings.hessian_first);
+        set(&mut curvature.samples, settings.samples);
+        curvature.seed = plan.seed;
+    });
+    Ok(optimizer?)
+}
+
+fn betas(text: &str) -> Result<(f64, f64)> {
     let betas = list(text).into_iter().map(|part| part.parse::<f64>());
     let betas = betas.collect::<Result<Vec<_>, _>>();
-    let [beta1, beta2] = betas.as_deref().unwrap_or_default() else {
-        bail!("--betas {text}: expected two numbers separated by a comma");
-    };
-    Ok(AdaHessian::builder()
-        .betas(*beta1, *beta2)
-        .blocks(blocks)
-        .average(choose::average(settings.average.as_deref())?)
-        .hessian_power(settings.hessian_power.unwrap_or(0.5))
-        .every(settings.hessian_every.unwrap_or(1))
-        .always_first(settings.hessian_first.unwrap_or(0))
-        .samples(settings.samples.unwrap_or(1))
-        .eps(settings.eps.unwrap_or(1e-4))
-        .seed(plan.seed))
+    match betas.as_deref() {
+        Ok([beta1, beta2]) => Ok((*beta1, *beta2)),
+        _ => bail!("--betas {text}: expected two numbers separated by a comma"),
+    }
 }

@@ -58,9 +58,11 @@ fn resolved(settings: &Settings, optimizer: &str, seed: &str) -> Result<Settings
         Optimizer::AdaHessian => (0.043, "adagrad"),
         Optimizer::Adagrad => (0.01, "adagrad"),
         Optimizer::Sgd => (0.1, "sgd"),
-        Optimizer::AdamW | Optimizer::Adam | Optimizer::RmsProp | Optimizer::Lamb => {
-            (1e-3, "adagrad")
-        }
+        Optimizer::AdamW
+        | Optimizer::Adam
+        | Optimizer::RmsProp
+        | Optimizer::Lamb
+        | Optimizer::SophiaH => (1e-3, "adagrad"),
     };
     let table_optimizer = settings.table_optimizer.as_deref().unwrap_or(tables);
     let defaults = Settings {

@@ -70,7 +70,7 @@ pub struct Settings {
     pub limit_eval: Option<usize>,
 
     /// Optimizers of the dense layers, separated by commas: adahessian, adagrad, sgd, adamw, adam,
-    /// rmsprop, lamb [default: adahessian]
+    /// rmsprop, lamb, sophiah [default: adahessian]
     #[arg(long, value_name = "LIST", help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<String>,

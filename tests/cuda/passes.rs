@@ -1,7 +1,7 @@
 //! The threads of the passes on a device.
 
 use super::device;
-use adahessian::second_order::release;
+use adahessian::release;
 use adahessian::{Hessian, LinearOperator, NamedVars, VarVec, backward};
 use anyhow::Result;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, Var};

@@ -5,9 +5,9 @@ use adahessian::engine::Handle;
 use adahessian::ops::{self, Activation, Mode, Pooling, binary_cross_entropy};
 use adahessian::random::Stream;
 use adahessian::sparse::Precision;
+use adahessian::sparse::{SparseOptimizer, SparseRule};
 use adahessian::{
-    AdaHessian, AdamW, Common, Composite, FirstOrder, Hessian, LinearOperator, NamedVars, Optim,
-    SparseOptimizer, SparseRule, VarVec,
+    AdaHessian, AdamW, Common, Composite, Hessian, LinearOperator, NamedVars, Optim, Rule, VarVec,
 };
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -75,7 +75,7 @@ fn ten_steps_are_those_of_the_cpu() -> Result<()> {
         step_by_step("AdaHessian", tolerance, [&here, &there], both, loss)?;
         let adamw = |vars: &NamedVars| -> Result<Box<dyn Optim>> {
             let common = Common::new(0.05);
-            Ok(Box::new(FirstOrder::new(vars, AdamW::default(), common)?))
+            Ok(Box::new(AdamW::default().with(common).build(vars)?))
         };
         let both = [adamw(&here)?, adamw(&there)?];
         step_by_step("AdamW", tolerance, [&here, &there], both, loss)?;

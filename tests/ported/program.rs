@@ -3,7 +3,7 @@
 use adahessian::nn::{VarBuilder, VarMap, with_masks};
 use adahessian::ops::Mode;
 use adahessian::random::Stream;
-use adahessian::{AdaHessian, AdamW, Common, FirstOrder, NamedVars, Optim};
+use adahessian::{AdaHessian, AdamW, NamedVars, Optim, Rule};
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use testing::assert_close;
@@ -107,7 +107,7 @@ pub fn trains(name: &str, make: impl Fn() -> Result<(NamedVars, Loss)>) -> Resul
         let before = vars.snapshot()?;
         let mut optimizer: Box<dyn Optim> = match second {
             true => Box::new(AdaHessian::builder().lr(0.03).build(&vars)?),
-            false => Box::new(FirstOrder::new(&vars, AdamW::default(), Common::new(0.01))?),
+            false => Box::new(AdamW::default().lr(0.01).build(&vars)?),
         };
         let mut curve = Vec::new();
         for step in 0..30 {

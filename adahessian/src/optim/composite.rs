@@ -1,17 +1,19 @@
 //! Several optimizers as one, each on variables of its own.
 
 use crate::error::{Error, Result};
-use crate::optim::{Optim, Reach, State, StepInfo};
-use crate::sparse::SparseTable;
+use crate::optim::reducer::{Reducer, Sums};
+use crate::optim::{NotFinite, Optim, Reach, State, StepInfo};
+use crate::tables::SparseTable;
 use crate::vars::{NamedVars, VarVec};
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Several optimizers that step together: AdaHessian on the dense layers and Adagrad on the
 /// embeddings, say. The Hessian of one part is that over its own variables alone.
 ///
 /// ```
-/// use adahessian::{Adagrad, AdaHessian, Common, Composite, FirstOrder, NamedVars, Optim};
+/// use adahessian::{Adagrad, AdaHessian, Composite, NamedVars, Optim, Rule};
 /// # use candle_core::{Device, Var};
 /// # let x = Var::new(&[1f32, 2.0], &Device::Cpu)?;
 /// # let e = Var::new(&[1f32, 2.0], &Device::Cpu)?;
@@ -19,7 +21,7 @@ use std::collections::{BTreeMap, HashSet};
 /// let (sparse, dense) = all.partition(|name| name.starts_with("embedding"));
 /// let mut opt = Composite::new()
 ///     .with("dense", AdaHessian::builder().build(&dense)?)
-///     .with("sparse", FirstOrder::new(&sparse, Adagrad::default(), Common::new(0.01))?)
+///     .with("sparse", Adagrad::default().lr(0.01).build(&sparse)?)
 ///     .covering(&all)?;
 /// assert!(opt.needs_graph());
 /// # Ok::<(), adahessian::Error>(())
@@ -30,6 +32,7 @@ pub struct Composite {
     vars: NamedVars,
     /// Variables that two parts own.
     twice: Vec<String>,
+    reducer: Option<Box<dyn Reducer>>,
 }
 
 impl Default for Composite {
@@ -38,6 +41,7 @@ impl Default for Composite {
             parts: Vec::new(),
             vars: NamedVars::from(Vec::new()),
             twice: Vec::new(),
+            reducer: None,
         }
     }
 }
@@ -120,6 +124,23 @@ fn each_once<'a>(
     }
 }
 
+fn joined(parts: Vec<StepInfo>) -> StepInfo {
+    let norm = |of: fn(&StepInfo) -> f64| parts.iter().map(|p| of(p).powi(2)).sum::<f64>().sqrt();
+    let (gradient_norm, update_norm) = (norm(|p| p.gradient_norm), norm(|p| p.update_norm));
+    let mut parts = parts.into_iter();
+    let mut total = parts.next().unwrap_or_default();
+    for part in parts {
+        total.curvature = total.curvature.or(part.curvature);
+        total.skipped = total.skipped.or(part.skipped);
+        total.loss = total.loss.or(part.loss);
+    }
+    StepInfo {
+        gradient_norm,
+        update_norm,
+        ..total
+    }
+}
+
 impl Optim for Composite {
     fn vars(&self) -> &NamedVars {
         &self.vars
@@ -183,27 +204,64 @@ impl Optim for Composite {
         parts.try_for_each(|(_, part)| part.check_ready())
     }
 
-    /// The parts step in their order. If one skips because its gradient is not finite, the others
-    /// have decided for themselves. Norms are those of all parts together; the curvature is that of
-    /// the first part that has one.
-    fn update(&mut self) -> Result<StepInfo> {
-        let mut total = StepInfo::default();
-        let (mut gradient, mut update) = (0.0, 0.0);
-        for (index, (_, part)) in self.parts.iter_mut().enumerate() {
-            let info = part.update()?;
-            gradient += info.gradient_norm.powi(2);
-            update += info.update_norm.powi(2);
-            if index == 0 {
-                total = info;
-            } else {
-                total.curvature = total.curvature.or(info.curvature);
-                total.skipped = total.skipped.or(info.skipped);
-                total.loss = total.loss.or(info.loss);
-            }
+    /// Of the parts that have one.
+    fn diagonal(&self) -> Result<Option<VarVec>> {
+        let mut found: Option<(NamedVars, HashMap<String, Tensor>)> = None;
+        for (_, part) in &self.parts {
+            let Some(own) = part.diagonal()? else {
+                continue;
+            };
+            let none = || (NamedVars::from(Vec::new()), HashMap::new());
+            let (vars, tensors) = found.get_or_insert_with(none);
+            *vars = vars.union(own.vars());
+            tensors.extend(own.iter().map(|(n, t)| (n.to_string(), t.clone())));
         }
-        total.gradient_norm = gradient.sqrt();
-        total.update_norm = update.sqrt();
-        Ok(total)
+        let Some((vars, mut tensors)) = found else {
+            return Ok(None);
+        };
+        let sorted = vars.names().filter_map(|name| tensors.remove(name));
+        VarVec::new(&vars, sorted.collect()).map(Some)
+    }
+
+    fn reducer(&mut self) -> &mut Option<Box<dyn Reducer>> {
+        &mut self.reducer
+    }
+
+    fn sums(&self) -> Result<Sums> {
+        let mut all = Sums::default();
+        for (name, part) in &self.parts {
+            all.merge(&format!("{name}/"), part.sums()?);
+        }
+        Ok(all)
+    }
+
+    fn set_sums(&mut self, mut sums: Sums) -> Result<()> {
+        let mut parts = self.parts.iter_mut();
+        parts.try_for_each(|(name, part)| part.set_sums(sums.part(&format!("{name}/"))))
+    }
+
+    /// Of all parts: if one must not step, none does.
+    fn prepare(&mut self) -> Result<Option<NotFinite>> {
+        let mut found = None;
+        for (_, part) in &mut self.parts {
+            let why = part.prepare()?;
+            found = found.or(why);
+        }
+        Ok(found)
+    }
+
+    /// The parts step in their order. Norms are those of all parts together; the curvature is that of the
+    /// first part that has one.
+    fn take(&mut self) -> Result<StepInfo> {
+        let parts = self.parts.iter_mut().map(|(_, part)| part.take());
+        Ok(joined(parts.collect::<Result<_>>()?))
+    }
+
+    /// All parts count it, whichever gives up.
+    fn skip(&mut self, why: &NotFinite) -> Result<StepInfo> {
+        let parts = self.parts.iter_mut().map(|(_, part)| part.skip(why));
+        let parts: Vec<_> = parts.collect();
+        Ok(joined(parts.into_iter().collect::<Result<_>>()?))
     }
 
     fn discard(&mut self) {

@@ -1,27 +1,41 @@
-//! Optimizers: one object-safe trait, AdaHessian, the first-order baselines, and their states.
+//! Optimizers: one object-safe trait, one optimizer around any rule, the rules, and their states.
 
-pub mod adahessian;
-pub mod composite;
-pub mod first_order;
-pub mod group;
+mod builder;
+mod by_name;
+mod composite;
+mod group;
 pub(crate) mod in_place;
+mod number;
+mod optimizer;
+mod pass;
 pub(crate) mod pending;
-pub mod reach;
-pub mod rules;
-mod rules_in_place;
-mod squares;
-pub mod state;
+pub(crate) mod reach;
+pub mod reducer;
+mod rule;
+mod rules;
+pub(crate) mod state;
+mod variable;
 
+pub use builder::{Average, Builder, Curvature, Delay};
+pub use by_name::{RULES, Rules, optimizer_by_name};
+pub use composite::Composite;
 pub use group::{Common, Group};
+pub use number::Number;
+pub use optimizer::Optimizer;
+pub(crate) use optimizer::not_prepared;
 pub use reach::Reach;
+pub use reducer::Reducer;
+pub use rule::{Entry, Rule, Step, correction};
+pub use rules::{AdaHessian, Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd, SophiaH};
 pub use state::State;
 
 use crate::error::Result;
 use crate::second_order;
-use crate::sparse::SparseTable;
+use crate::tables::SparseTable;
 use crate::vars::{NamedVars, VarVec};
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use reducer::Sums;
 
 /// What one step did. Norms are Euclidean and over all variables of the optimizer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,6 +70,15 @@ pub struct CurvatureInfo {
     pub below_eps: f64,
 }
 
+/// Why a step must not be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotFinite {
+    /// `gradient` or `Hessian-vector product`.
+    pub what: &'static str,
+    /// The first variable or table where it shows.
+    pub name: String,
+}
+
 /// An optimizer. Object-safe, so that a loop can hold any of them.
 ///
 /// One step is a number of micro-batches (usually one) that are *accumulated*, and one *apply*:
@@ -63,6 +86,7 @@ pub struct CurvatureInfo {
 /// ```text
 /// backward_step(loss) = accumulate_loss(loss, 1) + apply()
 /// step(grads)         = accumulate(grads, 1)     + apply()
+/// apply()             = reduce() + prepare() + (take() or skip())
 /// ```
 ///
 /// Variables that no gradient reaches are left alone. On the first step that is an error unless the
@@ -120,33 +144,87 @@ pub trait Optim: Send {
         Ok(())
     }
 
-    /// The part of [`Optim::apply`] that each optimizer has for itself: the step, without a look at what
-    /// is reached, or missing.
+    /// The curvature in force, of the variables whose optimizer keeps one: what AdaHessian calls
+    /// sqrt(s / (1-β2ᵗ)), Sophia's h; in f32 for variables in half precision. Zero where none was computed
+    /// yet; `None` in an optimizer of first order.
     ///
     /// # Errors
-    /// [`crate::Error::NonFinite`] after too many skipped steps in a row.
-    fn update(&mut self) -> Result<StepInfo>;
+    /// If candle fails.
+    fn diagonal(&self) -> Result<Option<VarVec>> {
+        Ok(None)
+    }
+
+    /// Sums up what was accumulated over all participants of a training, between accumulating and the
+    /// step. Every participant must have one, of an equal optimizer.
+    fn set_reducer(&mut self, reducer: Box<dyn Reducer>) {
+        *self.reducer() = Some(reducer);
+    }
+
+    /// The place for [`Optim::set_reducer`].
+    fn reducer(&mut self) -> &mut Option<Box<dyn Reducer>>;
+
+    /// What was accumulated: the weighted sums, not divided yet.
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn sums(&self) -> Result<Sums>;
+
+    /// Replaces what was accumulated.
+    ///
+    /// # Errors
+    /// [`crate::Error::Variable`] naming a sum that is missing.
+    fn set_sums(&mut self, sums: Sums) -> Result<()>;
+
+    /// Replaces what was accumulated by the sums over all participants, where there is a reducer.
+    ///
+    /// # Errors
+    /// Those of [`Reducer::reduce`].
+    fn reduce(&mut self) -> Result<()> {
+        if self.reducer().is_none() {
+            return Ok(());
+        }
+        let own = self.sums()?;
+        match self.reducer() {
+            Some(reducer) => {
+                let all = reducer.reduce(own)?;
+                self.set_sums(all)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Makes means of what was accumulated and looks whether they are finite; changes no variable and no
+    /// count.
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn prepare(&mut self) -> Result<Option<NotFinite>>;
+
+    /// Takes the step that was prepared.
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn take(&mut self) -> Result<StepInfo>;
+
+    /// Leaves out the step that was prepared, because of something that is not finite, here or in another
+    /// part of the same training.
+    ///
+    /// # Errors
+    /// [`crate::Error::NonFinite`] after too many in a row.
+    fn skip(&mut self, why: &NotFinite) -> Result<StepInfo>;
 
     /// Takes the step with what was accumulated, and forgets it.
     ///
     /// # Errors
     /// [`crate::Error::NotReached`] for variables without gradient on the first step, or none with one on
     /// any; [`crate::Error::NoGraph`] where the step needs a curvature and none was accumulated;
-    /// [`crate::Error::NonFinite`] after too many skipped steps in a row.
+    /// [`crate::Error::NonFinite`] after too many skipped steps in a row; those of [`Optim::reduce`].
     fn apply(&mut self) -> Result<StepInfo> {
-        let reach = self.reach();
-        let ready = reach.check(self.vars()).and_then(|()| self.check_ready());
-        let taken = ready.and_then(|()| self.update());
-        match taken {
-            Ok(info) => Ok(StepInfo {
-                unreached: reach.unreached.len(),
-                ..info
-            }),
-            Err(error) => {
-                self.discard();
-                Err(error)
-            }
+        let taken = reduced_step(self);
+        if taken.is_err() {
+            self.discard();
         }
+        taken
     }
 
     /// Forgets what was accumulated and not yet applied. What fails does so by itself.
@@ -226,4 +304,19 @@ pub trait Optim: Send {
         self.accumulate_loss(loss, 1.0)?;
         self.apply()
     }
+}
+
+fn reduced_step<O: Optim + ?Sized>(optimizer: &mut O) -> Result<StepInfo> {
+    optimizer.reduce()?;
+    let reach = optimizer.reach();
+    reach.check(optimizer.vars())?;
+    optimizer.check_ready()?;
+    let info = match optimizer.prepare()? {
+        None => optimizer.take()?,
+        Some(why) => optimizer.skip(&why)?,
+    };
+    Ok(StepInfo {
+        unreached: reach.unreached.len(),
+        ..info
+    })
 }

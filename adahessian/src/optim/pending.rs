@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::numeric::Real;
+use crate::optim::NotFinite;
 use crate::optim::group::{Common, Resolved};
 use crate::optim::in_place::{self, Clip};
 use crate::optim::reach::Reach;
@@ -64,6 +65,23 @@ impl WeightedMean {
             sums: nothing(count),
             weight: 0.0,
         }
+    }
+
+    /// Σ wᵢ xᵢ.
+    pub fn sums(&self) -> impl Iterator<Item = Option<&Tensor>> {
+        self.sums.iter().map(|sum| sum.as_ref().map(|s| &s.tensor))
+    }
+
+    /// Σ wᵢ.
+    pub fn weight(&self) -> f64 {
+        self.weight
+    }
+
+    /// Takes over sums that were made elsewhere.
+    pub fn set(&mut self, sums: Vec<Option<Tensor>>, weight: f64) {
+        let sum = |tensor| Sum { tensor, own: false };
+        self.sums = sums.into_iter().map(|t| t.map(sum)).collect();
+        self.weight = weight;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -145,18 +163,20 @@ impl Range {
     }
 }
 
-/// The sum of squares of all entries, or the name of the first variable where it is out of range.
+/// The sum of squares of all entries, or the first variable where it is out of range.
 pub(crate) fn sum_of_squares(
     vars: &NamedVars,
     tensors: &[Option<Tensor>],
     range: Range,
-) -> Result<std::result::Result<f64, String>> {
+    what: &'static str,
+) -> Result<std::result::Result<f64, NotFinite>> {
     let mut total = 0.0;
     for (name, tensor) in vars.names().zip(tensors) {
         let Some(tensor) = tensor else { continue };
         let squares = in_place::sum_of_squares(tensor)?;
         if !range.holds(squares, tensor.dtype()) {
-            return Ok(Err(name.into()));
+            let name = name.into();
+            return Ok(Err(NotFinite { what, name }));
         }
         total += squares;
     }
@@ -226,14 +246,14 @@ pub(crate) struct Skips {
 
 impl Skips {
     /// Notes a skip; an error once there are too many in a row.
-    pub fn note(&mut self, what: &'static str, name: &str, step: u64, limit: u32) -> Result<()> {
+    pub fn note(&mut self, why: &NotFinite, step: u64, limit: u32) -> Result<()> {
         self.in_a_row += 1;
         self.total += 1;
         match self.in_a_row > limit {
             false => Ok(()),
             true => Err(crate::Error::NonFinite {
-                what,
-                name: name.into(),
+                what: why.what,
+                name: why.name.clone(),
                 step,
                 skipped: self.in_a_row,
             }),

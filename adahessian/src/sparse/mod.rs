@@ -6,16 +6,9 @@
 //! leaf, the backward pass gives the leaf a gradient, and [`SparseOptimizer`] changes these rows of the
 //! table and nothing else. The Hessian is taken over the variables of the dense part alone.
 
-mod cell;
-mod file;
-mod mapped;
 mod optimizer;
-mod rows;
-mod store;
-mod table;
 mod update;
 
-pub use file::{check, load, save};
+pub use crate::tables::{Lookup, Precision, SparseTable, check, load, save};
 pub use optimizer::SparseOptimizer;
-pub use table::{Lookup, Precision, SparseTable};
 pub use update::{Accumulator, SparseRule};

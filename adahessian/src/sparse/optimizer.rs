@@ -1,12 +1,13 @@
 //! Adagrad and SGD on the rows that a batch touches.
 
-use super::store::{Store, numbers_mut};
-use super::table::{Leaf, SparseTable};
 use super::update::{Accumulator, Merged, Part, Row, SparseRule};
 use crate::error::{Error, Result};
 use crate::optim::pending::Skips;
+use crate::optim::reducer::{Reducer, RowSums, Sums as Reduced};
 use crate::optim::state::state_error;
-use crate::optim::{Optim, Reach, State, StepInfo};
+use crate::optim::{NotFinite, Optim, Reach, State, StepInfo, not_prepared};
+use crate::tables::store::{Store, numbers_mut};
+use crate::tables::{Leaf, SparseTable};
 use crate::vars::NamedVars;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
@@ -23,6 +24,8 @@ pub struct SparseOptimizer {
     none: NamedVars,
     step: u64,
     weight: f64,
+    ready: Option<(Vec<Option<Ready>>, StepInfo)>,
+    reducer: Option<Box<dyn Reducer>>,
     skips: Skips,
     max_skipped: u32,
 }
@@ -83,6 +86,8 @@ impl SparseOptimizer {
             none: NamedVars::new([])?,
             step: 0,
             weight: 0.0,
+            ready: None,
+            reducer: None,
             skips: Skips::default(),
             max_skipped: 10,
         })
@@ -147,6 +152,13 @@ enum Ready {
 }
 
 impl Ready {
+    fn rows(self, width: usize) -> Result<RowSums> {
+        match self {
+            Ready::F32(merged) => merged.sums(width),
+            Ready::F64(merged) => merged.sums(width),
+        }
+    }
+
     fn squares(&self) -> f64 {
         match self {
             Ready::F32(merged) => merged.squares(),
@@ -245,15 +257,52 @@ impl Optim for SparseOptimizer {
         reach
     }
 
-    fn update(&mut self) -> Result<StepInfo> {
+    fn reducer(&mut self) -> &mut Option<Box<dyn Reducer>> {
+        &mut self.reducer
+    }
+
+    /// Of each table the rows that were looked up.
+    fn sums(&self) -> Result<Reduced> {
+        let mut sums = Reduced::default();
+        sums.numbers.insert("weight".into(), self.weight);
+        for owned in &self.tables {
+            let name = owned.table.name();
+            let missed = f64::from(u8::from(owned.missed));
+            sums.numbers.insert(format!("missed.{name}"), missed);
+            let width = owned.table.dims()[1];
+            sums.rows
+                .insert(format!("rows.{name}"), owned.ready(1.0)?.rows(width)?);
+        }
+        Ok(sums)
+    }
+
+    fn set_sums(&mut self, mut sums: Reduced) -> Result<()> {
+        self.weight = sums.number("weight")?;
+        for owned in &mut self.tables {
+            let name = owned.table.name();
+            owned.missed = sums.number(&format!("missed.{name}"))? > 0.0;
+            let RowSums { rows, gradients } = sums.row_sums(&format!("rows.{name}"))?;
+            owned.parts.clear();
+            if !rows.is_empty() {
+                owned.parts.push(Part {
+                    rows,
+                    gradient: gradients.contiguous()?,
+                    weight: 1.0,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self) -> Result<Option<NotFinite>> {
         let weight = std::mem::take(&mut self.weight);
         let mut info = StepInfo {
             step: self.step,
             lr: Optim::lr(self),
             ..StepInfo::default()
         };
-        self.step += 1;
-        let mut ready = Vec::with_capacity(self.tables.len());
+        let mut found = None;
+        let mut all = Vec::with_capacity(self.tables.len());
         let mut squares = 0.0;
         for owned in &mut self.tables {
             let merged = match owned.parts.is_empty() {
@@ -264,20 +313,26 @@ impl Optim for SparseOptimizer {
             owned.missed = false;
             let part = merged.as_ref().map_or(0.0, Ready::squares);
             if !part.is_finite() {
-                info.gradient_norm = f64::NAN;
-                info.skipped
-                    .get_or_insert_with(|| owned.table.name().into());
+                found.get_or_insert_with(|| NotFinite {
+                    what: "gradient",
+                    name: owned.table.name().into(),
+                });
             }
             squares += part;
-            ready.push(merged);
+            all.push(merged);
         }
-        if let Some(name) = &info.skipped {
-            let limit = self.max_skipped;
-            self.skips.note("gradient", name, info.step, limit)?;
-            return Ok(info);
-        }
+        info.gradient_norm = match &found {
+            Some(_) => f64::NAN,
+            None => squares.sqrt(),
+        };
+        self.ready = Some((all, info));
+        Ok(found)
+    }
+
+    fn take(&mut self) -> Result<StepInfo> {
+        let (ready, mut info) = self.ready.take().ok_or_else(not_prepared)?;
+        self.step += 1;
         self.skips.in_a_row = 0;
-        info.gradient_norm = squares.sqrt();
         let mut change = 0.0;
         for (owned, ready) in self.tables.iter_mut().zip(&ready) {
             if let Some(ready) = ready {
@@ -288,6 +343,16 @@ impl Optim for SparseOptimizer {
         Ok(info)
     }
 
+    fn skip(&mut self, why: &NotFinite) -> Result<StepInfo> {
+        let (_, info) = self.ready.take().ok_or_else(not_prepared)?;
+        self.step += 1;
+        self.skips.note(why, info.step, self.max_skipped)?;
+        Ok(StepInfo {
+            skipped: Some(why.name.clone()),
+            ..info
+        })
+    }
+
     fn discard(&mut self) {
         for owned in &mut self.tables {
             owned.parts.clear();
@@ -295,6 +360,7 @@ impl Optim for SparseOptimizer {
             owned.table.take_leaves();
         }
         self.weight = 0.0;
+        self.ready = None;
     }
 
     fn set_lr_factor(&mut self, factor: f64) {

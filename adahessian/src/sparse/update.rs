@@ -1,10 +1,11 @@
 //! How a row changes with its gradient, and the gradients of micro-batches as one.
 
-use super::cell::Cell;
 use super::optimizer::setting;
-use super::rows;
 use crate::error::Result;
 use crate::numeric::Real;
+use crate::optim::reducer::RowSums;
+use crate::tables::cell::Cell;
+use crate::tables::rows;
 use candle_core::Tensor;
 
 /// What a row's accumulator is.
@@ -140,6 +141,14 @@ impl<T: Real> Merged<T> {
             }
         }
         Ok(Self { rows, gradient })
+    }
+
+    /// For a reducer.
+    pub fn sums(self, width: usize) -> Result<RowSums> {
+        Ok(RowSums {
+            gradients: T::tensor(self.gradient, &[self.rows.len(), width])?,
+            rows: self.rows,
+        })
     }
 
     pub fn squares(&self) -> f64 {

@@ -55,7 +55,7 @@ fn default_lr(optimizer: Optimizer) -> f64 {
     match optimizer {
         Optimizer::AdaHessian => 0.15,
         Optimizer::Sgd => 0.1,
-        Optimizer::Adam | Optimizer::RmsProp => 1e-3,
+        Optimizer::Adam | Optimizer::RmsProp | Optimizer::SophiaH => 1e-3,
         Optimizer::AdamW | Optimizer::Adagrad | Optimizer::Lamb => 1e-2,
     }
 }

@@ -84,8 +84,8 @@ pub struct VisionSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
 
-    /// Optimizers, separated by commas: adahessian, adamw, adam, sgd, rmsprop, adagrad, lamb
-    /// [default: adahessian]
+    /// Optimizers, separated by commas: adahessian, sophiah, adamw, adam, sgd, rmsprop, adagrad,
+    /// lamb [default: adahessian]
     #[arg(long, value_name = "LIST", help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<String>,

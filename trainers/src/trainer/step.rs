@@ -84,7 +84,7 @@ fn accumulate_apart<T: Task>(
     let loss = statistics_at_rest(|| task.loss(&few, mode))?;
     let gradients = adahessian::backward(&loss)?;
     let outcome = optimizer.accumulate_curvature(&gradients, share);
-    adahessian::second_order::release(gradients);
+    adahessian::release(gradients);
     outcome?;
     Ok(value)
 }

@@ -9,14 +9,14 @@
 //! Work is cut into pieces of fixed size and sums are added up in the order of the pieces, so results
 //! do not depend on the number of threads.
 
+mod blocks;
 mod entries;
 mod product;
 mod slices;
 mod squares;
 mod sums;
-#[cfg(test)]
-mod tests;
 
+pub(crate) use blocks::{Averaging, sizes};
 pub(crate) use entries::{Clip, Entry, update, update_slices};
 pub(crate) use product::product;
 pub(crate) use slices::{pieces, with_slices};

@@ -37,7 +37,7 @@ struct Inner {
 }
 
 /// Rows of the table as a variable of one batch.
-pub(super) struct Leaf {
+pub(crate) struct Leaf {
     pub var: Var,
     /// Which, in rising order.
     pub rows: Vec<u32>,
@@ -132,7 +132,7 @@ impl SparseTable {
     }
 
     /// The rows of these ids as a variable of this batch. Its gradient goes to the table in the next
-    /// step of the [`super::SparseOptimizer`] that owns the table, and is kept until then: rows of a table
+    /// step of the [`crate::sparse::SparseOptimizer`] that owns the table, and is kept until then: rows of a table
     /// that no optimizer owns are to be taken with [`SparseTable::read`].
     ///
     /// # Errors
@@ -246,20 +246,20 @@ impl SparseTable {
     }
 
     /// Takes the leaves of lookups since the last call.
-    pub(super) fn take_leaves(&self) -> Vec<Leaf> {
+    pub(crate) fn take_leaves(&self) -> Vec<Leaf> {
         std::mem::take(&mut *self.0.leaves.lock())
     }
 
-    pub(super) fn store(&self) -> RwLockReadGuard<'_, Store> {
+    pub(crate) fn store(&self) -> RwLockReadGuard<'_, Store> {
         self.0.store.read()
     }
 
-    pub(super) fn store_mut(&self) -> RwLockWriteGuard<'_, Store> {
+    pub(crate) fn store_mut(&self) -> RwLockWriteGuard<'_, Store> {
         self.0.store.write()
     }
 
     /// Whether both are the same table.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }

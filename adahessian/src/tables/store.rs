@@ -6,7 +6,7 @@ use candle_core::CpuStorage;
 use half::bf16;
 use memmap2::MmapMut;
 
-pub(super) enum Store {
+pub(crate) enum Store {
     F32(Vec<f32>),
     F64(Vec<f64>),
     Bf16(Vec<bf16>),
@@ -14,7 +14,7 @@ pub(super) enum Store {
 }
 
 /// Numbers from a function of the row, in parallel.
-pub(super) fn fill<C: Cell>(
+pub(crate) fn fill<C: Cell>(
     data: &mut [C],
     width: usize,
     value: &(impl Fn(usize, &mut [f64]) + Sync),
@@ -34,21 +34,21 @@ pub(super) fn fill<C: Cell>(
 }
 
 /// Numbers of a tensor from this place on.
-pub(super) fn copy<C: Cell>(storage: &CpuStorage, start: usize, to: &mut [C]) {
+pub(crate) fn copy<C: Cell>(storage: &CpuStorage, start: usize, to: &mut [C]) {
     let from = C::Number::slice(storage).unwrap_or(&[]);
     let pairs = to.iter_mut().zip(&from[start..]);
     pairs.for_each(|(to, &x)| *to = C::of(x));
 }
 
 /// The numbers of a map.
-pub(super) fn numbers(map: &MmapMut) -> &[f32] {
+pub(crate) fn numbers(map: &MmapMut) -> &[f32] {
     // SAFETY: a map begins at a page, so it is aligned; every bit pattern is an f32. Little-endian is
     // the order of every machine that candle runs on.
     let (_, numbers, _) = unsafe { map.align_to::<f32>() };
     numbers
 }
 
-pub(super) fn numbers_mut(map: &mut MmapMut) -> &mut [f32] {
+pub(crate) fn numbers_mut(map: &mut MmapMut) -> &mut [f32] {
     // SAFETY: as above.
     let (_, numbers, _) = unsafe { map.align_to_mut::<f32>() };
     numbers

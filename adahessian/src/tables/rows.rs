@@ -11,7 +11,7 @@ const PIECE: usize = 1 << 12;
 const FEW: usize = 1 << 14;
 
 /// Copies rows out of a table, in the given order.
-pub(super) fn read<C: Cell>(table: &[C], width: usize, rows: &[u32]) -> Vec<C::Number> {
+pub(crate) fn read<C: Cell>(table: &[C], width: usize, rows: &[u32]) -> Vec<C::Number> {
     let mut numbers = vec![C::Number::ZERO; rows.len() * width];
     let copy = |(to, rows): (&mut [C::Number], &[u32])| {
         for (to, &row) in to.chunks_exact_mut(width).zip(rows) {
@@ -31,7 +31,7 @@ pub(super) fn read<C: Cell>(table: &[C], width: usize, rows: &[u32]) -> Vec<C::N
 
 /// Calls `change` with each of these rows, which rise, of two arrays that have `widths` numbers a row,
 /// and with its place among them. The sum of what it returns, added up in the order of the rows.
-pub(super) fn change<A: Send, B: Send>(
+pub(crate) fn change<A: Send, B: Send>(
     arrays: (&mut [A], &mut [B]),
     widths: (usize, usize),
     rows: &[u32],
@@ -66,7 +66,7 @@ pub(super) fn change<A: Send, B: Send>(
 }
 
 /// The different ids in rising order, and for each id its place among them.
-pub(super) fn unique(ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
+pub(crate) fn unique(ids: &[u32]) -> (Vec<u32>, Vec<u32>) {
     let pairs = ids.iter().enumerate();
     let mut pairs: Vec<u64> = pairs
         .map(|(place, &id)| u64::from(id) << 32 | place as u64)

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// A file of so many bytes as memory, made and filled if it is not there. `layout` says what it holds.
-pub(super) fn open(
+pub(crate) fn open(
     path: &Path,
     bytes: u64,
     layout: impl Fn() -> String,

@@ -4,7 +4,7 @@ use crate::numeric::Real;
 use half::bf16;
 
 /// A stored number, and the type that is computed with.
-pub(super) trait Cell: Copy + Send + Sync + 'static {
+pub(crate) trait Cell: Copy + Send + Sync + 'static {
     type Number: Real;
     fn get(self) -> Self::Number;
     fn of(number: Self::Number) -> Self;

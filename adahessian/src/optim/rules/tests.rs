@@ -1,0 +1,238 @@
+//! Every rule in one pass over memory against the same rule on candle's tensors.
+
+use super::{AdaHessian, Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd, SophiaH};
+use crate::block::{Block, Blocks};
+use crate::optim::group::Resolved;
+use crate::optim::in_place::sum_of_squares;
+use crate::optim::pass::{Outcome, Pass, in_place};
+use crate::optim::pending::Clipping;
+use crate::optim::variable::{Rates, Slots};
+use crate::optim::{Average, Builder, Delay, Rule, State, Step};
+use crate::random::Stream;
+use candle_core::{DType, Device, Tensor, Var};
+
+fn normal(name: &str, shape: &[usize], dtype: DType) -> Tensor {
+    let stream = Stream::new(5, name, 0, 0);
+    stream.normal_tensor(shape, dtype, &Device::Cpu).unwrap()
+}
+
+fn numbers(t: &Tensor) -> Vec<f64> {
+    let flat = t.flatten_all().unwrap().to_dtype(DType::F64).unwrap();
+    flat.to_vec1().unwrap()
+}
+
+/// The largest difference, relative to the largest entry.
+fn apart(a: &Tensor, b: &Tensor) -> f64 {
+    let [a, b] = [a, b].map(numbers);
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    let scale = largest(&mut a.iter().map(|a| a.abs()));
+    largest(&mut a.iter().zip(b).map(|(a, b)| (a - b).abs())) / scale.max(1e-30)
+}
+
+struct Run {
+    var: Var,
+    state: State,
+    outcomes: Vec<Outcome>,
+}
+
+/// Four steps, the third without a new D, in one pass or composed; weight decay and both ways of clipping.
+fn run<R: Rule>(builder: &Builder<R>, shape: &[usize], dtype: DType, composed: bool) -> Run {
+    let settings = Resolved {
+        lr_scale: 1.0,
+        weight_decay: 0.1,
+        block: None,
+        allow_unreached: false,
+    };
+    let (rule, curvature) = (&builder.rule, &builder.curvature);
+    let var = Var::from_tensor(&normal("value", shape, dtype)).unwrap();
+    let mut slots = Slots::new(rule, curvature, "w", &var, &settings).unwrap();
+    let mut outcomes = Vec::new();
+    for step in 0..4 {
+        let rates = Rates {
+            lr: 0.05,
+            weight_decay: settings.weight_decay,
+            clipping: Clipping {
+                limit: (step > 0).then_some(1.5),
+                scale: (step == 1).then_some(0.5),
+            },
+        };
+        let wide = crate::vars::wide(dtype);
+        let gradient = normal(&format!("g{step}"), shape, wide);
+        let diagonal = normal(&format!("d{step}"), shape, wide);
+        let given = (Some(&gradient), (step != 2).then_some(&diagonal));
+        let outcome = match composed {
+            false => slots.step(rule, curvature, &var, given, &rates),
+            true => slots.step_composed(rule, curvature, &var, given, &rates),
+        };
+        outcomes.push(outcome.unwrap());
+    }
+    let mut state = State::default();
+    slots.save(rule, "w", &mut state).unwrap();
+    Run {
+        var,
+        state,
+        outcomes,
+    }
+}
+
+fn close(a: f64, b: f64, tolerance: f64) -> bool {
+    (a - b).abs() <= tolerance * a.abs().max(b.abs())
+}
+
+fn one_pass_is_the_composed_step<R: Rule>(builder: &Builder<R>, shape: &[usize], dtype: DType) {
+    let [one, composed] = [false, true].map(|composed| run(builder, shape, dtype, composed));
+    let curvature = &builder.curvature;
+    let blocks = curvature.blocks.resolve("w", shape).unwrap();
+    // Where nothing is summed every bit is the same.
+    let rounding = match dtype {
+        DType::F32 => 1e-5,
+        DType::F64 => 1e-13,
+        _ => 1e-2,
+    };
+    let tolerance = match (blocks, curvature.average) {
+        (Block::Single, _) if R::TRUST => rounding * 0.1,
+        (Block::Single, _) => 0.0,
+        (_, Average::Absolute) => rounding,
+        // The mean of a block can come out near zero; the step divides by it.
+        (_, Average::Signed) => 100.0 * rounding,
+    };
+    let what = format!("{}, {blocks} of {shape:?}, {dtype:?}", R::NAME);
+    let off = apart(one.var.as_tensor(), composed.var.as_tensor());
+    assert!(off <= tolerance, "{what}: θ differs by {off:e}");
+    for (name, tensor) in &one.state.tensors {
+        let off = apart(tensor, &composed.state.tensors[name]);
+        assert!(off <= tolerance, "{what}: {name} differs by {off:e}");
+    }
+    assert_eq!(one.state.meta, composed.state.meta);
+    for (a, b) in one.outcomes.iter().zip(&composed.outcomes) {
+        let same = close(a.change_squared, b.change_squared, 1e-3)
+            && close(a.abs_sum, b.abs_sum, 1e-5)
+            && close(a.abs_max, b.abs_max, 1e-5)
+            && a.updated == b.updated;
+        assert!(same, "{what}: {a:?} {b:?}");
+    }
+}
+
+/// Around the sizes where lanes, groups and pieces end.
+const COUNTS: [usize; 7] = [1, 15, 17, 4096, 16_384, 16_391, 40_000];
+
+fn follows<R: Rule>(builder: Builder<R>) {
+    for count in COUNTS {
+        for dtype in [DType::F32, DType::F64, DType::BF16, DType::F16] {
+            one_pass_is_the_composed_step(&builder, &[count], dtype);
+        }
+    }
+}
+
+#[test]
+fn every_rule_is_the_composed_one_bit_for_bit() {
+    follows(Sgd::builder());
+    follows(Builder::new(Sgd {
+        nesterov: true,
+        ..Sgd::default()
+    }));
+    follows(Builder::new(Sgd {
+        momentum: 0.0,
+        nesterov: false,
+    }));
+    follows(Adam::builder());
+    follows(AdamW::builder());
+    follows(Lamb::builder());
+    follows(Adagrad::builder());
+    follows(RmsProp::builder());
+    follows(Builder::new(RmsProp {
+        momentum: 0.9,
+        ..RmsProp::default()
+    }));
+    follows(AdaHessian::builder());
+    follows(AdaHessian::builder().delay(Delay::HoldTotalCount));
+    follows(AdaHessian::builder().delay(Delay::Stale));
+    follows(AdaHessian::builder().hessian_power(0.5));
+    follows(AdaHessian::builder().hessian_power(0.0));
+    follows(SophiaH::builder());
+    follows(SophiaH::builder().delay(Delay::Stale));
+}
+
+#[test]
+fn one_pass_is_the_composed_step_for_all_blocks() {
+    let blocks = [
+        "single",
+        "trailing:2",
+        "chunks:32",
+        "chunks:7",
+        "rows",
+        "whole",
+    ];
+    for text in blocks {
+        let block: Block = text.parse().unwrap();
+        let blocks = Blocks::single().rule("w", block);
+        for average in [Average::Absolute, Average::Signed] {
+            let config = AdaHessian::builder()
+                .average(average)
+                .blocks(blocks.clone());
+            let stale = config.clone().delay(Delay::Stale);
+            for shape in [&[3, 5, 3, 3][..], &[40, 33, 3, 5], &[2, 20_000], &[1, 1]] {
+                for dtype in [DType::F32, DType::F64] {
+                    one_pass_is_the_composed_step(&config, shape, dtype);
+                }
+            }
+            one_pass_is_the_composed_step(&stale, &[40, 33, 3, 5], DType::F64);
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let config = AdaHessian::builder().blocks(Blocks::single().rule("w", Block::Whole));
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let run = pool
+            .unwrap()
+            .install(|| run(&config, &[3, 30_000], DType::F32, false));
+        (numbers(&run.var), run.outcomes)
+    };
+    let one = with(1);
+    assert!(with(2) == one && with(4) == one);
+}
+
+#[test]
+fn what_cannot_be_done_in_place_is_left_alone() {
+    let value = normal("value", &[8], DType::F32);
+    let slots = [normal("slot", &[8], DType::F32)];
+    let read = |gradient: &Tensor| {
+        let pass = Pass {
+            value: &value,
+            gradient,
+            clipping: Clipping::default(),
+            diagonal: None,
+            step: Step {
+                lr: 1.0,
+                weight_decay: 0.0,
+                count: 1,
+                diagonal_count: 0,
+            },
+        };
+        in_place(&Sgd::default(), &pass, &slots).unwrap()
+    };
+    let before = value.copy().unwrap();
+    let strided = normal("gradient", &[16], DType::F32);
+    let strided = strided.reshape((8, 2)).unwrap();
+    let strided = strided.narrow(1, 0, 1).unwrap().squeeze(1).unwrap();
+    let same = value.reshape((2, 4)).unwrap().narrow(0, 1, 1).unwrap();
+    let other = normal("gradient", &[8], DType::F64);
+    for gradient in [&value, &same, &strided, &other] {
+        assert_eq!(read(gradient), None);
+    }
+    assert_eq!(numbers(&value), numbers(&before));
+}
+
+#[test]
+fn sums_of_squares_beyond_the_range_of_f32() {
+    let large = (normal("x", &[100], DType::F32) * 1e25).unwrap();
+    let squares = sum_of_squares(&large).unwrap();
+    assert!(squares > 1e51 && squares < 1e53, "{squares}");
+    let mut with_nan = vec![0f32; 20_000];
+    with_nan[17_000] = f32::NAN;
+    let with_nan = Tensor::new(with_nan, &Device::Cpu).unwrap();
+    assert!(!sum_of_squares(&with_nan).unwrap().is_finite());
+}

@@ -1,0 +1,254 @@
+//! What an optimizer keeps of one variable, and its step.
+
+use super::builder::{Average, Curvature, Delay};
+use super::group::Resolved;
+use super::pass::{self, Diagonal, Outcome, Pass};
+use super::pending::Clipping;
+use super::rule::{Rule, Step};
+use crate::block::Block;
+use crate::error::Result;
+use crate::optim::State;
+use crate::second_order::versions;
+use crate::vars::{sum_f64, wide, widened};
+use candle_core::{Tensor, Var};
+
+/// The running quantities of one variable.
+#[derive(Clone)]
+pub(super) struct Slots {
+    block: Block,
+    tensors: Vec<Tensor>,
+    /// The last D, averaged, kept for [`Delay::Stale`] only.
+    last: Option<Tensor>,
+    /// Updates of θ.
+    count: u64,
+    /// How many times D was taken.
+    diagonal_count: u64,
+}
+
+/// What the step of a variable needs beyond its slots and settings.
+#[derive(Clone, Copy)]
+pub(super) struct Rates {
+    /// η of this variable.
+    pub lr: f64,
+    /// λ.
+    pub weight_decay: f64,
+    /// What is done to the gradient first.
+    pub clipping: Clipping,
+}
+
+impl Slots {
+    pub fn new<R: Rule>(
+        rule: &R,
+        curvature: &Curvature,
+        name: &str,
+        var: &Var,
+        settings: &Resolved,
+    ) -> Result<Self> {
+        let block = match settings.block {
+            _ if !R::SECOND_ORDER => Block::Single,
+            Some(block) => {
+                block.check(name, var.dims())?;
+                block
+            }
+            None => curvature.blocks.resolve(name, var.dims())?,
+        };
+        // Memory of their own, for they are changed in place; in f32 where the variable is in half
+        // precision.
+        let zeros = || Tensor::zeros(var.shape(), wide(var.dtype()), var.device());
+        let keeps = R::SECOND_ORDER && curvature.delay == Delay::Stale;
+        let tensors = rule.slots().iter().map(|_| zeros());
+        Ok(Self {
+            block,
+            tensors: tensors.collect::<candle_core::Result<_>>()?,
+            last: keeps.then(zeros).transpose()?,
+            count: 0,
+            diagonal_count: 0,
+        })
+    }
+
+    /// Takes D, where this step has one, and a step with the gradient. A variable that is first reached
+    /// between two computations of D is left alone till the next.
+    pub fn step<R: Rule>(
+        &mut self,
+        rule: &R,
+        curvature: &Curvature,
+        var: &Var,
+        (gradient, diagonal): (Option<&Tensor>, Option<&Tensor>),
+        rates: &Rates,
+    ) -> Result<Outcome> {
+        self.advance(rule, curvature, var, (gradient, diagonal), rates, true)
+    }
+
+    /// As [`Slots::step`], always with candle's operations.
+    #[cfg(test)]
+    pub fn step_composed<R: Rule>(
+        &mut self,
+        rule: &R,
+        curvature: &Curvature,
+        var: &Var,
+        (gradient, diagonal): (Option<&Tensor>, Option<&Tensor>),
+        rates: &Rates,
+    ) -> Result<Outcome> {
+        self.advance(rule, curvature, var, (gradient, diagonal), rates, false)
+    }
+
+    fn advance<R: Rule>(
+        &mut self,
+        rule: &R,
+        curvature: &Curvature,
+        var: &Var,
+        (gradient, diagonal): (Option<&Tensor>, Option<&Tensor>),
+        rates: &Rates,
+        fuses: bool,
+    ) -> Result<Outcome> {
+        let fresh = diagonal.is_some();
+        let repeats = self.last.is_some() && gradient.is_some() && self.diagonal_count > 0;
+        self.diagonal_count += u64::from(fresh || repeats);
+        let gradient = gradient.filter(|_| !R::SECOND_ORDER || self.diagonal_count > 0);
+        self.count += u64::from(gradient.is_some());
+        let diagonal = self.diagonal(curvature.average, diagonal, repeats)?;
+        let diagonal = diagonal.as_ref();
+        let step = self.numbers(curvature.delay, rates);
+        // In half precision: computed with a copy in f32, and rounded once.
+        let value = widened(&var.as_detached_tensor())?;
+        let pass = gradient.map(|gradient| Pass {
+            value: &value,
+            gradient,
+            clipping: rates.clipping,
+            diagonal,
+            step,
+        });
+        if let (Some(pass), true) = (&pass, fuses) {
+            versions::changed(var);
+            if let Some(mut outcome) = rule.in_place(pass, &self.tensors)? {
+                if value.dtype() != var.dtype() {
+                    outcome.change_squared = replace(var, &value)?;
+                }
+                outcome.updated = value.elem_count();
+                return Ok(outcome);
+            }
+        }
+        let mut outcome = Outcome::default();
+        if let Some(diagonal) = diagonal {
+            let averaged = diagonal.averaged()?;
+            self.tensors = pass::observed(rule, &self.tensors, &averaged)?;
+            if fresh {
+                outcome = Outcome::of_diagonal(&averaged)?;
+            }
+        }
+        if let Some(pass) = &pass {
+            let done = pass::composed(rule, pass, &self.tensors, fresh)?;
+            self.tensors = done.slots;
+            outcome.below_eps = done.below_eps;
+            outcome.change_squared = replace(var, &done.value)?;
+            outcome.updated = value.elem_count();
+        }
+        Ok(outcome)
+    }
+
+    /// The D that this step takes: the new one, or the last once more.
+    fn diagonal(
+        &mut self,
+        average: Average,
+        new: Option<&Tensor>,
+        repeats: bool,
+    ) -> Result<Option<Diagonal>> {
+        let new = new.map(|new| Diagonal {
+            tensor: new.clone(),
+            block: self.block,
+            average,
+        });
+        let Some(last) = &mut self.last else {
+            return Ok(new);
+        };
+        let is_new = new.is_some();
+        if let Some(new) = new {
+            *last = new.averaged()?;
+        }
+        Ok((is_new || repeats).then(|| Diagonal {
+            tensor: last.clone(),
+            block: Block::Single,
+            average: Average::Signed, // as it is
+        }))
+    }
+
+    fn numbers(&self, delay: Delay, rates: &Rates) -> Step {
+        Step {
+            lr: rates.lr,
+            weight_decay: rates.weight_decay,
+            count: self.count,
+            diagonal_count: match delay {
+                Delay::HoldTotalCount => self.count,
+                _ => self.diagonal_count,
+            },
+        }
+    }
+
+    /// The curvature in force; zero where there was no D yet.
+    pub fn curvature<R: Rule>(&self, rule: &R, delay: Delay) -> Result<Option<Tensor>> {
+        let rates = Rates {
+            lr: 0.0,
+            weight_decay: 0.0,
+            clipping: Clipping::default(),
+        };
+        let curvature = pass::curvature(rule, &self.tensors, &self.numbers(delay, &rates))?;
+        Ok(match (curvature, self.diagonal_count) {
+            (Some(like), 0) => Some(like.zeros_like()?),
+            (curvature, _) => curvature,
+        })
+    }
+
+    fn named<'a>(
+        &'a self,
+        names: &'static [&'static str],
+    ) -> impl Iterator<Item = (&'static str, &'a Tensor)> {
+        let last = self.last.iter().map(|last| ("last_diagonal", last));
+        names.iter().copied().zip(&self.tensors).chain(last)
+    }
+
+    /// Adds them to a state.
+    pub fn save<R: Rule>(&self, rule: &R, name: &str, state: &mut State) -> Result<()> {
+        state.put(&format!("count.{name}"), self.count);
+        if R::SECOND_ORDER {
+            state.put(&format!("hessian_count.{name}"), self.diagonal_count);
+        }
+        for (key, tensor) in self.named(rule.slots()) {
+            // A copy: the next step changes it in place.
+            let tensor = tensor.copy()?;
+            state.tensors.insert(format!("{key}.{name}"), tensor);
+        }
+        Ok(())
+    }
+
+    pub fn len(&self) -> usize {
+        self.tensors.len() + self.last.iter().len()
+    }
+
+    /// This variable's slots with the quantities that a state holds for it.
+    pub fn restored<R: Rule>(&self, rule: &R, name: &str, state: &State) -> Result<Self> {
+        let tensors = self
+            .named(rule.slots())
+            .map(|(key, like)| state.tensor_like(&format!("{key}.{name}"), like));
+        let mut tensors = tensors.collect::<Result<Vec<_>>>()?;
+        let last = tensors.split_off(self.tensors.len()).pop();
+        Ok(Self {
+            block: self.block,
+            tensors,
+            last,
+            count: state.value(&format!("count.{name}"))?,
+            diagonal_count: match R::SECOND_ORDER {
+                true => state.value(&format!("hessian_count.{name}"))?,
+                false => 0,
+            },
+        })
+    }
+}
+
+/// Sets the variable, rounding to its type; returns the squared norm of its change.
+fn replace(var: &Var, new: &Tensor) -> Result<f64> {
+    let new = new.to_dtype(var.dtype())?;
+    let old = widened(&var.as_detached_tensor())?;
+    let change = sum_f64(&(widened(&new)? - old)?.sqr()?)?;
+    versions::set(var, &new)?;
+    Ok(change)
+}
