@@ -11,6 +11,7 @@ step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 
 step "format"
 cargo fmt --all --check
+cargo fmt --manifest-path tests/outside/Cargo.toml --check
 
 step "dependencies: no C tokenizer, one candle"
 # `cargo tree -i` fails where the crate is absent, which is what we want.
@@ -24,8 +25,12 @@ fi
 step "tests"
 cargo test --workspace
 
+step "a crate of somebody else"
+cargo test --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}"
+
 step "clippy"
 cargo clippy --workspace --all-targets -- -D warnings
+cargo clippy --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --all-targets -- -D warnings
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib

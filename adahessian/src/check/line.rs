@@ -2,11 +2,11 @@
 
 use super::scalar;
 use crate::error::Result;
-use crate::numeric::{Real, precision};
-use crate::optim::in_place::{Entry, update};
+use crate::numeric::in_place::{Entry, update};
+use crate::numeric::{ByType, Real, by_type, precision, sum_f64};
 use crate::random::Stream;
 use crate::second_order::versions;
-use crate::vars::{NamedVars, VarVec, sum_f64};
+use crate::vars::{NamedVars, VarVec};
 use candle_core::{DType, Tensor, Var};
 
 /// The loss as a function of the variables, which have their old values after every call.
@@ -84,14 +84,21 @@ impl<T: Real> Entry<T, 1, 2> for Along<T> {
 fn go(var: &Var, origin: &Tensor, v: &Tensor, t: f64) -> Result<()> {
     let value = var.as_detached_tensor();
     versions::changed(var);
-    let done = match var.dtype() {
-        DType::F32 => update([&value], [origin, v], Along(t as f32))?,
-        DType::F64 => update([&value], [origin, v], Along(t))?,
-        _ => None,
-    };
-    match done {
+    let moved = Moved(&value, origin, v, t);
+    match by_type(var.dtype(), moved)? {
         Some(_) => Ok(()),
         None => Ok(versions::set(var, &(origin + (v * t)?)?)?),
+    }
+}
+
+struct Moved<'a>(&'a Tensor, &'a Tensor, &'a Tensor, f64);
+
+impl ByType for Moved<'_> {
+    type Output = [f64; 2];
+
+    fn run<T: Real>(self) -> Result<Option<[f64; 2]>> {
+        let Self(value, origin, v, t) = self;
+        update([value], [origin, v], Along(T::from_f64(t)))
     }
 }
 

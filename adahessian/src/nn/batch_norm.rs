@@ -1,8 +1,9 @@
 //! Batch normalisation (Ioffe and Szegedy 2015), after `candle_nn::batch_norm`.
 
 use super::{Init, VarBuilder, wrong};
+use crate::numeric::wide;
 use crate::ops::RunningStatistics;
-use candle_core::{DType, ModuleT, Result, Tensor, Var};
+use candle_core::{ModuleT, Result, Tensor, Var};
 
 pub use candle_nn::batch_norm::BatchNormConfig;
 
@@ -144,12 +145,9 @@ impl BatchNorm {
     /// # Errors
     /// [`crate::Error::Setting`] for an input that is no [N, num_features, ..].
     pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
-        let wide = self.wide(x)?;
+        let shape = self.wide(x)?;
         let dtype = x.dtype();
-        let x = match dtype {
-            DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?,
-            _ => x.clone(),
-        };
+        let x = x.to_dtype(wide(dtype))?;
         let channels = self.running_mean.dims()[0];
         let count = x.elem_count() / channels;
         let mean = |x: &Tensor| {
@@ -159,7 +157,7 @@ impl BatchNorm {
         let (x, average) = match self.remove_mean {
             true => {
                 let average = mean(&x)?;
-                let centred = x.broadcast_sub(&average.reshape(wide.as_slice())?)?;
+                let centred = x.broadcast_sub(&average.reshape(shape.as_slice())?)?;
                 (centred, Some(average.detach()))
             }
             false => (x, None),
@@ -171,19 +169,19 @@ impl BatchNorm {
         };
         let (momentum, average) = (self.momentum, average.as_ref());
         running.follow(average, &variance.detach(), momentum, count)?;
-        let deviation = (variance.reshape(wide.as_slice())? + self.eps)?.sqrt()?;
-        self.scale(&x.broadcast_div(&deviation)?.to_dtype(dtype)?, &wide)
+        let deviation = (variance.reshape(shape.as_slice())? + self.eps)?.sqrt()?;
+        self.scale(&x.broadcast_div(&deviation)?.to_dtype(dtype)?, &shape)
     }
 
     fn forward_eval(&self, x: &Tensor) -> Result<Tensor> {
-        let wide = self.wide(x)?;
+        let shape = self.wide(x)?;
         let constant = |var: &Var| {
             let value = var.as_detached_tensor().to_dtype(x.dtype())?;
-            value.reshape(wide.as_slice())
+            value.reshape(shape.as_slice())
         };
         let centred = x.broadcast_sub(&constant(&self.running_mean)?)?;
         let deviation = (constant(&self.running_var)? + self.eps)?.sqrt()?;
-        self.scale(&centred.broadcast_div(&deviation)?, &wide)
+        self.scale(&centred.broadcast_div(&deviation)?, &shape)
     }
 
     /// γ x + β.

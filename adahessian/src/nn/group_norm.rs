@@ -1,7 +1,8 @@
 //! Group normalisation (Wu and He 2018), after `candle_nn::group_norm`.
 
 use super::{Init, VarBuilder, wrong};
-use candle_core::{DType, Module, Result, Tensor};
+use crate::numeric::wide;
+use candle_core::{Module, Result, Tensor};
 
 /// y = w_c (x - μ)/√(σ² + ε) + b_c, with mean and variance over all positions of a group of channels.
 ///
@@ -55,10 +56,7 @@ impl Module for GroupNorm {
             return wrong("input of a group norm", expected, x.dims());
         }
         let dtype = x.dtype();
-        let wide = match dtype {
-            DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?,
-            _ => x.clone(),
-        };
+        let wide = x.to_dtype(wide(dtype))?;
         let rows = x.dims()[0] * self.num_groups;
         let width = x.elem_count() / rows;
         let groups = wide.reshape((rows, width))?;

@@ -4,7 +4,8 @@
 //! candle's own take a fast path on contiguous inputs, which cuts the graph without a word.
 
 use super::{Init, VarBuilder, wrong};
-use candle_core::{D, DType, Module, Result, Tensor};
+use crate::numeric::wide;
+use candle_core::{D, Module, Result, Tensor};
 
 pub use candle_nn::layer_norm::LayerNormConfig;
 
@@ -99,10 +100,7 @@ pub(super) fn root_mean_square(x: &Tensor, weight: &Tensor, eps: f64) -> Result<
         return wrong("weight of an RMS norm", expected, weight.dims());
     }
     let dtype = x.dtype();
-    let x = match dtype {
-        DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?,
-        _ => x.clone(),
-    };
+    let x = x.to_dtype(wide(dtype))?;
     let square = x.sqr()?.mean_keepdim(D::Minus1)?;
     let unit = x.broadcast_div(&(square + eps)?.sqrt()?)?;
     unit.to_dtype(dtype)?.broadcast_mul(weight)

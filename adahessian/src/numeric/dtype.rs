@@ -1,6 +1,24 @@
-//! What number types can hold. Nobody else asks which type it is.
+//! What number types can hold, and work in the type that numbers have. Apart from the engine, which
+//! chooses kernels, nobody else asks which type it is.
 
-use candle_core::DType;
+use super::Real;
+use crate::error::Result;
+use candle_core::{DType, Tensor};
+
+/// Work that is written for any [`Real`].
+pub(crate) trait ByType {
+    type Output;
+    fn run<T: Real>(self) -> Result<Option<Self::Output>>;
+}
+
+/// Does the work in this type; `None` where it is neither f32 nor f64.
+pub(crate) fn by_type<W: ByType>(dtype: DType, work: W) -> Result<Option<W::Output>> {
+    match dtype {
+        DType::F32 => work.run::<f32>(),
+        DType::F64 => work.run::<f64>(),
+        _ => Ok(None),
+    }
+}
 
 /// The type in which numbers of this type are computed with and summed: half precision has too few
 /// digits for a mean that takes a thousand steps, and f16 too small a range for squares.
@@ -9,6 +27,16 @@ pub(crate) fn wide(dtype: DType) -> DType {
         DType::F64 => DType::F64,
         _ => DType::F32,
     }
+}
+
+/// The tensor in the type of [`wide`].
+pub(crate) fn widened(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.to_dtype(wide(tensor.dtype()))?)
+}
+
+/// Half precision.
+pub(crate) fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::BF16 | DType::F16)
 }
 
 /// The distance from 1 to the next number.

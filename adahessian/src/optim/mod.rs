@@ -4,7 +4,6 @@ mod builder;
 mod by_name;
 mod composite;
 mod group;
-pub(crate) mod in_place;
 mod number;
 mod optimizer;
 mod pass;

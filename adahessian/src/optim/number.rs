@@ -1,7 +1,7 @@
 //! What a rule computes with: one entry of a variable, or the whole variable as a tensor.
 
-use crate::numeric::Real;
-use candle_core::{DType, Tensor};
+use crate::numeric::{Real, wide};
+use candle_core::Tensor;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::sync::Arc;
 
@@ -222,10 +222,6 @@ impl Number for Expr {
     }
 
     fn below(self, bound: f64) -> Self {
-        let dtype = |t: &Tensor| match t.dtype() {
-            DType::F64 => DType::F64,
-            _ => DType::F32,
-        };
-        self.then(|t| t.lt(bound)?.to_dtype(dtype(&t)))
+        self.then(|t| t.lt(bound)?.to_dtype(wide(t.dtype())))
     }
 }

@@ -2,7 +2,6 @@
 
 use super::builder::{Builder, Curvature};
 use super::group::{Common, Resolved};
-use super::in_place;
 use super::pass::Outcome;
 use super::pending::{Clipping, Range, Skips, WeightedMean, reach, sum_of_squares};
 use super::reducer::{Reducer, Sums};
@@ -13,8 +12,10 @@ use super::{NotFinite, Optim, Reach, StepInfo};
 use crate::curvature::hessian::Hessian;
 use crate::curvature::hutchinson::Hutchinson;
 use crate::error::{Error, Result};
+use crate::numeric::in_place;
+use crate::numeric::{sum_f64, wide};
 use crate::second_order;
-use crate::vars::{NamedVars, VarVec, wide};
+use crate::vars::{NamedVars, VarVec};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -278,7 +279,7 @@ impl<R: Rule> Optim for Optimizer<R> {
             self.put(&mut sums, "diagonal", &self.diagonal)?;
         }
         let loss = match self.loss.sums().next().flatten() {
-            Some(loss) => crate::vars::sum_f64(loss)?,
+            Some(loss) => sum_f64(loss)?,
             None => 0.0,
         };
         sums.numbers.insert("loss".into(), loss);

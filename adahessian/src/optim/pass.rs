@@ -1,16 +1,16 @@
 //! One variable's step, from its rule: in one pass over memory, or of candle's operations.
 
-use super::in_place::{
-    Averaging, Clip, Entry as Kernel, PIECE, pieces, sizes, update_slices, with_slices,
-};
 use super::number::{Expr, Lane};
 use super::pending::Clipping;
 use super::rule::{Entry, Rule, Step};
 use super::{Average, CurvatureInfo};
 use crate::block::Block;
 use crate::error::Result;
-use crate::numeric::{Buffer, Real};
-use crate::vars::sum_f64;
+use crate::numeric::in_place::{
+    Averaging, Clip, Entry as Kernel, PIECE, pieces, sizes, update_slices, with_slices,
+};
+use crate::numeric::sum_f64;
+use crate::numeric::{Buffer, ByType, Real, by_type};
 use candle_core::{DType, Tensor};
 use std::iter::Sum;
 use std::ops::AddAssign;
@@ -70,10 +70,20 @@ pub(crate) fn in_place<R: Rule>(
     pass: &Pass<'_>,
     slots: &[Tensor],
 ) -> Result<Option<Outcome>> {
-    match pass.value.dtype() {
-        DType::F32 => typed::<f32, R>(rule, pass, slots),
-        DType::F64 => typed::<f64, R>(rule, pass, slots),
-        _ => Ok(None),
+    by_type(pass.value.dtype(), InPlace { rule, pass, slots })
+}
+
+struct InPlace<'a, R> {
+    rule: &'a R,
+    pass: &'a Pass<'a>,
+    slots: &'a [Tensor],
+}
+
+impl<R: Rule> ByType for InPlace<'_, R> {
+    type Output = Outcome;
+
+    fn run<T: Real>(self) -> Result<Option<Outcome>> {
+        typed::<T, R>(self.rule, self.pass, self.slots)
     }
 }
 

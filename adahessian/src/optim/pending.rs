@@ -2,11 +2,12 @@
 
 use crate::error::Result;
 use crate::numeric::Real;
+use crate::numeric::in_place::{self, Clip};
+use crate::numeric::widened;
 use crate::optim::NotFinite;
 use crate::optim::group::{Common, Resolved};
-use crate::optim::in_place::{self, Clip};
 use crate::optim::reach::Reach;
-use crate::vars::{NamedVars, widened};
+use crate::vars::NamedVars;
 use candle_core::{DType, Tensor};
 
 /// Σ wᵢ xᵢ and Σ wᵢ, one entry for each variable; `None` where nothing has come yet.

@@ -1,6 +1,7 @@
 //! The state of an optimizer, to and from safetensors.
 
 use crate::error::{Error, Result};
+use crate::numeric::is_half;
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -62,8 +63,7 @@ impl State {
         let Some(tensor) = self.tensors.get(name) else {
             return Err(state_error(name, &expected, "nothing"));
         };
-        let is_half = matches!(tensor.dtype(), DType::BF16 | DType::F16);
-        let widens = is_half && like.dtype() == DType::F32;
+        let widens = is_half(tensor.dtype()) && like.dtype() == DType::F32;
         if tensor.dims() != like.dims() || tensor.dtype() != like.dtype() && !widens {
             let got = format!("{:?} {:?}", tensor.dtype(), tensor.dims());
             return Err(state_error(name, &expected, &got));

@@ -7,9 +7,9 @@ use super::pending::Clipping;
 use super::rule::{Rule, Step};
 use crate::block::Block;
 use crate::error::Result;
+use crate::numeric::{sum_f64, wide, widened};
 use crate::optim::State;
 use crate::second_order::versions;
-use crate::vars::{sum_f64, wide, widened};
 use candle_core::{Tensor, Var};
 
 /// The running quantities of one variable.

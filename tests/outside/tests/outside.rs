@@ -35,7 +35,10 @@ fn every_derivative_is_right() -> Result<()> {
     check::gradient(&vars, 1e-7, loss)?;
     check::hessian(&vars, 1e-7, loss)?;
     let audit = check::audit(&vars, loss)?;
-    assert!(audit.unused.is_empty() && audit.unsettled.is_empty(), "{audit}");
+    assert!(
+        audit.unused.is_empty() && audit.unsettled.is_empty(),
+        "{audit}"
+    );
     Ok(())
 }
 
@@ -64,13 +67,24 @@ fn train(make: &dyn Fn(&VarMap) -> Result<Box<dyn Optim>>) -> Result<()> {
     map.load(&weights)?;
     let mut opt = make(&map)?;
     opt.load_state(&State::load(&state)?)?;
-    assert_eq!(run(&second, &mut *opt, STEPS / 2)?, end, "resumed, bit for bit");
+    assert_eq!(
+        run(&second, &mut *opt, STEPS / 2)?,
+        end,
+        "resumed, bit for bit"
+    );
     Ok(())
 }
 
 #[test]
 fn trained_saved_and_resumed_with_a_rule_of_ones_own() -> Result<()> {
-    train(&|map| Ok(Box::new(AdaBelief::default().lr(0.05).weight_decay(0.01).build(map)?)))
+    train(&|map| {
+        Ok(Box::new(
+            AdaBelief::default()
+                .lr(0.05)
+                .weight_decay(0.01)
+                .build(map)?,
+        ))
+    })
 }
 
 #[test]

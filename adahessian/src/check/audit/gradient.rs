@@ -2,7 +2,8 @@
 
 use super::{Auditor, SAMPLES, STEPS};
 use crate::error::Result;
-use crate::vars::{VarVec, sum_f64};
+use crate::numeric::sum_f64;
+use crate::vars::VarVec;
 use candle_core::Tensor;
 
 /// The share of the largest of a group below which variables go to the next group, where the large

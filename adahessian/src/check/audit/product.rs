@@ -4,7 +4,8 @@ use super::super::line::{direction, unit};
 use super::{Auditor, STEPS};
 use crate::curvature::finite_difference::gradient;
 use crate::error::Result;
-use crate::vars::{NamedVars, VarVec, sum_f64};
+use crate::numeric::sum_f64;
+use crate::vars::{NamedVars, VarVec};
 use candle_core::Tensor;
 
 impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {

@@ -2,6 +2,7 @@
 
 use super::softmax_last_dim;
 use crate::nn::wrong;
+use crate::numeric::hidden_score;
 use candle_core::{Device, Result, Tensor};
 
 /// softmax(s q kᵀ + mask) v, or with a cap c ≠ 1 softmax(c tanh(s q kᵀ/c) + mask) v, composed.
@@ -74,10 +75,7 @@ fn hide_later(scores: &Tensor) -> Result<Tensor> {
     let later = (0..t).flat_map(|i| (0..s).map(move |j| u8::from(j > i + s - t)));
     let later = Tensor::from_vec(later.collect(), (t, s), &Device::Cpu)?;
     let later = later.to_device(scores.device())?;
-    let hidden = match scores.dtype() {
-        candle_core::DType::F16 => -3e4,
-        _ => -1e9,
-    };
+    let hidden = hidden_score(scores.dtype());
     let hidden = Tensor::full(hidden, (t, s), scores.device())?.to_dtype(scores.dtype())?;
     let shape = scores.shape();
     let (later, hidden) = (later.broadcast_as(shape)?, hidden.broadcast_as(shape)?);

@@ -2,8 +2,8 @@
 
 use super::{AdaHessian, Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd, SophiaH};
 use crate::block::{Block, Blocks};
+use crate::numeric::in_place::sum_of_squares;
 use crate::optim::group::Resolved;
-use crate::optim::in_place::sum_of_squares;
 use crate::optim::pass::{Outcome, Pass, in_place};
 use crate::optim::pending::Clipping;
 use crate::optim::variable::{Rates, Slots};
@@ -56,7 +56,7 @@ fn run<R: Rule>(builder: &Builder<R>, shape: &[usize], dtype: DType, composed: b
                 scale: (step == 1).then_some(0.5),
             },
         };
-        let wide = crate::vars::wide(dtype);
+        let wide = crate::numeric::wide(dtype);
         let gradient = normal(&format!("g{step}"), shape, wide);
         let diagonal = normal(&format!("d{step}"), shape, wide);
         let given = (Some(&gradient), (step != 2).then_some(&diagonal));

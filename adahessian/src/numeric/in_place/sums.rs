@@ -2,8 +2,8 @@
 
 use super::{Entry, update};
 use crate::error::Result;
-use crate::numeric::Real;
-use candle_core::{DType, Tensor};
+use crate::numeric::{ByType, Real, by_type};
+use candle_core::Tensor;
 
 /// x + factor · y.
 #[derive(Clone, Copy)]
@@ -27,26 +27,36 @@ impl<T: Real> Entry<T, 1, 0> for Divide<T> {
     }
 }
 
+struct AddTo<'a>(&'a Tensor, &'a Tensor, f64);
+
+impl ByType for AddTo<'_> {
+    type Output = [f64; 2];
+
+    fn run<T: Real>(self) -> Result<Option<[f64; 2]>> {
+        update([self.0], [self.1], AddScaled(T::from_f64(self.2)))
+    }
+}
+
+struct DivideBy<'a>(&'a Tensor, f64);
+
+impl ByType for DivideBy<'_> {
+    type Output = [f64; 2];
+
+    fn run<T: Real>(self) -> Result<Option<[f64; 2]>> {
+        update([self.0], [], Divide(T::from_f64(self.1)))
+    }
+}
+
 /// Adds factor · y to x, whose memory must be nobody else's. `false`, and nothing done, where it takes
 /// candle's operations.
 pub(crate) fn add_scaled(x: &Tensor, y: &Tensor, factor: f64) -> Result<bool> {
     if x.dims() != y.dims() || x.dtype() != y.dtype() {
         return Ok(false);
     }
-    let done = match x.dtype() {
-        DType::F32 => update([x], [y], AddScaled(factor as f32))?,
-        DType::F64 => update([x], [y], AddScaled(factor))?,
-        _ => None,
-    };
-    Ok(done.is_some())
+    Ok(by_type(x.dtype(), AddTo(x, y, factor))?.is_some())
 }
 
 /// Divides x, whose memory must be nobody else's. `false`, and nothing done, as above.
 pub(crate) fn divide(x: &Tensor, divisor: f64) -> Result<bool> {
-    let done = match x.dtype() {
-        DType::F32 => update([x], [], Divide(divisor as f32))?,
-        DType::F64 => update([x], [], Divide(divisor))?,
-        _ => None,
-    };
-    Ok(done.is_some())
+    Ok(by_type(x.dtype(), DivideBy(x, divisor))?.is_some())
 }

@@ -2,20 +2,29 @@
 
 use super::{PIECE, with_slices};
 use crate::error::Result;
-use crate::numeric::Real;
-use candle_core::{DType, Tensor};
+use crate::numeric::{ByType, Real, by_type};
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 /// a ⊙ b as a new tensor.
 pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let fused = match (a.dtype(), b.dtype()) {
-        (DType::F32, DType::F32) => typed::<f32>(a, b)?,
-        (DType::F64, DType::F64) => typed::<f64>(a, b)?,
-        _ => None,
+    let fused = match a.dtype() == b.dtype() {
+        true => by_type(a.dtype(), Product(a, b))?,
+        false => None,
     };
     match fused {
         Some(product) => Ok(product),
         None => Ok((a * b)?),
+    }
+}
+
+struct Product<'a>(&'a Tensor, &'a Tensor);
+
+impl ByType for Product<'_> {
+    type Output = Tensor;
+
+    fn run<T: Real>(self) -> Result<Option<Tensor>> {
+        typed::<T>(self.0, self.1)
     }
 }
 

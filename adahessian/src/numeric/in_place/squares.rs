@@ -3,9 +3,8 @@
 use super::entries::{sum, update_slices};
 use super::{Entry, PIECE, pieces, with_slices};
 use crate::error::Result;
-use crate::numeric::Real;
-use crate::vars::{sum_f64, widened};
-use candle_core::{DType, Tensor};
+use crate::numeric::{ByType, Real, by_type, sum_f64, widened};
+use candle_core::Tensor;
 
 #[derive(Clone, Copy)]
 struct Square;
@@ -19,14 +18,19 @@ impl<T: Real> Entry<T, 0, 1> for Square {
 
 /// The sum of the squares of all entries; not finite where an entry is not.
 pub(crate) fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
-    let fused = match tensor.dtype() {
-        DType::F32 => fused_squares::<f32>(tensor)?,
-        DType::F64 => fused_squares::<f64>(tensor)?,
-        _ => None,
-    };
-    match fused {
+    match by_type(tensor.dtype(), Squares(tensor))? {
         Some(squares) => Ok(squares),
         None => sum_f64(&widened(tensor)?.sqr()?),
+    }
+}
+
+struct Squares<'a>(&'a Tensor);
+
+impl ByType for Squares<'_> {
+    type Output = f64;
+
+    fn run<T: Real>(self) -> Result<Option<f64>> {
+        fused_squares::<T>(self.0)
     }
 }
 
