@@ -1,6 +1,6 @@
 //! The engine when something goes wrong, and when it is used from several threads.
 
-use adahessian::engine::Handle;
+use adahessian::engine::{Handle, Op, call};
 use adahessian::ops::{self, Activation, Dropout};
 use adahessian::random::Stream;
 use adahessian::{AdaHessian, Error, Hessian, LinearOperator, NamedVars, Optim, Optimizer, VarVec};
@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, V
 use std::sync::atomic::{AtomicU32, Ordering};
 use testing::assert_says;
 use testing::dropped_norm;
-use testing::twins::{loss, vars};
+use testing::twins::{Enter, FUSED, loss, twins, vars};
 
 /// The identity, whose backward pass fails the first few times that it is asked.
 struct Faulty {
@@ -190,5 +190,44 @@ fn a_state_is_a_copy() -> Result<()> {
         step(&mut optimizer)?;
         assert_eq!(x.to_vec1::<f64>()?, expected);
     }
+    Ok(())
+}
+
+/// An operation without a kernel: composed everywhere, between fused ones too.
+struct Sine;
+
+impl Op for Sine {
+    fn name(&self) -> &'static str {
+        "sine"
+    }
+    fn shape(&self, inputs: &[&[usize]]) -> adahessian::Result<Vec<usize>> {
+        Ok(inputs[0].to_vec())
+    }
+    fn composed(&self, x: &[Tensor]) -> adahessian::Result<Tensor> {
+        Ok(x[0].sin()?)
+    }
+}
+
+#[test]
+fn an_operation_without_a_kernel_stands_between_fused_ones() -> Result<()> {
+    let vars = vars(&[("x", &[3, 4]), ("w", &[4, 4])])?;
+    let value = |vars: &NamedVars, enter: Enter| -> adahessian::Result<Handle> {
+        let x = enter(vars.get("x")?)?;
+        let h = ops::linear(&x, vars.get("w")?, None, 1, Activation::Gelu)?;
+        ops::linear(
+            &call(Sine, &[&h])?,
+            vars.get("w")?,
+            None,
+            1,
+            Activation::Tanh,
+        )
+    };
+    twins("sine", &vars, true, &|vars, enter| {
+        value(vars, enter)?.exit()
+    })?;
+    assert!(format!("{:?}", value(&vars, FUSED)?).contains("fused, f64"));
+    let alone = call(Sine, &[vars.get("x")?.as_tensor()])?;
+    assert!(format!("{alone:?}").contains("composed"));
+    assert_says(call(Sine, &[]), &["sine", "without an operand"]);
     Ok(())
 }

@@ -34,6 +34,7 @@ fn linear_maps() -> Result<()> {
         Activation::Gelu,
         Activation::Tanh,
         Activation::Relu,
+        Activation::Silu,
     ];
     for (leading, inputs, outputs, groups) in cases {
         let mut x = leading.to_vec();
@@ -453,5 +454,56 @@ fn what_does_not_fit_is_refused() -> Result<()> {
         ops::cross_entropy(&handle(&[2, 3])?, &targets, 0.0, None),
         &["9 in row 1"],
     );
+    Ok(())
+}
+
+#[test]
+fn handles_are_reshaped_narrowed_and_joined() -> Result<()> {
+    let vars = vars(&[("x", &[2, 3, 4]), ("y", &[2, 5, 4]), ("z", &[3, 8])])?;
+    for dim in 0..3 {
+        let (used, _) = vars.partition(|name| name == "x");
+        twins(&format!("narrow {dim}"), &used, true, &|vars, enter| {
+            ops::narrow(&enter(vars.get("x")?)?, dim, 1, 1)?.exit()
+        })?;
+        twins(&format!("cat {dim}"), &used, true, &|vars, enter| {
+            let x = enter(vars.get("x")?)?;
+            ops::cat(&[&x, &x], dim)?.exit()
+        })?;
+    }
+    twins("parts of several", &vars, true, &|vars, enter| {
+        let [x, y, z] = ["x", "y", "z"].map(|name| enter(vars.get(name)?));
+        let z = ops::reshape(&z?, &[2, 3, 4])?;
+        let all = ops::cat(&[&x?, &y?, &z], 1)?; // [2, 11, 4]
+        let part = ops::narrow(&all, 1, 2, 7)?;
+        ops::narrow(&ops::reshape(&part, &[14, 4])?, 1, 1, 3)?.exit()
+    })?;
+    let x = Handle::enter(&random("x", &[2, 3])?)?;
+    assert_says(ops::reshape(&x, &[5]), &["6 entries", "[5]"]);
+    assert_says(ops::narrow(&x, 2, 0, 1), &["dimension", "below 2"]);
+    assert_says(ops::narrow(&x, 1, 2, 2), &["range", "3 there are"]);
+    let y = Handle::enter(&random("y", &[4, 2])?)?;
+    assert_says(ops::cat(&[&x, &y], 0), &["part to join", "[4, 2]"]);
+    assert_says(ops::cat::<Handle>(&[], 0), &["at least one"]);
+    Ok(())
+}
+
+#[test]
+fn activations_entry_by_entry() -> Result<()> {
+    for shape in [&[7][..], &[3, 5], &[40, 500]] {
+        let vars = vars(&[("x", shape)])?;
+        for activation in [
+            Activation::Identity,
+            Activation::Gelu,
+            Activation::Relu,
+            Activation::Tanh,
+            Activation::Silu,
+        ] {
+            let smooth = activation != Activation::Relu && shape.len() < 3 && shape[0] < 10;
+            let what = format!("{activation} of {shape:?}");
+            twins(&what, &vars, smooth, &|vars, enter| {
+                ops::activation(&enter(vars.get("x")?)?, activation)?.exit()
+            })?;
+        }
+    }
     Ok(())
 }

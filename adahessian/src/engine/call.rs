@@ -45,12 +45,6 @@ impl<O: Op> Kernels<O> {
 /// Those of [`Op::shape`]; [`crate::Error::Setting`] for an operand of another kind than the first;
 /// candle's errors.
 pub fn call(op: impl Op, inputs: &[&dyn Operand]) -> Result<Handle> {
-    let dims: Vec<&[usize]> = inputs.iter().map(|input| input.dims()).collect();
-    let shape = op.shape(&dims)?;
-    run(op, inputs, &shape)
-}
-
-fn run<O: Op>(op: O, inputs: &[&dyn Operand], shape: &[usize]) -> Result<Handle> {
     let Some(first) = inputs.first() else {
         return Err(Error::Engine {
             what: format!(
@@ -59,6 +53,17 @@ fn run<O: Op>(op: O, inputs: &[&dyn Operand], shape: &[usize]) -> Result<Handle>
             ),
         });
     };
+    let dims: Vec<&[usize]> = inputs.iter().map(|input| input.dims()).collect();
+    let shape = op.shape(&dims)?;
+    run(op, *first, inputs, &shape)
+}
+
+fn run<O: Op>(
+    op: O,
+    first: &dyn Operand,
+    inputs: &[&dyn Operand],
+    shape: &[usize],
+) -> Result<Handle> {
     let kernels = O::kernels();
     match (first.kind(), kernels.f32, kernels.f64) {
         (Kind::F32, Some(run), _) => Ok(Inner::F32(fused(op, inputs, shape, run)?).into()),
