@@ -93,7 +93,7 @@ fn figure_1() -> Result<Vec<Walk>> {
     };
     Ok(vec![
         walk("gradient descent, lr 0.08", bowl, &start, 30, move |v| {
-            Ok(Box::new(plain.clone().lr(0.08).build(v)?))
+            Ok(Box::new(plain.lr(0.08).build(v)?))
         })?,
         walk("Adam, lr 1", bowl, &start, 30, |v| {
             Ok(Box::new(Adam::default().lr(1.0).build(v)?))

@@ -298,10 +298,11 @@ fn a_state_that_does_not_fit_is_refused_and_changes_nothing() -> Result<()> {
 /// Sophia-H by hand (arXiv 2305.14342, Algorithm 3), with the library's probes.
 #[test]
 fn sophia_is_the_papers_algorithm() -> Result<()> {
-    let (lr, decay, rho) = (0.03, 0.1, 0.5);
+    let (lr, decay, rho, gamma) = (0.03, 0.1, 0.5, 20.0);
     let (vars, by_hand) = (start()?, start()?);
     let rule = SophiaH {
         rho,
+        gamma, // so large that not all entries are clipped
         ..SophiaH::default()
     };
     let mut opt = rule.lr(lr).every(3).seed(7).build(&vars)?;
@@ -321,7 +322,7 @@ fn sophia_is_the_papers_algorithm() -> Result<()> {
             if step % 3 == 0 {
                 h[i] = 0.99 * h[i] + 0.01 * d[i];
             }
-            let ratio = m[i] / f64::max(0.01 * h[i], 1e-12);
+            let ratio = m[i] / f64::max(gamma * h[i], 1e-12);
             (clipped, free) = match ratio.abs() > rho {
                 true => (clipped + 1, free),
                 false => (clipped, free + 1),
@@ -564,7 +565,7 @@ fn clipping() -> Result<()> {
         momentum: 0.0,
         nesterov: false,
     };
-    let mut opt = plain.clone().with(common.clone()).build(&vars)?;
+    let mut opt = plain.with(common.clone()).build(&vars)?;
     let half =
         |vars: &NamedVars| -> Result<Tensor> { Ok((vars.get("x")?.sqr()?.sum_all()? * 0.5)?) };
     let info = opt.backward_step(&half(&vars)?)?;

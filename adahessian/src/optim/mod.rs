@@ -154,7 +154,8 @@ pub trait Optim: Send {
     }
 
     /// Sums up what was accumulated over all participants of a training, between accumulating and the
-    /// step. Every participant must have one, of an equal optimizer.
+    /// step. Every participant must have one, of an equal optimizer, and apply equally often: one that fails
+    /// on the way to a step should drop its optimizer, which is an error for the others.
     fn set_reducer(&mut self, reducer: Box<dyn Reducer>) {
         *self.reducer() = Some(reducer);
     }

@@ -166,7 +166,7 @@ impl Expr {
     }
 
     pub fn tensor(self) -> crate::Result<Tensor> {
-        let only = |e| Arc::try_unwrap(e).unwrap_or_else(|e| candle_core::Error::msg(e));
+        let only = |e| Arc::try_unwrap(e).unwrap_or_else(candle_core::Error::msg);
         Ok(self.0.map_err(only)?)
     }
 

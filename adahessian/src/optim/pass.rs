@@ -383,6 +383,16 @@ impl Outcome {
         })
     }
 
+    /// Of a step that took the last D once more.
+    pub(crate) fn without_diagonal(self) -> Self {
+        Self {
+            abs_sum: 0.0,
+            abs_max: 0.0,
+            entries: 0,
+            ..self
+        }
+    }
+
     pub(crate) fn curvature(&self) -> CurvatureInfo {
         CurvatureInfo {
             mean_abs: self.abs_sum / self.entries.max(1) as f64,

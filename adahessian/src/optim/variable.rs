@@ -125,7 +125,10 @@ impl Slots {
                     outcome.change_squared = replace(var, &value)?;
                 }
                 outcome.updated = value.elem_count();
-                return Ok(outcome);
+                return Ok(match fresh {
+                    true => outcome,
+                    false => outcome.without_diagonal(),
+                });
             }
         }
         let mut outcome = Outcome::default();

@@ -59,7 +59,8 @@ fn run<R: Rule>(builder: &Builder<R>, shape: &[usize], dtype: DType, composed: b
         let wide = crate::numeric::wide(dtype);
         let gradient = normal(&format!("g{step}"), shape, wide);
         let diagonal = normal(&format!("d{step}"), shape, wide);
-        let given = (Some(&gradient), (step != 2).then_some(&diagonal));
+        let has_diagonal = R::SECOND_ORDER && step != 2;
+        let given = (Some(&gradient), has_diagonal.then_some(&diagonal));
         let outcome = match composed {
             false => slots.step(rule, curvature, &var, given, &rates),
             true => slots.step_composed(rule, curvature, &var, given, &rates),
