@@ -26,11 +26,11 @@ step "tests"
 cargo test --workspace
 
 step "a crate of somebody else"
-cargo test --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}"
+cargo test --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/outside"
 
 step "clippy"
 cargo clippy --workspace --all-targets -- -D warnings
-cargo clippy --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --all-targets -- -D warnings
+cargo clippy --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/outside" --all-targets -- -D warnings
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib

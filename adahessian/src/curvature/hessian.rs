@@ -122,7 +122,7 @@ impl LinearOperator for Hessian {
     }
 }
 
-/// The graph goes on a large stack, see [`second_order`].
+/// The graph goes on a large stack, on a thread of its own.
 impl Drop for Hessian {
     fn drop(&mut self) {
         second_order::release(std::mem::take(&mut self.gradients));

@@ -8,7 +8,7 @@ use crate::vars::{NamedVars, VarVec};
 /// so that one graph lives at a time.
 ///
 /// ```
-/// # use adahessian::curvature::{hessian::Hessian, mean::Mean, LinearOperator};
+/// # use adahessian::{Hessian, LinearOperator, Mean};
 /// # use adahessian::{NamedVars, VarVec};
 /// # use candle_core::{Device, Var};
 /// # let x = Var::new(&[1f64, 2.0], &Device::Cpu)?;

@@ -103,7 +103,7 @@ impl Dlrm {
     /// The logits `[B]` of `dense` features [B, features] and the ids of every table.
     ///
     /// In [`Mode::Train`] the rows that are read are variables of this batch, whose gradients go to the
-    /// tables in the next step of their [`adahessian::SparseOptimizer`].
+    /// tables in the next step of their [`adahessian::sparse::SparseOptimizer`].
     ///
     /// # Errors
     /// [`Error::Input`] for features of another shape or on another device, a number of ids that does not fit, an id outside

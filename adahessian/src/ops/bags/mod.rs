@@ -87,7 +87,7 @@ impl Bags {
 }
 
 /// The bags' vectors [batch, tables, m] from rows [U, m], on the device of the rows. Rows of a
-/// [`crate::SparseTable`] are on the CPU, and so are the vectors; [`super::interaction()`] takes them from
+/// [`crate::sparse::SparseTable`] are on the CPU, and so are the vectors; [`super::interaction()`] takes them from
 /// there.
 ///
 /// # Errors

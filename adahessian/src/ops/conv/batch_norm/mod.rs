@@ -76,7 +76,7 @@ impl RunningStatistics {
 /// In training μ and σ² are the batch's own (σ² without Bessel's correction), and the running
 /// statistics move towards them: r ← (1 - momentum) r + momentum · batch, with the corrected variance,
 /// as PyTorch does: once in every forward pass, so that a step of several micro-batches moves them
-/// several times. In [`statistics_at_rest`](super::statistics_at_rest) they stay. In evaluation they are
+/// several times. In [`statistics_at_rest`] they stay. In evaluation they are
 /// the running ones.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchNorm<'a> {

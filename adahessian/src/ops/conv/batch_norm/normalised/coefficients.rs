@@ -70,7 +70,7 @@ impl Unit {
         let v_scale = left.v_scale.as_deref();
         let v_shift = left.v_shift.as_deref();
         self.bar_coefficients(
-            &point.inputs[2],
+            point.inputs[2],
             &point.saved.scale,
             &left.t,
             v_scale,

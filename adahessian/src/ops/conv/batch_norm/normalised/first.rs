@@ -23,9 +23,9 @@ impl Unit {
         let (plan, per, n) = (&self.plan, self.chunks.per, self.chunks.images);
         let (ins, outs) = (self.input_size(), self.output_size());
         let h = self.gradient_means::<T, S>(point, gradient);
-        let coefficients = self.u_coefficients(&point.inputs[2], &point.saved.scale, &h);
-        let x: &[T] = &point.inputs[0];
-        let weight = Kernel::backward(plan, &point.inputs[1]);
+        let coefficients = self.u_coefficients(point.inputs[2], &point.saved.scale, &h);
+        let x: &[T] = point.inputs[0];
+        let weight = Kernel::backward(plan, point.inputs[1]);
         let mut sums = Buffer::zeroed(self.chunks.count() * sums_length(plan));
         let add = onto.is_some();
         let mut gx = onto.unwrap_or_else(|| Buffer::scratch(if wanted[0] { n * ins } else { 0 }));

@@ -111,10 +111,10 @@ impl Unit {
         let (plan, per, n) = (&self.plan, self.chunks.per, self.chunks.images);
         let (ins, outs) = (self.input_size(), self.output_size());
         let (inputs, scale) = (level.point.inputs, &level.point.saved.scale);
-        let coefficients = self.c_coefficients(&inputs[2], scale, k, level.left);
-        let u_coefficients = self.u_coefficients(&inputs[2], scale, &level.left.h);
-        let x: &[T] = &inputs[0];
-        let weight = Kernel::backward(plan, &inputs[1]);
+        let coefficients = self.c_coefficients(inputs[2], scale, k, level.left);
+        let u_coefficients = self.u_coefficients(inputs[2], scale, &level.left.h);
+        let x: &[T] = inputs[0];
+        let weight = Kernel::backward(plan, inputs[1]);
         let v_weight = level.left.v_weight.as_ref().map(Array::view).transpose()?;
         let v_weight = v_weight.as_ref().map(|v| Kernel::backward(plan, v));
         let mut sums = Buffer::zeroed(self.chunks.count() * sums_length(plan));

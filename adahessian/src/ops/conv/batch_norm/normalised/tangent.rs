@@ -23,9 +23,9 @@ impl Unit {
     ) -> Result<Deferred<T>> {
         let (plan, per, n) = (&self.plan, self.chunks.per, self.chunks.images);
         let (ins, outs) = (self.input_size(), self.output_size());
-        let coefficients = self.u_coefficients(&point.inputs[2], &point.saved.scale, h);
-        let x: &[T] = &point.inputs[0];
-        let weight = Kernel::forward(plan, &point.inputs[1]);
+        let coefficients = self.u_coefficients(point.inputs[2], &point.saved.scale, h);
+        let x: &[T] = point.inputs[0];
+        let weight = Kernel::forward(plan, point.inputs[1]);
         let g_view = gradient.view()?;
         let g: &[T] = &g_view;
         let v_x = v[0].as_ref().map(Held::view).transpose()?;
