@@ -20,6 +20,9 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// [`crate::Error::Setting`] for one of another type or on another device.
     fn expect(x: &Tensor) -> Result<()>;
 
+    /// How many there are.
+    fn length(numbers: &Self::Numbers) -> usize;
+
     /// Access to a buffer.
     fn view(buffer: &Self::Buffer) -> Self::View<'_>;
 

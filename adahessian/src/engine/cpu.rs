@@ -68,6 +68,10 @@ impl<T: Real> Backend for Cpu<T> {
         }
     }
 
+    fn length(numbers: &[T]) -> usize {
+        numbers.len()
+    }
+
     fn view(buffer: &Buffer<T>) -> View<'_, T> {
         View::Slice(buffer)
     }

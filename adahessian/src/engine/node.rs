@@ -45,6 +45,8 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
     };
     let (value, saved) = op.forward(&values, tracked)?;
     drop(values);
+    let count = shape.iter().product();
+    expect_length::<B>(op.name(), "a value", &value.numbers, count)?;
     let value = Held::from(value);
     let output = Arc::new(Slot::new(shape, tracked));
     if !tracked {
@@ -90,6 +92,23 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
         slot: output,
         value,
     })
+}
+
+/// A kernel of somebody else may be mistaken; what it says it computed is looked at before it is used.
+fn expect_length<B: Backend>(
+    name: &'static str,
+    what: &str,
+    numbers: &B::Numbers,
+    expected: usize,
+) -> Result<()> {
+    match B::length(numbers) {
+        got if got == expected => Ok(()),
+        got => Err(crate::Error::Engine {
+            what: format!(
+                "the kernel of `{name}` made {what} of {got} numbers; its shape has {expected}"
+            ),
+        }),
+    }
 }
 
 pub(super) fn zero_token() -> CandleResult<Tensor> {
@@ -178,6 +197,8 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
         }
         for (slot, gradient) in self.inputs.iter().zip(gradients) {
             if let (true, Some(gradient)) = (slot.tracked, gradient) {
+                let name = self.op.name();
+                expect_length::<B>(name, "a gradient", &gradient, slot.length())?;
                 slot.add_gradient(gradient)?;
             }
         }
@@ -316,6 +337,8 @@ impl<B: Backend, O: Kernel<B>> Adjoint<B, O> {
         let (op, point) = (&node.op, node.point()?);
         let (cotangent, deferred) =
             op.second_adjoint(&point, &self.gradient, &self.kept, &cotangents)?;
+        let length = node.output.length();
+        expect_length::<B>(op.name(), "a cotangent", &cotangent.numbers, length)?;
         node.output.set_cotangent(cotangent.into())?;
         let mut all = node.deferred.lock().unwrap_or_else(|e| e.into_inner());
         all.push((sweep::current(), deferred));

@@ -23,6 +23,10 @@ impl Backend for Short {
         }
     }
 
+    fn length(numbers: &[bf16]) -> usize {
+        numbers.len()
+    }
+
     fn view(buffer: &Vec<bf16>) -> Vec<bf16> {
         buffer.clone()
     }
@@ -154,4 +158,47 @@ fn a_value_that_is_not_kept_is_an_error() {
     let error = point.output().unwrap_err().to_string();
     assert!(error.contains("its own value") && error.contains("`reads_value`"));
     assert!(point.optional(1).unwrap().is_none());
+}
+
+/// Kernels that get the number of their results wrong, by level.
+struct Mistaken(u8);
+
+impl super::LinearMap for Mistaken {
+    fn name(&self) -> &'static str {
+        "mistaken"
+    }
+    fn shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(inputs[0].to_vec())
+    }
+    fn composed(&self, x: &[Tensor]) -> Result<Tensor> {
+        Ok(x[0].clone())
+    }
+    fn apply<T: crate::numeric::Real>(&self, _: &[Option<&[T]>]) -> crate::numeric::Buffer<T> {
+        crate::numeric::Buffer::zeroed(if self.0 == 0 { 1 } else { 2 })
+    }
+    fn transposed<T: crate::numeric::Real>(
+        &self,
+        _: &[T],
+        _: usize,
+        _: usize,
+    ) -> crate::numeric::Buffer<T> {
+        crate::numeric::Buffer::zeroed(3)
+    }
+}
+
+#[test]
+fn results_of_the_wrong_length_are_errors() -> Result<()> {
+    let x = Var::new(&[1f32, 2.0], &Device::Cpu)?;
+    let error = super::linear_map(Mistaken(0), &[x.as_tensor()]).unwrap_err();
+    assert!(
+        error.to_string().contains("a value of 1 numbers"),
+        "{error}"
+    );
+    let y = super::linear_map(Mistaken(1), &[x.as_tensor()])?.exit()?;
+    let error = crate::backward(&y.sum_all()?).unwrap_err().to_string();
+    assert!(
+        error.contains("mistaken") && error.contains("a gradient of 3 numbers"),
+        "{error}"
+    );
+    Ok(())
 }
