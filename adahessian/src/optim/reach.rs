@@ -46,12 +46,12 @@ impl Reach {
 const NOTHING: &str = "The loss reaches nothing that this optimizer changes: it is a constant, the variables are \
                        another model's, or nothing was accumulated. ";
 
-const LAYER_NORM: &str = "candle's LayerNorm loses the gradient without an error (use adahessian::ops::layer_norm, or \
+const LAYER_NORM: &str = "candle's LayerNorm loses the gradient without an error (use adahessian::nn, or \
                           candle_nn::ops::layer_norm_slow)";
-const RMS_NORM: &str =
-    "candle's RmsNorm loses the gradient without an error (use RmsNorm::forward_diff)";
-const ATTENTION: &str = "candle's softmax_last_dim, rope and rope_i lose the gradient without an error (use \
-                         candle_nn::ops::softmax(x, D::Minus1), rope_slow, rope_i_slow)";
+const RMS_NORM: &str = "candle's RmsNorm loses the gradient without an error (use adahessian::nn, or \
+                        RmsNorm::forward_diff)";
+const ATTENTION: &str = "candle's softmax_last_dim, rope and rope_i lose the gradient without an error (use adahessian::nn, \
+                         or candle_nn::ops::softmax(x, D::Minus1), rope_slow, rope_i_slow)";
 const NAMELESS: &str = "variables without names cannot be told from a normalisation's running statistics (give the \
                         optimizer the VarMap itself, not its all_vars())";
 
