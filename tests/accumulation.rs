@@ -5,8 +5,9 @@ use adahessian::{AdaHessian, Hessian, Hutchinson, LinearOperator, NamedVars, Var
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use testing::{assert_close, assert_says};
-use trainers::tasks::{LabelledBatch, Regression, TensorBatch, TextBatches};
-use trainers::{Batches, Error, FixedBatches, TrainConfig, Trainer};
+use datasets::TextBatches;
+use trainers::{LabelledBatch, Loss, Supervised, TensorBatch};
+use trainers::{Batches, Error, TrainConfig, Trainer};
 
 const LR: f64 = 0.05;
 const SEED: u64 = 11;
@@ -50,7 +51,7 @@ fn trained(config: TrainConfig) -> Result<NamedVars> {
     let model = vars.clone();
     let forward =
         move |batch: &TensorBatch, _: &Mode| forward(&model, &batch.inputs).map_err(Error::user);
-    let task = Regression::new(forward, vec![batch.clone()]);
+    let task = Supervised::new(forward, Loss::SquaredError, vec![batch.clone()]).metrics(&["pearson_spearman"])?;
     let optimizer = AdaHessian::builder().lr(LR).seed(SEED).build(&vars)?;
     let config = TrainConfig {
         max_steps: Some(1),
@@ -58,7 +59,7 @@ fn trained(config: TrainConfig) -> Result<NamedVars> {
     };
     Trainer::new(
         task,
-        FixedBatches(vec![batch]),
+        vec![batch],
         &vars,
         Box::new(optimizer),
         config,

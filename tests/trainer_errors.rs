@@ -7,10 +7,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use std::cell::Cell;
 use testing::assert_says;
-use trainers::tasks::{
-    Classification, ClickPrediction, ImageClassification, Regression, TensorBatch,
-};
-use trainers::{Error, FixedBatches, Scores, Task, TrainConfig, Trainer};
+use trainers::{Error, Loss, Supervised, TensorBatch, Scores, Task, TrainConfig, Trainer};
 
 /// Where a task fails, in the second of three micro-batches of its first step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,7 +125,7 @@ fn trained(at: Option<At>, second_order: bool, fraction: f64) -> Result<(Bits, B
         [0.5, 1.0, -0.5, 0.25, 1.0, 1.0],
         [1.0, 0.5, 1.5, 0.25, 3.0, 0.5],
     ];
-    let batches = FixedBatches(batches.iter().map(|b| b.to_vec()).collect());
+    let batches = batches.iter().map(|b| b.to_vec()).collect();
     let mut trainer = Trainer::new(task, batches, &vars, Box::new(both), config)?;
     if at.is_some() {
         assert!(trainer.fit().is_err(), "{at:?} should fail");
@@ -195,7 +192,7 @@ fn variables_that_are_not_reached_are_named_with_the_way_out() -> Result<()> {
     let Err(direct) = optimizer()?.backward_step(&task.loss(&1.0, &Mode::Eval)?) else {
         anyhow::bail!("the optimizer should refuse it by itself");
     };
-    let batches = FixedBatches(vec![1.0]);
+    let batches = vec![1.0];
     let config = TrainConfig::default();
     let mut trainer = Trainer::new(task, batches, &vars, Box::new(optimizer()?), config)?;
     match trainer.fit() {
@@ -226,12 +223,11 @@ fn first_column(batch: &TensorBatch, _: &Mode) -> trainers::Result<Tensor> {
 #[test]
 fn an_evaluation_on_nothing_is_the_same_error_for_all_tasks() -> Result<()> {
     for nothing in [vec![], vec![examples(0)?], vec![examples(0)?, examples(0)?]] {
-        let fixed = || FixedBatches(nothing.clone());
         let outcomes = [
-            Classification::new(forward, nothing.clone()).evaluate(),
-            Regression::new(first_column, nothing.clone()).evaluate(),
-            ImageClassification::new(forward, fixed()).top(2).evaluate(),
-            ClickPrediction::new(first_column, fixed()).evaluate(),
+            Supervised::new(forward, Loss::CROSS_ENTROPY, nothing.clone()).metrics(&["accuracy"])?.evaluate(),
+            Supervised::new(first_column, Loss::SquaredError, nothing.clone()).metrics(&["pearson_spearman"])?.evaluate(),
+            Supervised::new(forward, Loss::CROSS_ENTROPY, nothing.clone()).metrics(&["accuracy", "top2"])?.evaluate(),
+            Supervised::new(first_column, Loss::BinaryCrossEntropy, nothing.clone()).metrics(&["clicks"])?.evaluate(),
         ];
         for (task, outcome) in outcomes.into_iter().enumerate() {
             let Err(Error::Batch { expected, got }) = outcome else {
@@ -246,11 +242,7 @@ fn an_evaluation_on_nothing_is_the_same_error_for_all_tasks() -> Result<()> {
     }
     // A batch of nothing beside others counts for nothing.
     let (some, both) = (vec![examples(3)?], vec![examples(0)?, examples(3)?]);
-    let scores = |batches: Vec<TensorBatch>| Classification::new(forward, batches).evaluate();
-    assert_eq!(scores(both.clone())?, scores(some.clone())?);
-    let scores = |batches: Vec<TensorBatch>| {
-        ImageClassification::new(forward, FixedBatches(batches)).evaluate()
-    };
+    let scores = |batches: Vec<TensorBatch>| Supervised::new(forward, Loss::CROSS_ENTROPY, batches).metrics(&["accuracy"])?.evaluate();
     assert_eq!(scores(both)?, scores(some)?);
     Ok(())
 }

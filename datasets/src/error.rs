@@ -376,6 +376,9 @@ pub enum Error {
         /// The reason and what to do.
         reason: String,
     },
+    /// A source of batches of the program failed; see [`Error::user`].
+    #[error(transparent)]
+    User(Box<dyn std::error::Error + Send + Sync>),
     /// Making a tensor failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -387,6 +390,11 @@ fn after_comma(place: &Option<Place>) -> String {
 }
 
 impl Error {
+    /// Wraps an error of the program, for [`Batches`](crate::Batches) of its own.
+    pub fn user(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Error::User(error.into())
+    }
+
     /// An I/O error with its file.
     pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
         Error::Io {

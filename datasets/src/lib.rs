@@ -4,7 +4,7 @@
 //! glue (rows) ──> text (token ids) ──> dataset (examples) ──> batcher (order) ──> collate (tensors)
 //!   ↑ folder, parquet, hub, sample
 //!
-//! cifar10, imagenet ──> image (pictures) ──> batcher (order) ──> augment ──> prefetch (tensors)
+//! cifar10, imagenet ──> image (pictures) ──> batcher (order) ──> augment ──> batches (tensors)
 //!   ↑ binary, folder, parquet, hub
 //!
 //! criteo (lines) ──> store (records on the disk) ──> batches (order, tensors)
@@ -34,7 +34,8 @@
 //!
 //! * [`hub`] fetches single files into the shared cache, or reads them from it offline;
 //! * [`batcher`] decides the order of the examples as a pure function of `(seed, epoch)`;
-//! * [`prefetch`] makes batches ahead of the training step and tells how long that had to wait.
+//! * [`Batches`] is what a training loop asks for them, [`Ahead`] makes those of any kind ahead of the step
+//!   and tells how long that had to wait.
 //!
 //! Nothing here prints, and nothing depends on what ran before.
 //!
@@ -58,7 +59,9 @@
 //! # }
 //! ```
 
+mod ahead;
 pub mod batcher;
+mod batches;
 pub mod cifar10;
 pub mod collate;
 pub mod criteo;
@@ -74,9 +77,12 @@ pub mod sample;
 mod shards;
 mod split;
 pub mod text;
+mod text_batches;
 pub mod wordpiece;
 
+pub use ahead::Ahead;
 pub use batcher::Batcher;
+pub use batches::{Batches, LabelledBatch, TensorBatch, UNLABELLED};
 pub use collate::{TextBatch, collate};
 pub use dataset::TextDataset;
 pub use error::{Error, Place, Result};
@@ -86,3 +92,4 @@ pub use image::{Augment, Crop, Image, ImageBatch, ImageBatches, ImageDataset, On
 pub use prefetch::{Prefetch, Waited};
 pub use split::Split;
 pub use text::{Encoded, TextEncoder};
+pub use text_batches::TextBatches;

@@ -97,6 +97,14 @@ pub trait Callback {
         Ok(())
     }
 
+    /// Before a checkpoint is written: what was recorded up to now has to be on the disk.
+    ///
+    /// # Errors
+    /// Whatever should end the run.
+    fn before_checkpoint(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// After the last step of this process and its checkpoint.
     ///
     /// # Errors

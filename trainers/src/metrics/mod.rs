@@ -9,12 +9,14 @@
 mod classes;
 mod clicks;
 mod correlation;
+mod metric;
 mod scores;
 mod top_k;
 
 pub use classes::{ClassMetric, accuracy, f1, matthews};
 pub use clicks::{ClickWarnings, clicks};
-pub use correlation::{correlations, pearson, spearman};
+pub use correlation::{CorrelationMetric, correlations, pearson, spearman};
+pub use metric::{METRICS, Metric, metric_by_name};
 pub use scores::Scores;
 pub use top_k::top_k_hits;
 

@@ -4,7 +4,8 @@ use super::{Outcome, Summary, Trainer, report, step};
 use crate::callbacks::{EvalReport, StartReport, StepReport};
 use crate::checkpoint::{Checkpoints, Content, Progress, settled};
 use crate::error::{Error, Result};
-use crate::task::{Batches, Task};
+use crate::task::Task;
+use datasets::Batches;
 use adahessian::StepInfo;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -207,6 +208,9 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     fn write(&mut self, save: impl FnOnce(Content) -> Result<PathBuf>) -> Result<PathBuf> {
+        self.callbacks
+            .iter_mut()
+            .try_for_each(|c| c.before_checkpoint())?;
         self.progress.elapsed_seconds = self.elapsed();
         let path = save(Content {
             vars: &self.vars,

@@ -1,9 +1,10 @@
 //! Batches made ahead of the step, on a thread of their own.
 
-use crate::error::{Error, Result};
-use crate::task::Batches;
-use datasets::prefetch::{Prefetch, Waited};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::batches::Batches;
+use crate::error::{Error, Result};
+use crate::prefetch::{Prefetch, Waited};
 
 /// Batches of any kind, of which the next ones are made while the loop uses the present one.
 ///
@@ -16,7 +17,7 @@ pub struct Ahead<B: Batches> {
 }
 
 struct Running<T> {
-    prefetch: Option<Prefetch<Result<T>>>,
+    prefetch: Option<Prefetch<T>>,
     /// The epoch and index of the batch that comes out next.
     next: (usize, usize),
     /// What earlier threads have been waited for.
@@ -47,14 +48,13 @@ where
         running.waited()
     }
 
-    fn start(&self, mut at: (usize, usize)) -> Result<Prefetch<Result<B::Batch>>> {
+    fn start(&self, mut at: (usize, usize)) -> Result<Prefetch<B::Batch>> {
         let batches = Arc::clone(&self.batches);
-        let prefetch = Prefetch::start(usize::MAX, self.ahead, move |_| {
+        Prefetch::start(usize::MAX, self.ahead, move |_| {
             let (epoch, index) = at;
             at = following(&*batches, at);
-            Ok(batches.get(epoch, index))
-        });
-        Ok(prefetch?)
+            batches.get(epoch, index)
+        })
     }
 }
 
@@ -78,7 +78,8 @@ where
     }
 
     fn get(&self, epoch: usize, index: usize) -> Result<B::Batch> {
-        if self.ahead == 0 {
+        // One that is not there would set a thread to work on the next epoch.
+        if self.ahead == 0 || index >= self.batches.len(epoch) {
             return self.batches.get(epoch, index);
         }
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,12 +89,12 @@ where
         }
         running.next = following(&*self.batches, (epoch, index));
         match running.prefetch.as_mut().and_then(Iterator::next) {
-            Some(batch) => batch?,
+            Some(batch) => batch,
             None => {
+                // It panicked, and said so in an earlier batch.
                 running.stop();
                 Err(Error::Batch {
-                    expected: "a batch made ahead".into(),
-                    got: "a thread that has ended".into(),
+                    reason: "the thread that makes batches has ended".into(),
                 })
             }
         }
