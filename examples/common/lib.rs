@@ -4,7 +4,9 @@
 pub mod choose;
 pub mod folders;
 pub mod layers;
+pub mod plots;
 pub mod program;
+pub mod report;
 pub mod results;
 pub mod settings;
 pub mod table;

@@ -15,7 +15,7 @@
 //! * [`config`] is the loop's configuration, [`trainer`] the loop;
 //! * [`metrics`] are those of GLUE, equal to scikit-learn's and SciPy's;
 //! * [`checkpoint`] writes folders that a crash cannot spoil, [`run_folder`] knows where;
-//! * [`callbacks`] see every step and evaluation: progress bar, JSON lines, TensorBoard, curves and
+//! * [`callbacks`] see every step and evaluation: progress bar, status lines, JSON lines, TensorBoard, curves and
 //!   summary. Nothing is written or shown but by them.
 //!
 //! ```
