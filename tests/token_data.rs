@@ -153,7 +153,7 @@ fn the_first_piece_of_a_word_has_its_label() {
     assert_eq!(first.labels, [x, b, x, i, o, b, x, x, x]);
     assert_eq!((first.words(), second.words()), (4, 1));
     assert_eq!(second.labels, [x, b, x]);
-    assert_eq!((data.len(), data.left_out, data.lengths()), (2, 1, vec![9, 3]));
+    assert_eq!((data.len(), data.left_out(), data.lengths()), (2, 1, vec![9, 3]));
 
     // Cut in the middle of the last word: its first piece is still there. Then before it.
     for (max_length, labels_left, left_out) in
@@ -161,7 +161,7 @@ fn the_first_piece_of_a_word_has_its_label() {
     {
         let data = TokenDataset::encode(&encoder(max_length), &labels, &sentences).unwrap();
         assert_eq!(data.examples[0].labels, labels_left);
-        assert_eq!(data.left_out, left_out);
+        assert_eq!(data.left_out(), left_out);
         assert_eq!(*data.examples[0].encoded.ids.last().unwrap(), 3);
     }
     for (tokens, labels_given) in [(vec![], vec![]), (vec!["low".to_string()], vec![])] {
@@ -257,7 +257,7 @@ fn the_sample_is_of_one_piece() {
     let tokenizer = learn_wordpiece(words.map(String::as_str), 600).unwrap();
     let encoder = TextEncoder::new(tokenizer, 48).unwrap();
     let data = conll::TokenDataset::encode(&encoder, &corpus.labels, &corpus.validation).unwrap();
-    assert_eq!((data.len(), data.left_out), (150, 0));
+    assert_eq!((data.len(), data.left_out()), (150, 0));
 }
 
 /// F1 of the label that is most frequent in training for what `seen` makes of a place in a sentence, or

@@ -58,12 +58,13 @@ impl TokenBatch {
     /// If the range does not lie within the batch.
     pub fn narrow(&self, start: usize, len: usize) -> Result<Self> {
         let text = self.text().narrow(start, len)?;
+        let words = self.words.get(start..start + len);
         Ok(Self {
             input_ids: text.input_ids,
             token_type_ids: text.token_type_ids,
             attention_mask: text.attention_mask,
             labels: self.labels.narrow(0, start, len)?,
-            words: self.words[start..start + len].to_vec(),
+            words: words.unwrap_or_default().to_vec(),
         })
     }
 

@@ -14,6 +14,9 @@ pub struct TokenExample {
     pub encoded: Encoded,
     /// For each piece the class of the word that begins with it, or [`IGNORE`].
     pub labels: Vec<u32>,
+    /// How many words have no piece: they lie behind the maximum length, or are nothing to the tokenizer
+    /// (control characters, for example).
+    pub left_out: usize,
 }
 
 impl TokenExample {
@@ -30,10 +33,6 @@ pub struct TokenDataset {
     pub examples: Vec<TokenExample>,
     /// The id that fills up shorter sentences of a batch.
     pub pad_id: u32,
-    /// How many words have no piece: they lie behind the maximum length, or are nothing to the
-    /// tokenizer (control characters, for example). No metric sees them, so their number should be
-    /// reported beside it.
-    pub left_out: usize,
 }
 
 impl TokenDataset {
@@ -55,19 +54,21 @@ impl TokenDataset {
         let classes = classes.map(|(index, sentence)| classes_of(index, sentence, labels));
         let classes = classes.collect::<Result<Vec<_>>>()?;
         let words: Vec<&[String]> = sentences.iter().map(|s| s.tokens.as_slice()).collect();
-        let mut data = Self {
-            pad_id: encoder.pad_id(),
-            ..Self::default()
-        };
-        for ((encoded, places), classes) in encoder.encode_words(&words)?.into_iter().zip(classes) {
-            let example = TokenExample {
-                labels: labels_of(&places, &classes),
+        let pieces = encoder.encode_words(&words)?.into_iter().zip(classes);
+        let examples = pieces.map(|((encoded, places), classes)| {
+            let labels = labels_of(&places, &classes);
+            let mut example = TokenExample {
                 encoded,
+                labels,
+                left_out: 0,
             };
-            data.left_out += classes.len() - example.words();
-            data.examples.push(example);
-        }
-        Ok(data)
+            example.left_out = classes.len().saturating_sub(example.words());
+            example
+        });
+        Ok(Self {
+            examples: examples.collect(),
+            pad_id: encoder.pad_id(),
+        })
     }
 
     /// The number of sentences.
@@ -80,7 +81,13 @@ impl TokenDataset {
         self.examples.is_empty()
     }
 
-    /// Keeps the first `n` sentences at most. [`TokenDataset::left_out`] stays that of all.
+    /// How many words of all sentences have no piece. No metric of pieces sees them, so their number
+    /// should be reported beside it.
+    pub fn left_out(&self) -> usize {
+        self.examples.iter().map(|e| e.left_out).sum()
+    }
+
+    /// Keeps the first `n` sentences at most.
     pub fn limit(mut self, n: usize) -> Self {
         self.examples.truncate(n);
         self
