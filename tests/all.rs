@@ -41,6 +41,7 @@ mod statistics;
 mod text_data;
 mod text_ops;
 mod threads;
+mod token_data;
 mod trainer;
 mod trainer_errors;
 mod trajectories;

@@ -141,6 +141,31 @@ pub enum Error {
         /// What the file says.
         got: String,
     },
+    /// A line of a file of labelled words that breaks the format.
+    #[error("{}, {place}: {got}, expected {expected}", path.display())]
+    WordLine {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// What should be there, and what to do.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// A label of a word that the training data does not have.
+    #[error(
+        "{place}: label {got:?}, expected one of the training data's, which are {expected}; \
+         add sentences with it to the training data, or correct it"
+    )]
+    UnseenLabel {
+        /// The file and line, or the sentence and word.
+        place: String,
+        /// The labels of the training data.
+        expected: String,
+        /// The label.
+        got: String,
+    },
     /// A value of the wrong kind in a parquet column.
     #[error("{}, {place}, column {column:?}: {got}, expected {expected}", path.display())]
     BadField {

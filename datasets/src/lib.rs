@@ -4,6 +4,9 @@
 //! glue (rows) ──> text (token ids) ──> dataset (examples) ──> batcher (order) ──> collate (tensors)
 //!   ↑ folder, parquet, hub, sample
 //!
+//! conll (sentences) ──> text (pieces of words) ──> conll (examples) ──> batcher (order) ──> conll (tensors)
+//!   ↑ text, sample
+//!
 //! cifar10, imagenet ──> image (pictures) ──> batcher (order) ──> augment ──> batches (tensors)
 //!   ↑ binary, folder, parquet, hub
 //!
@@ -15,6 +18,7 @@
 //!
 //! * [`glue`] reads the GLUE tasks from the folder layout of the GLUE download, from parquet files
 //!   and from the Hugging Face Hub;
+//! * [`conll`] reads sentences whose words have labels and makes batches of them;
 //! * [`sample`] holds small data sets that come with the crate, so that everything runs offline;
 //! * [`text`] turns rows into token ids, [`wordpiece`] learns a vocabulary where there is none;
 //! * [`mod@collate`] pads a batch to its longest example and puts it on a device.
@@ -64,6 +68,7 @@ pub mod batcher;
 mod batches;
 pub mod cifar10;
 pub mod collate;
+pub mod conll;
 pub mod criteo;
 pub mod dataset;
 mod error;
@@ -71,6 +76,7 @@ pub mod glue;
 pub mod hub;
 pub mod image;
 pub mod imagenet;
+mod lines;
 pub mod prefetch;
 mod random;
 pub mod sample;
@@ -84,6 +90,7 @@ pub use ahead::Ahead;
 pub use batcher::Batcher;
 pub use batches::{Batches, LabelledBatch, TensorBatch, UNLABELLED};
 pub use collate::{TextBatch, collate};
+pub use conll::{Corpus, LabelSet, Sentence, TokenBatch, TokenDataset};
 pub use dataset::TextDataset;
 pub use error::{Error, Place, Result};
 pub use glue::{GlueTask, Label, Row};
@@ -91,5 +98,5 @@ pub use hub::{Hub, RepoKind};
 pub use image::{Augment, Crop, Image, ImageBatch, ImageBatches, ImageDataset, OnCorrupt};
 pub use prefetch::{Prefetch, Waited};
 pub use split::Split;
-pub use text::{Encoded, TextEncoder};
+pub use text::{Encoded, TextEncoder, WordPieces};
 pub use text_batches::TextBatches;

@@ -24,6 +24,9 @@ pub struct Encoded {
     pub label: Option<Label>,
 }
 
+/// The tokens of a sentence, and for each the word it is a piece of; `None` for special ones.
+pub type WordPieces = (Encoded, Vec<Option<u32>>);
+
 /// A tokenizer with fixed settings: truncation to a maximum length, no padding.
 ///
 /// Published tokenizer files often have a length and a padding baked in; both are overruled, as
@@ -85,6 +88,16 @@ impl TextEncoder {
             pad_id,
             largest_id,
         })
+    }
+
+    /// Writes `tokenizer.json` into a folder, as transformers and [`TextEncoder::from_folder`] read it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let path = dir.join("tokenizer.json");
+        let saved = self.tokenizer.save(&path, true);
+        saved.map_err(|e| tokenizer_error(Some(&path), e))
     }
 
     /// The tokenizer of a model's folder: `tokenizer.json`, else `vocab.txt` with the settings of
@@ -159,6 +172,32 @@ impl TextEncoder {
                     .iter()
                     .zip(chunk)
                     .map(|(e, row)| encoded(e, row.label)),
+            );
+        }
+        Ok(all)
+    }
+
+    /// The token ids of sentences that are cut into words already, in their order, on several
+    /// threads; for each id the word it belongs to, from 0, and `None` for special tokens.
+    ///
+    /// A word behind the maximum length, or one that is nothing to the tokenizer, has no id.
+    ///
+    /// # Errors
+    /// If the tokenizer refuses a word.
+    pub fn encode_words(&self, sentences: &[&[String]]) -> Result<Vec<WordPieces>> {
+        let mut all = Vec::with_capacity(sentences.len());
+        for chunk in sentences.chunks(CHUNK) {
+            let inputs: Vec<tokenizers::EncodeInput<'_>> =
+                chunk.iter().map(|words| (*words).into()).collect();
+            // The fast one does not tell the words.
+            let encodings = self
+                .tokenizer
+                .encode_batch(inputs, true)
+                .map_err(|e| tokenizer_error(None, e))?;
+            all.extend(
+                encodings
+                    .iter()
+                    .map(|e| (encoded(e, None), e.get_word_ids().to_vec())),
             );
         }
         Ok(all)

@@ -4,7 +4,7 @@ use crate::experiment::{Column, Experiment, Remarks};
 use crate::grid::Cell;
 use crate::layers;
 use crate::plots::{self, Point, Series};
-use crate::report::{self, Figure, Report, Table};
+use crate::report::{self, Report, Table};
 use crate::results::{self, Row, Run, Spread, is_complete};
 use crate::{program, table};
 use anyhow::Result;
@@ -34,8 +34,8 @@ pub fn write<E: Experiment>(
     let figures = figures(&rows)?;
     if cells.len() > 1 {
         write_whole(&out.join("results.json"), &serde_json::to_vec_pretty(&rows)?)?;
-        if let Some(figure) = figures.first() {
-            write_whole(&out.join("curves.svg"), figure.svg.as_bytes())?;
+        if let Some((_, svg)) = figures.first() {
+            write_whole(&out.join("curves.svg"), svg.as_bytes())?;
         }
     }
     let settings = complete.iter().map(|cell| {
@@ -215,6 +215,9 @@ fn error_of(spread: &Spread, runs: usize) -> Option<f64> {
     spread.deviation.map(|deviation| deviation / (runs as f64).sqrt())
 }
 
+/// Caption and SVG.
+type Figure = (String, String);
+
 /// Losses and scores by step, and the score by each flag that was swept over numbers.
 fn figures(rows: &[Row]) -> Result<Vec<Figure>> {
     let series = |curve: fn(&Row) -> &BTreeMap<u64, Spread>| -> Vec<Series> {
@@ -228,14 +231,8 @@ fn figures(rows: &[Row]) -> Result<Vec<Figure>> {
     let losses = plots::lines("training loss", "step", "loss", false, &series(|row| &row.losses))?;
     let scores = plots::lines(&main, "step", &main, false, &series(|row| &row.scores))?;
     let mut figures = vec![
-        Figure {
-            caption: format!("{main} of the evaluations"),
-            svg: scores,
-        },
-        Figure {
-            caption: "Training loss of the logged steps".into(),
-            svg: losses,
-        },
+        (format!("{main} of the evaluations"), scores),
+        ("Training loss of the logged steps".into(), losses),
     ];
     let mut swept: Vec<&str> = rows.iter().flat_map(|row| &row.place).map(|(name, _)| name.as_str()).collect();
     swept.sort_unstable();
@@ -277,8 +274,5 @@ fn sweep(rows: &[Row], name: &str, main: &str) -> Result<Option<Figure>> {
     });
     let flag = name.replace('_', " ");
     let svg = plots::lines(&format!("{main} by {flag}"), &flag, main, positive, &series.collect::<Vec<_>>())?;
-    Ok(Some(Figure {
-        caption: format!("{main} of the last evaluation by {flag}"),
-        svg,
-    }))
+    Ok(Some((format!("{main} of the last evaluation by {flag}"), svg)))
 }

@@ -111,7 +111,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(values: &[f64]) -> Self {
+    /// Of these values; not a number of none.
+    pub fn of(values: &[f64]) -> Self {
         let mean = mean(values);
         let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
         let deviation = (squares / (values.len().max(2) - 1) as f64).sqrt();

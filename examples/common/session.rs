@@ -18,9 +18,6 @@ use trainers::{
     Batches, Callback, Outcome, Plateau, RunFolder, Summary, Task, TrainConfig, Trainer, checkpoint, disk,
 };
 
-/// Seconds between two lines where there is no terminal.
-const STATUS_SECONDS: f64 = 30.0;
-
 /// How a run is begun or gone on with, and stopped.
 pub struct Session {
     /// The run's folder, which need not exist.
@@ -146,7 +143,7 @@ fn same_steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
 fn follower() -> Box<dyn Callback> {
     match std::io::stderr().is_terminal() {
         true => Box::new(ProgressBar::new()),
-        false => Box::new(StatusLines::new(Box::new(std::io::stderr()), STATUS_SECONDS)),
+        false => Box::new(StatusLines::new(Box::new(std::io::stderr()))),
     }
 }
 

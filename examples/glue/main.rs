@@ -17,7 +17,7 @@ use common::optimizers::{self, Family, Place};
 use common::session::Session;
 use common::values::{count, list_text};
 use common::{driver, program};
-use datasets::{Ahead, Batcher, Batches, GlueTask, TextBatch, TextBatches, TextDataset};
+use datasets::{Ahead, Batcher, Batches, GlueTask, TextBatch, TextBatches, TextDataset, hub};
 use parts::{Model, Rows};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -133,7 +133,7 @@ impl Experiment for Glue {
 
     fn load(&self, settings: &Settings<GlueArgs>, _out: &Path) -> Result<Data> {
         // First the model: a mistyped path shows before anything is downloaded.
-        let checkpoint = settings.own.model.as_deref().map(parts::checkpoint_folder);
+        let checkpoint = settings.own.model.as_deref().map(hub::checkpoint_folder);
         Ok(Data {
             checkpoint: checkpoint.transpose()?,
             rows: parts::rows(settings)?,
@@ -186,7 +186,10 @@ impl Experiment for Glue {
             vars: classifier.vars(),
             optimizer,
             announce: parts::announce(cell, rows, &classifier, report.as_ref()),
-            export: Some(Box::new(move |folder| parts::save(&classifier, &encoder, folder))),
+            export: Some(Box::new(move |folder| {
+                classifier.save(folder)?;
+                Ok(encoder.save(folder)?)
+            })),
             keep_checkpoints: 2,
         })
     }

@@ -1,13 +1,12 @@
 //! The parts of a run: tasks, rows, tokenizer, model.
 
 use crate::{Data, GlueArgs};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use candle_core::Device;
 use common::flags::Settings;
 use common::grid::Cell;
-use datasets::{GlueTask, Hub, RepoKind, Row, Split, TextEncoder, glue, sample, wordpiece};
+use datasets::{GlueTask, Row, Split, TextEncoder, glue, sample, wordpiece};
 use models::{LoadReport, SequenceClassifier, Start, auto, squeezebert};
-use std::path::{Path, PathBuf};
 
 /// Vocabulary of the tokenizer that is learned from the sample.
 const SAMPLE_VOCABULARY: usize = 1000;
@@ -73,35 +72,6 @@ pub fn rows(settings: &Settings<GlueArgs>) -> Result<Rows> {
         validation: validation(task)?,
         mismatched,
     })
-}
-
-/// The folder of a checkpoint: the path itself, or the files of a Hub id in the cache.
-pub fn checkpoint_folder(model: &str) -> Result<PathBuf> {
-    let path = Path::new(model);
-    if path.is_dir() {
-        return Ok(path.into());
-    }
-    // A Hub id is OWNER/NAME; everything else that is no folder is a path mistyped.
-    let id = model.split('/').count() == 2 && !model.starts_with(['.', '/', '~']);
-    if !id {
-        bail!("--model {model}: is no folder here, and no Hub id (OWNER/NAME)");
-    }
-    let hub = Hub {
-        progress: true,
-        ..Hub::from_env()?
-    };
-    let get = |file: &str| hub.get(RepoKind::Model, model, None, file);
-    let config = get("config.json").with_context(|| {
-        format!("--model {model} is no folder here, so it is taken for a Hub id")
-    })?;
-    get("model.safetensors")?;
-    if get("tokenizer.json").is_err() {
-        get("vocab.txt")?;
-    }
-    let folder = config
-        .parent()
-        .context("the cache gave a file without a folder")?;
-    Ok(folder.into())
 }
 
 /// A classifier with its tokenizer.
@@ -198,12 +168,4 @@ pub fn announce(
             or_none(&report.unused)
         ),
     }
-}
-
-/// Writes config.json, model.safetensors and tokenizer.json as transformers reads them.
-pub fn save(classifier: &SequenceClassifier, encoder: &TextEncoder, folder: &Path) -> Result<()> {
-    classifier.save(folder)?;
-    let path = folder.join("tokenizer.json");
-    let saved = encoder.tokenizer().save(&path, true);
-    saved.map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }

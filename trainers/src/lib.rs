@@ -14,7 +14,7 @@
 //! * [`config`] is the loop's configuration, [`trainer`] the loop;
 //! * [`metrics`], by name, are those of GLUE and more, equal to scikit-learn's and SciPy's;
 //! * [`checkpoint`] writes folders that a crash cannot spoil, [`run_folder`] knows where, [`disk`] how;
-//! * [`callbacks`] see every step and evaluation: progress bar, JSON lines, TensorBoard, curves and
+//! * [`callbacks`] see every step and evaluation: progress bar, status lines, JSON lines, TensorBoard, curves and
 //!   summary. Nothing is written or shown but by them.
 //!
 //! ```

@@ -149,6 +149,9 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     fn evaluate(&mut self) -> Result<()> {
+        self.callbacks
+            .iter_mut()
+            .try_for_each(|c| c.before_evaluation(self.progress.step))?;
         let began = Instant::now();
         let scores = self.task.evaluate()?;
         if let Some((metric, value)) = scores.iter().find(|(_, value)| !value.is_finite()) {
