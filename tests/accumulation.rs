@@ -6,7 +6,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use testing::{assert_close, assert_says};
 use datasets::TextBatches;
-use trainers::{LabelledBatch, Loss, Supervised, TensorBatch};
+use trainers::{FixedBatches, LabelledBatch, Loss, Supervised, TensorBatch};
 use trainers::{Batches, Error, TrainConfig, Trainer};
 
 const LR: f64 = 0.05;
@@ -51,7 +51,7 @@ fn trained(config: TrainConfig) -> Result<NamedVars> {
     let model = vars.clone();
     let forward =
         move |batch: &TensorBatch, _: &Mode| forward(&model, &batch.inputs).map_err(Error::user);
-    let task = Supervised::new(forward, Loss::SquaredError, vec![batch.clone()]).metrics(&["pearson_spearman"])?;
+    let task = Supervised::new(forward, Loss::SquaredError, FixedBatches(vec![batch.clone()])).metrics(&["pearson_spearman"])?;
     let optimizer = AdaHessian::builder().lr(LR).seed(SEED).build(&vars)?;
     let config = TrainConfig {
         max_steps: Some(1),
@@ -59,7 +59,7 @@ fn trained(config: TrainConfig) -> Result<NamedVars> {
     };
     Trainer::new(
         task,
-        vec![batch],
+        FixedBatches(vec![batch]),
         &vars,
         Box::new(optimizer),
         config,

@@ -38,6 +38,7 @@ mod sparse;
 mod sparse_files;
 mod sparse_steps;
 mod statistics;
+mod supervised;
 mod text_data;
 mod text_ops;
 mod threads;

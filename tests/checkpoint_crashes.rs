@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use testing::assert_says;
 use trainers::checkpoint::{Content, load};
-use trainers::{
+use trainers::{FixedBatches, 
     Callback, Checkpoints, Evaluated, Progress, RunFolder, Scores, StepReport, Task,
     TrainConfig, Trainer,
 };
@@ -50,7 +50,7 @@ fn vars(value: f64) -> Result<NamedVars> {
     Ok(NamedVars::new([("w".to_string(), w)])?)
 }
 
-fn trainer(run: &RunFolder, epochs: usize) -> Result<Trainer<Square, Vec<f64>>> {
+fn trainer(run: &RunFolder, epochs: usize) -> Result<Trainer<Square, FixedBatches<f64>>> {
     let vars = vars(0.9)?;
     let optimizer = Sgd::default().lr(0.01).build(&vars)?;
     let config = TrainConfig {
@@ -60,7 +60,7 @@ fn trainer(run: &RunFolder, epochs: usize) -> Result<Trainer<Square, Vec<f64>>> 
         keep_checkpoints: 9,
         ..TrainConfig::default()
     };
-    let (task, batches) = (Square(vars.clone()), vec![1.0, 0.5]);
+    let (task, batches) = (Square(vars.clone()), FixedBatches(vec![1.0, 0.5]));
     let trainer = Trainer::new(task, batches, &vars, Box::new(optimizer), config)?;
     Ok(trainer.run_folder(run, ""))
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use candle_core::Device;
+use datasets::Batches;
 use datasets::criteo::{
     CATEGORIES, ClickBatches, INTEGERS, Malformed, Phase, Planted, Preprocessing, Progress, Store,
     Vocabularies, generate, generate_rows, prepare, prepare_noting, prepare_with,

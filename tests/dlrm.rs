@@ -12,7 +12,7 @@ use models::dlrm::{Config, Dlrm, Ids};
 use std::collections::HashMap;
 use testing::{assert_close, assert_number, assert_says, load, reference};
 use trainers::Task;
-use trainers::{Loss, Supervised, TensorBatch};
+use trainers::{FixedBatches, Loss, Supervised, TensorBatch};
 
 const TRAIN: Mode = Mode::Train {
     seed: 0,
@@ -217,7 +217,7 @@ fn clicks_are_a_task() -> Result<()> {
         labels: labels.clone(),
     };
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
-    let task = Supervised::new(forward, Loss::BinaryCrossEntropy, vec![batch.clone(), batch.clone()]).metrics(&["clicks"])?;
+    let task = Supervised::new(forward, Loss::BinaryCrossEntropy, FixedBatches(vec![batch.clone(), batch.clone()])).metrics(&["clicks"])?;
     let loss = task.loss(&batch, &TRAIN)?.to_scalar::<f32>()?;
     let scores = task.evaluate()?;
     assert_eq!((scores.main_name(), scores.main()), ("auc", 1.0));
@@ -230,7 +230,7 @@ fn clicks_are_a_task() -> Result<()> {
     assert_eq!(scores.get("label_rate"), Some(0.25));
     assert_eq!(scores.get("says_nothing"), Some(0.0));
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.zeros_like()?);
-    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, vec![batch]).metrics(&["clicks"])?.evaluate()?;
+    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, FixedBatches(vec![batch])).metrics(&["clicks"])?.evaluate()?;
     assert_eq!(
         (scores.main(), scores.get("says_nothing")),
         (0.5, Some(1.0))
@@ -241,7 +241,7 @@ fn clicks_are_a_task() -> Result<()> {
         labels: labels.zeros_like()?,
     };
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
-    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, vec![one_label]).metrics(&["clicks"])?.evaluate()?;
+    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, FixedBatches(vec![one_label])).metrics(&["clicks"])?.evaluate()?;
     assert_eq!(
         (scores.main(), scores.get("says_nothing")),
         (0.5, Some(1.0))

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use trainers::callbacks::JsonLines;
-use trainers::{Loss, Supervised, TensorBatch};
+use trainers::{FixedBatches, Loss, Supervised, TensorBatch};
 use trainers::{Batches, Callback, Error, RunFolder, StepReport, TrainConfig, Trainer};
 
 const KIND: &str = "ADAHESSIAN_RESUME_KIND";
@@ -69,7 +69,8 @@ impl Batches for Made {
     }
 
     fn get(&self, epoch: usize, index: usize) -> datasets::Result<TensorBatch> {
-        let inputs = random("inputs", (epoch * 100 + index) as u64, &[EXAMPLES, 6])?;
+        let inputs = random("inputs", (epoch * 100 + index) as u64, &[EXAMPLES, 6]);
+        let inputs = inputs.map_err(datasets::Error::user)?;
         let labels = inputs.sum(1)?.gt(0f32)?.to_dtype(DType::U32)?;
         Ok(TensorBatch { inputs, labels })
     }
@@ -106,7 +107,7 @@ fn run(kind: &str, path: &Path, sleep: u64) -> Result<()> {
     let vars = network()?;
     let model = vars.clone();
     let forward = move |b: &TensorBatch, mode: &Mode| Ok(forward(&model, &b.inputs, mode)?);
-    let task = Supervised::new(forward, SMOOTHED, vec![Made.get(1000, 0)?]).metrics(&["accuracy"])?;
+    let task = Supervised::new(forward, SMOOTHED, FixedBatches(vec![Made.get(1000, 0)?])).metrics(&["accuracy"])?;
     let config = TrainConfig {
         epochs: 100,
         max_steps: Some(STEPS),

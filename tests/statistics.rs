@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use models::{SequenceClassifier, Start, squeezebert};
 use testing::twins::{random, vars};
 use testing::{assert_close, assert_says};
-use trainers::{Loss, Supervised, TensorBatch, TrainConfig, Trainer};
+use trainers::{FixedBatches, Loss, Supervised, TensorBatch, TrainConfig, Trainer};
 
 fn model() -> Result<NamedVars> {
     vars(&[("kernel", &[2, 1, 3, 3]), ("scale", &[2]), ("shift", &[2])])
@@ -54,7 +54,7 @@ fn after_a_step(config: TrainConfig) -> Result<RunningStatistics> {
     let forward = move |batch: &TensorBatch, _: &Mode| {
         forward(&theirs, &inner, &batch.inputs).map_err(trainers::Error::user)
     };
-    let task = Supervised::new(forward, Loss::SquaredError, vec![]).metrics(&["pearson_spearman"])?;
+    let task = Supervised::new(forward, Loss::SquaredError, FixedBatches(vec![])).metrics(&["pearson_spearman"])?;
     let config = TrainConfig {
         max_steps: Some(1),
         eval_every: Some(u64::MAX),
@@ -62,7 +62,7 @@ fn after_a_step(config: TrainConfig) -> Result<RunningStatistics> {
     };
     let mut trainer = Trainer::new(
         task,
-        vec![batch()?],
+        FixedBatches(vec![batch()?]),
         &vars,
         Box::new(optimizer),
         config,

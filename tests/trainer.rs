@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use testing::{assert_number, assert_says};
-use trainers::{
+use trainers::{FixedBatches, 
     Callback, Error, EvalReport, Outcome, Plateau, RunFolder, Scores, StepReport,
     Task, TrainConfig, Trainer,
 };
@@ -65,14 +65,14 @@ impl Task for Scripted {
     }
 }
 
-fn trainer(task: Scripted, config: TrainConfig) -> Result<Trainer<Scripted, Vec<f64>>> {
+fn trainer(task: Scripted, config: TrainConfig) -> Result<Trainer<Scripted, FixedBatches<f64>>> {
     let vars = task.vars.clone();
     let common = Common {
         max_skipped: 2,
         ..Common::new(0.1)
     };
     let optimizer = Sgd::default().with(common).build(&vars)?;
-    let batches = vec![1.0, 0.5, 0.25, 0.125];
+    let batches = FixedBatches(vec![1.0, 0.5, 0.25, 0.125]);
     Ok(Trainer::new(
         task,
         batches,
@@ -364,7 +364,7 @@ fn resuming_with_fewer_batches_is_refused() -> Result<()> {
     let optimizer = Sgd::default().lr(0.1).build(&vars)?;
     let mut other = Trainer::new(
         task,
-        vec![1.0],
+        FixedBatches(vec![1.0]),
         &vars,
         Box::new(optimizer),
         config,

@@ -7,7 +7,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use std::cell::Cell;
 use testing::assert_says;
-use trainers::{Error, Loss, Supervised, TensorBatch, Scores, Task, TrainConfig, Trainer};
+use trainers::{FixedBatches, Error, Loss, Supervised, TensorBatch, Scores, Task, TrainConfig, Trainer};
 
 /// Where a task fails, in the second of three micro-batches of its first step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,7 +125,7 @@ fn trained(at: Option<At>, second_order: bool, fraction: f64) -> Result<(Bits, B
         [0.5, 1.0, -0.5, 0.25, 1.0, 1.0],
         [1.0, 0.5, 1.5, 0.25, 3.0, 0.5],
     ];
-    let batches = batches.iter().map(|b| b.to_vec()).collect();
+    let batches = FixedBatches(batches.iter().map(|b| b.to_vec()).collect());
     let mut trainer = Trainer::new(task, batches, &vars, Box::new(both), config)?;
     if at.is_some() {
         assert!(trainer.fit().is_err(), "{at:?} should fail");
@@ -192,7 +192,7 @@ fn variables_that_are_not_reached_are_named_with_the_way_out() -> Result<()> {
     let Err(direct) = optimizer()?.backward_step(&task.loss(&1.0, &Mode::Eval)?) else {
         anyhow::bail!("the optimizer should refuse it by itself");
     };
-    let batches = vec![1.0];
+    let batches = FixedBatches(vec![1.0]);
     let config = TrainConfig::default();
     let mut trainer = Trainer::new(task, batches, &vars, Box::new(optimizer()?), config)?;
     match trainer.fit() {
@@ -224,10 +224,10 @@ fn first_column(batch: &TensorBatch, _: &Mode) -> trainers::Result<Tensor> {
 fn an_evaluation_on_nothing_is_the_same_error_for_all_tasks() -> Result<()> {
     for nothing in [vec![], vec![examples(0)?], vec![examples(0)?, examples(0)?]] {
         let outcomes = [
-            Supervised::new(forward, Loss::CROSS_ENTROPY, nothing.clone()).metrics(&["accuracy"])?.evaluate(),
-            Supervised::new(first_column, Loss::SquaredError, nothing.clone()).metrics(&["pearson_spearman"])?.evaluate(),
-            Supervised::new(forward, Loss::CROSS_ENTROPY, nothing.clone()).metrics(&["accuracy", "top2"])?.evaluate(),
-            Supervised::new(first_column, Loss::BinaryCrossEntropy, nothing.clone()).metrics(&["clicks"])?.evaluate(),
+            Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(nothing.clone())).metrics(&["accuracy"])?.evaluate(),
+            Supervised::new(first_column, Loss::SquaredError, FixedBatches(nothing.clone())).metrics(&["pearson_spearman"])?.evaluate(),
+            Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(nothing.clone())).metrics(&["accuracy", "top2"])?.evaluate(),
+            Supervised::new(first_column, Loss::BinaryCrossEntropy, FixedBatches(nothing.clone())).metrics(&["clicks"])?.evaluate(),
         ];
         for (task, outcome) in outcomes.into_iter().enumerate() {
             let Err(Error::Batch { expected, got }) = outcome else {
@@ -242,7 +242,7 @@ fn an_evaluation_on_nothing_is_the_same_error_for_all_tasks() -> Result<()> {
     }
     // A batch of nothing beside others counts for nothing.
     let (some, both) = (vec![examples(3)?], vec![examples(0)?, examples(3)?]);
-    let scores = |batches: Vec<TensorBatch>| Supervised::new(forward, Loss::CROSS_ENTROPY, batches).metrics(&["accuracy"])?.evaluate();
+    let scores = |batches: Vec<TensorBatch>| Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(batches)).metrics(&["accuracy"])?.evaluate();
     assert_eq!(scores(both)?, scores(some)?);
     Ok(())
 }

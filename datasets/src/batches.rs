@@ -48,18 +48,19 @@ impl<B: Batches + ?Sized> Batches for Arc<B> {
 }
 
 /// The same batches in the same order in each epoch.
-impl<B: Clone> Batches for Vec<B> {
+#[derive(Clone, Debug, Default)]
+pub struct FixedBatches<B>(pub Vec<B>);
+
+impl<B: Clone> Batches for FixedBatches<B> {
     type Batch = B;
 
     fn len(&self, _epoch: usize) -> usize {
-        self.as_slice().len()
+        self.0.len()
     }
 
     fn get(&self, _epoch: usize, index: usize) -> Result<B> {
-        let batch = self.as_slice().get(index);
-        batch
-            .cloned()
-            .ok_or_else(|| no_such_batch(index, self.as_slice().len()))
+        let batch = self.0.get(index);
+        batch.cloned().ok_or_else(|| no_such_batch(index, self.0.len()))
     }
 }
 

@@ -88,7 +88,7 @@ pub mod wordpiece;
 
 pub use ahead::Ahead;
 pub use batcher::Batcher;
-pub use batches::{Batches, LabelledBatch, TensorBatch, UNLABELLED};
+pub use batches::{Batches, FixedBatches, LabelledBatch, TensorBatch, UNLABELLED};
 pub use collate::{TextBatch, collate};
 pub use conll::{Corpus, LabelSet, Sentence, TokenBatch, TokenDataset};
 pub use dataset::TextDataset;

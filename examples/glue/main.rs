@@ -17,7 +17,7 @@ use common::optimizers::{self, Family, Place};
 use common::session::Session;
 use common::values::{count, list_text};
 use common::{driver, program};
-use datasets::{Ahead, Batcher, Batches, GlueTask, TextBatch, TextBatches, TextDataset, hub};
+use datasets::{Ahead, Batcher, Batches, FixedBatches, GlueTask, TextBatch, TextBatches, TextDataset, hub};
 use parts::{Model, Rows};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -165,9 +165,10 @@ impl Experiment for Glue {
             logits.map_err(trainers::Error::user)
         };
         let (loss, metric) = objective(settings.own.task.parse()?);
-        let validation = |rows| -> Result<Vec<TextBatch>> {
+        let validation = |rows| -> Result<FixedBatches<TextBatch>> {
             let dataset = TextDataset::encode(&encoder, rows)?;
-            Ok(TextBatches::in_order(&dataset, EVALUATION_BATCH, &device)?)
+            let batches = TextBatches::in_order(&dataset, EVALUATION_BATCH, &device)?;
+            Ok(FixedBatches(batches))
         };
         let mut task = Supervised::new(forward, loss, validation(&rows.validation)?).metrics(&[metric])?;
         if let Some(rows) = &rows.mismatched {

@@ -21,7 +21,7 @@
 //! use adahessian::{AdaHessian, ops::Mode};
 //! use candle_core::{DType, Device, Tensor};
 //! use candle_nn::{Module, VarBuilder, VarMap, linear};
-//! use trainers::{Loss, Supervised, TensorBatch, TrainConfig, Trainer};
+//! use trainers::{FixedBatches, Loss, Supervised, TensorBatch, TrainConfig, Trainer};
 //!
 //! # fn main() -> trainers::Result<()> {
 //! let device = Device::Cpu;
@@ -32,11 +32,11 @@
 //! let varmap = VarMap::new();
 //! let model = linear(2, 2, VarBuilder::from_varmap(&varmap, DType::F32, &device))?;
 //! let forward = move |batch: &TensorBatch, _: &Mode| Ok(model.forward(&batch.inputs)?);
-//! let task = Supervised::new(forward, Loss::CROSS_ENTROPY, vec![batch.clone()]).metrics(&["accuracy"])?;
+//! let task = Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(vec![batch.clone()])).metrics(&["accuracy"])?;
 //! let optimizer = AdaHessian::builder().lr(0.1).build(&varmap)?;
 //!
 //! let config = TrainConfig { epochs: 100, ..TrainConfig::default() };
-//! let mut trainer = Trainer::new(task, vec![batch], &varmap, Box::new(optimizer), config)?;
+//! let mut trainer = Trainer::new(task, FixedBatches(vec![batch]), &varmap, Box::new(optimizer), config)?;
 //! let summary = trainer.fit()?;
 //! assert_eq!(summary.last.map(|last| last.scores.main()), Some(1.0));
 //! # Ok(())
@@ -58,7 +58,7 @@ pub use callbacks::{Callback, EvalReport, StartReport, StepReport};
 pub use checkpoint::{Checkpoints, Evaluated, Progress};
 pub use config::{Plateau, TrainConfig};
 pub use error::{Error, Result};
-pub use datasets::{Ahead, Batches, LabelledBatch, TensorBatch};
+pub use datasets::{Ahead, Batches, FixedBatches, LabelledBatch, TensorBatch};
 pub use metrics::{Metric, Scores};
 pub use run_folder::RunFolder;
 pub use supervised::{Loss, Supervised};

@@ -14,7 +14,7 @@ use candle_core::Tensor;
 /// use adahessian::{AdaHessian, nn, ops::Mode};
 /// use candle_core::{DType, Device, Tensor};
 /// use nn::{Module, VarBuilder, VarMap};
-/// use trainers::{Result, Scores, Task, TrainConfig, Trainer};
+/// use trainers::{FixedBatches, Result, Scores, Task, TrainConfig, Trainer};
 ///
 /// struct Autoencoder {
 ///     encode: nn::Linear,
@@ -56,7 +56,7 @@ use candle_core::Tensor;
 ///     validation: rows.narrow(0, 0, 8)?,
 /// };
 /// let first = task.evaluate()?;
-/// let batches = vec![rows.narrow(0, 8, 12)?, rows.narrow(0, 20, 12)?];
+/// let batches = FixedBatches(vec![rows.narrow(0, 8, 12)?, rows.narrow(0, 20, 12)?]);
 /// let optimizer = AdaHessian::builder().lr(0.1).build(&map)?;
 /// let config = TrainConfig { epochs: 20, ..TrainConfig::default() };
 /// let last = Trainer::new(task, batches, &map, Box::new(optimizer), config)?.fit()?.last;

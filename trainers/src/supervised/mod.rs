@@ -21,14 +21,14 @@ use datasets::{Batches, LabelledBatch};
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
-/// use trainers::{Loss, Supervised, Task, TensorBatch};
+/// use trainers::{FixedBatches, Loss, Supervised, Task, TensorBatch};
 /// # fn main() -> trainers::Result<()> {
 /// let batch = TensorBatch {
 ///     inputs: Tensor::new(&[[2f32, 0.], [0., 3.], [0., 1.]], &Device::Cpu)?,
 ///     labels: Tensor::new(&[0u32, 1, 0], &Device::Cpu)?,
 /// };
 /// let model = |batch: &TensorBatch, _: &_| Ok(batch.inputs.clone());
-/// let task = Supervised::new(model, Loss::CROSS_ENTROPY, vec![batch]).metrics(&["f1", "accuracy"])?;
+/// let task = Supervised::new(model, Loss::CROSS_ENTROPY, FixedBatches(vec![batch])).metrics(&["f1", "accuracy"])?;
 /// let scores = task.evaluate()?;
 /// assert_eq!((scores.main_name(), scores.get("accuracy")), ("f1", Some(2.0 / 3.0)));
 /// # Ok(())
