@@ -93,7 +93,7 @@ impl Experiment for Entities {
         };
         let (model, encoder) = model(&settings.own, corpus, &start)?;
         let model = Arc::new(model);
-        let encode = |sentences| TokenDataset::encode(&encoder, sentences, &corpus.labels);
+        let encode = |sentences| TokenDataset::encode(&encoder, &corpus.labels, sentences);
         let batcher = |batch_size, shuffle| Batcher {
             batch_size,
             seed: cell.seed,
