@@ -3,14 +3,14 @@
 use crate::results::Spread;
 use anyhow::{Result, anyhow, bail};
 use plotters::coord::Shift;
-use plotters::coord::combinators::WithKeyPoints;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use std::ops::Range;
 use trainers::callbacks::Curve;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Coordinates = Cartesian2d<WithKeyPoints<RangedCoordf64>, RangedCoordf64>;
+type Coordinates = Cartesian2d<Axis, RangedCoordf64>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Coordinates>;
 
 /// Three times as bright as black and a third as bright as white at least, so that they are seen on both.
@@ -92,7 +92,9 @@ pub fn training(groups: &[(String, Vec<Curve>)]) -> Result<[String; 2]> {
         Series::over_seeds(label, points.map(|(step, value)| (*step as f64, *value)))
     });
     let metrics = groups.iter().flat_map(|(_, runs)| runs);
-    let metric = metrics.map(|run| run.metric.as_str()).find(|m| !m.is_empty());
+    let metric = metrics
+        .map(|run| run.metric.as_str())
+        .find(|m| !m.is_empty());
     let metric = metric.unwrap_or("evaluation");
     let (losses, scores): (Vec<_>, Vec<_>) = (losses.collect(), scores.collect());
     Ok([
@@ -141,10 +143,7 @@ fn draw(area: &Area, labels: [&str; 3], axis: &Axis, series: &[Series], columns:
         .margin(14)
         .x_label_area_size(44)
         .y_label_area_size(74)
-        .build_cartesian_2d(
-            axis.range.clone().with_key_points(axis.ticks.clone()),
-            values(series),
-        )?;
+        .build_cartesian_2d(axis.clone(), values(series))?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -286,6 +285,7 @@ fn roomy(numbers: impl Iterator<Item = f64>) -> Range<f64> {
 }
 
 /// Where an x stands: a place is x itself, or its logarithm to base ten.
+#[derive(Clone)]
 struct Axis {
     log: bool,
     /// The place of zero on a logarithmic axis.
@@ -344,6 +344,24 @@ impl Axis {
     }
 }
 
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, place: &f64, pixels: (i32, i32)) -> i32 {
+        let share = (place - self.range.start) / self.width();
+        (f64::from(pixels.0) + share * f64::from(pixels.1 - pixels.0)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _hint: Hint) -> Vec<f64> {
+        self.ticks.clone()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
+    }
+}
+
 /// Those of sorted places that are so far from the one before that their labels do not meet.
 fn apart(places: &[f64], distance: f64) -> Vec<f64> {
     let mut kept: Vec<f64> = Vec::new();
@@ -364,7 +382,10 @@ fn round(range: &Range<f64>) -> Vec<f64> {
     let step = step.unwrap_or(decade);
     let first = (range.start / step).ceil() as i64;
     let ticks = (first..).map(|k| k as f64 * step);
-    ticks.take_while(|tick| *tick <= range.end).take(20).collect()
+    ticks
+        .take_while(|tick| *tick <= range.end)
+        .take(20)
+        .collect()
 }
 
 /// A number to four digits: `0.003`, `2e-5`, `1200`.

@@ -5,9 +5,7 @@ use anyhow::{Context, Result};
 use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use trainers::callbacks::{
-    Curves, JsonLines, ProgressBar, StatusLines, SummaryFile, TensorBoard,
-};
+use trainers::callbacks::{Curves, JsonLines, ProgressBar, StatusLines, SummaryFile, TensorBoard};
 use trainers::{Batches, RunFolder, Task, Trainer};
 
 /// A trainer that writes into this folder, with the run's settings as text and its name in pictures.
