@@ -303,8 +303,8 @@ impl Axis {
         if let Some(x) = all.first().filter(|x| log && **x < 0.0) {
             bail!("{x} has no place on a logarithmic axis: draw it on a linear one");
         }
-        let positive = all.iter().filter(|x| **x > 0.0).map(|x| x.log10());
-        let (low, high) = (positive.clone().next(), positive.last());
+        let mut positive = all.iter().filter(|x| **x > 0.0).map(|x| x.log10());
+        let (low, high) = (positive.clone().next(), positive.next_back());
         let (low, high) = (low.unwrap_or(0.0), high.unwrap_or(0.0));
         let mut axis = Self {
             log,
