@@ -82,7 +82,7 @@ pub fn write(path: &Path, report: &Report) -> Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-/// The text of [`write`].
+/// The text of [`write()`].
 ///
 /// # Errors
 /// If a figure is no SVG text.
