@@ -1,3 +1,4 @@
+use super::axis::{apart, number, round};
 use super::*;
 
 fn series(label: &str, points: &[(f64, f64, Option<f64>)]) -> Series {
