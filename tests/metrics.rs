@@ -183,8 +183,10 @@ fn sentences(case: &Value, name: &str) -> Result<Vec<Vec<String>>> {
 }
 
 fn views(sentences: &[Vec<String>]) -> Vec<Vec<&str>> {
-    let view = |s: &Vec<String>| s.iter().map(String::as_str).collect();
-    sentences.iter().map(view).collect()
+    let sentences = sentences.iter();
+    sentences
+        .map(|s| s.iter().map(String::as_str).collect())
+        .collect()
 }
 
 fn labels(sentences: &[&'static str]) -> Vec<Vec<&'static str>> {
@@ -258,14 +260,20 @@ fn entities_worked_out_by_hand() -> Result<()> {
     assert_eq!(cut.main(), 1.0);
     // No names at all: zeros, as the originals have it, and no type.
     let none = entities(&labels(&["O O"]), &labels(&["O O"]))?;
-    assert_eq!(none.iter().map(|(_, v)| v).collect::<Vec<_>>(), [0.0, 0.0, 0.0, 1.0]);
+    assert_eq!(
+        none.iter().map(|(_, v)| v).collect::<Vec<_>>(),
+        [0.0, 0.0, 0.0, 1.0]
+    );
     Ok(())
 }
 
 #[test]
 fn entities_refuse_what_does_not_fit() {
     let one = labels(&["O O"]);
-    assert_says(entities(&one, &labels(&["O O", "O"])), &["entities", "1 and 2"]);
+    assert_says(
+        entities(&one, &labels(&["O O", "O"])),
+        &["entities", "1 and 2"],
+    );
     assert_says(entities(&one, &labels(&["O"])), &["2 and 1 in sentence 0"]);
     assert_says(entities(&[], &[]), &["no words"]);
     assert_says(entities(&labels(&[""]), &labels(&[""])), &["no words"]);

@@ -35,9 +35,7 @@ fn files_of_the_original_form_become_iob2() {
     assert_eq!(
         train,
         [
-            sentence(
-                "Marlow/B-ORG sold/O Denby/B-ORG Motors/I-ORG to/O Anna/B-PER Holt/I-PER ./O"
-            ),
+            sentence("Marlow/B-ORG sold/O Denby/B-ORG Motors/I-ORG to/O Anna/B-PER Holt/I-PER ./O"),
             sentence("In/O Port/B-LOC Kelso/I-LOC Denby/B-LOC Bay/I-LOC waits/O"),
         ]
     );
@@ -47,7 +45,10 @@ fn files_of_the_original_form_become_iob2() {
         sentence("Holt/B-PER left/O Kelso/B-LOC"),
         sentence("Marlow/B-ORG"),
     ];
-    assert_eq!((corpus.train, &corpus.validation[..]), (train, &validation[..]));
+    assert_eq!(
+        (corpus.train, &corpus.validation[..]),
+        (train, &validation[..])
+    );
     let names = ["B-LOC", "B-ORG", "B-PER", "I-LOC", "I-ORG", "I-PER", "O"];
     assert_eq!(corpus.labels.names(), names);
     for (class, name) in (0..).zip(names) {
@@ -85,15 +86,35 @@ fn gzipped_files_and_the_usual_names_are_found() {
 #[test]
 fn malformed_lines_are_named() {
     let cases: [(&str, Scheme, &[&str]); 10] = [
-        ("A O\nB\n", Scheme::Iob2, &["line 2", "only \"B\"", "a word and its label"]),
-        ("A X O\n\nB O\n", Scheme::Iob2, &["line 3", "2 columns", "expected 3"]),
-        ("A O\nB I-PER\n", Scheme::Iob2, &["line 2", "\"I-PER\"", "Scheme::Iob1"]),
+        (
+            "A O\nB\n",
+            Scheme::Iob2,
+            &["line 2", "only \"B\"", "a word and its label"],
+        ),
+        (
+            "A X O\n\nB O\n",
+            Scheme::Iob2,
+            &["line 3", "2 columns", "expected 3"],
+        ),
+        (
+            "A O\nB I-PER\n",
+            Scheme::Iob2,
+            &["line 2", "\"I-PER\"", "Scheme::Iob1"],
+        ),
         ("A B-LOC\nB I-PER\n", Scheme::Iob2, &["line 2", "\"I-PER\""]),
-        ("A B-PER\n\nB I-PER\n", Scheme::Iob2, &["line 3", "\"I-PER\""]),
+        (
+            "A B-PER\n\nB I-PER\n",
+            Scheme::Iob2,
+            &["line 3", "\"I-PER\""],
+        ),
         ("A S-PER\n", Scheme::Iob1, &["line 1", "\"S-PER\"", "BIOES"]),
         ("A B-\n", Scheme::Iob1, &["line 1", "\"B-\"", "B-TYPE"]),
         ("A o\n", Scheme::Iob1, &["line 1", "\"o\"", "last column"]),
-        ("-DOCSTART- O\n\n \n", Scheme::Iob2, &["train.txt", "no data rows", "a word and its label"]),
+        (
+            "-DOCSTART- O\n\n \n",
+            Scheme::Iob2,
+            &["train.txt", "no data rows", "a word and its label"],
+        ),
         ("", Scheme::Iob2, &["train.txt", "no data rows"]),
     ];
     for (text, scheme, pieces) in cases {
@@ -101,9 +122,15 @@ fn malformed_lines_are_named() {
         pieces.push("train.txt");
         assert_says(read_text(text, scheme), &pieces);
     }
-    assert_says(read_text(b"A O\n\xff O\n", Scheme::Iob2), &["line 2", "UTF-8"]);
+    assert_says(
+        read_text(b"A O\n\xff O\n", Scheme::Iob2),
+        &["line 2", "UTF-8"],
+    );
     let long = format!("A O\n{} O\n", "x".repeat(1 << 20));
-    assert!(matches!(read_text(long, Scheme::Iob2), Err(Error::LongLine { .. })));
+    assert!(matches!(
+        read_text(long, Scheme::Iob2),
+        Err(Error::LongLine { .. })
+    ));
     let nowhere = read(Path::new("/nowhere/train.txt"), Scheme::Iob2);
     assert!(matches!(nowhere, Err(Error::Io { .. })));
 }
@@ -122,10 +149,17 @@ fn a_label_that_training_lacks_is_refused_with_its_place() {
         &["valid.txt", "line 3", "\"B-LOC\"", "B-PER, O"],
     );
     assert_says(
-        TokenDataset::encode(&encoder(8), &labels, &[sentence("low/O"), sentence("low/B-LOC")]),
+        TokenDataset::encode(
+            &encoder(8),
+            &labels,
+            &[sentence("low/O"), sentence("low/B-LOC")],
+        ),
         &["sentence 1", "\"low\"", "\"B-LOC\"", "B-PER, O"],
     );
-    assert_says(LabelSet::of(&[sentence("A/O")]), &["labels", "two different labels"]);
+    assert_says(
+        LabelSet::of(&[sentence("A/O")]),
+        &["labels", "two different labels"],
+    );
 }
 
 /// Words of the letters l, o, w, e, r: `low` and `er` are pieces, everything else is letters.
@@ -154,12 +188,16 @@ fn the_first_piece_of_a_word_has_its_label() {
     assert_eq!(first.labels, [x, b, x, i, o, b, x, x, x]);
     assert_eq!((first.words(), second.words()), (4, 1));
     assert_eq!(second.labels, [x, b, x]);
-    assert_eq!((data.len(), data.left_out(), data.lengths()), (2, 1, vec![9, 3]));
+    assert_eq!(
+        (data.len(), data.left_out(), data.lengths()),
+        (2, 1, vec![9, 3])
+    );
 
     // Cut in the middle of the last word: its first piece is still there. Then before it.
-    for (max_length, labels_left, left_out) in
-        [(7, vec![x, b, x, i, o, b, x], 1), (6, vec![x, b, x, i, o, x], 2)]
-    {
+    for (max_length, labels_left, left_out) in [
+        (7, vec![x, b, x, i, o, b, x], 1),
+        (6, vec![x, b, x, i, o, x], 2),
+    ] {
         let data = TokenDataset::encode(&encoder(max_length), &labels, &sentences).unwrap();
         assert_eq!(data.examples[0].labels, labels_left);
         assert_eq!(data.left_out(), left_out);
@@ -193,20 +231,29 @@ fn batches_have_labels_where_words_begin() {
     assert_eq!(rows(&batch.attention_mask), [[1, 1, 1, 0, 0], [1; 5]]);
     assert_eq!(rows(&batch.token_type_ids), [[0; 5]; 2]);
     assert_eq!(rows(&batch.labels), [[x, 0, x, x, x], [x, 0, x, 1, x]]);
-    assert_eq!((batch.len(), batch.labelled(), batch.is_empty()), (2, 3, false));
+    assert_eq!(
+        (batch.len(), batch.labelled(), batch.is_empty()),
+        (2, 3, false)
+    );
 
     let targets = batch.targets().unwrap();
     let positions = targets.positions.to_vec1::<u32>().unwrap();
     assert_eq!(positions, [1, 6, 8]);
     assert_eq!(targets.classes.to_vec1::<u32>().unwrap(), [0, 0, 1]);
-    assert_eq!(batch.by_sentence(&['a', 'b', 'c']).unwrap(), [&['a'][..], &['b', 'c']]);
+    assert_eq!(
+        batch.by_sentence(&['a', 'b', 'c']).unwrap(),
+        [&['a'][..], &['b', 'c']]
+    );
     assert_says(batch.by_sentence(&['a']), &["1 values for 3 labelled"]);
 
     // Micro-batches keep the width, and their labelled words add up.
     let part = batch.narrow(1, 1).unwrap();
     assert_eq!((part.len(), part.labelled()), (1, 2));
     assert_eq!(rows(&part.labels), [[x, 0, x, 1, x]]);
-    assert_eq!(part.targets().unwrap().positions.to_vec1::<u32>().unwrap(), [1, 3]);
+    assert_eq!(
+        part.targets().unwrap().positions.to_vec1::<u32>().unwrap(),
+        [1, 3]
+    );
     assert_eq!(part.text().len(), 1);
     for (start, len) in [(0, 0), (1, 2), (3, 1), (usize::MAX, 2)] {
         assert!(batch.narrow(start, len).is_err(), "{start} {len}");

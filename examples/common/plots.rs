@@ -1,16 +1,18 @@
 //! Figures as SVG text: lines with their spread over seeds, on a linear or a logarithmic axis.
 
+mod axis;
+
 use crate::results::Spread;
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
+use axis::{Axis, roomy};
 use plotters::coord::Shift;
-use plotters::coord::combinators::WithKeyPoints;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use std::ops::Range;
 use trainers::callbacks::Curve;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Coordinates = Cartesian2d<WithKeyPoints<RangedCoordf64>, RangedCoordf64>;
+type Coordinates = Cartesian2d<Axis, RangedCoordf64>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Coordinates>;
 
 /// Three times as bright as black and a third as bright as white at least, so that they are seen on both.
@@ -92,7 +94,9 @@ pub fn training(groups: &[(String, Vec<Curve>)]) -> Result<[String; 2]> {
         Series::over_seeds(label, points.map(|(step, value)| (*step as f64, *value)))
     });
     let metrics = groups.iter().flat_map(|(_, runs)| runs);
-    let metric = metrics.map(|run| run.metric.as_str()).find(|m| !m.is_empty());
+    let metric = metrics
+        .map(|run| run.metric.as_str())
+        .find(|m| !m.is_empty());
     let metric = metric.unwrap_or("evaluation");
     let (losses, scores): (Vec<_>, Vec<_>) = (losses.collect(), scores.collect());
     Ok([
@@ -141,10 +145,7 @@ fn draw(area: &Area, labels: [&str; 3], axis: &Axis, series: &[Series], columns:
         .margin(14)
         .x_label_area_size(44)
         .y_label_area_size(74)
-        .build_cartesian_2d(
-            axis.range.clone().with_key_points(axis.ticks.clone()),
-            values(series),
-        )?;
+        .build_cartesian_2d(axis.clone(), values(series))?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -271,110 +272,6 @@ fn values(series: &[Series]) -> Range<f64> {
         [p.mean - deviation, p.mean + deviation]
     });
     roomy(ends)
-}
-
-/// The range of these numbers with some room around it; never empty.
-fn roomy(numbers: impl Iterator<Item = f64>) -> Range<f64> {
-    let (low, high) = numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| {
-        (low.min(x), high.max(x))
-    });
-    match low < high {
-        true => low - 0.04 * (high - low)..high + 0.04 * (high - low),
-        false if low == high => low - 0.5..high + 0.5,
-        false => 0.0..1.0,
-    }
-}
-
-/// Where an x stands: a place is x itself, or its logarithm to base ten.
-struct Axis {
-    log: bool,
-    /// The place of zero on a logarithmic axis.
-    zero: f64,
-    range: Range<f64>,
-    /// Places with a label.
-    ticks: Vec<f64>,
-}
-
-impl Axis {
-    fn new(log: bool, series: &[Series]) -> Result<Self> {
-        let mut all: Vec<f64> = series.iter().flat_map(|s| &s.points).map(|p| p.x).collect();
-        all.sort_by(f64::total_cmp);
-        all.dedup();
-        if let Some(x) = all.first().filter(|x| log && **x < 0.0) {
-            bail!("{x} has no place on a logarithmic axis: draw it on a linear one");
-        }
-        let positive = all.iter().filter(|x| **x > 0.0).map(|x| x.log10());
-        let (low, high) = (positive.clone().next(), positive.last());
-        let (low, high) = (low.unwrap_or(0.0), high.unwrap_or(0.0));
-        let mut axis = Self {
-            log,
-            // As far as a fifth of the values, but no less than half a decade.
-            zero: low - (0.2 * (high - low)).max(0.5),
-            range: 0.0..1.0,
-            ticks: Vec::new(),
-        };
-        let places: Vec<f64> = all.iter().map(|x| axis.place(*x)).collect();
-        axis.range = roomy(places.iter().copied());
-        axis.ticks = match log {
-            true => apart(&places, 0.08 * axis.width()),
-            false => round(&axis.range),
-        };
-        Ok(axis)
-    }
-
-    fn width(&self) -> f64 {
-        self.range.end - self.range.start
-    }
-
-    fn place(&self, x: f64) -> f64 {
-        match self.log {
-            true if x == 0.0 => self.zero,
-            true => x.log10(),
-            false => x,
-        }
-    }
-
-    /// The label of a place.
-    fn text(&self, place: f64) -> String {
-        match self.log {
-            true if place == self.zero => "0".into(),
-            true => number(10f64.powf(place)),
-            false => number(place),
-        }
-    }
-}
-
-/// Those of sorted places that are so far from the one before that their labels do not meet.
-fn apart(places: &[f64], distance: f64) -> Vec<f64> {
-    let mut kept: Vec<f64> = Vec::new();
-    for place in places {
-        if kept.last().is_none_or(|last| place - last >= distance) {
-            kept.push(*place);
-        }
-    }
-    kept
-}
-
-/// Multiples of 1, 2 or 5 times a power of ten, five to ten of them.
-fn round(range: &Range<f64>) -> Vec<f64> {
-    let width = range.end - range.start;
-    let decade = 10f64.powf((width / 5.0).log10().floor());
-    let steps = [5.0, 2.0, 1.0].map(|factor| factor * decade);
-    let step = steps.into_iter().find(|step| width / step >= 5.0);
-    let step = step.unwrap_or(decade);
-    let first = (range.start / step).ceil() as i64;
-    let ticks = (first..).map(|k| k as f64 * step);
-    ticks.take_while(|tick| *tick <= range.end).take(20).collect()
-}
-
-/// A number to four digits: `0.003`, `2e-5`, `1200`.
-fn number(x: f64) -> String {
-    let rounded: f64 = format!("{x:.3e}").parse().unwrap_or(x);
-    match rounded.abs() {
-        0.0 => "0".into(),
-        1e-3..1e6 => format!("{rounded}"),
-        _ => format!("{rounded:e}"),
-    }
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ pub fn write(path: &Path, report: &Report) -> Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-/// The text of [`write`].
+/// The text of [`write()`].
 ///
 /// # Errors
 /// If a figure is no SVG text.
@@ -112,7 +112,10 @@ pub fn html(report: &Report) -> Result<String> {
     }
     for (name, toml) in &report.settings {
         let (name, toml) = (escape(name), escape(toml));
-        writeln!(page, "<details><summary>{name}</summary><pre>{toml}</pre></details>")?;
+        writeln!(
+            page,
+            "<details><summary>{name}</summary><pre>{toml}</pre></details>"
+        )?;
     }
     page += "</body>\n</html>\n";
     Ok(page)
@@ -155,8 +158,15 @@ fn figure(page: &mut String, caption: &str, svg: &str) -> Result<()> {
     };
     let body = body.replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1);
     let caption = escape(caption);
-    let body = body.replacen("<svg", &format!("<svg role=\"img\" aria-label=\"{caption}\""), 1);
-    writeln!(page, "<figure>\n{body}\n<figcaption>{caption}</figcaption>\n</figure>")?;
+    let body = body.replacen(
+        "<svg",
+        &format!("<svg role=\"img\" aria-label=\"{caption}\""),
+        1,
+    );
+    writeln!(
+        page,
+        "<figure>\n{body}\n<figcaption>{caption}</figcaption>\n</figure>"
+    )?;
     Ok(())
 }
 
@@ -269,7 +279,9 @@ mod tests {
         };
         let sweep = |best: f64| {
             let rates = [0.0f64, 1e-4, 1e-3, 1e-2, 1e-1];
-            let runs = rates.into_iter().flat_map(|x| (0..3).map(move |seed| (x, seed)));
+            let runs = rates
+                .into_iter()
+                .flat_map(|x| (0..3).map(move |seed| (x, seed)));
             runs.map(move |(x, seed)| {
                 let far = (x.max(1e-5).log10() - best).abs();
                 (x, 0.9 - 0.1 * far + noise(seed, x.to_bits() as usize % 7))
@@ -281,12 +293,20 @@ mod tests {
         let rates = [(names[0], -2.0), (names[1], -3.0)];
         let rates = rates.map(|(name, best)| Series::over_seeds(name, sweep(best)));
         let figures = vec![
-            ("Training loss, mean of three seeds ± one standard deviation".to_string(),
-             lines("Training loss", "step", "loss", false, &losses).unwrap()),
-            ("F1 by weight decay".to_string(),
-             lines("Weight decay", "--weight-decay", "f1", true, &rates).unwrap()),
+            (
+                "Training loss, mean of three seeds ± one standard deviation".to_string(),
+                lines("Training loss", "step", "loss", false, &losses).unwrap(),
+            ),
+            (
+                "F1 by weight decay".to_string(),
+                lines("Weight decay", "--weight-decay", "f1", true, &rates).unwrap(),
+            ),
         ];
-        let row = |name: &str| [name, "3", "0.8123 ± 0.0101", "0.031"].map(String::from).to_vec();
+        let row = |name: &str| {
+            [name, "3", "0.8123 ± 0.0101", "0.031"]
+                .map(String::from)
+                .to_vec()
+        };
         let report = Report {
             title: "Entities: AdaHessian and AdamW".into(),
             command: "cargo run --release --example bench -- --task entities --optimizer adahessian,adamw".into(),
@@ -301,7 +321,10 @@ mod tests {
             settings: names.map(|n| (n.to_string(), "lr = 0.1\nseed = 0".to_string())).to_vec(),
         };
         let page = html(&report).unwrap();
-        assert_eq!(elements(&page).iter().filter(|e| *e == "polygon").count(), 2);
+        assert_eq!(
+            elements(&page).iter().filter(|e| *e == "polygon").count(),
+            2
+        );
         if let Some(keep) = std::env::var_os("ADAHESSIAN_KEEP_REPORT") {
             write(Path::new(&keep), &report).unwrap();
         }
@@ -313,7 +336,10 @@ mod tests {
             let mut report = report("a");
             report.figures = vec![("losses".into(), figure.into())];
             let error = html(&report).unwrap_err().to_string();
-            assert!(error.contains("losses") && error.contains("svg element"), "{error}");
+            assert!(
+                error.contains("losses") && error.contains("svg element"),
+                "{error}"
+            );
         }
         assert!(html(&Report::default()).is_ok_and(|page| !elements(&page).is_empty()));
     }

@@ -50,10 +50,10 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// The training and validation file of a folder, see [`file`].
+    /// The training and validation file of a folder, see [`file()`].
     ///
     /// # Errors
-    /// For the reasons of [`file`] and [`read`], and if the validation file has a label that the
+    /// For the reasons of [`file()`] and [`read`], and if the validation file has a label that the
     /// training file lacks.
     pub fn from_folder(dir: &Path, scheme: Scheme) -> Result<Self> {
         let (train, validation) = (file(dir, Split::Train)?, file(dir, Split::Validation)?);

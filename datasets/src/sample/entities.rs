@@ -69,27 +69,18 @@ const NAME: [&str; 28] = [
 ];
 /// Given names; the last ones are towns, too.
 const GIVEN: [&str; 14] = [
-    "Anna", "Peter", "Maria", "Jonas", "Clara", "David", "Nina", "Oscar", "Ruth", "Simon",
-    "Lorne", "Kelso", "Arlen", "Linden",
+    "Anna", "Peter", "Maria", "Jonas", "Clara", "David", "Nina", "Oscar", "Ruth", "Simon", "Lorne",
+    "Kelso", "Arlen", "Linden",
 ];
 const DIRECTION: [&str; 6] = ["North", "New", "Port", "Upper", "West", "Saint"];
 const FEATURE: [&str; 5] = ["Bay", "Hill", "Falls", "Bridge", "Valley"];
 const BRANCH: [&str; 8] = [
-    "Bank",
-    "Motors",
-    "Airlines",
-    "Brothers",
-    "Hospital",
-    "Bay",
-    "Press",
-    "Valley",
+    "Bank", "Motors", "Airlines", "Brothers", "Hospital", "Bay", "Press", "Valley",
 ];
 const INSTITUTION: [&str; 4] = ["Bank", "University", "Port", "Museum"];
 const DAY: [&str; 5] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"];
 const NUMBER: [&str; 6] = ["two", "three", "four", "seven", "nine", "twelve"];
-const JOB: [&str; 6] = [
-    "director", "mayor", "doctor", "head", "lawyer", "founder",
-];
+const JOB: [&str; 6] = ["director", "mayor", "doctor", "head", "lawyer", "founder"];
 
 /// A person: often the surname alone.
 fn person(random: &mut Random) -> Vec<&'static str> {
@@ -115,7 +106,11 @@ fn organisation(random: &mut Random) -> Vec<&'static str> {
         0..5 => vec![pick(random, &NAME)],
         5..8 => vec![pick(random, &NAME), pick(random, &BRANCH)],
         8 => vec![pick(random, &INSTITUTION), "of", pick(random, &NAME)],
-        _ => vec![pick(random, &GIVEN), pick(random, &NAME), pick(random, &BRANCH)],
+        _ => vec![
+            pick(random, &GIVEN),
+            pick(random, &NAME),
+            pick(random, &BRANCH),
+        ],
     }
 }
 

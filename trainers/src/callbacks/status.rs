@@ -156,13 +156,19 @@ impl Callback for StatusLines {
         let now = (self.clock)();
         self.running.evaluation(report);
         let scores = report.scores.iter();
-        let scores: String = scores.map(|(n, value)| format!(" {n} {value:.4}")).collect();
+        let scores: String = scores
+            .map(|(n, value)| format!(" {n} {value:.4}"))
+            .collect();
         let line = format!(
             "step {}/{} evaluated in {:.1} s:{scores}{}",
             report.step,
             self.total_steps,
             report.seconds,
-            if report.is_best { ", the best so far" } else { "" },
+            if report.is_best {
+                ", the best so far"
+            } else {
+                ""
+            },
         );
         self.write(now, &line);
         Ok(())
