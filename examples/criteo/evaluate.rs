@@ -8,6 +8,7 @@ use clap::Args;
 use common::settings::list;
 use common::{folders, layers, program, table};
 use datasets::criteo::Store;
+use models::Model;
 use models::dlrm::Dlrm;
 use std::fs::File;
 use std::io::{BufWriter, Write};

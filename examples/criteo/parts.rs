@@ -10,8 +10,8 @@ use candle_core::Device;
 use common::choose::{self, set};
 use common::settings::list;
 use datasets::criteo::{ClickBatches, INTEGERS, Store};
-use models::Start;
 use models::dlrm::{Config, Dlrm};
+use models::{Model, Start};
 use std::ops::Range;
 use std::path::Path;
 

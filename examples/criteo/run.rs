@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use common::watch::{audited, watched};
 use common::{layers, program};
 use datasets::criteo::{ClickBatch, Store};
+use models::Model;
 use models::dlrm::{Dlrm, Ids};
 use std::path::Path;
 use std::sync::Arc;

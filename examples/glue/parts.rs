@@ -11,7 +11,7 @@ use datasets::{
 };
 use models::auto;
 use models::squeezebert;
-use models::{LoadReport, SequenceClassifier, Start};
+use models::{LoadReport, Model as _, SequenceClassifier, Start};
 use std::path::{Path, PathBuf};
 use trainers::metrics::ClassMetric;
 use trainers::tasks::{Classification, Regression, TextBatches};

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use common::watch::{audited, watched};
 use common::{choose, program};
 use datasets::{Batcher, TextDataset};
+use models::Model;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

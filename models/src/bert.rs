@@ -1,12 +1,25 @@
 //! BERT (Devlin et al. 2019), and the smaller models that have its architecture.
+//!
+//! ```text
+//! h₀   = dropout(LayerNorm(word + type + position))      [B, T, D]
+//! hᵢ₊₁ = layerᵢ(hᵢ)                                       [B, T, D], see `layer`
+//! ```
 
-use crate::architecture::{Architecture, Groups, Names};
-use crate::config;
+use crate::architecture::{Architecture, Body, Family, Groups, Names, Text, check_sizes};
+use crate::config::{self, require};
 use crate::error::Result;
-use adahessian::ops::Activation;
+use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
+use crate::layer::{Layer, Pass, Settings};
+use crate::parts::{dense, table, word_bias};
+use crate::weights::{also_called, head, optional};
+use adahessian::engine::Handle;
+use adahessian::nn::{self, LayerNorm, Linear, VarBuilder};
+use adahessian::ops::{self, Activation, Dropout, EmbeddingTables};
 use adahessian::{Block, Blocks};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What config.json calls it.
 pub const MODEL_TYPE: &str = "bert";
@@ -14,18 +27,7 @@ pub const MODEL_TYPE: &str = "bert";
 const NAMES: Names = Names {
     model_type: MODEL_TYPE,
     prefix: "bert",
-    layers: "layer",
-    classifier_class: "BertForSequenceClassification",
-    masked_class: "BertForMaskedLM",
-    query: "attention.self.query",
-    key: "attention.self.key",
-    value: "attention.self.value",
-    post_attention: "attention.output.dense",
-    post_attention_norm: "attention.output.LayerNorm",
-    intermediate: "intermediate.dense",
-    output: "output.dense",
-    output_norm: "output.LayerNorm",
-    pointwise: false,
+    class: "Bert",
 };
 
 /// BERT's config.json. A field that is not there has the value that transformers gives it; fields
@@ -142,47 +144,184 @@ impl Config {
     /// The checked description that models are made of.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] for a value that is not supported or does not fit the others.
+    /// [`crate::Error::Config`] for a value that is not supported, is out of its range or does not fit the
+    /// others.
     pub fn architecture(&self) -> Result<Architecture> {
-        config::require(
-            self.position_embedding_type == "absolute",
+        let position_kind = &self.position_embedding_type;
+        let absolute = position_kind == "absolute";
+        require(
+            absolute,
             "position_embedding_type",
             "absolute",
-            &self.position_embedding_type,
+            position_kind,
         )?;
-        config::require(
-            !self.is_decoder,
-            "is_decoder",
-            "false: only encoders are supported",
-            true,
-        )?;
-        config::require(
+        let expected = "false: only encoders are supported";
+        require(!self.is_decoder, "is_decoder", expected, true)?;
+        require(
             self.tie_word_embeddings,
             "tie_word_embeddings",
             "true",
             false,
         )?;
-        let activation: Activation = self.hidden_act.parse()?;
-        Architecture {
+        let (vocabulary, width) = (self.vocab_size, self.hidden_size);
+        let (layers, heads) = (self.num_hidden_layers, self.num_attention_heads);
+        let wide = self.intermediate_size;
+        let (positions, token_types) = (self.max_position_embeddings, self.type_vocab_size);
+        check_sizes(
+            [vocabulary, width, layers, heads, wide],
+            [positions, token_types],
+        )?;
+        config::probabilities(&[
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            (
+                "attention_probs_dropout_prob",
+                self.attention_probs_dropout_prob,
+            ),
+            ("classifier_dropout", self.head_dropout()),
+        ])?;
+        config::not_negative(&[
+            ("initializer_range", self.initializer_range),
+            ("layer_norm_eps", self.layer_norm_eps),
+        ])?;
+        self.activation()?;
+        Ok(Architecture {
+            family: Arc::new(self.clone()),
             names: NAMES,
-            config: config::to_json(self, MODEL_TYPE, NAMES.classifier_class, None)?,
-            vocabulary: self.vocab_size,
-            width: self.hidden_size,
-            layers: self.num_hidden_layers,
-            heads: self.num_attention_heads,
-            intermediate: self.intermediate_size,
-            positions: self.max_position_embeddings,
-            token_types: self.type_vocab_size,
-            activation,
+            config: config::to_json(self, MODEL_TYPE)?,
+            vocabulary,
+            width,
+            layers,
+            heads,
+            intermediate: wide,
+            positions,
+            token_types,
             groups: Groups::DENSE,
-            eps: self.layer_norm_eps,
-            layer_eps: self.layer_norm_eps,
-            dropout: self.hidden_dropout_prob,
-            attention_dropout: self.attention_probs_dropout_prob,
-            classifier_dropout: self.classifier_dropout.unwrap_or(self.hidden_dropout_prob),
-            initializer_range: self.initializer_range,
-        }
-        .check()
+        })
+    }
+
+    fn activation(&self) -> Result<Activation> {
+        Ok(self.hidden_act.parse()?)
+    }
+
+    fn head_dropout(&self) -> f64 {
+        self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
+    }
+
+    /// Normal weights, biases of 0.
+    fn linear(&self, inputs: usize, outputs: usize, vb: VarBuilder) -> Result<Linear> {
+        dense(inputs, outputs, self.initializer_range, vb)
+    }
+
+    fn norm(&self, vb: VarBuilder) -> Result<LayerNorm> {
+        Ok(nn::layer_norm(self.hidden_size, self.layer_norm_eps, vb)?)
+    }
+}
+
+/// The encoder.
+#[derive(Clone, Debug)]
+struct Bert {
+    words: Tensor,       // [V, D]
+    positions: Tensor,   // [P, D]
+    token_types: Tensor, // [K, D]
+    norm: LayerNorm,     // [D]
+    dropout: f64,
+    layers: Vec<Layer>,
+}
+
+impl Bert {
+    fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
+        let (embeddings, layers) = (vb.pp("embeddings"), vb.pp("encoder.layer"));
+        let (d, deviation) = (config.hidden_size, config.initializer_range);
+        let table = |rows, name| table(rows, d, deviation, embeddings.pp(name));
+        let layer = |i| layer(config, layers.pp(i));
+        Ok(Self {
+            words: table(config.vocab_size, "word_embeddings")?,
+            positions: table(config.max_position_embeddings, "position_embeddings")?,
+            token_types: table(config.type_vocab_size, "token_type_embeddings")?,
+            norm: config.norm(embeddings.pp("LayerNorm"))?,
+            dropout: config.hidden_dropout_prob,
+            layers: (0..config.num_hidden_layers)
+                .map(layer)
+                .collect::<Result<_>>()?,
+        })
+    }
+}
+
+fn layer(config: &Config, vb: VarBuilder) -> Result<Layer> {
+    let (d, wide) = (config.hidden_size, config.intermediate_size);
+    let attention = vb.pp("attention");
+    Ok(Layer {
+        query: config.linear(d, d, attention.pp("self.query"))?,
+        key: config.linear(d, d, attention.pp("self.key"))?,
+        value: config.linear(d, d, attention.pp("self.value"))?,
+        post_attention: config.linear(d, d, attention.pp("output.dense"))?,
+        attention_norm: config.norm(attention.pp("output.LayerNorm"))?,
+        wide: config.linear(d, wide, vb.pp("intermediate.dense"))?,
+        narrow: config.linear(wide, d, vb.pp("output.dense"))?,
+        output_norm: config.norm(vb.pp("output.LayerNorm"))?,
+        settings: Settings {
+            heads: config.num_attention_heads,
+            activation: config.activation()?,
+            dropout: config.hidden_dropout_prob,
+            post_attention_dropout: config.hidden_dropout_prob,
+            attention_dropout: config.attention_probs_dropout_prob,
+        },
+    })
+}
+
+impl Body for Bert {
+    fn forward(&self, text: &Text, pass: &mut Pass) -> Result<Handle> {
+        let tables = EmbeddingTables {
+            words: &self.words,
+            positions: &self.positions,
+            token_types: &self.token_types,
+        };
+        let sum = ops::embedding_sum(&text.ids, &text.types, &tables)?; // [B, T, D]
+        let hidden = self.norm.normalise(&sum)?;
+        let dropout = Dropout::new(self.dropout, "embeddings", pass.mode);
+        let hidden = ops::dropout(&hidden, &dropout)?;
+        pass.through(&self.layers, hidden) // [B, T, D] or [B, 1, D]
+    }
+
+    fn words(&self) -> &Tensor {
+        &self.words
+    }
+}
+
+impl Family for Config {
+    fn body(&self, vb: VarBuilder) -> Result<Arc<dyn Body>> {
+        Ok(Arc::new(Bert::new(self, vb.pp(NAMES.prefix))?))
+    }
+
+    fn classifier(&self, labels: usize, vb: VarBuilder) -> Result<ClassifierHead> {
+        let (d, pooler) = (self.hidden_size, vb.pp(NAMES.prefix).pp("pooler.dense"));
+        Ok(ClassifierHead {
+            first_dropout: 0.0,
+            dense: optional(|| self.linear(d, d, pooler))?,
+            activation: Activation::Tanh,
+            dropout: self.head_dropout(),
+            output: head(|| self.linear(d, labels, vb.pp("classifier")))?,
+        })
+    }
+
+    fn token_classifier(&self, labels: usize, vb: VarBuilder) -> Result<TokenHead> {
+        let d = self.hidden_size;
+        Ok(TokenHead {
+            dropout: self.head_dropout(),
+            output: head(|| self.linear(d, labels, vb.pp("classifier")))?,
+        })
+    }
+
+    fn masked(&self, vb: VarBuilder) -> Result<MaskedHead> {
+        let (d, vb) = (self.hidden_size, vb.pp("cls.predictions"));
+        optional(|| {
+            Ok(MaskedHead {
+                dense: self.linear(d, d, vb.pp("transform.dense"))?,
+                activation: self.activation()?,
+                norm: self.norm(vb.pp("transform.LayerNorm"))?,
+                bias: also_called("decoder.bias", || word_bias(self.vocab_size, vb))?,
+            })
+        })
     }
 }
 

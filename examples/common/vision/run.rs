@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 use datasets::{Batcher, ImageBatch, ImageBatches};
 use models::resnet::Config;
-use models::{ResNet, Start};
+use models::{Model, ResNet, Start};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
