@@ -1,7 +1,7 @@
 //! DistilBERT and RoBERTa, and what all families of encoders have in common: heads, blocks, files.
 
 use adahessian::ops::{Mode, cross_entropy, mse};
-use adahessian::{Block, Blocks, Optim, check};
+use adahessian::{Block, Blocks, check};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use models::dlrm::{self, Dlrm};
@@ -63,6 +63,44 @@ fn batch() -> Result<(Tensor, Tensor)> {
     let ids = Tensor::new(&[[2u32, 5, 8, 3], [2, 7, 3, 1]], &CPU)?;
     let mask = Tensor::new(&[[1u32, 1, 1, 1], [1, 1, 1, 0]], &CPU)?;
     Ok((ids, mask))
+}
+
+// ---- against transformers -------------------------------------------------------------------
+
+/// The folder that scripts/huggingface_families.py wrote, opened for its task, and its logits.
+#[test]
+fn every_head_agrees_with_transformers() -> Result<()> {
+    for family in ["bert", "roberta", "distilbert"] {
+        for task in ["SequenceClassification", "TokenClassification", "MaskedLM"] {
+            let name = format!("{family}_For{task}");
+            let folder = testing::reference()
+                .join("huggingface/families")
+                .join(&name);
+            let golden = testing::load(&folder.join("expected.safetensors"))?;
+            let (ids, mask) = (&golden["input_ids"], Some(&golden["attention_mask"]));
+            for (dtype, tolerance) in [(DType::F64, 1e-10), (DType::F32, 1e-4)] {
+                let start = start(dtype);
+                let (logits, report) = match task {
+                    "SequenceClassification" => {
+                        let (model, report) = auto::sequence_classifier(&folder, None, &start)?;
+                        (model.forward(ids, None, mask, &Mode::Eval)?, report)
+                    }
+                    "TokenClassification" => {
+                        let (model, report) = auto::token_classifier(&folder, None, &start)?;
+                        (model.forward(ids, None, mask, &Mode::Eval)?, report)
+                    }
+                    _ => {
+                        let (model, report) = auto::masked_language_model(&folder, &start)?;
+                        (model.forward(ids, None, mask, &Mode::Eval)?, report)
+                    }
+                };
+                assert!(report.initialised.is_empty(), "{name}: {report:?}");
+                assert!(report.unused.is_empty(), "{name}: {report:?}");
+                assert_close(&name, &logits, &golden["logits"], tolerance)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 // ---- derivatives and training ---------------------------------------------------------------
@@ -405,7 +443,8 @@ fn a_fresh_head_replaces_the_checkpoints() -> Result<()> {
         let outcome = auto::sequence_classifier(folder.path(), Some(2), &fresh(false));
         assert_says(outcome.map(drop), &["classifier.", "[2, 32]", "[3, 32]"]);
         let (_, report) = auto::sequence_classifier(folder.path(), Some(2), &fresh(true))?;
-        assert_eq!((&report.initialised, &report.unused), (&head, &head));
+        assert_eq!(report.initialised, head);
+        assert_eq!(report.unused, head);
     }
     Ok(())
 }

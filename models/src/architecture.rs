@@ -1,6 +1,6 @@
 //! A checked configuration of an encoder, and what a family of encoders gives to make models of.
 
-use crate::config::{self, within};
+use crate::config;
 use crate::error::{Error, Result};
 use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
 use crate::layer::Pass;
@@ -10,23 +10,6 @@ use candle_core::Tensor;
 use serde_json::Value;
 use std::fmt::Debug;
 use std::sync::Arc;
-
-/// The largest sizes that a configuration may name. What they multiply to is counted when variables are
-/// made.
-pub(crate) mod most {
-    /// Layers.
-    pub const LAYERS: usize = 1 << 12;
-    /// The width of hidden states, and attention heads.
-    pub const WIDTH: usize = 1 << 16;
-    /// The width of the wide part.
-    pub const WIDE: usize = 1 << 18;
-    /// Entries of a vocabulary.
-    pub const VOCABULARY: usize = 1 << 24;
-    /// Positions.
-    pub const POSITIONS: usize = 1 << 20;
-    /// Token types.
-    pub const TYPES: usize = 1 << 16;
-}
 
 /// The number of groups of each linear map of a layer; 1 is a dense matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,20 +120,6 @@ impl Architecture {
         let class = format!("{}{task}", self.names.class);
         config::for_class(&self.config, class, labels)
     }
-}
-
-/// Checks the sizes that BERT, SqueezeBERT and RoBERTa call alike.
-pub(crate) fn check_sizes(
-    [vocabulary, width, layers, heads, wide]: [usize; 5],
-    [positions, types]: [usize; 2],
-) -> Result<()> {
-    within("hidden_size", width, 1..=most::WIDTH)?;
-    within("vocab_size", vocabulary, 1..=most::VOCABULARY)?;
-    within("num_hidden_layers", layers, 0..=most::LAYERS)?;
-    within("type_vocab_size", types, 1..=most::TYPES)?;
-    within("max_position_embeddings", positions, 1..=most::POSITIONS)?;
-    within("intermediate_size", wide, 1..=most::WIDE)?;
-    config::divides("num_attention_heads", heads, &[width])
 }
 
 /// Checks the number of a head's labels.

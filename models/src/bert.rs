@@ -5,16 +5,18 @@
 //! hᵢ₊₁ = layerᵢ(hᵢ)                                       [B, T, D], see `layer`
 //! ```
 
-use crate::architecture::{Architecture, Body, Family, Groups, Names, Text, check_sizes};
-use crate::config::{self, require};
+use crate::architecture::{Architecture, Body, Family, Groups, Names, Text};
+use crate::config;
+use crate::embeddings::{self, Embeddings};
 use crate::error::Result;
 use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
 use crate::layer::{Layer, Pass, Settings};
-use crate::parts::{dense, table, word_bias};
+use crate::limits;
+use crate::parts::{dense, word_bias};
 use crate::weights::{also_called, head, optional};
 use adahessian::engine::Handle;
 use adahessian::nn::{self, LayerNorm, Linear, VarBuilder};
-use adahessian::ops::{self, Activation, Dropout, EmbeddingTables};
+use adahessian::ops::Activation;
 use adahessian::{Block, Blocks};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -147,54 +149,22 @@ impl Config {
     /// [`crate::Error::Config`] for a value that is not supported, is out of its range or does not fit the
     /// others.
     pub fn architecture(&self) -> Result<Architecture> {
-        let position_kind = &self.position_embedding_type;
-        let absolute = position_kind == "absolute";
-        require(
-            absolute,
-            "position_embedding_type",
-            "absolute",
-            position_kind,
-        )?;
-        let expected = "false: only encoders are supported";
-        require(!self.is_decoder, "is_decoder", expected, true)?;
-        require(
-            self.tie_word_embeddings,
-            "tie_word_embeddings",
-            "true",
-            false,
-        )?;
-        let (vocabulary, width) = (self.vocab_size, self.hidden_size);
-        let (layers, heads) = (self.num_hidden_layers, self.num_attention_heads);
-        let wide = self.intermediate_size;
-        let (positions, token_types) = (self.max_position_embeddings, self.type_vocab_size);
-        check_sizes(
-            [vocabulary, width, layers, heads, wide],
-            [positions, token_types],
-        )?;
-        config::probabilities(&[
-            ("hidden_dropout_prob", self.hidden_dropout_prob),
-            (
-                "attention_probs_dropout_prob",
-                self.attention_probs_dropout_prob,
-            ),
-            ("classifier_dropout", self.head_dropout()),
-        ])?;
-        config::not_negative(&[
-            ("initializer_range", self.initializer_range),
-            ("layer_norm_eps", self.layer_norm_eps),
-        ])?;
+        let config = config::to_json(self, MODEL_TYPE)?;
+        limits::check(&config)?;
+        let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        config::divides("num_attention_heads", heads, &[width])?;
         self.activation()?;
         Ok(Architecture {
             family: Arc::new(self.clone()),
             names: NAMES,
-            config: config::to_json(self, MODEL_TYPE)?,
-            vocabulary,
-            width,
-            layers,
-            heads,
-            intermediate: wide,
-            positions,
-            token_types,
+            config,
+            vocabulary: self.vocab_size,
+            width: self.hidden_size,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
+            intermediate: self.intermediate_size,
+            positions: self.max_position_embeddings,
+            token_types: self.type_vocab_size,
             groups: Groups::DENSE,
         })
     }
@@ -220,29 +190,26 @@ impl Config {
 /// The encoder.
 #[derive(Clone, Debug)]
 struct Bert {
-    words: Tensor,       // [V, D]
-    positions: Tensor,   // [P, D]
-    token_types: Tensor, // [K, D]
-    norm: LayerNorm,     // [D]
-    dropout: f64,
+    embeddings: Embeddings,
     layers: Vec<Layer>,
 }
 
 impl Bert {
     fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
-        let (embeddings, layers) = (vb.pp("embeddings"), vb.pp("encoder.layer"));
-        let (d, deviation) = (config.hidden_size, config.initializer_range);
-        let table = |rows, name| table(rows, d, deviation, embeddings.pp(name));
-        let layer = |i| layer(config, layers.pp(i));
-        Ok(Self {
-            words: table(config.vocab_size, "word_embeddings")?,
-            positions: table(config.max_position_embeddings, "position_embeddings")?,
-            token_types: table(config.type_vocab_size, "token_type_embeddings")?,
-            norm: config.norm(embeddings.pp("LayerNorm"))?,
+        let tables = embeddings::Settings {
+            words: config.vocab_size,
+            token_types: config.type_vocab_size,
+            positions: config.max_position_embeddings,
+            width: config.hidden_size,
+            deviation: config.initializer_range,
+            eps: config.layer_norm_eps,
             dropout: config.hidden_dropout_prob,
-            layers: (0..config.num_hidden_layers)
-                .map(layer)
-                .collect::<Result<_>>()?,
+        };
+        let layers = vb.pp("encoder.layer");
+        let layers = (0..config.num_hidden_layers).map(|i| layer(config, layers.pp(i)));
+        Ok(Self {
+            embeddings: Embeddings::new(&tables, vb.pp("embeddings"))?,
+            layers: layers.collect::<Result<_>>()?,
         })
     }
 }
@@ -271,20 +238,12 @@ fn layer(config: &Config, vb: VarBuilder) -> Result<Layer> {
 
 impl Body for Bert {
     fn forward(&self, text: &Text, pass: &mut Pass) -> Result<Handle> {
-        let tables = EmbeddingTables {
-            words: &self.words,
-            positions: &self.positions,
-            token_types: &self.token_types,
-        };
-        let sum = ops::embedding_sum(&text.ids, &text.types, &tables)?; // [B, T, D]
-        let hidden = self.norm.normalise(&sum)?;
-        let dropout = Dropout::new(self.dropout, "embeddings", pass.mode);
-        let hidden = ops::dropout(&hidden, &dropout)?;
-        pass.through(&self.layers, hidden) // [B, T, D] or [B, 1, D]
+        let hidden = self.embeddings.forward(text, None, pass.mode)?; // [B, T, D]
+        pass.through(&self.layers, hidden) // [B, T, D], or [B, 1, D]
     }
 
     fn words(&self) -> &Tensor {
-        &self.words
+        &self.embeddings.words
     }
 }
 

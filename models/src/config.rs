@@ -88,7 +88,7 @@ pub(crate) fn labels(value: &Value) -> Result<usize> {
     }
 }
 
-/// A configuration's fields as transformers writes them, without what a task adds.
+/// A configuration's fields as they are in config.json, without what a task adds.
 pub(crate) fn to_json(config: &impl Serialize, model_type: &str) -> Result<Value> {
     let mut value = serde_json::to_value(config).map_err(|e| Error::file(FILE, e))?;
     value["model_type"] = json!(model_type);
@@ -150,20 +150,4 @@ pub(crate) fn divides(field: &'static str, parts: usize, sizes: &[usize]) -> Res
     let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
     let expected = format!("a divisor of {}", sizes.join(" and "));
     require(fits, field, expected, parts)
-}
-
-/// Checks probabilities of dropout.
-pub(crate) fn probabilities(all: &[(&'static str, f64)]) -> Result<()> {
-    all.iter().try_for_each(|(field, p)| {
-        let fits = (0.0..1.0).contains(p);
-        require(fits, field, "at least 0 and below 1", p)
-    })
-}
-
-/// Checks numbers that are not negative: ε, deviations.
-pub(crate) fn not_negative(all: &[(&'static str, f64)]) -> Result<()> {
-    all.iter().try_for_each(|(field, x)| {
-        let fits = x.is_finite() && *x >= 0.0;
-        require(fits, field, "a finite number of at least 0", x)
-    })
 }

@@ -5,17 +5,19 @@
 //! hᵢ₊₁ = layerᵢ(hᵢ)                                       [B, T, D], see `layer`
 //! ```
 
-use crate::architecture::{Architecture, Body, Family, Groups, Names, Text, most};
-use crate::config::{self, require, within};
+use crate::architecture::{Architecture, Body, Family, Groups, Names, Text};
+use crate::config;
+use crate::embeddings::{self, Embeddings};
 use crate::error::Result;
 use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
 use crate::layer::{Layer, Pass, Settings};
-use crate::parts::{dense, table, word_bias};
+use crate::limits;
+use crate::parts::{dense, word_bias};
 use crate::weights::{head, optional};
 use adahessian::engine::Handle;
 use adahessian::nn::{self, LayerNorm, Linear, VarBuilder};
-use adahessian::ops::{self, Activation, Dropout};
-use candle_core::{Device, Tensor};
+use adahessian::ops::Activation;
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
@@ -119,43 +121,20 @@ impl Config {
     /// [`crate::Error::Config`] for a value that is not supported, is out of its range or does not fit the
     /// others.
     pub fn architecture(&self) -> Result<Architecture> {
-        let expected = "false (which trains the checkpoint's own table of positions)";
-        require(
-            !self.sinusoidal_pos_embds,
-            "sinusoidal_pos_embds",
-            expected,
-            true,
-        )?;
-        require(
-            self.tie_word_embeddings,
-            "tie_word_embeddings",
-            "true",
-            false,
-        )?;
-        let positions = self.max_position_embeddings;
-        within("dim", self.dim, 1..=most::WIDTH)?;
-        within("vocab_size", self.vocab_size, 1..=most::VOCABULARY)?;
-        within("n_layers", self.n_layers, 0..=most::LAYERS)?;
-        within("hidden_dim", self.hidden_dim, 1..=most::WIDE)?;
-        within("max_position_embeddings", positions, 1..=most::POSITIONS)?;
+        let config = config::to_json(self, MODEL_TYPE)?;
+        limits::check(&config)?;
         config::divides("n_heads", self.n_heads, &[self.dim])?;
-        config::probabilities(&[
-            ("dropout", self.dropout),
-            ("attention_dropout", self.attention_dropout),
-            ("seq_classif_dropout", self.seq_classif_dropout),
-        ])?;
-        config::not_negative(&[("initializer_range", self.initializer_range)])?;
         self.activation()?;
         Ok(Architecture {
             family: Arc::new(self.clone()),
             names: NAMES,
-            config: config::to_json(self, MODEL_TYPE)?,
+            config,
             vocabulary: self.vocab_size,
             width: self.dim,
             layers: self.n_layers,
             heads: self.n_heads,
             intermediate: self.hidden_dim,
-            positions,
+            positions: self.max_position_embeddings,
             token_types: 0,
             groups: Groups::DENSE,
         })
@@ -178,25 +157,26 @@ impl Config {
 /// The encoder.
 #[derive(Clone, Debug)]
 struct DistilBert {
-    words: Tensor,     // [V, D]
-    positions: Tensor, // [P, D]
-    norm: LayerNorm,   // [D]
-    dropout: f64,
+    embeddings: Embeddings,
     layers: Vec<Layer>,
 }
 
 impl DistilBert {
     fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
-        let (embeddings, layers) = (vb.pp("embeddings"), vb.pp("transformer.layer"));
-        let (d, deviation) = (config.dim, config.initializer_range);
-        let table = |rows, name| table(rows, d, deviation, embeddings.pp(name));
-        let layer = |i| layer(config, layers.pp(i));
-        Ok(Self {
-            words: table(config.vocab_size, "word_embeddings")?,
-            positions: table(config.max_position_embeddings, "position_embeddings")?,
-            norm: config.norm(embeddings.pp("LayerNorm"))?,
+        let tables = embeddings::Settings {
+            words: config.vocab_size,
+            token_types: 0,
+            positions: config.max_position_embeddings,
+            width: config.dim,
+            deviation: config.initializer_range,
+            eps: EPS,
             dropout: config.dropout,
-            layers: (0..config.n_layers).map(layer).collect::<Result<_>>()?,
+        };
+        let layers = vb.pp("transformer.layer");
+        let layers = (0..config.n_layers).map(|i| layer(config, layers.pp(i)));
+        Ok(Self {
+            embeddings: Embeddings::new(&tables, vb.pp("embeddings"))?,
+            layers: layers.collect::<Result<_>>()?,
         })
     }
 }
@@ -225,19 +205,12 @@ fn layer(config: &Config, vb: VarBuilder) -> Result<Layer> {
 
 impl Body for DistilBert {
     fn forward(&self, text: &Text, pass: &mut Pass) -> Result<Handle> {
-        let (batch, length) = text.ids.dims2()?;
-        let positions = Tensor::arange(0u32, length as u32, &Device::Cpu)?;
-        let positions = positions.broadcast_as((batch, length))?; // [B, T]
-        let parts = [(&text.ids, &self.words), (&positions, &self.positions)];
-        let sum = ops::sum_of_rows(&parts)?; // [B, T, D]
-        let hidden = self.norm.normalise(&sum)?;
-        let dropout = Dropout::new(self.dropout, "embeddings", pass.mode);
-        let hidden = ops::dropout(&hidden, &dropout)?;
-        pass.through(&self.layers, hidden) // [B, T, D] or [B, 1, D]
+        let hidden = self.embeddings.forward(text, None, pass.mode)?; // [B, T, D]
+        pass.through(&self.layers, hidden) // [B, T, D], or [B, 1, D]
     }
 
     fn words(&self) -> &Tensor {
-        &self.words
+        &self.embeddings.words
     }
 }
 

@@ -24,12 +24,6 @@ pub(crate) fn dense(
     Ok(nn::linear_with(inputs, outputs, config, vb)?)
 }
 
-/// An embedding's table, [rows, width].
-pub(crate) fn table(rows: usize, width: usize, deviation: f64, vb: VarBuilder) -> Result<Tensor> {
-    let table = nn::embedding_with(rows, width, normal(deviation), vb)?;
-    Ok(table.embeddings().clone())
-}
-
 /// The bias of a masked language model's words, [V].
 pub(crate) fn word_bias(vocabulary: usize, vb: VarBuilder) -> Result<Tensor> {
     let bias = nn::variable(&vb, vocabulary, "bias", init::ZERO, Kind::Vector);

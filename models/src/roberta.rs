@@ -8,16 +8,18 @@
 //! The text's tokens have the positions p + 1, p + 2, … for the padding's id p (1 as a rule), and padding
 //! has the position p, wherever it is: a sequence may be as long as the table less p + 1.
 
-use crate::architecture::{Architecture, Body, Family, Groups, Names, Text, check_sizes};
+use crate::architecture::{Architecture, Body, Family, Groups, Names, Text};
 use crate::config::{self, require, within};
+use crate::embeddings::{self, Embeddings};
 use crate::error::Result;
 use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
 use crate::layer::{Layer, Pass, Settings};
-use crate::parts::{dense, table, word_bias};
+use crate::limits;
+use crate::parts::{dense, word_bias};
 use crate::weights::{also_called, head, optional};
 use adahessian::engine::Handle;
 use adahessian::nn::{self, LayerNorm, Linear, VarBuilder};
-use adahessian::ops::{self, Activation, Dropout};
+use adahessian::ops::Activation;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -136,59 +138,26 @@ impl Config {
     /// [`crate::Error::Config`] for a value that is not supported, is out of its range or does not fit the
     /// others.
     pub fn architecture(&self) -> Result<Architecture> {
-        let position_kind = &self.position_embedding_type;
-        let absolute = position_kind == "absolute";
-        require(
-            absolute,
-            "position_embedding_type",
-            "absolute",
-            position_kind,
-        )?;
-        let expected = "false: only encoders are supported";
-        require(!self.is_decoder, "is_decoder", expected, true)?;
-        require(
-            self.tie_word_embeddings,
-            "tie_word_embeddings",
-            "true",
-            false,
-        )?;
-        let (vocabulary, width) = (self.vocab_size, self.hidden_size);
-        let (layers, heads) = (self.num_hidden_layers, self.num_attention_heads);
-        let wide = self.intermediate_size;
-        let (table, token_types) = (self.max_position_embeddings, self.type_vocab_size);
-        check_sizes(
-            [vocabulary, width, layers, heads, wide],
-            [table, token_types],
-        )?;
-        within("pad_token_id", self.pad_token_id, 0..=vocabulary - 1)?;
-        // The rows of the table that a text's tokens can have.
-        let positions = table.saturating_sub(self.pad_token_id + 1);
-        let expected = format!("at least pad_token_id + 2 = {}", self.pad_token_id + 2);
-        require(positions > 0, "max_position_embeddings", expected, table)?;
-        config::probabilities(&[
-            ("hidden_dropout_prob", self.hidden_dropout_prob),
-            (
-                "attention_probs_dropout_prob",
-                self.attention_probs_dropout_prob,
-            ),
-            ("classifier_dropout", self.head_dropout()),
-        ])?;
-        config::not_negative(&[
-            ("initializer_range", self.initializer_range),
-            ("layer_norm_eps", self.layer_norm_eps),
-        ])?;
+        let config = config::to_json(self, MODEL_TYPE)?;
+        limits::check(&config)?;
+        let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        config::divides("num_attention_heads", heads, &[width])?;
+        within("pad_token_id", self.pad_token_id, 0..=self.vocab_size - 1)?;
+        let (table, least) = (self.max_position_embeddings, self.pad_token_id + 2);
+        let expected = format!("at least pad_token_id + 2 = {least}");
+        require(table >= least, "max_position_embeddings", expected, table)?;
         self.activation()?;
         Ok(Architecture {
             family: Arc::new(self.clone()),
             names: NAMES,
-            config: config::to_json(self, MODEL_TYPE)?,
-            vocabulary,
-            width,
-            layers,
-            heads,
-            intermediate: wide,
-            positions,
-            token_types,
+            config,
+            vocabulary: self.vocab_size,
+            width: self.hidden_size,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
+            intermediate: self.intermediate_size,
+            positions: table - least + 1, // the rows behind the padding's
+            token_types: self.type_vocab_size,
             groups: Groups::DENSE,
         })
     }
@@ -214,38 +183,36 @@ impl Config {
 /// The encoder.
 #[derive(Clone, Debug)]
 struct Roberta {
-    words: Tensor,       // [V, D]
-    positions: Tensor,   // [P, D]
-    token_types: Tensor, // [K, D]
-    norm: LayerNorm,     // [D]
-    padding: i64,
-    dropout: f64,
+    embeddings: Embeddings,
+    padding: usize,
     layers: Vec<Layer>,
 }
 
 impl Roberta {
     fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
-        let (embeddings, layers) = (vb.pp("embeddings"), vb.pp("encoder.layer"));
-        let (d, deviation) = (config.hidden_size, config.initializer_range);
-        let table = |rows, name| table(rows, d, deviation, embeddings.pp(name));
-        let layer = |i| layer(config, layers.pp(i));
-        Ok(Self {
-            words: table(config.vocab_size, "word_embeddings")?,
-            positions: table(config.max_position_embeddings, "position_embeddings")?,
-            token_types: table(config.type_vocab_size, "token_type_embeddings")?,
-            norm: config.norm(embeddings.pp("LayerNorm"))?,
-            padding: config.pad_token_id as i64,
+        let tables = embeddings::Settings {
+            words: config.vocab_size,
+            token_types: config.type_vocab_size,
+            positions: config.max_position_embeddings,
+            width: config.hidden_size,
+            deviation: config.initializer_range,
+            eps: config.layer_norm_eps,
             dropout: config.hidden_dropout_prob,
-            layers: (0..config.num_hidden_layers)
-                .map(layer)
-                .collect::<Result<_>>()?,
+        };
+        let layers = vb.pp("encoder.layer");
+        let layers = (0..config.num_hidden_layers).map(|i| layer(config, layers.pp(i)));
+        Ok(Self {
+            embeddings: Embeddings::new(&tables, vb.pp("embeddings"))?,
+            padding: config.pad_token_id,
+            layers: layers.collect::<Result<_>>()?,
         })
     }
 }
 
 /// The positions of ids [B, T]: `padding` where there is padding, and counted from `padding` + 1 on
 /// over everything else, [B, T].
-fn positions(ids: &Tensor, padding: i64) -> Result<Tensor> {
+fn positions(ids: &Tensor, padding: usize) -> Result<Tensor> {
+    let padding = padding as i64;
     let rows = ids.to_dtype(DType::I64)?.to_vec2::<i64>()?;
     let of_row = |row: &Vec<i64>| {
         let mut count = 0;
@@ -287,19 +254,12 @@ fn layer(config: &Config, vb: VarBuilder) -> Result<Layer> {
 impl Body for Roberta {
     fn forward(&self, text: &Text, pass: &mut Pass) -> Result<Handle> {
         let positions = positions(&text.ids, self.padding)?; // [B, T]
-        let sum = ops::sum_of_rows(&[
-            (&text.ids, &self.words),
-            (&text.types, &self.token_types),
-            (&positions, &self.positions),
-        ])?; // [B, T, D]
-        let hidden = self.norm.normalise(&sum)?;
-        let dropout = Dropout::new(self.dropout, "embeddings", pass.mode);
-        let hidden = ops::dropout(&hidden, &dropout)?;
-        pass.through(&self.layers, hidden) // [B, T, D] or [B, 1, D]
+        let hidden = (self.embeddings).forward(text, Some(positions), pass.mode)?; // [B, T, D]
+        pass.through(&self.layers, hidden) // [B, T, D], or [B, 1, D]
     }
 
     fn words(&self) -> &Tensor {
-        &self.words
+        &self.embeddings.words
     }
 }
 

@@ -1,15 +1,17 @@
 //! SqueezeBERT (Iandola et al. 2020): BERT with grouped convolutions of kernel 1 as linear maps.
 
-use crate::architecture::{Architecture, Body, Family, Groups, Names, Text, check_sizes};
+use crate::architecture::{Architecture, Body, Family, Groups, Names, Text};
 use crate::config::{self, require};
+use crate::embeddings::{self, Embeddings};
 use crate::error::Result;
 use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
 use crate::layer::{Layer, Pass, Settings};
-use crate::parts::{dense, normal, table, word_bias};
+use crate::limits;
+use crate::parts::{dense, normal, word_bias};
 use crate::weights::{also_called, head, optional};
 use adahessian::engine::Handle;
 use adahessian::nn::{self, LayerNorm, Linear, LinearConfig, VarBuilder, init};
-use adahessian::ops::{self, Activation, Dropout, EmbeddingTables};
+use adahessian::ops::Activation;
 use adahessian::{Block, Blocks};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -154,68 +156,39 @@ impl Config {
     /// [`crate::Error::Config`] for a value that is not supported, is out of its range or does not fit the
     /// others.
     pub fn architecture(&self) -> Result<Architecture> {
-        let expected = format!("{}, equal to hidden_size", self.hidden_size);
-        let fits = self.embedding_size == self.hidden_size;
-        require(fits, "embedding_size", expected, self.embedding_size)?;
-        require(
-            self.tie_word_embeddings,
-            "tie_word_embeddings",
-            "true",
-            false,
-        )?;
-        let (vocabulary, width) = (self.vocab_size, self.hidden_size);
-        let (layers, heads) = (self.num_hidden_layers, self.num_attention_heads);
-        let wide = self.intermediate_size;
-        let (positions, token_types) = (self.max_position_embeddings, self.type_vocab_size);
-        check_sizes(
-            [vocabulary, width, layers, heads, wide],
-            [positions, token_types],
-        )?;
-        config::divides("q_groups", self.q_groups, &[width])?;
-        config::divides("k_groups", self.k_groups, &[width])?;
-        config::divides("v_groups", self.v_groups, &[width])?;
-        config::divides(
-            "post_attention_groups",
-            self.post_attention_groups,
-            &[width],
-        )?;
-        config::divides(
-            "intermediate_groups",
-            self.intermediate_groups,
-            &[width, wide],
-        )?;
-        config::divides("output_groups", self.output_groups, &[width, wide])?;
-        config::probabilities(&[
-            ("hidden_dropout_prob", self.hidden_dropout_prob),
-            (
-                "attention_probs_dropout_prob",
-                self.attention_probs_dropout_prob,
-            ),
-        ])?;
-        config::not_negative(&[
-            ("initializer_range", self.initializer_range),
-            ("layer_norm_eps", self.layer_norm_eps),
-        ])?;
+        let config = config::to_json(self, MODEL_TYPE)?;
+        limits::check(&config)?;
+        let (width, wide) = (self.hidden_size, self.intermediate_size);
+        let (embedding, expected) = (self.embedding_size, format!("{width}, the hidden_size"));
+        require(embedding == width, "embedding_size", expected, embedding)?;
+        config::divides("num_attention_heads", self.num_attention_heads, &[width])?;
+        let groups = Groups {
+            query: self.q_groups,
+            key: self.k_groups,
+            value: self.v_groups,
+            post_attention: self.post_attention_groups,
+            intermediate: self.intermediate_groups,
+            output: self.output_groups,
+        };
+        config::divides("q_groups", groups.query, &[width])?;
+        config::divides("k_groups", groups.key, &[width])?;
+        config::divides("v_groups", groups.value, &[width])?;
+        config::divides("post_attention_groups", groups.post_attention, &[width])?;
+        config::divides("intermediate_groups", groups.intermediate, &[width, wide])?;
+        config::divides("output_groups", groups.output, &[width, wide])?;
         self.activation()?;
         Ok(Architecture {
             family: Arc::new(self.clone()),
             names: NAMES,
-            config: config::to_json(self, MODEL_TYPE)?,
-            vocabulary,
-            width,
-            layers,
-            heads,
-            intermediate: wide,
-            positions,
-            token_types,
-            groups: Groups {
-                query: self.q_groups,
-                key: self.k_groups,
-                value: self.v_groups,
-                post_attention: self.post_attention_groups,
-                intermediate: self.intermediate_groups,
-                output: self.output_groups,
-            },
+            config,
+            vocabulary: self.vocab_size,
+            width: self.hidden_size,
+            layers: self.num_hidden_layers,
+            heads: self.num_attention_heads,
+            intermediate: self.intermediate_size,
+            positions: self.max_position_embeddings,
+            token_types: self.type_vocab_size,
+            groups,
         })
     }
 
@@ -252,29 +225,26 @@ impl Config {
 /// The encoder.
 #[derive(Clone, Debug)]
 struct SqueezeBert {
-    words: Tensor,       // [V, D]
-    positions: Tensor,   // [P, D]
-    token_types: Tensor, // [K, D]
-    norm: LayerNorm,     // [D]
-    dropout: f64,
+    embeddings: Embeddings,
     layers: Vec<Layer>,
 }
 
 impl SqueezeBert {
     fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
-        let (embeddings, layers) = (vb.pp("embeddings"), vb.pp("encoder.layers"));
-        let (d, deviation) = (config.hidden_size, config.initializer_range);
-        let table = |rows, name| table(rows, d, deviation, embeddings.pp(name));
-        let layer = |i| layer(config, layers.pp(i));
-        Ok(Self {
-            words: table(config.vocab_size, "word_embeddings")?,
-            positions: table(config.max_position_embeddings, "position_embeddings")?,
-            token_types: table(config.type_vocab_size, "token_type_embeddings")?,
-            norm: config.norm(config.layer_norm_eps, embeddings.pp("LayerNorm"))?,
+        let tables = embeddings::Settings {
+            words: config.vocab_size,
+            token_types: config.type_vocab_size,
+            positions: config.max_position_embeddings,
+            width: config.hidden_size,
+            deviation: config.initializer_range,
+            eps: config.layer_norm_eps,
             dropout: config.hidden_dropout_prob,
-            layers: (0..config.num_hidden_layers)
-                .map(layer)
-                .collect::<Result<_>>()?,
+        };
+        let layers = vb.pp("encoder.layers");
+        let layers = (0..config.num_hidden_layers).map(|i| layer(config, layers.pp(i)));
+        Ok(Self {
+            embeddings: Embeddings::new(&tables, vb.pp("embeddings"))?,
+            layers: layers.collect::<Result<_>>()?,
         })
     }
 }
@@ -308,20 +278,12 @@ fn layer(config: &Config, vb: VarBuilder) -> Result<Layer> {
 
 impl Body for SqueezeBert {
     fn forward(&self, text: &Text, pass: &mut Pass) -> Result<Handle> {
-        let tables = EmbeddingTables {
-            words: &self.words,
-            positions: &self.positions,
-            token_types: &self.token_types,
-        };
-        let sum = ops::embedding_sum(&text.ids, &text.types, &tables)?; // [B, T, D]
-        let hidden = self.norm.normalise(&sum)?;
-        let dropout = Dropout::new(self.dropout, "embeddings", pass.mode);
-        let hidden = ops::dropout(&hidden, &dropout)?;
-        pass.through(&self.layers, hidden) // [B, T, D] or [B, 1, D]
+        let hidden = self.embeddings.forward(text, None, pass.mode)?; // [B, T, D]
+        pass.through(&self.layers, hidden) // [B, T, D], or [B, 1, D]
     }
 
     fn words(&self) -> &Tensor {
-        &self.words
+        &self.embeddings.words
     }
 }
 
