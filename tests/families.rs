@@ -168,7 +168,7 @@ fn a_small_batch_overfits() -> Result<()> {
     for architecture in tiny()?.into_iter().skip(2) {
         let model = SequenceClassifier::new(&architecture, 1, &start(DType::F32))?;
         let builder = adahessian::AdaHessian::builder().lr(0.05);
-        let mut optimizer = builder.blocks(model.blocks()).build(&model.vars())?;
+        let mut optimizer = builder.blocks(model.blocks()).build(model.vars())?;
         let loss = || {
             let logits = model.forward(&ids, None, Some(&mask), &Mode::Eval)?;
             mse(&logits.squeeze(1)?, &targets)
@@ -332,6 +332,42 @@ fn names_and_shapes_are_those_of_the_hub() -> Result<()> {
     let base = roberta::Config::base().architecture()?;
     assert_eq!(sizes(base), (12, 768, 512, 50265));
     Ok(())
+}
+
+/// A variable's first numbers are a function of the seed and its name, and stay what they are: results and
+/// resumed runs depend on them.
+#[test]
+fn first_numbers_are_those_of_the_stream() -> Result<()> {
+    use adahessian::random::Stream;
+    let start = start(DType::F32);
+    let drawn = |name: &str| Stream::new(7, &format!("weight/{name}"), 0, 0);
+    let normal = |var: &Tensor, name: &str, deviation: f64| -> Result<()> {
+        let unit = drawn(name).normal_tensor(var.dims(), DType::F32, &CPU)?;
+        assert_close(name, var, &(unit * deviation)?, 0.0)
+    };
+    for architecture in tiny()? {
+        let model = SequenceClassifier::new(&architecture, 2, &start)?;
+        for (name, var) in model.vars().iter().filter(|(_, var)| var.rank() > 1) {
+            normal(var, name, 0.02)?;
+        }
+    }
+    let model = ResNet::new(&resnet::Config::named("resnet20")?, &start)?;
+    let (name, vars) = ("layer2.0.conv1.weight", model.vars());
+    normal(vars.get(name)?, name, (2.0 / (9.0 * 32.0_f64)).sqrt())?;
+    let fc = vars.get("fc.weight")?;
+    let bound = 1.0 / 64f64.sqrt();
+    let numbers = drawn("fc.weight").uniform(640).into_iter();
+    let numbers = numbers.map(|u| bound * (2.0 * u - 1.0)).collect::<Vec<_>>();
+    let expected = Tensor::from_vec(numbers, (10, 64), &CPU)?.to_dtype(DType::F32)?;
+    assert_close("fc.weight", fc, &expected, 0.0)?;
+    let config = dlrm::Config {
+        bottom: vec![3, 4, 2],
+        tables: vec![5, 4],
+        top: vec![4, 1],
+    };
+    let model = Dlrm::new(&config, &start, adahessian::sparse::Precision::F32)?;
+    let (name, vars) = ("bot_l.2.bias", model.vars());
+    normal(vars.get(name)?, name, (1.0 / 2f64).sqrt())
 }
 
 /// What the layers say is what the shapes say, for every variable of every model.
