@@ -79,8 +79,8 @@ pub(crate) struct Names {
 
 /// A family of encoders, by its configuration: what is made of it, and under which names.
 pub(crate) trait Family: Debug + Send + Sync {
-    /// From ids to hidden states.
-    fn body(&self, vb: VarBuilder) -> Result<Arc<dyn Body>>;
+    /// From ids to hidden states, with this many layers.
+    fn body(&self, layers: usize, vb: VarBuilder) -> Result<Arc<dyn Body>>;
     /// The head of sequence classification.
     fn classifier(&self, labels: usize, vb: VarBuilder) -> Result<ClassifierHead>;
     /// The head of token classification.

@@ -195,7 +195,7 @@ struct Bert {
 }
 
 impl Bert {
-    fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
+    fn new(config: &Config, count: usize, vb: VarBuilder) -> Result<Self> {
         let tables = embeddings::Settings {
             words: config.vocab_size,
             token_types: config.type_vocab_size,
@@ -206,7 +206,7 @@ impl Bert {
             dropout: config.hidden_dropout_prob,
         };
         let layers = vb.pp("encoder.layer");
-        let layers = (0..config.num_hidden_layers).map(|i| layer(config, layers.pp(i)));
+        let layers = (0..count).map(|i| layer(config, layers.pp(i)));
         Ok(Self {
             embeddings: Embeddings::new(&tables, vb.pp("embeddings"))?,
             layers: layers.collect::<Result<_>>()?,
@@ -248,8 +248,8 @@ impl Body for Bert {
 }
 
 impl Family for Config {
-    fn body(&self, vb: VarBuilder) -> Result<Arc<dyn Body>> {
-        Ok(Arc::new(Bert::new(self, vb.pp(NAMES.prefix))?))
+    fn body(&self, layers: usize, vb: VarBuilder) -> Result<Arc<dyn Body>> {
+        Ok(Arc::new(Bert::new(self, layers, vb.pp(NAMES.prefix))?))
     }
 
     fn classifier(&self, labels: usize, vb: VarBuilder) -> Result<ClassifierHead> {

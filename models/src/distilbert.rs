@@ -162,7 +162,7 @@ struct DistilBert {
 }
 
 impl DistilBert {
-    fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
+    fn new(config: &Config, count: usize, vb: VarBuilder) -> Result<Self> {
         let tables = embeddings::Settings {
             words: config.vocab_size,
             token_types: 0,
@@ -173,7 +173,7 @@ impl DistilBert {
             dropout: config.dropout,
         };
         let layers = vb.pp("transformer.layer");
-        let layers = (0..config.n_layers).map(|i| layer(config, layers.pp(i)));
+        let layers = (0..count).map(|i| layer(config, layers.pp(i)));
         Ok(Self {
             embeddings: Embeddings::new(&tables, vb.pp("embeddings"))?,
             layers: layers.collect::<Result<_>>()?,
@@ -215,8 +215,12 @@ impl Body for DistilBert {
 }
 
 impl Family for Config {
-    fn body(&self, vb: VarBuilder) -> Result<Arc<dyn Body>> {
-        Ok(Arc::new(DistilBert::new(self, vb.pp(NAMES.prefix))?))
+    fn body(&self, layers: usize, vb: VarBuilder) -> Result<Arc<dyn Body>> {
+        Ok(Arc::new(DistilBert::new(
+            self,
+            layers,
+            vb.pp(NAMES.prefix),
+        )?))
     }
 
     fn classifier(&self, labels: usize, vb: VarBuilder) -> Result<ClassifierHead> {

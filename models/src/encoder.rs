@@ -31,7 +31,7 @@ impl Encoder {
     /// The builder's.
     pub fn new(architecture: &Architecture, vb: VarBuilder) -> Result<Self> {
         Ok(Self {
-            body: architecture.family.body(vb)?,
+            body: architecture.family.body(architecture.layers, vb)?,
             architecture: architecture.clone(),
         })
     }

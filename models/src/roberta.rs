@@ -189,7 +189,7 @@ struct Roberta {
 }
 
 impl Roberta {
-    fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
+    fn new(config: &Config, count: usize, vb: VarBuilder) -> Result<Self> {
         let tables = embeddings::Settings {
             words: config.vocab_size,
             token_types: config.type_vocab_size,
@@ -200,7 +200,7 @@ impl Roberta {
             dropout: config.hidden_dropout_prob,
         };
         let layers = vb.pp("encoder.layer");
-        let layers = (0..config.num_hidden_layers).map(|i| layer(config, layers.pp(i)));
+        let layers = (0..count).map(|i| layer(config, layers.pp(i)));
         Ok(Self {
             embeddings: Embeddings::new(&tables, vb.pp("embeddings"))?,
             padding: config.pad_token_id,
@@ -264,8 +264,8 @@ impl Body for Roberta {
 }
 
 impl Family for Config {
-    fn body(&self, vb: VarBuilder) -> Result<Arc<dyn Body>> {
-        Ok(Arc::new(Roberta::new(self, vb.pp(NAMES.prefix))?))
+    fn body(&self, layers: usize, vb: VarBuilder) -> Result<Arc<dyn Body>> {
+        Ok(Arc::new(Roberta::new(self, layers, vb.pp(NAMES.prefix))?))
     }
 
     fn classifier(&self, labels: usize, vb: VarBuilder) -> Result<ClassifierHead> {

@@ -230,7 +230,7 @@ struct SqueezeBert {
 }
 
 impl SqueezeBert {
-    fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
+    fn new(config: &Config, count: usize, vb: VarBuilder) -> Result<Self> {
         let tables = embeddings::Settings {
             words: config.vocab_size,
             token_types: config.type_vocab_size,
@@ -241,7 +241,7 @@ impl SqueezeBert {
             dropout: config.hidden_dropout_prob,
         };
         let layers = vb.pp("encoder.layers");
-        let layers = (0..config.num_hidden_layers).map(|i| layer(config, layers.pp(i)));
+        let layers = (0..count).map(|i| layer(config, layers.pp(i)));
         Ok(Self {
             embeddings: Embeddings::new(&tables, vb.pp("embeddings"))?,
             layers: layers.collect::<Result<_>>()?,
@@ -288,8 +288,12 @@ impl Body for SqueezeBert {
 }
 
 impl Family for Config {
-    fn body(&self, vb: VarBuilder) -> Result<Arc<dyn Body>> {
-        Ok(Arc::new(SqueezeBert::new(self, vb.pp(NAMES.prefix))?))
+    fn body(&self, layers: usize, vb: VarBuilder) -> Result<Arc<dyn Body>> {
+        Ok(Arc::new(SqueezeBert::new(
+            self,
+            layers,
+            vb.pp(NAMES.prefix),
+        )?))
     }
 
     fn classifier(&self, labels: usize, vb: VarBuilder) -> Result<ClassifierHead> {
