@@ -11,7 +11,7 @@ use common::settings::{Settings, list};
 use common::{choose, program};
 use models::dlrm::{self, Dlrm, Ids};
 use models::resnet::{Config, Stem};
-use models::{Architecture, ResNet, SequenceClassifier, Start, bert, squeezebert};
+use models::{Architecture, Model, ResNet, SequenceClassifier, Start, bert, squeezebert};
 use serde_json::json;
 use std::time::Instant;
 use trainers::callbacks::peak_memory_mib;

@@ -8,7 +8,7 @@ use adahessian::ops::{
 use adahessian::{AdaHessian, Hutchinson, NamedVars, Probe, check};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use models::{SequenceClassifier, Start, squeezebert};
+use models::{Model, SequenceClassifier, Start, squeezebert};
 use testing::twins::{random, vars};
 use testing::{assert_close, assert_says};
 use trainers::{FixedBatches, Loss, Supervised, TensorBatch, TrainConfig, Trainer};

@@ -12,6 +12,7 @@ use common::values::list;
 use common::{program, table};
 use datasets::Batches;
 use datasets::criteo::Store;
+use models::Model;
 use models::dlrm::Dlrm;
 use std::fs::File;
 use std::io::{BufWriter, Write};

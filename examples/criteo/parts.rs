@@ -8,8 +8,8 @@ use candle_core::Device;
 use common::grid::Cell;
 use common::optimizers::{self, Place};
 use datasets::criteo::{ClickBatches, INTEGERS, Store};
-use models::Start;
 use models::dlrm::{Config, Dlrm};
+use models::{Model, Start};
 use std::ops::Range;
 use std::path::Path;
 

@@ -15,6 +15,7 @@ use common::session::Session;
 use common::values::{above_zero, count, steps};
 use datasets::criteo::{ClickBatch, Preprocessing, Store, prepare};
 use datasets::{Ahead, Batches};
+use models::Model as _;
 use models::dlrm::{Dlrm, Ids};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

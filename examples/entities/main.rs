@@ -16,7 +16,7 @@ use common::values::count;
 use common::{driver, program};
 use datasets::conll::{Corpus, Scheme, TokenBatch, TokenBatches, TokenDataset};
 use datasets::{Ahead, Batcher, Batches, TextEncoder, sample, wordpiece};
-use models::{Start, TokenClassifier, auto, bert};
+use models::{Model as _, Start, TokenClassifier, auto, bert};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -112,10 +112,10 @@ impl Experiment for Entities {
         let place = Place {
             seed: cell.seed,
             steps_per_epoch: batches.len(0) as u64,
-            blocks: models::Model::blocks(&*model),
+            blocks: model.blocks(),
             rules: Rules::default(),
         };
-        let vars = models::Model::vars(&*model);
+        let vars = model.vars();
         session.train(Parts {
             task: Supervised::new(forward, Loss::CROSS_ENTROPY, validation)
                 .metric(EntityMetric::new(corpus.labels.names())),
@@ -131,7 +131,7 @@ impl Experiment for Entities {
             ),
             vars,
             export: Some(Box::new(move |folder| {
-                models::Model::save(&*model, folder)?;
+                model.save(folder)?;
                 Ok(encoder.save(folder)?)
             })),
             keep_checkpoints: 2,

@@ -18,6 +18,7 @@ use common::session::Session;
 use common::values::{count, list_text};
 use common::{driver, program};
 use datasets::{Ahead, Batcher, Batches, FixedBatches, GlueTask, TextBatch, TextBatches, TextDataset, hub};
+use models::Model as _;
 use parts::{Model, Rows};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

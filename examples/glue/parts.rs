@@ -6,7 +6,7 @@ use candle_core::Device;
 use common::flags::Settings;
 use common::grid::Cell;
 use datasets::{GlueTask, Row, Split, TextEncoder, glue, sample, wordpiece};
-use models::{LoadReport, SequenceClassifier, Start, auto, squeezebert};
+use models::{LoadReport, Model as _, SequenceClassifier, Start, auto, squeezebert};
 
 /// Vocabulary of the tokenizer that is learned from the sample.
 const SAMPLE_VOCABULARY: usize = 1000;

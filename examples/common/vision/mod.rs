@@ -19,7 +19,7 @@ use candle_core::Device;
 use clap::Args;
 use datasets::{Ahead, Batcher, Batches, ImageBatch, ImageBatches};
 use models::resnet::Config;
-use models::{ResNet, Start};
+use models::{Model as _, ResNet, Start};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
