@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use testing::assert_says;
 use trainers::checkpoint::{Content, load};
-use trainers::{FixedBatches, 
-    Callback, Checkpoints, Evaluated, Progress, RunFolder, Scores, StepReport, Task,
+use trainers::{
+    Callback, Checkpoints, Evaluated, FixedBatches, Progress, RunFolder, Scores, StepReport, Task,
     TrainConfig, Trainer,
 };
 

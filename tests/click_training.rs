@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use testing::assert_says;
 use trainers::{
-    Ahead, Batches, Callback, Loss, Supervised, Outcome, RunFolder, StepReport, Task, TrainConfig, Trainer,
-    checkpoint,
+    Ahead, Batches, Callback, Loss, Outcome, RunFolder, StepReport, Supervised, Task, TrainConfig,
+    Trainer, checkpoint,
 };
 
 const ROWS: u64 = 600;
@@ -244,7 +244,9 @@ fn adahessian_beside_adagrad_learns_clicks() -> Result<()> {
         let logits = network.forward(&batch.dense, &Ids::Single(batch.ids.clone()), mode);
         logits.map_err(trainers::Error::user)
     };
-    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, seen).metrics(&["clicks"])?.evaluate()?;
+    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, seen)
+        .metrics(&["clicks"])?
+        .evaluate()?;
     let score = |name: &str| scores.get(name).unwrap_or(f64::NAN);
     assert!(score("auc") > 0.7, "{scores}");
     assert!(score("normalised_entropy") < 0.95, "{scores}");

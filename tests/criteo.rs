@@ -844,7 +844,9 @@ fn batches_hold_their_rows_in_a_reproducible_order() {
         device: Device::Cpu,
     };
     let epoch = |of: &ClickBatches, epoch| -> Vec<usize> {
-        (0..of.len(epoch)).flat_map(|i| of.order(epoch, i)).collect()
+        (0..of.len(epoch))
+            .flat_map(|i| of.order(epoch, i))
+            .collect()
     };
     let sequence: Vec<usize> = (3..103).collect();
     assert_eq!(epoch(&batches, 0), sequence);

@@ -217,7 +217,12 @@ fn clicks_are_a_task() -> Result<()> {
         labels: labels.clone(),
     };
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
-    let task = Supervised::new(forward, Loss::BinaryCrossEntropy, FixedBatches(vec![batch.clone(), batch.clone()])).metrics(&["clicks"])?;
+    let task = Supervised::new(
+        forward,
+        Loss::BinaryCrossEntropy,
+        FixedBatches(vec![batch.clone(), batch.clone()]),
+    )
+    .metrics(&["clicks"])?;
     let loss = task.loss(&batch, &TRAIN)?.to_scalar::<f32>()?;
     let scores = task.evaluate()?;
     assert_eq!((scores.main_name(), scores.main()), ("auc", 1.0));
@@ -230,7 +235,9 @@ fn clicks_are_a_task() -> Result<()> {
     assert_eq!(scores.get("label_rate"), Some(0.25));
     assert_eq!(scores.get("says_nothing"), Some(0.0));
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.zeros_like()?);
-    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, FixedBatches(vec![batch])).metrics(&["clicks"])?.evaluate()?;
+    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, FixedBatches(vec![batch]))
+        .metrics(&["clicks"])?
+        .evaluate()?;
     assert_eq!(
         (scores.main(), scores.get("says_nothing")),
         (0.5, Some(1.0))
@@ -241,7 +248,13 @@ fn clicks_are_a_task() -> Result<()> {
         labels: labels.zeros_like()?,
     };
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
-    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, FixedBatches(vec![one_label])).metrics(&["clicks"])?.evaluate()?;
+    let scores = Supervised::new(
+        forward,
+        Loss::BinaryCrossEntropy,
+        FixedBatches(vec![one_label]),
+    )
+    .metrics(&["clicks"])?
+    .evaluate()?;
     assert_eq!(
         (scores.main(), scores.get("says_nothing")),
         (0.5, Some(1.0))

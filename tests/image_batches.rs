@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use datasets::{
-    Ahead, Augment, Batcher, Batches, Crop, Error, Image, ImageBatch, ImageBatches, ImageDataset, Prefetch,
+    Ahead, Augment, Batcher, Batches, Crop, Error, Image, ImageBatch, ImageBatches, ImageDataset,
+    Prefetch,
 };
 use testing::assert_says;
 

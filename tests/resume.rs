@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use trainers::callbacks::JsonLines;
-use trainers::{FixedBatches, Loss, Supervised, TensorBatch};
 use trainers::{Batches, Callback, Error, RunFolder, StepReport, TrainConfig, Trainer};
+use trainers::{FixedBatches, Loss, Supervised, TensorBatch};
 
 const KIND: &str = "ADAHESSIAN_RESUME_KIND";
 const FOLDER: &str = "ADAHESSIAN_RESUME_FOLDER";
@@ -107,7 +107,8 @@ fn run(kind: &str, path: &Path, sleep: u64) -> Result<()> {
     let vars = network()?;
     let model = vars.clone();
     let forward = move |b: &TensorBatch, mode: &Mode| Ok(forward(&model, &b.inputs, mode)?);
-    let task = Supervised::new(forward, SMOOTHED, FixedBatches(vec![Made.get(1000, 0)?])).metrics(&["accuracy"])?;
+    let task = Supervised::new(forward, SMOOTHED, FixedBatches(vec![Made.get(1000, 0)?]))
+        .metrics(&["accuracy"])?;
     let config = TrainConfig {
         epochs: 100,
         max_steps: Some(STEPS),

@@ -54,7 +54,8 @@ fn after_a_step(config: TrainConfig) -> Result<RunningStatistics> {
     let forward = move |batch: &TensorBatch, _: &Mode| {
         forward(&theirs, &inner, &batch.inputs).map_err(trainers::Error::user)
     };
-    let task = Supervised::new(forward, Loss::SquaredError, FixedBatches(vec![])).metrics(&["pearson_spearman"])?;
+    let task = Supervised::new(forward, Loss::SquaredError, FixedBatches(vec![]))
+        .metrics(&["pearson_spearman"])?;
     let config = TrainConfig {
         max_steps: Some(1),
         eval_every: Some(u64::MAX),

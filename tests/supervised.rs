@@ -1,10 +1,10 @@
 //! One task for everything with labels: losses, metrics by name, several evaluations, labels a position.
 
-use testing::{assert_number, assert_says};
 use adahessian::ops::Mode;
 use anyhow::{Context, Result};
 use candle_core::{D, DType, Device, Tensor};
 use datasets::UNLABELLED;
+use testing::{assert_number, assert_says};
 use trainers::metrics::{METRICS, metric_by_name};
 use trainers::{FixedBatches, LabelledBatch, Loss, Scores, Supervised, Task, TensorBatch};
 
@@ -23,7 +23,10 @@ fn classes() -> Result<Vec<TensorBatch>> {
         })
     };
     Ok(vec![
-        batch(&[[2.0, 0.5, 0.0], [0.0, 1.0, 3.0], [1.0, 2.0, 0.0]], &[0, 2, 0])?,
+        batch(
+            &[[2.0, 0.5, 0.0], [0.0, 1.0, 3.0], [1.0, 2.0, 0.0]],
+            &[0, 2, 0],
+        )?,
         batch(&[[0.0, 0.0, 1.0]], &[1])?,
     ])
 }
@@ -43,7 +46,9 @@ fn mean_loss(batches: &[TensorBatch]) -> Result<f64> {
 }
 
 fn score(scores: &Scores, name: &str) -> Result<f64> {
-    scores.get(name).with_context(|| format!("no {name} in {scores}"))
+    scores
+        .get(name)
+        .with_context(|| format!("no {name} in {scores}"))
 }
 
 #[test]
@@ -52,7 +57,8 @@ fn metrics_come_in_their_order_with_the_mean_loss_over_all_examples() -> Result<
     let smoothed = Loss::CrossEntropy {
         label_smoothing: 0.3,
     };
-    let task = Supervised::new(outputs, smoothed, FixedBatches(batches.clone())).metrics(&["top2", "accuracy"])?;
+    let task = Supervised::new(outputs, smoothed, FixedBatches(batches.clone()))
+        .metrics(&["top2", "accuracy"])?;
     let scores = task.evaluate()?;
     assert_eq!(scores.main_name(), "top2");
     assert_eq!(score(&scores, "accuracy")?, 0.5);
@@ -63,20 +69,34 @@ fn metrics_come_in_their_order_with_the_mean_loss_over_all_examples() -> Result<
     let trained = task.loss(&batches[0], &Mode::Eval)?.to_scalar::<f64>()?;
     let logits = &batches[0].inputs;
     let plain = mean_loss(&batches[..1])?;
-    let total = logits.exp()?.sum(D::Minus1)?.log()?.mean_all()?.to_scalar::<f64>()?;
+    let total = logits
+        .exp()?
+        .sum(D::Minus1)?
+        .log()?
+        .mean_all()?
+        .to_scalar::<f64>()?;
     let spread = total - logits.mean_all()?.to_scalar::<f64>()?;
     assert_number("smoothed", trained, 0.7 * plain + 0.3 * spread, 1e-12)?;
 
     let alone = Supervised::new(outputs, Loss::CROSS_ENTROPY, FixedBatches(batches)).evaluate()?;
-    assert_eq!((alone.main_name(), alone.higher_is_better()), ("loss", false));
+    assert_eq!(
+        (alone.main_name(), alone.higher_is_better()),
+        ("loss", false)
+    );
     assert_number("loss alone", alone.main(), loss, 1e-12)
 }
 
 #[test]
 fn other_evaluations_have_names_of_their_own() -> Result<()> {
     let batches = classes()?;
-    let task = Supervised::new(outputs, Loss::CROSS_ENTROPY, FixedBatches(batches[..1].to_vec()));
-    let task = task.metrics(&["accuracy"])?.also("_mismatched", FixedBatches(batches[1..].to_vec()));
+    let task = Supervised::new(
+        outputs,
+        Loss::CROSS_ENTROPY,
+        FixedBatches(batches[..1].to_vec()),
+    );
+    let task = task
+        .metrics(&["accuracy"])?
+        .also("_mismatched", FixedBatches(batches[1..].to_vec()));
     let scores = task.evaluate()?;
     assert_eq!(score(&scores, "accuracy")?, 2.0 / 3.0);
     assert_eq!(score(&scores, "accuracy_mismatched")?, 0.0);
@@ -123,7 +143,8 @@ fn a_label_a_position_counts_as_an_example_and_none_does_not() -> Result<()> {
         labels: Tensor::full(UNLABELLED, (2, 2), &CPU)?,
     });
     let evaluation = vec![batch.clone(), nothing];
-    let task = Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(evaluation)).metrics(&["accuracy"])?;
+    let task = Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(evaluation))
+        .metrics(&["accuracy"])?;
     let kept = Tensor::new(&[0u32, 2, 3], &CPU)?;
     let flat = TensorBatch {
         inputs: inputs.index_select(&kept, 0)?,
@@ -142,7 +163,10 @@ fn a_label_a_position_counts_as_an_example_and_none_does_not() -> Result<()> {
 #[test]
 fn every_metric_has_its_name_and_other_names_are_refused() -> Result<()> {
     let logits = Tensor::new(&[[1.0, 0.0], [0.0, 1.0], [1.0, 0.5]], &CPU)?;
-    let (classes, values) = (Tensor::new(&[0u32, 1, 0], &CPU)?, Tensor::new(&[0.3, 1.0, 0.5], &CPU)?);
+    let (classes, values) = (
+        Tensor::new(&[0u32, 1, 0], &CPU)?,
+        Tensor::new(&[0.3, 1.0, 0.5], &CPU)?,
+    );
     for name in METRICS {
         let mut metric = metric_by_name(name)?;
         assert!(metric.scores().is_err(), "{name} of nothing");
@@ -161,7 +185,10 @@ fn every_metric_has_its_name_and_other_names_are_refused() -> Result<()> {
         assert!(metric.fresh().scores().is_err(), "{name} begins anew");
     }
     for wrong in ["acc", "top", "top0", "topmost", ""] {
-        assert_says(metric_by_name(wrong).map(drop), &["metric", "accuracy", wrong]);
+        assert_says(
+            metric_by_name(wrong).map(drop),
+            &["metric", "accuracy", wrong],
+        );
     }
     assert_says("hinge".parse::<Loss>(), &["loss", "cross_entropy", "hinge"]);
     Ok(())

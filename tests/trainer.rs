@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use testing::{assert_number, assert_says};
-use trainers::{FixedBatches, 
-    Callback, Error, EvalReport, Outcome, Plateau, RunFolder, Scores, StepReport,
+use trainers::{
+    Callback, Error, EvalReport, FixedBatches, Outcome, Plateau, RunFolder, Scores, StepReport,
     Task, TrainConfig, Trainer,
 };
 

@@ -12,7 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 use testing::{assert_number, assert_says};
 use trainers::metrics::top_k_hits;
-use trainers::{FixedBatches, Ahead, Batches, Loss, Supervised, TensorBatch, RunFolder, Task, TrainConfig, Trainer};
+use trainers::{
+    Ahead, Batches, FixedBatches, Loss, RunFolder, Supervised, Task, TensorBatch, TrainConfig,
+    Trainer,
+};
 
 const CPU: Device = Device::Cpu;
 
@@ -57,7 +60,8 @@ fn an_evaluation_weighs_batches_by_their_size() -> Result<()> {
     };
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
     let batches = vec![batch(0..3)?, batch(3..4)?];
-    let scores = Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(batches)).metrics(&["accuracy", "top2"])?
+    let scores = Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(batches))
+        .metrics(&["accuracy", "top2"])?
         .evaluate()?;
     assert_eq!(scores.get("accuracy"), Some(0.75));
     assert_eq!(scores.get("top2"), Some(1.0));
@@ -72,7 +76,12 @@ fn an_evaluation_weighs_batches_by_their_size() -> Result<()> {
         .sum::<f64>()
         / 4.0;
     assert_number("loss", scores.get("loss").context("no loss")?, mean, 1e-6)?;
-    let nothing = Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(Vec::<TensorBatch>::new())).metrics(&["accuracy"])?;
+    let nothing = Supervised::new(
+        forward,
+        Loss::CROSS_ENTROPY,
+        FixedBatches(Vec::<TensorBatch>::new()),
+    )
+    .metrics(&["accuracy"])?;
     assert_says(nothing.evaluate(), &["at least one example"]);
     Ok(())
 }
@@ -147,7 +156,8 @@ fn run(name: &str, folder: &Path, steps: u64, ahead: usize) -> Result<BTreeMap<S
         let logits = network.forward(&batch.pixels, mode);
         logits.map_err(trainers::Error::user)
     };
-    let task = Supervised::new(forward, Loss::CROSS_ENTROPY, batches(false, ahead)?).metrics(&["accuracy"])?;
+    let task = Supervised::new(forward, Loss::CROSS_ENTROPY, batches(false, ahead)?)
+        .metrics(&["accuracy"])?;
     let settings = TrainConfig {
         epochs: 4,
         max_steps: Some(steps),

@@ -60,7 +60,9 @@ impl<B: Clone> Batches for FixedBatches<B> {
 
     fn get(&self, _epoch: usize, index: usize) -> Result<B> {
         let batch = self.0.get(index);
-        batch.cloned().ok_or_else(|| no_such_batch(index, self.0.len()))
+        batch
+            .cloned()
+            .ok_or_else(|| no_such_batch(index, self.0.len()))
     }
 }
 

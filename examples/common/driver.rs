@@ -59,11 +59,19 @@ pub fn train<E: Experiment>(experiment: &E, matches: &ArgMatches) -> Result<Exit
         print!("{}", plan.text()?);
         return Ok(ExitCode::SUCCESS);
     }
-    program::start(plan.cells.first().and_then(|cell| cell.settings.run.threads))?;
+    program::start(
+        plan.cells
+            .first()
+            .and_then(|cell| cell.settings.run.threads),
+    )?;
     let stop = program::stop_flag()?;
     let failed = plan.run(experiment, &stop)?;
     if stop.load(Ordering::SeqCst) {
-        println!("stopped; go on with: {} --resume {}", program::command_name(), plan.out.display());
+        println!(
+            "stopped; go on with: {} --resume {}",
+            program::command_name(),
+            plan.out.display()
+        );
         return Ok(ExitCode::from(INTERRUPTED));
     }
     match failed {
@@ -125,7 +133,11 @@ impl<A: Own> Plan<A> {
                 _ => "begins",
             };
             let settings = toml::to_string(&layers::table(&cell.settings)?)?;
-            text += &format!("\n# {}, in {}: {state}\n{settings}", cell.label(), cell.folder.display());
+            text += &format!(
+                "\n# {}, in {}: {state}\n{settings}",
+                cell.label(),
+                cell.folder.display()
+            );
         }
         Ok(text)
     }
@@ -135,11 +147,18 @@ impl<A: Own> Plan<A> {
     }
 
     /// Makes the runs that are not complete; how many failed.
-    fn run<E: Experiment<Args = A>>(&self, experiment: &E, stop: &Arc<AtomicBool>) -> Result<usize> {
+    fn run<E: Experiment<Args = A>>(
+        &self,
+        experiment: &E,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<usize> {
         let done = |cell: &&Cell<A>| self.resume.is_some() && is_complete(&cell.folder);
         let finished = self.cells.iter().filter(done).count();
         if finished > 0 {
-            println!("{finished} of {} runs are finished already", self.cells.len());
+            println!(
+                "{finished} of {} runs are finished already",
+                self.cells.len()
+            );
         }
         if self.resume.is_none() {
             RunFolder::check_free(&self.out)?;
@@ -215,15 +234,20 @@ fn resumed<A: Own>(asked: Asked<A>, settings: &str, folder: &RunFolder) -> Resul
     let before = layers::parse(settings)?;
     let place = folder.config().display().to_string();
     let sweeps = &asked.invocation.sweep;
-    let refused = asked.given.iter().find(|(name, value)| {
-        !FREE.contains(&name.as_str()) && before.get(*name) != Some(*value)
-    });
+    let refused = asked
+        .given
+        .iter()
+        .find(|(name, value)| !FREE.contains(&name.as_str()) && before.get(*name) != Some(*value));
     match (refused, sweeps.is_empty()) {
         (None, true) => asked.over(&before, &place),
-        (None, false) => bail!("--sweep: runs are added to no comparison that was begun; begin another with another --out"),
+        (None, false) => bail!(
+            "--sweep: runs are added to no comparison that was begun; begin another with another --out"
+        ),
         (Some((name, value)), _) => {
             let flag = name.replace('_', "-");
-            let was = before.get(name).map_or("not given".into(), ToString::to_string);
+            let was = before
+                .get(name)
+                .map_or("not given".into(), ToString::to_string);
             bail!(
                 "--{flag} {value}: it was {was} when {} was begun, and its first steps cannot be taken back: leave \
                  the flag out, or begin another run with another --out",

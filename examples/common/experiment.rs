@@ -3,8 +3,8 @@
 use crate::flags::Settings;
 use crate::grid::{Axis, Cell};
 use crate::layers::{Asked, Own};
-use anyhow::Result;
 use adahessian::{NamedVars, Optim};
+use anyhow::Result;
 use std::path::Path;
 
 /// A program that trains. The driver makes its runs: flags, files, comparisons, resumption, reports.

@@ -3,7 +3,7 @@
 use crate::values::{
     above_zero, ahead, count, epochs, list_text, not_negative, seeds, share, steps, threads,
 };
-use clap::Args;
+use clap::{Args, FromArgMatches};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -68,7 +68,13 @@ pub struct OptimizerArgs {
 
     /// Entries that share one curvature: own (each layer's own: a kernel's window, say), a number of neighbours,
     /// rows, whole or single [default: by model]
-    #[arg(long, value_name = "B", default_value = "own", hide_default_value = true, help_heading = "AdaHessian")]
+    #[arg(
+        long,
+        value_name = "B",
+        default_value = "own",
+        hide_default_value = true,
+        help_heading = "AdaHessian"
+    )]
     pub block_size: String,
 
     /// What is averaged over a block: absolute (published code) or signed (paper)
@@ -88,6 +94,22 @@ pub struct OptimizerArgs {
     pub curvature_fraction: f64,
 }
 
+impl OptimizerArgs {
+    /// The flags' own defaults, for this optimizer and rate.
+    ///
+    /// # Errors
+    /// If a flag's default is none of its values.
+    pub fn new(optimizer: &str, lr: f64) -> anyhow::Result<Self> {
+        let command = Self::augment_args(clap::Command::new("optimizer").no_binary_name(true));
+        let matches = command.try_get_matches_from(Vec::<&str>::new())?;
+        Ok(Self {
+            optimizer: optimizer.into(),
+            lr,
+            ..Self::from_arg_matches(&matches)?
+        })
+    }
+}
+
 /// How long, on what, in which order.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoopArgs {
@@ -98,7 +120,12 @@ pub struct LoopArgs {
     /// Schedule of the learning rate: constant, linear, cosine, inverse_sqrt, polynomial:POWER, step:0.1:AT...,
     /// step (the program's own), plateau (x 0.1 where the score stays), each also as
     /// warmup:STEPS_OR_SHARE+... [default: by program]
-    #[arg(long, default_value = "constant", hide_default_value = true, help_heading = "How to train")]
+    #[arg(
+        long,
+        default_value = "constant",
+        hide_default_value = true,
+        help_heading = "How to train"
+    )]
     pub schedule: String,
 
     /// Epochs [default: by program]

@@ -27,12 +27,18 @@ pub struct Cell<A: Own> {
 impl<A: Own> Cell<A> {
     /// Its name for people: `sst2 adahessian lr 0.1 seed 0`.
     pub fn label(&self) -> String {
-        let optimizer = ("optimizer".to_string(), self.settings.optimizer.optimizer.clone());
+        let optimizer = (
+            "optimizer".to_string(),
+            self.settings.optimizer.optimizer.clone(),
+        );
         let mut parts = self.place.clone();
         if !parts.iter().any(|(name, _)| name == "optimizer") {
             parts.push(optimizer);
         }
-        let mut words: Vec<String> = parts.iter().map(|(name, value)| word(name, value)).collect();
+        let mut words: Vec<String> = parts
+            .iter()
+            .map(|(name, value)| word(name, value))
+            .collect();
         words.push(format!("seed {}", self.seed));
         words.join(" ")
     }
@@ -86,7 +92,10 @@ pub fn axes<E: Experiment>(asked: &Asked<E::Args>) -> Result<Vec<Axis>> {
         let name = name.trim().trim_start_matches("--").replace('-', "_");
         let taken = axes.iter().any(|axis| axis.name == name) || name == "seed";
         if taken || ["sweep", "config", "out", "resume", "dry_run"].contains(&name.as_str()) {
-            bail!("--sweep {sweep}: give several values with --{} itself, or once", name.replace('_', "-"));
+            bail!(
+                "--sweep {sweep}: give several values with --{} itself, or once",
+                name.replace('_', "-")
+            );
         }
         let values = list(values).map_err(|e| anyhow::anyhow!("--sweep {sweep}: {e}"))?;
         axes.push(Axis { name, values });
@@ -99,10 +108,16 @@ pub fn axes<E: Experiment>(asked: &Asked<E::Args>) -> Result<Vec<Axis>> {
 ///
 /// # Errors
 /// For values that the flags do not take, and too many runs.
-pub fn cells<E: Experiment>(experiment: &E, asked: &Asked<E::Args>, out: &Path) -> Result<Vec<Cell<E::Args>>> {
+pub fn cells<E: Experiment>(
+    experiment: &E,
+    asked: &Asked<E::Args>,
+    out: &Path,
+) -> Result<Vec<Cell<E::Args>>> {
     let axes = axes::<E>(asked)?;
     let seeds = list(&asked.settings.training.seed).map_err(anyhow::Error::msg)?;
-    let count = axes.iter().try_fold(seeds.len(), |n, axis| n.checked_mul(axis.values.len()));
+    let count = axes
+        .iter()
+        .try_fold(seeds.len(), |n, axis| n.checked_mul(axis.values.len()));
     let count = match count {
         Some(count) if count <= MOST_RUNS => count,
         _ => bail!("more than {MOST_RUNS} runs: give fewer values"),
@@ -110,7 +125,15 @@ pub fn cells<E: Experiment>(experiment: &E, asked: &Asked<E::Args>, out: &Path) 
     let mut cells = Vec::with_capacity(count);
     for seed in &seeds {
         for combination in combinations(&axes) {
-            cells.push(cell(experiment, asked, &axes, &combination, seed, out, count)?);
+            cells.push(cell(
+                experiment,
+                asked,
+                &axes,
+                &combination,
+                seed,
+                out,
+                count,
+            )?);
         }
     }
     Ok(cells)
@@ -122,7 +145,9 @@ fn combinations(axes: &[Axis]) -> Vec<Vec<String>> {
         let longer = |front: &Vec<String>| {
             let front = front.clone();
             let values = axis.values.iter().cloned();
-            values.map(move |value| [front.clone(), vec![value]].concat()).collect::<Vec<_>>()
+            values
+                .map(move |value| [front.clone(), vec![value]].concat())
+                .collect::<Vec<_>>()
         };
         all.iter().flat_map(longer).collect()
     })
@@ -147,7 +172,8 @@ fn cell<E: Experiment>(
     let asked = Asked::<E::Args>::of(&given, "settings")?;
     let defaults = experiment.defaults(&asked)?;
     let mut settings = asked.resolved(&defaults)?;
-    settings.training.schedule = with_own_steps(&settings.training.schedule, &defaults.training.schedule);
+    settings.training.schedule =
+        with_own_steps(&settings.training.schedule, &defaults.training.schedule);
     let pairs = axes.iter().zip(values);
     let is_place = |axis: &Axis| axis.values.len() > 1;
     let place = pairs.clone().filter(|(axis, _)| is_place(axis));

@@ -151,7 +151,10 @@ pub fn read(path: &Path) -> Result<Table> {
     let place = || path.display().to_string();
     let length = std::fs::metadata(path).with_context(place)?.len();
     if length > LARGEST {
-        bail!("{}: {length} bytes; expected settings, at most 1 MiB", place());
+        bail!(
+            "{}: {length} bytes; expected settings, at most 1 MiB",
+            place()
+        );
     }
     parse(&std::fs::read_to_string(path).with_context(place)?).with_context(place)
 }

@@ -55,6 +55,14 @@ fn rates_of(optimizer: &str) -> Result<&'static Rates> {
     })
 }
 
+/// Checks an optimizer's name.
+///
+/// # Errors
+/// With the list of names.
+pub fn check(optimizer: &str) -> Result<()> {
+    rates_of(optimizer).map(drop)
+}
+
 /// The learning rate that works for this optimizer.
 ///
 /// # Errors
@@ -91,7 +99,10 @@ pub fn build(args: &OptimizerArgs, place: Place, vars: &NamedVars) -> Result<Box
     rates_of(&args.optimizer)?;
     let blocks = match args.block_size.as_str() {
         "own" | "spatial" => place.blocks,
-        text => Blocks::matrices(text.parse().with_context(|| format!("--block-size {text}"))?),
+        text => Blocks::matrices(
+            text.parse()
+                .with_context(|| format!("--block-size {text}"))?,
+        ),
     };
     let first = first_steps(&args.hessian_first, place.steps_per_epoch);
     let first = first.map_err(|e| anyhow::anyhow!("--hessian-first {e}"))?;
@@ -134,15 +145,7 @@ pub fn table_rule(name: &str) -> Result<SparseRule> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flags::Settings;
-    use crate::layers::Asked;
     use candle_core::{Device, Var};
-    use clap::Args;
-    use serde::{Deserialize, Serialize};
-    use toml::Table;
-
-    #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
-    struct None {}
 
     fn vars() -> NamedVars {
         let x = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
@@ -150,13 +153,8 @@ mod tests {
     }
 
     fn args(optimizer: &str) -> OptimizerArgs {
-        let nothing = Asked::<None>::of(&Table::new(), "test").unwrap();
-        let settings: Settings<None> = nothing.settings;
-        OptimizerArgs {
-            optimizer: optimizer.into(),
-            lr: default_lr(optimizer, Family::Clicks).unwrap_or(1.0),
-            ..settings.optimizer
-        }
+        let lr = default_lr(optimizer, Family::Clicks).unwrap_or(1.0);
+        OptimizerArgs::new(optimizer, lr).unwrap()
     }
 
     fn place() -> Place {

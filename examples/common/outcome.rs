@@ -24,8 +24,13 @@ pub fn write<E: Experiment>(
     out: &Path,
     remarks: Option<&Remarks>,
 ) -> Result<Vec<Row>> {
-    let complete: Vec<_> = cells.iter().filter(|cell| is_complete(&cell.folder)).collect();
-    let runs = complete.iter().map(|cell| Run::read(&cell.group(), &cell.place, &cell.folder));
+    let complete: Vec<_> = cells
+        .iter()
+        .filter(|cell| is_complete(&cell.folder))
+        .collect();
+    let runs = complete
+        .iter()
+        .map(|cell| Run::read(&cell.group(), &cell.place, &cell.folder));
     let rows = results::rows(&runs.collect::<Result<Vec<_>>>()?);
     if rows.is_empty() {
         return Ok(rows);
@@ -33,7 +38,10 @@ pub fn write<E: Experiment>(
     let (header, lines) = cells_of(experiment.columns(), &rows, remarks);
     let figures = figures(&rows)?;
     if cells.len() > 1 {
-        write_whole(&out.join("results.json"), &serde_json::to_vec_pretty(&rows)?)?;
+        write_whole(
+            &out.join("results.json"),
+            &serde_json::to_vec_pretty(&rows)?,
+        )?;
         if let Some((_, svg)) = figures.first() {
             write_whole(&out.join("curves.svg"), svg.as_bytes())?;
         }
@@ -47,7 +55,11 @@ pub fn write<E: Experiment>(
         command: program::command_line(),
         when: program::now(),
         tables: vec![Table {
-            caption: format!("{} of {} runs, means ± standard deviations over seeds", complete.len(), cells.len()),
+            caption: format!(
+                "{} of {} runs, means ± standard deviations over seeds",
+                complete.len(),
+                cells.len()
+            ),
             header,
             rows: lines,
         }],
@@ -88,7 +100,11 @@ pub fn print<E: Experiment>(
 }
 
 /// Header and rows of the table.
-fn cells_of(columns: &[Column], rows: &[Row], remarks: Option<&Remarks>) -> (Vec<String>, Vec<Vec<String>>) {
+fn cells_of(
+    columns: &[Column],
+    rows: &[Row],
+    remarks: Option<&Remarks>,
+) -> (Vec<String>, Vec<Vec<String>>) {
     let all = all_columns(columns, rows);
     let mut header = vec!["run".to_string(), "seeds".into()];
     header.extend(all.iter().map(|column| column.head.clone()));
@@ -103,11 +119,21 @@ fn cells_of(columns: &[Column], rows: &[Row], remarks: Option<&Remarks>) -> (Vec
     };
     let line = |row: &Row| {
         let mut cells = vec![row.group.clone(), row.runs.to_string()];
-        cells.extend(all.iter().map(|column| shown(row.last.get(&column.score), column)));
+        cells.extend(
+            all.iter()
+                .map(|column| shown(row.last.get(&column.score), column)),
+        );
         let main = all.iter().find(|column| column.score == row.main);
         cells.push(main.map_or("-".into(), |main| shown(row.best.get(&row.main), main)));
         cells.push(row.train_loss.text(1.0, 4));
-        cells.push(number(row.seconds_per_step, if row.seconds_per_step < Some(0.01) { 5 } else { 3 }));
+        cells.push(number(
+            row.seconds_per_step,
+            if row.seconds_per_step < Some(0.01) {
+                5
+            } else {
+                3
+            },
+        ));
         cells.push(number(row.peak_memory_mib, 0));
         cells.push(format!("{:.1}", row.minutes));
         cells
@@ -121,10 +147,14 @@ fn cells_of(columns: &[Column], rows: &[Row], remarks: Option<&Remarks>) -> (Vec
 
 fn remark(name: &str, scores: &Scores, columns: &[Shown]) -> Vec<String> {
     let mut cells = vec![format!("({name})"), String::new()];
-    cells.extend(columns.iter().map(|column| match scores.get(&column.score) {
-        Some(value) => format!("{:.*}", column.places, value * column.factor),
-        None => "-".into(),
-    }));
+    cells.extend(
+        columns
+            .iter()
+            .map(|column| match scores.get(&column.score) {
+                Some(value) => format!("{:.*}", column.places, value * column.factor),
+                None => "-".into(),
+            }),
+    );
     cells
 }
 
@@ -173,15 +203,29 @@ fn all_columns(columns: &[Column], rows: &[Row]) -> Vec<Shown> {
 fn notes(rows: &[Row]) -> Vec<String> {
     let mut fields: BTreeMap<Vec<&(String, String)>, Vec<&Row>> = BTreeMap::new();
     for row in rows {
-        let field = row.place.iter().filter(|(name, _)| name == "task" || name == "model");
+        let field = row
+            .place
+            .iter()
+            .filter(|(name, _)| name == "task" || name == "model");
         fields.entry(field.collect()).or_default().push(row);
     }
-    fields.into_values().filter_map(|rows| winner(&rows)).collect()
+    fields
+        .into_values()
+        .filter_map(|rows| winner(&rows))
+        .collect()
 }
 
 fn winner(rows: &[&Row]) -> Option<String> {
-    let score = |row: &Row| row.last.get(&row.main).copied().filter(|s| s.mean.is_finite());
-    let mut ranked: Vec<(&Row, Spread)> = rows.iter().filter_map(|row| Some((*row, score(row)?))).collect();
+    let score = |row: &Row| {
+        row.last
+            .get(&row.main)
+            .copied()
+            .filter(|s| s.mean.is_finite())
+    };
+    let mut ranked: Vec<(&Row, Spread)> = rows
+        .iter()
+        .filter_map(|row| Some((*row, score(row)?)))
+        .collect();
     let higher = rows.first()?.higher_is_better;
     ranked.sort_by(|(_, a), (_, b)| match higher {
         true => b.mean.total_cmp(&a.mean),
@@ -196,23 +240,37 @@ fn winner(rows: &[&Row]) -> Option<String> {
         first.main, first.group, second.group, best.mean, next.mean
     );
     if gap == 0.0 {
-        return Some(format!("By {} {} and {} are equal ({:.4}).", first.main, first.group, second.group, best.mean));
+        return Some(format!(
+            "By {} {} and {} are equal ({:.4}).",
+            first.main, first.group, second.group, best.mean
+        ));
     }
-    Some(match (error_of(best, first.runs), error_of(next, second.runs)) {
-        (Some(a), Some(b)) => {
-            let error = a.hypot(b);
-            match gap > 2.0 * error {
-                true => format!("{ahead}: {:.1} standard errors of the difference.", gap / error),
-                false => format!("{ahead}, but within two standard errors of the difference ({error:.4}): these seeds do not tell them apart."),
+    Some(
+        match (error_of(best, first.runs), error_of(next, second.runs)) {
+            (Some(a), Some(b)) => {
+                let error = a.hypot(b);
+                match gap > 2.0 * error {
+                    true => format!(
+                        "{ahead}: {:.1} standard errors of the difference.",
+                        gap / error
+                    ),
+                    false => format!(
+                        "{ahead}, but within two standard errors of the difference ({error:.4}): these seeds do not tell them apart."
+                    ),
+                }
             }
-        }
-        _ => format!("{ahead}, on one seed: whether that is chance, several show (--seed 0,1,2)."),
-    })
+            _ => format!(
+                "{ahead}, on one seed: whether that is chance, several show (--seed 0,1,2)."
+            ),
+        },
+    )
 }
 
 /// The standard error of a mean over seeds.
 fn error_of(spread: &Spread, runs: usize) -> Option<f64> {
-    spread.deviation.map(|deviation| deviation / (runs as f64).sqrt())
+    spread
+        .deviation
+        .map(|deviation| deviation / (runs as f64).sqrt())
 }
 
 /// Caption and SVG.
@@ -223,18 +281,31 @@ fn figures(rows: &[Row]) -> Result<Vec<Figure>> {
     let series = |curve: fn(&Row) -> &BTreeMap<u64, Spread>| -> Vec<Series> {
         let of = |row: &Row| Series {
             label: row.group.clone(),
-            points: curve(row).iter().map(|(step, spread)| point(*step as f64, spread)).collect(),
+            points: curve(row)
+                .iter()
+                .map(|(step, spread)| point(*step as f64, spread))
+                .collect(),
         };
         rows.iter().map(of).collect()
     };
     let main = rows.first().map(|row| row.main.clone()).unwrap_or_default();
-    let losses = plots::lines("training loss", "step", "loss", false, &series(|row| &row.losses))?;
+    let losses = plots::lines(
+        "training loss",
+        "step",
+        "loss",
+        false,
+        &series(|row| &row.losses),
+    )?;
     let scores = plots::lines(&main, "step", &main, false, &series(|row| &row.scores))?;
     let mut figures = vec![
         (format!("{main} of the evaluations"), scores),
         ("Training loss of the logged steps".into(), losses),
     ];
-    let mut swept: Vec<&str> = rows.iter().flat_map(|row| &row.place).map(|(name, _)| name.as_str()).collect();
+    let mut swept: Vec<&str> = rows
+        .iter()
+        .flat_map(|row| &row.place)
+        .map(|(name, _)| name.as_str())
+        .collect();
     swept.sort_unstable();
     swept.dedup();
     for name in swept.into_iter().filter(|name| *name != "optimizer") {
@@ -264,7 +335,10 @@ fn sweep(rows: &[Row], name: &str, main: &str) -> Result<Option<Figure>> {
         let others = row.place.iter().filter(|(n, _)| n != name);
         let label: Vec<&str> = others.map(|(_, value)| value.as_str()).collect();
         if let Some(spread) = row.last.get(&row.main) {
-            lines.entry(label.join(" ")).or_default().push(point(x, spread));
+            lines
+                .entry(label.join(" "))
+                .or_default()
+                .push(point(x, spread));
         }
     }
     let positive = lines.values().flatten().all(|point| point.x > 0.0);
@@ -273,6 +347,15 @@ fn sweep(rows: &[Row], name: &str, main: &str) -> Result<Option<Figure>> {
         Series { label, points }
     });
     let flag = name.replace('_', " ");
-    let svg = plots::lines(&format!("{main} by {flag}"), &flag, main, positive, &series.collect::<Vec<_>>())?;
-    Ok(Some((format!("{main} of the last evaluation by {flag}"), svg)))
+    let svg = plots::lines(
+        &format!("{main} by {flag}"),
+        &flag,
+        main,
+        positive,
+        &series.collect::<Vec<_>>(),
+    )?;
+    Ok(Some((
+        format!("{main} of the last evaluation by {flag}"),
+        svg,
+    )))
 }

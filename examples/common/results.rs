@@ -234,7 +234,9 @@ fn spreads<'a>(curves: impl Iterator<Item = &'a Curve>) -> BTreeMap<u64, Spread>
     for (step, value) in curves.flatten() {
         all.entry(*step).or_default().push(*value);
     }
-    let spreads = all.into_iter().map(|(step, values)| (step, Spread::of(&values)));
+    let spreads = all
+        .into_iter()
+        .map(|(step, values)| (step, Spread::of(&values)));
     spreads.collect()
 }
 
@@ -273,7 +275,9 @@ mod tests {
             let folder = run(&folder, optimizer, last, "completed");
             (optimizer, folder)
         });
-        let runs = folders.iter().map(|(name, f)| Run::read(name, &[], f).unwrap());
+        let runs = folders
+            .iter()
+            .map(|(name, f)| Run::read(name, &[], f).unwrap());
         let runs: Vec<Run> = runs.collect();
         let interrupted = run(&folder, "c", 1.0, "interrupted");
         assert!(is_complete(&folders[0].1) && !is_complete(&interrupted));

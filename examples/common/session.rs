@@ -11,11 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use toml::Table;
-use trainers::callbacks::{
-    Curves, JsonLines, ProgressBar, StatusLines, SummaryFile, TensorBoard,
-};
+use trainers::callbacks::{Curves, JsonLines, ProgressBar, StatusLines, SummaryFile, TensorBoard};
 use trainers::{
-    Batches, Callback, Outcome, Plateau, RunFolder, Summary, Task, TrainConfig, Trainer, checkpoint, disk,
+    Batches, Callback, Outcome, Plateau, RunFolder, Summary, Task, TrainConfig, Trainer,
+    checkpoint, disk,
 };
 
 /// How a run is begun or gone on with, and stopped.
@@ -45,7 +44,12 @@ impl Session {
     ///
     /// # Errors
     /// For a schedule that is none.
-    pub fn new<A: Own>(cell: &Cell<A>, from: Option<PathBuf>, resumes: bool, stop: &Arc<AtomicBool>) -> Result<Self> {
+    pub fn new<A: Own>(
+        cell: &Cell<A>,
+        from: Option<PathBuf>,
+        resumes: bool,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Self> {
         let run = &cell.settings.run;
         Ok(Self {
             folder: cell.folder.clone(),
@@ -76,7 +80,13 @@ impl Session {
         let text = toml::to_string(&self.settings)?;
         let folder = self.claim(&text)?;
         println!("{}: {}", self.label, parts.announce);
-        let trainer = Trainer::new(parts.task, parts.batches, &parts.vars, parts.optimizer, self.config.clone())?;
+        let trainer = Trainer::new(
+            parts.task,
+            parts.batches,
+            &parts.vars,
+            parts.optimizer,
+            self.config.clone(),
+        )?;
         let mut trainer = trainer
             .run_folder(&folder, text)
             .stop_flag(self.stop.clone())
@@ -123,10 +133,13 @@ impl Session {
 
 /// Refuses settings that would make another run of the one that was begun.
 fn same_steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
-    let names = before.keys().chain(now.keys().filter(|name| !before.contains_key(*name)));
+    let names = before
+        .keys()
+        .chain(now.keys().filter(|name| !before.contains_key(*name)));
     for name in names.filter(|name| !FREE.contains(&name.as_str())) {
         if before.get(name) != now.get(name) {
-            let shown = |value: Option<&toml::Value>| value.map_or("none".into(), ToString::to_string);
+            let shown =
+                |value: Option<&toml::Value>| value.map_or("none".into(), ToString::to_string);
             bail!(
                 "{}: the run was begun with {name} = {}, and cannot go on with {}: its first steps would be \
                  another run's; leave the flag out, or begin another run with another --out",

@@ -154,7 +154,9 @@ impl Trained {
             let loss = Loss::BinaryCrossEntropy;
             let task = Supervised::new(forward(&self.model), loss, batches.clone());
             for index in 0..batches.len(0) {
-                let logits = task.outputs(&batches.get(0, index)?)?.to_dtype(DType::F64)?;
+                let logits = task
+                    .outputs(&batches.get(0, index)?)?
+                    .to_dtype(DType::F64)?;
                 for logit in logits.flatten_all()?.to_vec1::<f64>()? {
                     writeln!(file, "{row},{:.7}", 1.0 / (1.0 + (-logit).exp()))?;
                     row += 1;

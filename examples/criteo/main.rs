@@ -38,8 +38,12 @@ fn main() -> ExitCode {
 fn run(matches: &ArgMatches) -> Result<ExitCode> {
     match matches.subcommand() {
         Some(("prepare", matches)) => prepare::run(&prepare::Options::from_arg_matches(matches)?)?,
-        Some(("evaluate", matches)) => evaluate::run(&evaluate::Options::from_arg_matches(matches)?)?,
-        Some(("generate", matches)) => generate::run(&generate::Options::from_arg_matches(matches)?)?,
+        Some(("evaluate", matches)) => {
+            evaluate::run(&evaluate::Options::from_arg_matches(matches)?)?
+        }
+        Some(("generate", matches)) => {
+            generate::run(&generate::Options::from_arg_matches(matches)?)?
+        }
         Some((_, matches)) => return driver::train(&train::Clicks, matches),
         None => {}
     }

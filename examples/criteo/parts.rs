@@ -55,7 +55,12 @@ pub fn train_batches(cell: &Cell<ClickArgs>, store: &Store) -> Result<ClickBatch
 }
 
 /// The rows of an evaluation, at most the first `limit` of them.
-pub fn evaluation(store: &Store, own: &ClickArgs, name: &str, limit: Option<usize>) -> Result<ClickBatches> {
+pub fn evaluation(
+    store: &Store,
+    own: &ClickArgs,
+    name: &str,
+    limit: Option<usize>,
+) -> Result<ClickBatches> {
     let mut rows = rows(store, own, name)?;
     rows.end = rows.start + rows.len().min(limit.unwrap_or(usize::MAX));
     Ok(ClickBatches {

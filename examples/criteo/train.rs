@@ -31,7 +31,12 @@ pub const ABOUT: &str = "Train DLRM: AdaHessian on the dense layers beside Adagr
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClickArgs {
     /// The store that `criteo prepare` made
-    #[arg(long, value_name = "STORE", conflicts_with = "synthetic", help_heading = "What to train")]
+    #[arg(
+        long,
+        value_name = "STORE",
+        conflicts_with = "synthetic",
+        help_heading = "What to train"
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
 
@@ -47,11 +52,21 @@ pub struct ClickArgs {
     pub planted: Option<u64>,
 
     /// Widths of the bottom network's layers, the last one being that of the tables' rows
-    #[arg(long, value_name = "LIST", default_value = "512,256,64,16", help_heading = "What to train")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "512,256,64,16",
+        help_heading = "What to train"
+    )]
     pub bottom: String,
 
     /// Widths of the top network's layers before the last
-    #[arg(long, value_name = "LIST", default_value = "512,256", help_heading = "What to train")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "512,256",
+        help_heading = "What to train"
+    )]
     pub top: String,
 
     /// What the tables are stored as
@@ -70,12 +85,23 @@ pub struct ClickArgs {
     pub days: usize,
 
     /// The rows of evaluations: test or validation (the halves of the last day), last-day, train or all
-    #[arg(long, value_name = "ROWS", default_value = "test", help_heading = "What to train")]
+    #[arg(
+        long,
+        value_name = "ROWS",
+        default_value = "test",
+        help_heading = "What to train"
+    )]
     pub eval_on: String,
 
     /// Optimizer of the tables: adagrad, adagrad-rows (one accumulator a row) or sgd [default: adagrad,
     /// with --optimizer sgd sgd]
-    #[arg(long, value_name = "NAME", default_value = "adagrad", hide_default_value = true, help_heading = "How to train")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "adagrad",
+        hide_default_value = true,
+        help_heading = "How to train"
+    )]
     pub table_optimizer: String,
 
     /// Learning rate of the tables [default: adagrad 0.01, sgd 0.1]
@@ -104,12 +130,21 @@ impl Experiment for Clicks {
         optimizer.betas = "0.9,0.98".into();
         // Two times the steps 1 / (1 - 0.98) that the average of the curvature remembers: single probes are near
         // zero somewhere, and there the step is too long.
-        optimizer.hessian_first = if optimizer.hessian_every > 1 { "100" } else { "0" }.into();
+        optimizer.hessian_first = if optimizer.hessian_every > 1 {
+            "100"
+        } else {
+            "0"
+        }
+        .into();
         let own = &mut settings.own;
         if !asked.has("table_optimizer") && optimizer.optimizer == "sgd" {
             own.table_optimizer = "sgd".into();
         }
-        own.table_lr = if own.table_optimizer == "sgd" { 0.1 } else { 0.01 };
+        own.table_lr = if own.table_optimizer == "sgd" {
+            0.1
+        } else {
+            0.01
+        };
         if own.synthetic.is_some() {
             own.planted = Some(0);
         }

@@ -79,7 +79,9 @@ impl Experiment for Entities {
         };
         let training = &settings.training;
         corpus.train.truncate(training.limit.unwrap_or(usize::MAX));
-        corpus.validation.truncate(training.limit_eval.unwrap_or(usize::MAX));
+        corpus
+            .validation
+            .truncate(training.limit_eval.unwrap_or(usize::MAX));
         Ok(corpus)
     }
 
@@ -100,8 +102,13 @@ impl Experiment for Entities {
             shuffle,
             ..Batcher::default()
         };
-        let train = TokenBatches::new(encode(&corpus.train)?, batcher(settings.training.batch_size, true), &device);
-        let validation = TokenBatches::new(encode(&corpus.validation)?, batcher(32, false), &device);
+        let train = TokenBatches::new(
+            encode(&corpus.train)?,
+            batcher(settings.training.batch_size, true),
+            &device,
+        );
+        let validation =
+            TokenBatches::new(encode(&corpus.validation)?, batcher(32, false), &device);
         let batches = Ahead::new(train, settings.run.prefetch);
         let network = model.clone();
         let forward = move |batch: &TokenBatch, mode: &Mode| {
@@ -140,16 +147,24 @@ impl Experiment for Entities {
 }
 
 /// The pretrained model, or a small BERT with a tokenizer learned from the training sentences.
-fn model(own: &EntityArgs, corpus: &Corpus, start: &Start) -> Result<(TokenClassifier, TextEncoder)> {
+fn model(
+    own: &EntityArgs,
+    corpus: &Corpus,
+    start: &Start,
+) -> Result<(TokenClassifier, TextEncoder)> {
     let labels = corpus.labels.len();
     let (model, encoder) = match &own.model {
         Some(folder) => {
             let encoder = TextEncoder::from_folder(folder, own.max_length)?;
-            (auto::token_classifier(folder, Some(labels), start)?.0, encoder)
+            (
+                auto::token_classifier(folder, Some(labels), start)?.0,
+                encoder,
+            )
         }
         None => {
             let texts: Vec<String> = corpus.train.iter().map(|s| s.tokens.join(" ")).collect();
-            let tokenizer = wordpiece::learn_wordpiece(texts.iter().map(String::as_str), VOCABULARY)?;
+            let tokenizer =
+                wordpiece::learn_wordpiece(texts.iter().map(String::as_str), VOCABULARY)?;
             let config = bert::Config {
                 vocab_size: VOCABULARY,
                 max_position_embeddings: own.max_length,

@@ -17,7 +17,9 @@ use common::optimizers::{self, Family, Place};
 use common::session::Session;
 use common::values::{count, list_text};
 use common::{driver, program};
-use datasets::{Ahead, Batcher, Batches, FixedBatches, GlueTask, TextBatch, TextBatches, TextDataset, hub};
+use datasets::{
+    Ahead, Batcher, Batches, FixedBatches, GlueTask, TextBatch, TextBatches, TextDataset, hub,
+};
 use models::Model as _;
 use parts::{Model, Rows};
 use serde::{Deserialize, Serialize};
@@ -157,7 +159,10 @@ impl Experiment for Glue {
             bucket: settings.own.bucket,
             ..Batcher::default()
         };
-        let batches = Ahead::new(TextBatches::new(train, batcher, &device), settings.run.prefetch);
+        let batches = Ahead::new(
+            TextBatches::new(train, batcher, &device),
+            settings.run.prefetch,
+        );
 
         let model = classifier.clone();
         let forward = move |batch: &TextBatch, mode: &Mode| {
@@ -171,7 +176,8 @@ impl Experiment for Glue {
             let batches = TextBatches::in_order(&dataset, EVALUATION_BATCH, &device)?;
             Ok(FixedBatches(batches))
         };
-        let mut task = Supervised::new(forward, loss, validation(&rows.validation)?).metrics(&[metric])?;
+        let mut task =
+            Supervised::new(forward, loss, validation(&rows.validation)?).metrics(&[metric])?;
         if let Some(rows) = &rows.mismatched {
             task = task.also("_mismatched", validation(rows)?);
         }

@@ -146,7 +146,10 @@ pub fn announce(
     classifier: &SequenceClassifier,
     report: Option<&LoadReport>,
 ) -> String {
-    let mismatched = rows.mismatched.as_ref().map(|rows| format!(" + {}", rows.len()));
+    let mismatched = rows
+        .mismatched
+        .as_ref()
+        .map(|rows| format!(" + {}", rows.len()));
     let text = format!(
         "{} training and {}{} validation examples, {:.1} M parameters, learning rate {}",
         rows.train.len(),

@@ -10,7 +10,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A glue run of a few small steps.
-const SMALL: &str = "--limit 48 --limit-eval 16 --max-length 16 --epochs 2 --batch-size 8 --optimizer adamw";
+const SMALL: &str =
+    "--limit 48 --limit-eval 16 --max-length 16 --epochs 2 --batch-size 8 --optimizer adamw";
 /// Twelve of them, so that a checkpoint every second step comes between.
 const OFTEN: &str = "--checkpoint-every 2 --log-every 1";
 
@@ -66,7 +67,10 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
     }
     let cifar = |flags: &str| {
         let at = out.path().join("cifar");
-        Program::new("cifar", flags).argument("--out").path(&at).fails()
+        Program::new("cifar", flags)
+            .argument("--out")
+            .path(&at)
+            .fails()
     };
     assert!(cifar("--synthetic --data /nonexistent").contains("--data"));
     assert!(cifar("--synthetic --hessian-first-epochs 2").contains("--hessian-first"));
@@ -89,12 +93,20 @@ fn a_file_of_settings_is_checked_like_flags_and_flags_go_before_it() {
     refused("batch_size = 0\n", &["--batch-size"]);
     refused("out = \"here\"\n", &["out"]);
     refused("lr = \n", &["line 1"]);
-    write(&file, "lr = 0.25\nweight_decay = 1\nsweep = [\"epochs=1,2\"]\n");
-    let plan = glue("--dry-run --lr 0.5 --optimizer sgd --config").path(&file).succeeds();
+    write(
+        &file,
+        "lr = 0.25\nweight_decay = 1\nsweep = [\"epochs=1,2\"]\n",
+    );
+    let plan = glue("--dry-run --lr 0.5 --optimizer sgd --config")
+        .path(&file)
+        .succeeds();
     assert!(plan.starts_with("# 2 runs\n"), "{plan}");
     assert_eq!(lines(&plan, "lr = 0.5"), 2, "{plan}");
     assert_eq!(lines(&plan, "weight_decay = 1.0"), 2, "{plan}");
-    assert_eq!((lines(&plan, "epochs = 1"), lines(&plan, "epochs = 2")), (1, 1));
+    assert_eq!(
+        (lines(&plan, "epochs = 1"), lines(&plan, "epochs = 2")),
+        (1, 1)
+    );
 }
 
 #[test]
@@ -130,25 +142,43 @@ fn a_run_goes_on_with_the_settings_it_was_begun_with_or_not_at_all() {
     let out = folder();
     let (reference, run) = (out.path().join("whole"), out.path().join("run"));
     whole(&reference);
-    glue(&format!("{SMALL} {OFTEN} --max-steps 6 --out")).path(&run).succeeds();
+    glue(&format!("{SMALL} {OFTEN} --max-steps 6 --out"))
+        .path(&run)
+        .succeeds();
     let config = fs::read_to_string(run.join("config.toml")).unwrap();
-    for damaged in [config.replace("lr = 0.002", "lr = 0.15"), String::new(), "lr = 0.1\n".into()] {
+    for damaged in [
+        config.replace("lr = 0.002", "lr = 0.15"),
+        String::new(),
+        "lr = 0.1\n".into(),
+    ] {
         assert_ne!(damaged, config);
         write(&run.join("config.toml"), &damaged);
         let error = glue("--resume").path(&run).fails();
         assert!(error.contains("checksum"), "{error}");
     }
     write(&run.join("config.toml"), &config);
-    for flag in ["--limit 40", "--lr 0.1", "--seed 3", "--optimizer sgd", "--sweep lr=1,2", "--task qnli"] {
+    for flag in [
+        "--limit 40",
+        "--lr 0.1",
+        "--seed 3",
+        "--optimizer sgd",
+        "--sweep lr=1,2",
+        "--task qnli",
+    ] {
         let error = glue(&format!("{flag} --resume")).path(&run).fails();
         let name = flag.split(' ').next().unwrap();
-        assert!(error.contains(name) && error.contains("begin another"), "{error}");
+        assert!(
+            error.contains(name) && error.contains("begin another"),
+            "{error}"
+        );
     }
     // How often it logs, and how long it goes on, does not change its steps.
     fs::remove_file(run.join("summary.json")).unwrap();
     let schedule = "linear";
     assert!(config.contains(schedule)); // which depends on the length of the whole run: other bits
-    glue("--max-steps 12 --log-every 3 --resume").path(&run).succeeds();
+    glue("--max-steps 12 --log-every 3 --resume")
+        .path(&run)
+        .succeeds();
     let resumed = fs::read_to_string(run.join("config.toml")).unwrap();
     assert!(resumed.contains("max_steps = 12") && resumed.contains("log_every = 3"));
 }
@@ -157,11 +187,18 @@ fn a_run_goes_on_with_the_settings_it_was_begun_with_or_not_at_all() {
 fn the_best_checkpoint_serves_where_no_other_is_left() {
     let out = folder();
     let run = out.path().join("run");
-    glue(&format!("{SMALL} --eval-every 2 --out")).path(&run).succeeds();
+    glue(&format!("{SMALL} --eval-every 2 --out"))
+        .path(&run)
+        .succeeds();
     let expected = bits(&run);
     for entry in fs::read_dir(run.join("checkpoint")).unwrap() {
         let path = entry.unwrap().path();
-        if path.file_name().unwrap().to_string_lossy().starts_with("step-") {
+        if path
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("step-")
+        {
             fs::remove_dir_all(path).unwrap();
         }
     }
@@ -202,11 +239,16 @@ fn the_second_run_in_a_folder_is_refused_and_an_interrupted_one_goes_on_to_the_s
     let (reference, run) = (out.path().join("whole"), out.path().join("run"));
     let long = "--limit 400 --limit-eval 16 --max-length 16 --epochs 4 --batch-size 8 --optimizer sgd --checkpoint-every 1";
     let mut first = glue(&format!("{long} --out")).path(&run).command();
-    let mut child = first.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = first
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     until("begun", || run.join("checkpoint").is_dir());
     for second in [glue(&format!("{long} --out")), glue("--resume")] {
         let error = second.path(&run).fails();
-        let named = error.contains(&format!("process {}", child.id())) || error.contains("holds a run");
+        let named =
+            error.contains(&format!("process {}", child.id())) || error.contains("holds a run");
         assert!(named, "{error}");
     }
     // SAFETY: the child is ours and has not been waited for.
@@ -227,18 +269,30 @@ fn a_full_disk_stops_the_run_and_leaves_the_last_checkpoint() {
     let out = folder();
     let (reference, run) = (out.path().join("whole"), out.path().join("run"));
     whole(&reference);
-    glue(&format!("{SMALL} {OFTEN} --max-steps 4 --out")).path(&run).succeeds();
+    glue(&format!("{SMALL} {OFTEN} --max-steps 4 --out"))
+        .path(&run)
+        .succeeds();
     fs::remove_file(run.join("summary.json")).unwrap();
     // Files end at 64 KiB, as they would on a full disk: no checkpoint can be written.
     let program = glue("--max-steps 12 --resume").path(&run);
     let error = program.limited(64).fails();
-    assert!(error.contains("checkpoint") && error.contains(&run.display().to_string()), "{error}");
+    assert!(
+        error.contains("checkpoint") && error.contains(&run.display().to_string()),
+        "{error}"
+    );
     let left = fs::read_dir(run.join("checkpoint")).unwrap();
-    let left: Vec<String> = left.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let left: Vec<String> = left
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
     assert!(left.iter().any(|name| name == "step-00000004"), "{left:?}");
     glue("--max-steps 12 --resume").path(&run).succeeds();
     let left = fs::read_dir(run.join("checkpoint")).unwrap();
-    assert!(left.into_iter().all(|e| !e.unwrap().file_name().to_string_lossy().ends_with(".partial")));
+    assert!(left.into_iter().all(|e| {
+        !e.unwrap()
+            .file_name()
+            .to_string_lossy()
+            .ends_with(".partial")
+    }));
 }
 
 #[test]
@@ -250,16 +304,28 @@ fn a_comparison_has_its_cells_its_table_and_its_report() {
     let said = glue(&format!("{flags} --out")).path(&at).succeeds();
     assert!(said.contains("report: "), "{said}");
     for cell in ["sst2-sgd-lr0.001-seed0", "sst2-adamw-lr0.01-seed1"] {
-        for file in ["config.toml", "metrics.jsonl", "curves.svg", "summary.json", "model/config.json"] {
+        for file in [
+            "config.toml",
+            "metrics.jsonl",
+            "curves.svg",
+            "summary.json",
+            "model/config.json",
+        ] {
             assert!(at.join(cell).join(file).is_file(), "{cell}/{file}");
         }
     }
     let results = fs::read_to_string(at.join("results.json")).unwrap();
     let rows: serde_json::Value = serde_json::from_str(&results).unwrap();
     assert_eq!(rows.as_array().unwrap().len(), 4);
-    assert!(rows[0]["last"]["accuracy"]["deviation"].is_number(), "{results}");
+    assert!(
+        rows[0]["last"]["accuracy"]["deviation"].is_number(),
+        "{results}"
+    );
     let report = fs::read_to_string(at.join("report.html")).unwrap();
-    assert!(report.contains("<svg") && report.contains("sgd") && !report.contains("http://"), "{said}");
+    assert!(
+        report.contains("<svg") && report.contains("sgd") && !report.contains("http://"),
+        "{said}"
+    );
 
     // One cell is lost: it alone is made again, to the same bits.
     let cell = at.join("sst2-adamw-lr0.001-seed1");

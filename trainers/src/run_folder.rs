@@ -78,9 +78,7 @@ impl RunFolder {
     pub fn check_free(path: &Path) -> Result<()> {
         let what = match contents(path)? {
             Contents::Nothing => return Ok(()),
-            Contents::Run => {
-                "holds a run already: go on with --resume, or choose another --out"
-            }
+            Contents::Run => "holds a run already: go on with --resume, or choose another --out",
             Contents::Others => "is not empty and holds no run: choose another --out",
         };
         Err(Error::RunFolder {
@@ -250,7 +248,10 @@ const CHECKSUM: &str = "# checksum of the lines above, which a run goes on with 
 /// A configuration with its checksum.
 fn seal(config: &str) -> String {
     let config = config.trim_end();
-    format!("{config}\n{CHECKSUM}{:08x}\n", crc32fast::hash(config.as_bytes()))
+    format!(
+        "{config}\n{CHECKSUM}{:08x}\n",
+        crc32fast::hash(config.as_bytes())
+    )
 }
 
 /// The configuration, if its checksum fits.

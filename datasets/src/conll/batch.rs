@@ -100,7 +100,9 @@ impl TokenBatch {
     /// If there is none, or a tensor cannot be made.
     pub fn targets(&self) -> Result<Targets> {
         let labels = self.labels.flatten_all()?.to_vec1::<u32>()?;
-        let labelled = (0u32..).zip(labels).filter(|(_, class)| *class != UNLABELLED);
+        let labelled = (0u32..)
+            .zip(labels)
+            .filter(|(_, class)| *class != UNLABELLED);
         let (positions, classes): (Vec<u32>, Vec<u32>) = labelled.unzip();
         if positions.is_empty() {
             return Err(Error::Batch {

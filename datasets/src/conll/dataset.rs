@@ -24,7 +24,10 @@ pub struct TokenExample {
 impl TokenExample {
     /// How many pieces have a class: the words that are there.
     pub fn words(&self) -> usize {
-        self.labels.iter().filter(|class| **class != UNLABELLED).count()
+        self.labels
+            .iter()
+            .filter(|class| **class != UNLABELLED)
+            .count()
     }
 }
 

@@ -31,12 +31,7 @@ pub struct ImageBatches {
 
 impl ImageBatches {
     /// Batches in the order of `batcher`, augmented with its seed.
-    pub fn new(
-        dataset: ImageDataset,
-        batcher: Batcher,
-        augment: Augment,
-        device: &Device,
-    ) -> Self {
+    pub fn new(dataset: ImageDataset, batcher: Batcher, augment: Augment, device: &Device) -> Self {
         Self {
             order: Order::new(batcher, dataset.lengths()),
             dataset,

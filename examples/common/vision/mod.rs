@@ -9,9 +9,9 @@ use crate::flags::Settings;
 use crate::grid::Cell;
 use crate::layers::Asked;
 use crate::optimizers::{self, Family};
+use crate::program;
 use crate::session::Session;
 use crate::values::{count, share};
-use crate::program;
 use adahessian::Rules;
 use adahessian::ops::Mode;
 use anyhow::{Context, Result};
@@ -37,7 +37,13 @@ const EVALUATION_AHEAD: usize = 2;
 pub struct VisionArgs {
     /// resnet20, resnet32, resnet44, resnet56, resnet110 (CIFAR's), resnet18, resnet34, resnet50
     /// (ImageNet's) [default: by program]
-    #[arg(long, value_name = "NAME", default_value = "resnet20", hide_default_value = true, help_heading = "What to train")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "resnet20",
+        hide_default_value = true,
+        help_heading = "What to train"
+    )]
     pub model: String,
 
     /// Start from these weights with torchvision's names; the classifier is fresh [default: random]
@@ -46,7 +52,12 @@ pub struct VisionArgs {
     pub weights: Option<PathBuf>,
 
     /// Where the shape changes: a (parameter-free) or b (projection)
-    #[arg(long, value_name = "A_OR_B", default_value = "b", help_heading = "What to train")]
+    #[arg(
+        long,
+        value_name = "A_OR_B",
+        default_value = "b",
+        help_heading = "What to train"
+    )]
     pub shortcut: String,
 
     /// Channels of the first stage [default: the model's]
@@ -143,7 +154,8 @@ impl<B: Benchmark> Experiment for Vision<B> {
         let loss = Loss::CrossEntropy {
             label_smoothing: settings.own.label_smoothing,
         };
-        let task = Supervised::new(forward, loss, test_batches(data, &device)).metrics(B::METRICS)?;
+        let task =
+            Supervised::new(forward, loss, test_batches(data, &device)).metrics(B::METRICS)?;
         let exported = model.clone();
         let summary = session.train(Parts {
             task,
@@ -192,7 +204,11 @@ fn model(cell: &Cell<VisionArgs>, data: &Data, device: &Device) -> Result<ResNet
 
 /// For AdaHessian and AdamW the decay is the share that one step at the initial rate takes off: decay / rate is
 /// what the optimizer gets, as in the published code.
-fn optimizer(cell: &Cell<VisionArgs>, model: &ResNet, steps_per_epoch: u64) -> Result<Box<dyn adahessian::Optim>> {
+fn optimizer(
+    cell: &Cell<VisionArgs>,
+    model: &ResNet,
+    steps_per_epoch: u64,
+) -> Result<Box<dyn adahessian::Optim>> {
     let mut args = cell.settings.optimizer.clone();
     if let "adahessian" | "adamw" = args.optimizer.as_str() {
         args.weight_decay /= args.lr;
@@ -225,5 +241,8 @@ fn test_batches(data: &Data, device: &Device) -> Ahead<ImageBatches> {
         ..Batcher::default()
     };
     let (test, augment) = (data.test.clone(), data.test_augment);
-    Ahead::new(ImageBatches::new(test, batcher, augment, device), EVALUATION_AHEAD)
+    Ahead::new(
+        ImageBatches::new(test, batcher, augment, device),
+        EVALUATION_AHEAD,
+    )
 }

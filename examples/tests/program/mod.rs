@@ -51,7 +51,9 @@ impl Program {
                 shell
             }
         };
-        command.args(&self.arguments).current_dir(std::env::temp_dir());
+        command
+            .args(&self.arguments)
+            .current_dir(std::env::temp_dir());
         command.env("HF_HUB_OFFLINE", "1");
         command
     }
@@ -65,7 +67,12 @@ impl Program {
         let output = self.output();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (out, error) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{} {:?}\n{out}\n{error}", self.name, self.arguments);
+        assert!(
+            output.status.success(),
+            "{} {:?}\n{out}\n{error}",
+            self.name,
+            self.arguments
+        );
         out
     }
 
@@ -74,7 +81,12 @@ impl Program {
         let output = self.output();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         let code = output.status.code();
-        assert!(code == Some(1) || code == Some(2), "{} {:?}: {code:?}\n{error}", self.name, self.arguments);
+        assert!(
+            code == Some(1) || code == Some(2),
+            "{} {:?}: {code:?}\n{error}",
+            self.name,
+            self.arguments
+        );
         error
     }
 }
@@ -83,8 +95,15 @@ impl Program {
 fn executable(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a path");
     let target = own.ancestors().nth(2).expect("target/debug/deps/programs");
-    let path = target.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(path.is_file(), "{}: cargo test builds it, `--test` alone does not", path.display());
+    let path = target
+        .join("examples")
+        .join(name)
+        .with_extension(std::env::consts::EXE_EXTENSION);
+    assert!(
+        path.is_file(),
+        "{}: cargo test builds it, `--test` alone does not",
+        path.display()
+    );
     path
 }
 
@@ -105,7 +124,12 @@ pub fn lines(text: &str, line: &str) -> usize {
 pub fn bits(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let checkpoints = fs::read_dir(run.join("checkpoint")).unwrap();
     let names = checkpoints.map(|entry| entry.unwrap().path());
-    let is_step = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("step-");
+    let is_step = |path: &PathBuf| {
+        path.file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("step-")
+    };
     let newest = names.filter(is_step).max();
     let newest = newest.expect("a checkpoint");
     let mut all = BTreeMap::new();

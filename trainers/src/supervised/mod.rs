@@ -160,7 +160,9 @@ where
 
     fn evaluate(&self) -> Result<Scores> {
         let mut evaluations = self.evaluations.iter();
-        let first = evaluations.next().map(|(_, evaluation)| self.scores(evaluation));
+        let first = evaluations
+            .next()
+            .map(|(_, evaluation)| self.scores(evaluation));
         let first = first.unwrap_or_else(|| Ok(Scores::lower_is_better("loss", f64::NAN)))?;
         evaluations.try_fold(first, |all, (suffix, evaluation)| {
             Ok(all.and(&self.scores(evaluation)?, suffix))
