@@ -44,7 +44,7 @@ impl<A: Own> Asked<A> {
     /// What the flags say.
     ///
     /// # Errors
-    /// If the matches are not those of [`command`].
+    /// If the matches are not those of a command with [`augment`]ed flags.
     pub fn read(matches: &ArgMatches) -> Result<Self> {
         let settings = Settings::<A>::from_arg_matches(matches)?;
         let mut given = table(&settings)?;

@@ -16,6 +16,7 @@
 //!
 //! ```
 //! use candle_core::Device;
+//! use datasets::Batches;
 //! use datasets::criteo::{ClickBatches, Preprocessing, generate, prepare};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,8 +32,9 @@
 //!     batch_size: 128,
 //!     shuffle: Some(1),
 //!     drop_last: false,
+//!     device: Device::Cpu,
 //! };
-//! let batch = batches.get(0, 0, &Device::Cpu)?;
+//! let batch = batches.get(0, 0)?;
 //! assert_eq!(batch.dense.dims(), [128, 13]);
 //! assert_eq!(batch.ids.len(), 128 * 26);
 //! # Ok(())
