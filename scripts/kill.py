@@ -6,7 +6,7 @@
 Each program runs once undisturbed. Then it runs again in a new folder and is killed (SIGKILL) after a random
 time, again and again, each time going on with --resume, until it has come to its end; then every variable, every
 state of the optimizer, every logged loss and every score must be the same, bit for bit. Prints a line for each
-program and fails if one bit differs. Expects the release build of the examples:
+program and fails if one bit differs. Expects the release build of the examples, or another one in EXAMPLES:
 
     cargo build --release -p examples --examples && scripts/kill.py 100
 """
@@ -23,7 +23,8 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BUILT = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(HERE, "target")), "release", "examples")
+TARGET = os.environ.get("CARGO_TARGET_DIR", os.path.join(HERE, "target"))
+BUILT = os.environ.get("EXAMPLES", os.path.join(TARGET, "release", "examples"))
 
 SMALL_TEXTS = "--limit 64 --limit-eval 16 --max-length 16 --batch-size 8 --checkpoint-every 2 --log-every 1".split()
 SMALL_IMAGES = "--synthetic --limit 48 --limit-eval 20 --epochs 2 --checkpoint-every 1 --log-every 1".split()
@@ -33,6 +34,8 @@ PROGRAMS = [
     ("glue", ["glue"], SMALL_TEXTS + "--epochs 2 --optimizer adahessian".split()),
     ("glue, comparison", ["glue"],
      SMALL_TEXTS + "--epochs 1 --optimizer sgd,adahessian --seed 0,1 --sweep lr=0.01,0.1".split()),
+    ("entities", ["entities"],
+     SMALL_TEXTS + "--epochs 2 --optimizer adahessian".split()),
     ("cifar", ["cifar"], SMALL_IMAGES + ["--optimizer", "adahessian"]),
     ("cifar, comparison", ["cifar"], SMALL_IMAGES + "--optimizer sgd,adamw --seed 0,1".split()),
     ("imagenet", ["imagenet"], "--synthetic --limit 32 --limit-eval 16 --epochs 2 --checkpoint-every 1".split()),

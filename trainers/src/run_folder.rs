@@ -144,11 +144,19 @@ impl RunFolder {
     pub fn settings(&self) -> Result<String> {
         let path = self.config();
         let text = fs::read_to_string(&path).map_err(Error::io("cannot read", &path))?;
-        unseal(&text).map(Into::into).ok_or(Error::RunFolder {
-            path,
-            what: "is not what the run was begun with (its last line, a checksum, does not fit): undo the \
-                   change, or begin another run with --config and another --out",
-        })
+        let what = match (unseal(&text), text.contains(CHECKSUM)) {
+            (Some(config), _) => return Ok(config.into()),
+            (None, true) => {
+                "is not what the run was begun with (its last line, a checksum, does not fit): undo the \
+                 change, or begin another run with --config and another --out"
+            }
+            (None, false) => {
+                "has no checksum as its last line: it was emptied, or an older version of this program began \
+                 the run: go on with that version, or begin another run with another --out; the checkpoints \
+                 here are whole, and any program can load their model.safetensors"
+            }
+        };
+        Err(Error::RunFolder { path, what })
     }
 
     /// Writes another configuration, of which a resumed run says that it leads to the same steps.
