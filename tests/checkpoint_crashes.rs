@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use testing::assert_says;
+use trainers::callbacks::JsonLines;
 use trainers::checkpoint::{Content, load};
 use trainers::{
-    Callback, Checkpoints, Evaluated, FixedBatches, Progress, RunFolder, Scores, StepReport, Task,
-    TrainConfig, Trainer,
+    Callback, Checkpoints, EvalReport, Evaluated, FixedBatches, Progress, RunFolder, Scores,
+    StepReport, Task, TrainConfig, Trainer,
 };
 
 const FOLDER: &str = "ADAHESSIAN_CRASH_FOLDER";
@@ -51,12 +52,20 @@ fn vars(value: f64) -> Result<NamedVars> {
 }
 
 fn trainer(run: &RunFolder, epochs: usize) -> Result<Trainer<Square, FixedBatches<f64>>> {
+    trainer_with(run, epochs, Some(1))
+}
+
+fn trainer_with(
+    run: &RunFolder,
+    epochs: usize,
+    checkpoint_every: Option<u64>,
+) -> Result<Trainer<Square, FixedBatches<f64>>> {
     let vars = vars(0.9)?;
     let optimizer = Sgd::default().lr(0.01).build(&vars)?;
     let config = TrainConfig {
         epochs,
         eval_every: Some(2),
-        checkpoint_every: Some(1),
+        checkpoint_every,
         keep_checkpoints: 9,
         ..TrainConfig::default()
     };
@@ -331,5 +340,84 @@ fn the_best_checkpoint_of_an_abandoned_branch_goes_with_it() -> Result<()> {
     again.resume(&checkpoints.folder().join("step-00000003"))?;
     again.fit()?;
     assert_eq!(checkpoints.best()?, best("4"));
+    Ok(())
+}
+
+/// Dies at the n-th of these moments: before a checkpoint is written, and before an evaluation is recorded.
+struct DiesAt(usize);
+
+impl DiesAt {
+    fn moment(&mut self) -> trainers::Result<()> {
+        self.0 -= 1;
+        match self.0 {
+            0 => Err(trainers::Error::user("died")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Callback for DiesAt {
+    fn before_checkpoint(&mut self) -> trainers::Result<()> {
+        self.moment()
+    }
+
+    fn on_evaluation(&mut self, _: &EvalReport) -> trainers::Result<()> {
+        self.moment()
+    }
+}
+
+/// The lines of `metrics.jsonl` without their times.
+fn lines(run: &RunFolder) -> Result<Vec<serde_json::Value>> {
+    let text = fs::read_to_string(run.metrics())?;
+    let lines = text.lines().map(|line| {
+        let mut line: serde_json::Value = serde_json::from_str(line)?;
+        for time in ["seconds", "seconds_per_step"] {
+            line[time].take();
+        }
+        Ok(line)
+    });
+    lines.collect()
+}
+
+/// Whether the run's checkpoints are of steps, too, or of the best evaluation alone when it dies.
+#[test]
+fn a_run_that_dies_between_its_best_checkpoint_and_the_next_loses_nothing() -> Result<()> {
+    for steps_too in [true, false] {
+        let folder = tempfile::tempdir()?;
+        let make = |run: &RunFolder, moment: usize| -> Result<_> {
+            let every = steps_too.then_some(1);
+            let trainer = trainer_with(run, 2, every)?.callback(DiesAt(moment));
+            Ok(trainer.callback(JsonLines::new(run.metrics())))
+        };
+        let whole = RunFolder::create(folder.path().join("whole"), "")?;
+        make(&whole, usize::MAX)?.fit()?;
+        // Two evaluations and as many best checkpoints; four checkpoints of steps, or two.
+        for died in 1..=if steps_too { 8 } else { 6 } {
+            let path = folder.path().join(format!("run-{died}"));
+            let run = RunFolder::create(&path, "")?;
+            assert_says(make(&run, died)?.fit(), &["died"]);
+            drop(run);
+            let begun = Checkpoints::new(path.join("checkpoint")).newest()?;
+            let run = match begun {
+                Some(_) => RunFolder::resume(&path)?,
+                None => RunFolder::create(&path, "")?,
+            };
+            let mut again = make(&run, usize::MAX)?;
+            if run.checkpoints().newest()?.is_some() {
+                again.resume(&path)?;
+            }
+            again.fit()?;
+            assert_eq!(lines(&run)?, lines(&whole)?, "{steps_too}, {died}");
+            let (left, expected) = (run.checkpoints(), whole.checkpoints());
+            let (left, expected) = (names(left.folder())?, names(expected.folder())?);
+            let last = |names: &[String]| names.last().cloned();
+            assert_eq!(last(&left), last(&expected), "{steps_too}, {died}");
+            let weights = [&run, &whole].map(|r| r.checkpoints().latest());
+            let [Ok(Some(ours)), Ok(Some(theirs))] = weights else {
+                bail!("{steps_too}, {died}: no checkpoint");
+            };
+            assert_eq!(weight(&ours)?.to_bits(), weight(&theirs)?.to_bits());
+        }
+    }
     Ok(())
 }

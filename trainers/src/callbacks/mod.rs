@@ -71,7 +71,7 @@ pub struct EvalReport {
     pub is_best: bool,
     /// What plateaus have made of the learning rate, this evaluation taken in.
     pub plateau_factor: f64,
-    /// Seconds of the evaluation and of saving the best checkpoint.
+    /// Seconds of the evaluation.
     pub seconds: f64,
 }
 

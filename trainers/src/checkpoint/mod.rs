@@ -152,16 +152,16 @@ impl Checkpoints {
         Ok(self.list()?.pop())
     }
 
-    /// The checkpoint of the newest step, be it that of the best evaluation: a run can go on from either.
+    /// The checkpoint to go on from: that of the newest step, and where there is none, that of the best
+    /// evaluation.
     ///
     /// # Errors
     /// As [`Checkpoints::list`].
     pub fn newest(&self) -> Result<Option<PathBuf>> {
-        let mut all = self.of_kind("best")?;
-        all.extend(self.of_kind("step")?);
-        // Of two of one step the later in the list.
-        let newest = all.into_iter().max_by_key(|(step, _)| *step);
-        Ok(newest.map(|(_, path)| path))
+        match self.latest()? {
+            Some(path) => Ok(Some(path)),
+            None => self.best(),
+        }
     }
 
     /// Removes what a process that died left half written, and puts back what it had put aside.
@@ -197,6 +197,12 @@ impl Checkpoints {
             later.try_for_each(|(_, path)| discard(&path))?;
         }
         Ok(())
+    }
+
+    /// Whether a path has the name of a best evaluation's checkpoint.
+    pub(crate) fn is_best(path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("best-")
     }
 
     fn of_kind(&self, kind: &str) -> Result<Vec<(u64, PathBuf)>> {

@@ -163,9 +163,6 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             });
         }
         let is_best = self.progress.note(scores.clone(), self.config.plateau);
-        if is_best {
-            self.save_best()?;
-        }
         let report = EvalReport {
             step: self.progress.step,
             epoch: self.progress.epoch,
@@ -176,7 +173,12 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         };
         self.callbacks
             .iter_mut()
-            .try_for_each(|c| c.on_evaluation(&report))
+            .try_for_each(|c| c.on_evaluation(&report))?;
+        // After it was recorded: a run that goes on from this checkpoint has the evaluation behind it.
+        match is_best {
+            true => self.save_best(),
+            false => Ok(()),
+        }
     }
 
     fn elapsed(&self) -> f64 {
@@ -194,10 +196,12 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         Ok(self.last_checkpoint())
     }
 
+    /// The best checkpoint, from which a run may have gone on, is none of the steps'.
     fn is_saved_in(&self, folder: &Path) -> bool {
         let saved = self.saved.as_ref();
         saved.is_some_and(|(step, path)| {
-            *step == self.progress.step && path.parent() == Some(folder)
+            let is_best = Checkpoints::is_best(path);
+            *step == self.progress.step && path.parent() == Some(folder) && !is_best
         })
     }
 
