@@ -9,6 +9,8 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::{GlueTask, Row, Split};
 use crate::error::{Error, Place, Result};
+use crate::excerpt::{cut, excerpt};
+use crate::limits::{Budget, LONGEST_LINE};
 
 /// What to do with a row whose number of fields is not that of the header.
 ///
@@ -32,8 +34,8 @@ pub struct Loaded {
 }
 
 /// Bytes of the longest line that is read, without its end: a file without line ends, or one that unpacks
-/// to any length, shall not fill the memory. GLUE's longest lines have some thousand.
-const LONGEST: usize = 1 << 20;
+/// to any length, shall not fill the memory.
+const LONGEST: usize = LONGEST_LINE;
 
 /// The lines of a plain or gzipped UTF-8 file, without line ends and byte order mark.
 pub(super) struct Lines {
@@ -172,7 +174,7 @@ impl Columns {
                 path: path.to_path_buf(),
                 task: task.name(),
                 column: spellings.join(" / "),
-                found: cells.join(", "),
+                found: found(&cells, header),
             })
         };
         let names = names(task);
@@ -209,7 +211,7 @@ impl Columns {
                             place: Place::Line(line),
                             column: self.label_name,
                             expected: task.expected_label(),
-                            got: fields[column].to_string(),
+                            got: cut(fields[column]),
                         })?,
                 )
             }
@@ -219,6 +221,15 @@ impl Columns {
             second: self.second.map(|column| fields[column].to_string()),
             label,
         })
+    }
+}
+
+/// The columns of a header as an error shows them.
+fn found(cells: &[String], header: &str) -> String {
+    let names = excerpt(&cells.join(", "));
+    match header.contains('\r') {
+        true => format!("{names} (its lines end in CR alone: convert them to LF)"),
+        false => names,
     }
 }
 
@@ -246,12 +257,13 @@ pub(super) fn read(
         (number, text) = lines.next()?.ok_or_else(empty)?;
         columns
     };
-    let mut loaded = Loaded::default();
+    let (mut loaded, mut budget) = (Loaded::default(), Budget::default());
     loop {
         let fields: Vec<&str> = text.split('\t').collect();
         let following = lines.next()?;
         if fields.len() == columns.width {
             if keep(&fields) {
+                budget.take(path, text.len())?;
                 loaded.rows.push(columns.row(path, task, number, &fields)?);
             }
         } else if text.is_empty() && following.is_none() {
