@@ -80,7 +80,8 @@ pub fn input(corpus: &[Vec<u8>], words: &[&str], seed: u64, index: u64) -> Vec<u
     let mut random = Random(seed.rotate_left(32) ^ index);
     random.next();
     let mut bytes = random.one_of(corpus).clone();
-    let changes = 1 + random.below(1 << random.below(5));
+    let most = 1 << random.below(5);
+    let changes = 1 + random.below(most);
     for _ in 0..changes {
         change(&mut bytes, corpus, words, &mut random);
         bytes.truncate(LONGEST);
@@ -158,7 +159,7 @@ fn number(random: &mut Random) -> Vec<u8> {
 }
 
 fn overwrite(bytes: &mut [u8], at: usize, with: &[u8]) {
-    for (to, from) in bytes[at.min(bytes.len())..].iter_mut().zip(with) {
+    for (to, from) in bytes.iter_mut().skip(at).zip(with) {
         *to = *from;
     }
 }
