@@ -1,5 +1,6 @@
 //! Seconds and memory of one training step, beside plain SGD in the same program.
 
+use adahessian::Rules;
 use adahessian::ops::{self, Mode};
 use adahessian::random::Stream;
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
@@ -7,11 +8,13 @@ use adahessian::{Blocks, Composite, NamedVars, Optim, Rule, Sgd, check};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
 use clap::Parser;
-use common::settings::{Settings, list};
-use common::{choose, program};
+use common::flags::OptimizerArgs;
+use common::optimizers::{self, Place};
+use common::program;
+use common::values::list;
 use models::dlrm::{self, Dlrm, Ids};
 use models::resnet::{Config, Stem};
-use models::{Architecture, ResNet, SequenceClassifier, Start, bert, squeezebert};
+use models::{Architecture, Model, ResNet, SequenceClassifier, Start, bert, squeezebert};
 use serde_json::json;
 use std::time::Instant;
 use trainers::callbacks::peak_memory_mib;
@@ -214,7 +217,7 @@ impl Bench {
             labels: Tensor::from_vec(labels, batch, device)?,
             vars: model.vars(),
             tables: vec![model.tables().clone()],
-            table_rule: choose::table_rule(&cli.table_optimizer)?,
+            table_rule: optimizers::table_rule(&cli.table_optimizer)?,
             blocks: model.blocks(),
             loss: Box::new(move |dense, labels| {
                 let logits = model.forward(dense, &ids, &mode)?;
@@ -311,8 +314,10 @@ struct Measured {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     program::start(cli.threads)?;
-    let optimizers = list(&cli.optimizer);
-    optimizers.iter().try_for_each(|name| choose::check(name))?;
+    let optimizers = list(&cli.optimizer).map_err(anyhow::Error::msg)?;
+    optimizers
+        .iter()
+        .try_for_each(|name| optimizers::check(name))?;
     let device = program::device(&cli.device)?;
     let bench = Bench::new(&cli, &device)?;
     if cli.audit {
@@ -354,18 +359,24 @@ fn main() -> Result<()> {
 
 /// The length of a cycle, what was measured and peak memory.
 fn measure(cli: &Cli, bench: &Bench, name: &str) -> Result<(u64, Measured, Option<f64>)> {
-    let settings = Settings {
-        lr: Some(1e-5), // the cost does not depend on it, and the weights stay where they are
-        hessian_every: Some(cli.hessian_every),
-        ..Settings::default()
+    let args = OptimizerArgs {
+        weight_decay: optimizers::default_decay(name)?,
+        hessian_every: cli.hessian_every,
+        // The cost does not depend on the rate, and with this one the weights stay where they are.
+        ..OptimizerArgs::new(name, 1e-5)?
     };
     program::reset_peak_memory();
     let cycle = match name {
         "adahessian" | "sophiah" => cli.hessian_every.max(1),
         _ => 1,
     };
-    let blocks = bench.blocks.clone();
-    let optimizer = choose::optimizer_with(name, &settings, blocks, &bench.vars)?;
+    let place = Place {
+        seed: 0,
+        steps_per_epoch: 1,
+        blocks: bench.blocks.clone(),
+        rules: Rules::default(),
+    };
+    let optimizer = optimizers::build(&args, place, &bench.vars)?;
     let mut optimizer = bench.with_tables(optimizer)?;
     let measured = bench.measure(&mut *optimizer, cycle, cli.units)?;
     Ok((cycle, measured, peak_memory_mib()))

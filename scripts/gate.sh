@@ -56,8 +56,8 @@ cargo run -q -p examples --example cifar -- --synthetic --limit 64 --limit-test 
 test "$(grep -c 'audit: .* gradient right to' "$out/cifar.txt")" = 4
 # (Through files: grep -q would close a pipe before the program has written everything.)
 cargo run -q -p examples --example cifar -- --resume "$out/cifar" >"$out/resumed.txt"
-grep -q '4 of 4 runs are finished' "$out/resumed.txt"
-for file in config.toml losses.svg results.json adahessian-seed1/summary.json adahessian-seed1/model/model.safetensors; do
+grep -q '4 of 4 runs are finished already' "$out/resumed.txt"
+for file in config.toml curves.svg results.json report.html adahessian-seed1/summary.json adahessian-seed1/model/model.safetensors; do
   test -s "$out/cifar/$file"
 done
 cargo run -q -p examples --example imagenet -- --synthetic --limit 32 --limit-test 16 --epochs 1 --audit --out "$out/imagenet" >"$out/imagenet.txt"
@@ -66,14 +66,19 @@ grep -q '"top5"' "$out/imagenet/summary.json"
 
 cargo run -q -p examples --example step_time -- --model dlrm --batch-size 8 --table-rows 50 --units 1 --optimizer adahessian,adagrad --json >"$out/dlrm.json"
 grep -q ratio_to_sgd "$out/dlrm.json"
+# Names in sentences, from scratch.
+cargo run -q -p examples --example entities -- --limit 64 --limit-eval 32 --epochs 1 --audit --out "$out/entities" >"$out/entities.txt"
+grep -q 'audit: .* gradient right to' "$out/entities.txt"
+grep -q '"f1"' "$out/entities/summary.json"
+test -s "$out/entities/report.html"
 # Clicks: text, store, a comparison that is finished when it is resumed, an evaluation of what it saved.
 cargo run -q -p examples --example criteo -- generate "$out/clicks.txt" --rows 2000
 cargo run -q -p examples --example criteo -- prepare "$out/clicks.txt" --out "$out/clicks.store" --hash-modulo 100
 cargo run -q -p examples --example criteo -- train --data "$out/clicks.store" --planted 0 --bottom 16,8 --top 16 --optimizer adahessian,adagrad,sgd --audit --out "$out/clicks" >"$out/audited.txt"
 test "$(grep -c 'audit: .* gradient right to' "$out/audited.txt")" = 3
 cargo run -q -p examples --example criteo -- train --resume "$out/clicks" >"$out/clicks.txt"
-test "$(grep -c 'finished already' "$out/clicks.txt")" = 3
-for file in config.toml curves.svg results.json adahessian-seed0/summary.json adahessian-seed0/curves.svg; do
+grep -q '3 of 3 runs are finished already' "$out/clicks.txt"
+for file in config.toml curves.svg results.json report.html adahessian-seed0/summary.json adahessian-seed0/curves.svg; do
   test -s "$out/clicks/$file"
 done
 cargo run -q -p examples --example criteo -- evaluate "$out/clicks/adahessian-seed0" --on last-day >"$out/scores.txt"
@@ -83,13 +88,14 @@ grep -q 'the model that made them' "$out/scores.txt"
 
 step "the README's main command"
 cargo run --release -p examples --example glue -- --out "$out/glue"
-for run in sst2-adahessian sst2-adamw; do
+test -s "$out/glue/report.html"
+for run in sst2-adahessian-seed0 sst2-adamw-seed0; do
   for file in config.toml metrics.jsonl curves.svg summary.json model/config.json model/model.safetensors model/tokenizer.json; do
     test -s "$out/glue/$run/$file"
   done
 done
 # What it saved is a checkpoint like any other.
-cargo run --release -p examples --example glue -- --model "$out/glue/sst2-adahessian/model" --data "$PWD/tests/fixtures/glue" \
+cargo run --release -p examples --example glue -- --model "$out/glue/sst2-adahessian-seed0/model" --data "$PWD/tests/fixtures/glue" \
   --task sst2 --max-steps 2 --epochs 1 --audit --out "$out/again" >"$out/again.txt"
 grep -q 'audit: .* gradient right to' "$out/again.txt"
 

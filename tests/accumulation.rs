@@ -4,9 +4,10 @@ use adahessian::ops::{self, Mode};
 use adahessian::{AdaHessian, Hessian, Hutchinson, LinearOperator, NamedVars, VarVec};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
+use datasets::TextBatches;
 use testing::{assert_close, assert_says};
-use trainers::tasks::{LabelledBatch, Regression, TensorBatch, TextBatches};
-use trainers::{Batches, Error, FixedBatches, TrainConfig, Trainer};
+use trainers::{Batches, Error, TrainConfig, Trainer};
+use trainers::{FixedBatches, LabelledBatch, Loss, Supervised, TensorBatch};
 
 const LR: f64 = 0.05;
 const SEED: u64 = 11;
@@ -50,7 +51,12 @@ fn trained(config: TrainConfig) -> Result<NamedVars> {
     let model = vars.clone();
     let forward =
         move |batch: &TensorBatch, _: &Mode| forward(&model, &batch.inputs).map_err(Error::user);
-    let task = Regression::new(forward, vec![batch.clone()]);
+    let task = Supervised::new(
+        forward,
+        Loss::SquaredError,
+        FixedBatches(vec![batch.clone()]),
+    )
+    .metrics(&["pearson_spearman"])?;
     let optimizer = AdaHessian::builder().lr(LR).seed(SEED).build(&vars)?;
     let config = TrainConfig {
         max_steps: Some(1),

@@ -8,7 +8,8 @@ use std::fs;
 use std::path::Path;
 use testing::assert_says;
 use trainers::callbacks::{
-    Curve, Curves, JsonLines, ProgressBar, SummaryFile, TensorBoard, crc32c, draw, masked_crc32c,
+    Curve, Curves, JsonLines, ProgressBar, StatusLines, SummaryFile, TensorBoard, crc32c, draw,
+    masked_crc32c,
 };
 use trainers::{
     Callback, EvalReport, Evaluated, Outcome, Scores, StartReport, StepReport, Summary,
@@ -383,4 +384,119 @@ fn summary_file() -> Result<()> {
 #[test]
 fn the_bar_takes_everything() -> Result<()> {
     crash_and_resume(ProgressBar::new, || Ok(()))
+}
+
+#[test]
+fn the_bar_shows_rate_loss_and_score() -> Result<()> {
+    let bar = indicatif::ProgressBar::hidden();
+    let mut shown = ProgressBar::on(bar.clone());
+    shown.on_start(&start(Some(1)))?;
+    shown.on_step(&step(2))?;
+    assert_eq!(bar.message(), "loss 0.5000 lr 1.00e-1 100 steps/s");
+    shown.on_evaluation(&evaluation(2))?;
+    let late = StepReport {
+        seconds: 40.0,
+        skipped_total: 3,
+        loss: f64::NAN,
+        ..step(3)
+    };
+    shown.on_step(&late)?;
+    let expected = "loss 0.5000 f1 0.2000 lr 1.00e-1 0.498 steps/s (3 skipped)";
+    assert_eq!(bar.message(), expected);
+    assert_eq!((bar.position(), bar.length()), (3, Some(10)));
+    Ok(())
+}
+
+/// A writer that others can read, and one that never works.
+#[derive(Clone, Default)]
+struct Paper(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Paper {
+    /// What was written since the last time.
+    fn lines(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        let text = String::from_utf8(bytes).unwrap();
+        text.lines().map(str::to_string).collect()
+    }
+}
+
+#[test]
+fn lines_tell_the_state_now_and_then() -> Result<()> {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+    let (paper, time) = (Paper::default(), Arc::new(AtomicU64::new(5)));
+    let clock = {
+        let time = time.clone();
+        move || Duration::from_secs(time.load(Ordering::SeqCst))
+    };
+    let set = |seconds| time.store(seconds, Ordering::SeqCst);
+    let mut lines = StatusLines::new(Box::new(paper.clone())).clock(clock);
+    lines.on_start(&start(Some(2)))?;
+    assert_eq!(
+        paper.lines(),
+        ["10 steps, 1 epochs, going on behind step 2"]
+    );
+    // Half a minute has not passed yet.
+    set(34);
+    lines.on_step(&step(3))?;
+    assert!(paper.lines().is_empty());
+    // Two steps of this process took 40 s: six more take two minutes.
+    set(45);
+    lines.on_step(&step(4))?;
+    let line = "step 4/10 epoch 1 loss 0.3292 lr 1.00e-1 0.010 s/step 2:00 left";
+    assert_eq!(paper.lines(), [line]);
+    // No word about an evaluation right behind a line, but about its result.
+    lines.before_evaluation(4)?;
+    assert!(paper.lines().is_empty());
+    set(50);
+    lines.on_evaluation(&evaluation(4))?;
+    let line = "step 4/10 evaluated in 0.1 s: f1 0.4000 loss 0.7000, the best so far";
+    assert_eq!(paper.lines(), [line]);
+    set(3655);
+    lines.on_step(&step(6))?;
+    lines.on_step(&step(7))?;
+    set(3656);
+    lines.before_evaluation(7)?;
+    let shown = paper.lines();
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    assert!(shown[0].contains("f1 0.4000 lr"), "{shown:?}");
+    assert!(shown[0].ends_with("1:00:50 left"), "{shown:?}");
+    assert!(shown[1].starts_with("step 7/10") && shown[1].ends_with(", evaluating"));
+    lines.on_end(&summary())?;
+    let line = "completed at step 10/10 after 0:02, best f1 0.8000 at step 8";
+    assert_eq!(paper.lines(), [line]);
+    Ok(())
+}
+
+#[test]
+fn lines_have_their_run_s_name_and_end_no_run() -> Result<()> {
+    struct Full;
+    impl std::io::Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("full"))
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Err(std::io::Error::other("full"))
+        }
+    }
+    let every = std::time::Duration::ZERO;
+    let paper = Paper::default();
+    let lines = || StatusLines::new(Box::new(paper.clone())).every(every);
+    crash_and_resume(|| lines().label("sst2 adamw"), || Ok(()))?;
+    let shown = paper.lines();
+    assert!(shown.iter().all(|line| line.starts_with("sst2 adamw: ")));
+    assert!(shown.iter().filter(|line| line.contains(" left")).count() >= 13);
+    crash_and_resume(|| StatusLines::new(Box::new(Full)), || Ok(()))
 }

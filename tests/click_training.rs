@@ -6,16 +6,15 @@ use adahessian::{AdaHessian, Composite, Optim};
 use anyhow::Result;
 use candle_core::{Device, Tensor};
 use datasets::criteo::{self, ClickBatch, ClickBatches, Preprocessing, Store};
-use models::Start;
 use models::dlrm::{Config, Dlrm, Ids};
+use models::{Model, Start};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use testing::assert_says;
-use trainers::tasks::ClickPrediction;
 use trainers::{
-    Ahead, Batches, Callback, Outcome, RunFolder, StepReport, Task, TrainConfig, Trainer,
-    checkpoint,
+    Ahead, Batches, Callback, Loss, Outcome, RunFolder, StepReport, Supervised, Task, TrainConfig,
+    Trainer, checkpoint,
 };
 
 const ROWS: u64 = 600;
@@ -65,6 +64,7 @@ fn batches(store: &Store, batch_size: usize) -> Result<ClickBatches> {
         batch_size,
         shuffle: Some(3),
         drop_last: false,
+        device: Device::Cpu,
     })
 }
 
@@ -80,7 +80,7 @@ fn task(model: &Dlrm, store: &Store) -> Result<impl Task<Batch = ClickBatch> + u
         let logits = model.forward(&batch.dense, &Ids::Single(batch.ids.clone()), mode);
         logits.map_err(trainers::Error::user)
     };
-    Ok(ClickPrediction::new(forward, (evaluation, Device::Cpu)))
+    Ok(Supervised::new(forward, Loss::BinaryCrossEntropy, evaluation).metrics(&["clicks"])?)
 }
 
 /// Sets the flag after a step.
@@ -98,7 +98,7 @@ fn trainer(
     model: &Dlrm,
     folder: &RunFolder,
     stop: u64,
-) -> Result<Trainer<impl Task<Batch = ClickBatch> + use<>, Ahead<(ClickBatches, Device)>>> {
+) -> Result<Trainer<impl Task<Batch = ClickBatch> + use<>, Ahead<ClickBatches>>> {
     let flag = Arc::new(AtomicBool::new(false));
     let config = TrainConfig {
         epochs: 2,
@@ -108,7 +108,7 @@ fn trainer(
         ..TrainConfig::default()
     };
     let task = task(model, store)?;
-    let batches = Ahead::new((batches(store, 64)?, Device::Cpu), 2);
+    let batches = Ahead::new(batches(store, 64)?, 2);
     let optimizer = Box::new(optimizer(model)?);
     let trainer = Trainer::new(task, batches, &model.vars(), optimizer, config)?;
     Ok(trainer
@@ -244,7 +244,9 @@ fn adahessian_beside_adagrad_learns_clicks() -> Result<()> {
         let logits = network.forward(&batch.dense, &Ids::Single(batch.ids.clone()), mode);
         logits.map_err(trainers::Error::user)
     };
-    let scores = ClickPrediction::new(forward, (seen, Device::Cpu)).evaluate()?;
+    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, seen)
+        .metrics(&["clicks"])?
+        .evaluate()?;
     let score = |name: &str| scores.get(name).unwrap_or(f64::NAN);
     assert!(score("auc") > 0.7, "{scores}");
     assert!(score("normalised_entropy") < 0.95, "{scores}");
@@ -255,7 +257,7 @@ fn adahessian_beside_adagrad_learns_clicks() -> Result<()> {
 #[test]
 fn batches_made_ahead_are_the_batches() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let plain = (batches(&store(dir.path())?, 100)?, Device::Cpu);
+    let plain = batches(&store(dir.path())?, 100)?;
     let (none, ahead) = (Ahead::new(plain.clone(), 0), Ahead::new(plain.clone(), 3));
     assert_eq!(ahead.len(0), 6);
     // In order over the end of an epoch, then a leap back, then the same one twice.

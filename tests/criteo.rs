@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use candle_core::Device;
+use datasets::Batches;
 use datasets::criteo::{
     CATEGORIES, ClickBatches, INTEGERS, Malformed, Phase, Planted, Preprocessing, Progress, Store,
     Vocabularies, generate, generate_rows, prepare, prepare_noting, prepare_with,
@@ -840,9 +841,12 @@ fn batches_hold_their_rows_in_a_reproducible_order() {
         batch_size: 32,
         shuffle: None,
         drop_last: false,
+        device: Device::Cpu,
     };
     let epoch = |of: &ClickBatches, epoch| -> Vec<usize> {
-        (0..of.len()).flat_map(|i| of.order(epoch, i)).collect()
+        (0..of.len(epoch))
+            .flat_map(|i| of.order(epoch, i))
+            .collect()
     };
     let sequence: Vec<usize> = (3..103).collect();
     assert_eq!(epoch(&batches, 0), sequence);
@@ -855,15 +859,9 @@ fn batches_hold_their_rows_in_a_reproducible_order() {
         order.sort_unstable();
         assert_eq!(order, sequence);
     }
-    let made: Vec<_> = batches.ahead(1, 2, 2, &Device::Cpu).unwrap().collect();
-    assert_eq!(made.len(), 2);
-    for (index, made) in made.into_iter().enumerate() {
-        let wanted = batches.get(1, 2 + index, &Device::Cpu).unwrap();
-        assert_eq!(made.unwrap().ids, wanted.ids);
-    }
-    assert!(batches.get(0, 4, &Device::Cpu).is_err());
+    assert!(batches.get(0, 4).is_err());
     batches.drop_last = true;
-    assert_eq!(batches.len(), 3);
+    assert_eq!(batches.len(0), 3);
     batches.drop_last = false;
     for count in [1, 2, 3, 4, 5, 63, 64, 65, 1000, 5000] {
         batches.rows = 0..count;

@@ -7,13 +7,12 @@ use adahessian::sparse::{SparseOptimizer, SparseRule};
 use adahessian::{AdaHessian, Composite, Hessian, LinearOperator, Optim, VarVec, check};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use models::Start;
 use models::dlrm::{Config, Dlrm, Ids};
+use models::{Model, Start};
 use std::collections::HashMap;
 use testing::{assert_close, assert_number, assert_says, load, reference};
-use trainers::FixedBatches;
 use trainers::Task;
-use trainers::tasks::{ClickPrediction, TensorBatch};
+use trainers::{FixedBatches, Loss, Supervised, TensorBatch};
 
 const TRAIN: Mode = Mode::Train {
     seed: 0,
@@ -218,7 +217,12 @@ fn clicks_are_a_task() -> Result<()> {
         labels: labels.clone(),
     };
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
-    let task = ClickPrediction::new(forward, FixedBatches(vec![batch.clone(), batch.clone()]));
+    let task = Supervised::new(
+        forward,
+        Loss::BinaryCrossEntropy,
+        FixedBatches(vec![batch.clone(), batch.clone()]),
+    )
+    .metrics(&["clicks"])?;
     let loss = task.loss(&batch, &TRAIN)?.to_scalar::<f32>()?;
     let scores = task.evaluate()?;
     assert_eq!((scores.main_name(), scores.main()), ("auc", 1.0));
@@ -231,7 +235,9 @@ fn clicks_are_a_task() -> Result<()> {
     assert_eq!(scores.get("label_rate"), Some(0.25));
     assert_eq!(scores.get("says_nothing"), Some(0.0));
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.zeros_like()?);
-    let scores = ClickPrediction::new(forward, FixedBatches(vec![batch])).evaluate()?;
+    let scores = Supervised::new(forward, Loss::BinaryCrossEntropy, FixedBatches(vec![batch]))
+        .metrics(&["clicks"])?
+        .evaluate()?;
     assert_eq!(
         (scores.main(), scores.get("says_nothing")),
         (0.5, Some(1.0))
@@ -242,7 +248,13 @@ fn clicks_are_a_task() -> Result<()> {
         labels: labels.zeros_like()?,
     };
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
-    let scores = ClickPrediction::new(forward, FixedBatches(vec![one_label])).evaluate()?;
+    let scores = Supervised::new(
+        forward,
+        Loss::BinaryCrossEntropy,
+        FixedBatches(vec![one_label]),
+    )
+    .metrics(&["clicks"])?
+    .evaluate()?;
     assert_eq!(
         (scores.main(), scores.get("says_nothing")),
         (0.5, Some(1.0))

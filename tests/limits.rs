@@ -4,7 +4,9 @@ use crate::glue_data::sst2_parquet;
 use crate::image_data::{parquet, picture, png, put};
 use datasets::image::{Augment, Crop, Image, ImageBatches};
 use datasets::limits::{LONGEST_LINE, LONGEST_SIDE, MOST_AHEAD};
-use datasets::{Batcher, Error, GlueTask, OnCorrupt, Prefetch, Split, cifar10, glue, imagenet};
+use datasets::{
+    Ahead, Batcher, Batches, Error, GlueTask, OnCorrupt, Prefetch, Split, cifar10, glue, imagenet,
+};
 use parquet::basic::Compression;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -268,14 +270,9 @@ fn batches_are_made_ahead_up_to_a_number() {
         );
     }
     let (batcher, augment) = (Batcher::default(), Augment::cifar_test());
-    let batches = ImageBatches::new(
-        cifar_like(4),
-        batcher,
-        augment,
-        &candle_core::Device::Cpu,
-        1 << 30,
-    );
-    assert_says(batches.get(0, 0), &["prefetch", "at most 1024"]);
+    let batches = ImageBatches::new(cifar_like(4), batcher, augment, &candle_core::Device::Cpu);
+    let ahead = Ahead::new(batches, 1 << 30);
+    assert_says(ahead.get(0, 0), &["prefetch", "at most 1024"]);
 }
 
 /// Longer than any memory, and without a byte on the disk.

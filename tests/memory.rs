@@ -5,7 +5,7 @@ use adahessian::AdaHessian;
 use adahessian::ops::{Mode, cross_entropy};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use models::{SequenceClassifier, Start, squeezebert};
+use models::{Model, SequenceClassifier, Start, squeezebert};
 use std::process::Command;
 
 const CHILD: &str = "ADAHESSIAN_MEMORY_CHILD";

@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use testing::{assert_number, assert_says, reference};
 use trainers::metrics::{
-    ClassMetric, ClickWarnings, Scores, accuracy, clicks, correlations, f1, matthews, pearson,
-    spearman,
+    ClassMetric, ClickWarnings, Scores, accuracy, clicks, correlations, entities, f1, matthews,
+    pearson, spearman,
 };
 
 fn golden(kind: &str) -> Result<Vec<Value>> {
@@ -176,4 +176,109 @@ fn clicks_that_say_nothing_are_pointed_out() -> Result<()> {
         &["clicks", "1 predictions and 0 targets"],
     );
     Ok(())
+}
+
+fn sentences(case: &Value, name: &str) -> Result<Vec<Vec<String>>> {
+    Ok(serde_json::from_value(case[name].clone())?)
+}
+
+fn views(sentences: &[Vec<String>]) -> Vec<Vec<&str>> {
+    let sentences = sentences.iter();
+    sentences
+        .map(|s| s.iter().map(String::as_str).collect())
+        .collect()
+}
+
+fn labels(sentences: &[&'static str]) -> Vec<Vec<&'static str>> {
+    let cut = |s: &&'static str| s.split_whitespace().collect();
+    sentences.iter().map(cut).collect()
+}
+
+#[test]
+fn entities_equal_seqeval() -> Result<()> {
+    let text = std::fs::read_to_string(reference().join("metrics/entities.json"))?;
+    let cases: Vec<Value> = serde_json::from_str(&text)?;
+    assert!(!cases.is_empty());
+    for case in &cases {
+        let (predicted, expected) = (sentences(case, "predicted")?, sentences(case, "expected")?);
+        let (mut predicted, mut expected) = (views(&predicted), views(&expected));
+        let scores = entities(&predicted, &expected)?;
+        assert_eq!(scores.main_name(), "f1");
+        for (name, value) in case["scores"].as_object().context("scores")? {
+            // A type that does not occur has no scores here, and zeros there.
+            let got = scores.get(name).unwrap_or(0.0);
+            assert_number(name, got, value.as_f64().context("a number")?, 1e-14)?;
+        }
+        // The order of the sentences does not matter.
+        predicted.reverse();
+        expected.reverse();
+        assert_eq!(entities(&predicted, &expected)?, scores);
+        assert_eq!(entities(&expected, &expected)?.main(), 1.0);
+    }
+    Ok(())
+}
+
+#[test]
+fn entities_worked_out_by_hand() -> Result<()> {
+    // Right: one PER. Wrong: a LOC too short, an ORG that is a LOC. Missed: the long LOC, the ORG.
+    let expected = labels(&["B-PER I-PER O B-LOC I-LOC", "B-ORG O"]);
+    let predicted = labels(&["B-PER I-PER O B-LOC O", "B-LOC O"]);
+    let scores = entities(&predicted, &expected)?;
+    let close = |name: &str, value: f64| {
+        let got = scores.get(name).context(name.to_string())?;
+        assert_number(name, got, value, 1e-15)
+    };
+    for (name, value) in [
+        ("f1", 1.0 / 3.0),
+        ("precision", 1.0 / 3.0),
+        ("recall", 1.0 / 3.0),
+        ("accuracy", 5.0 / 7.0),
+        ("f1_PER", 1.0),
+        ("precision_PER", 1.0),
+        ("recall_PER", 1.0),
+        ("f1_LOC", 0.0),
+        ("precision_LOC", 0.0),
+        ("f1_ORG", 0.0),
+        ("recall_ORG", 0.0),
+    ] {
+        close(name, value)?;
+    }
+    // An I- that goes on with nothing begins a name; a B- begins another one of the same type.
+    for (one, other) in [
+        ("I-PER I-PER O", "B-PER I-PER O"),
+        ("O I-PER", "O B-PER"),
+        ("B-LOC I-PER", "B-LOC B-PER"),
+        ("I-PER B-PER", "B-PER B-PER"),
+    ] {
+        let scores = entities(&labels(&[one]), &labels(&[other]))?;
+        assert_eq!(scores.main(), 1.0, "{one}");
+    }
+    let joined = entities(&labels(&["B-PER I-PER"]), &labels(&["B-PER B-PER"]))?;
+    assert_eq!((joined.main(), joined.get("accuracy")), (0.0, Some(0.5)));
+    // A name does not go on into the next sentence.
+    let cut = entities(&labels(&["B-PER", "I-PER"]), &labels(&["B-PER", "B-PER"]))?;
+    assert_eq!(cut.main(), 1.0);
+    // No names at all: zeros, as the originals have it, and no type.
+    let none = entities(&labels(&["O O"]), &labels(&["O O"]))?;
+    assert_eq!(
+        none.iter().map(|(_, v)| v).collect::<Vec<_>>(),
+        [0.0, 0.0, 0.0, 1.0]
+    );
+    Ok(())
+}
+
+#[test]
+fn entities_refuse_what_does_not_fit() {
+    let one = labels(&["O O"]);
+    assert_says(
+        entities(&one, &labels(&["O O", "O"])),
+        &["entities", "1 and 2"],
+    );
+    assert_says(entities(&one, &labels(&["O"])), &["2 and 1 in sentence 0"]);
+    assert_says(entities(&[], &[]), &["no words"]);
+    assert_says(entities(&labels(&[""]), &labels(&[""])), &["no words"]);
+    for label in ["B-", "X-PER", "PER", "o", "I"] {
+        let wrong = labels(&[label]);
+        assert_says(entities(&wrong, &wrong), &["B-TYPE", label]);
+    }
 }

@@ -5,8 +5,8 @@ use adahessian::{Block, Hessian, LinearOperator, NamedVars, VarVec, check};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Optimizer;
 use models::{
-    Architecture, Error, LoadReport, MaskedLanguageModel, SequenceClassifier, Start, auto, bert,
-    squeezebert,
+    Architecture, Error, LoadReport, MaskedLanguageModel, Model, SequenceClassifier, Start, auto,
+    bert, squeezebert,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -665,12 +665,10 @@ fn a_missing_tensor_is_an_error() {
 
 #[test]
 fn another_architecture_is_named() {
-    let error = open_error(|_, config| config["model_type"] = json!("distilbert"));
+    let error = open_error(|_, config| config["model_type"] = json!("electra"));
     let text = error.to_string();
-    assert!(
-        text.contains("distilbert") && text.contains("`bert` or `squeezebert`"),
-        "{text}"
-    );
+    let all = "`bert`, `distilbert`, `roberta` or `squeezebert`";
+    assert!(text.contains("electra") && text.contains(all), "{text}");
     let folder = checkpoint(|_, _| {});
     let text = squeezebert::Config::read(folder.path())
         .unwrap_err()

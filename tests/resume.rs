@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use trainers::callbacks::JsonLines;
-use trainers::tasks::{Classification, TensorBatch};
 use trainers::{Batches, Callback, Error, RunFolder, StepReport, TrainConfig, Trainer};
+use trainers::{FixedBatches, Loss, Supervised, TensorBatch};
 
 const KIND: &str = "ADAHESSIAN_RESUME_KIND";
 const FOLDER: &str = "ADAHESSIAN_RESUME_FOLDER";
@@ -54,6 +54,10 @@ fn forward(vars: &NamedVars, inputs: &Tensor, mode: &Mode) -> adahessian::Result
     ) // [n, 2]
 }
 
+const SMOOTHED: Loss = Loss::CrossEntropy {
+    label_smoothing: 0.1,
+};
+
 /// Five batches an epoch, other ones in each epoch.
 struct Made;
 
@@ -64,8 +68,9 @@ impl Batches for Made {
         5
     }
 
-    fn get(&self, epoch: usize, index: usize) -> trainers::Result<TensorBatch> {
-        let inputs = random("inputs", (epoch * 100 + index) as u64, &[EXAMPLES, 6])?;
+    fn get(&self, epoch: usize, index: usize) -> datasets::Result<TensorBatch> {
+        let inputs = random("inputs", (epoch * 100 + index) as u64, &[EXAMPLES, 6]);
+        let inputs = inputs.map_err(datasets::Error::user)?;
         let labels = inputs.sum(1)?.gt(0f32)?.to_dtype(DType::U32)?;
         Ok(TensorBatch { inputs, labels })
     }
@@ -102,7 +107,8 @@ fn run(kind: &str, path: &Path, sleep: u64) -> Result<()> {
     let vars = network()?;
     let model = vars.clone();
     let forward = move |b: &TensorBatch, mode: &Mode| Ok(forward(&model, &b.inputs, mode)?);
-    let task = Classification::new(forward, vec![Made.get(1000, 0)?]).label_smoothing(0.1);
+    let task = Supervised::new(forward, SMOOTHED, FixedBatches(vec![Made.get(1000, 0)?]))
+        .metrics(&["accuracy"])?;
     let config = TrainConfig {
         epochs: 100,
         max_steps: Some(STEPS),
@@ -122,13 +128,8 @@ fn run(kind: &str, path: &Path, sleep: u64) -> Result<()> {
         .is_ok_and(|run| run.checkpoints().latest().is_ok_and(|c| c.is_some()));
     let folder = match resume {
         true => RunFolder::open(path)?,
-        false => {
-            // Killed before the first checkpoint: from the start.
-            if path.exists() {
-                std::fs::remove_dir_all(path)?;
-            }
-            RunFolder::create(path, "")?
-        }
+        // Killed before the first checkpoint: from the start.
+        false => RunFolder::create(path, "")?,
     };
     let optimizer = optimizer(kind, &vars)?;
     let mut trainer = Trainer::new(task, Made, &vars, optimizer, config)?

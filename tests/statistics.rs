@@ -8,11 +8,10 @@ use adahessian::ops::{
 use adahessian::{AdaHessian, Hutchinson, NamedVars, Probe, check};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
-use models::{SequenceClassifier, Start, squeezebert};
+use models::{Model, SequenceClassifier, Start, squeezebert};
 use testing::twins::{random, vars};
 use testing::{assert_close, assert_says};
-use trainers::tasks::{Regression, TensorBatch};
-use trainers::{FixedBatches, TrainConfig, Trainer};
+use trainers::{FixedBatches, Loss, Supervised, TensorBatch, TrainConfig, Trainer};
 
 fn model() -> Result<NamedVars> {
     vars(&[("kernel", &[2, 1, 3, 3]), ("scale", &[2]), ("shift", &[2])])
@@ -55,7 +54,8 @@ fn after_a_step(config: TrainConfig) -> Result<RunningStatistics> {
     let forward = move |batch: &TensorBatch, _: &Mode| {
         forward(&theirs, &inner, &batch.inputs).map_err(trainers::Error::user)
     };
-    let task = Regression::new(forward, vec![]);
+    let task = Supervised::new(forward, Loss::SquaredError, FixedBatches(vec![]))
+        .metrics(&["pearson_spearman"])?;
     let config = TrainConfig {
         max_steps: Some(1),
         eval_every: Some(u64::MAX),

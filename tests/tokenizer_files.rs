@@ -4,7 +4,7 @@ use datasets::limits::LONGEST_LINE;
 use datasets::wordpiece::learn_wordpiece;
 use datasets::{Error, Row, TextEncoder};
 use testing::assert_says;
-use tokenizers::{TokenizerImpl, models::wordpiece::WordPiece};
+use tokenizers::models::wordpiece::WordPiece;
 
 const TEXTS: [&str; 2] = [
     "the film is not dull",
@@ -73,7 +73,7 @@ fn a_tokenizer_without_special_tokens_is_refused() {
     );
     let model =
         WordPiece::builder().vocab([("[UNK]".to_string(), 0), ("the".to_string(), 1)].into());
-    let made: tokenizers::Tokenizer = TokenizerImpl::new(model.build().unwrap()).into();
+    let made = tokenizers::Tokenizer::new(model.build().unwrap());
     assert_says(TextEncoder::new(made, 16), &["[CLS]"]);
 }
 
@@ -142,7 +142,7 @@ fn a_text_has_an_end_and_so_has_a_word() {
         tokens(&learn_wordpiece(["abba"], 1000).unwrap())
     );
     let at_the_limit = "ab".repeat(50);
-    let learned = learn_wordpiece([at_the_limit.as_str()], 1000).unwrap();
+    let learned = learn_wordpiece([at_the_limit.as_str(); 2], 1000).unwrap();
     assert!(learned.token_to_id(&at_the_limit).is_some());
     let beyond = learn_wordpiece(["abba", &format!("{at_the_limit}a")], 1000).unwrap();
     assert_eq!(

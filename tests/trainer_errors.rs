@@ -7,10 +7,9 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use std::cell::Cell;
 use testing::assert_says;
-use trainers::tasks::{
-    Classification, ClickPrediction, ImageClassification, Regression, TensorBatch,
+use trainers::{
+    Error, FixedBatches, Loss, Scores, Supervised, Task, TensorBatch, TrainConfig, Trainer,
 };
-use trainers::{Error, FixedBatches, Scores, Task, TrainConfig, Trainer};
 
 /// Where a task fails, in the second of three micro-batches of its first step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -226,12 +225,27 @@ fn first_column(batch: &TensorBatch, _: &Mode) -> trainers::Result<Tensor> {
 #[test]
 fn an_evaluation_on_nothing_is_the_same_error_for_all_tasks() -> Result<()> {
     for nothing in [vec![], vec![examples(0)?], vec![examples(0)?, examples(0)?]] {
-        let fixed = || FixedBatches(nothing.clone());
         let outcomes = [
-            Classification::new(forward, nothing.clone()).evaluate(),
-            Regression::new(first_column, nothing.clone()).evaluate(),
-            ImageClassification::new(forward, fixed()).top(2).evaluate(),
-            ClickPrediction::new(first_column, fixed()).evaluate(),
+            Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(nothing.clone()))
+                .metrics(&["accuracy"])?
+                .evaluate(),
+            Supervised::new(
+                first_column,
+                Loss::SquaredError,
+                FixedBatches(nothing.clone()),
+            )
+            .metrics(&["pearson_spearman"])?
+            .evaluate(),
+            Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(nothing.clone()))
+                .metrics(&["accuracy", "top2"])?
+                .evaluate(),
+            Supervised::new(
+                first_column,
+                Loss::BinaryCrossEntropy,
+                FixedBatches(nothing.clone()),
+            )
+            .metrics(&["clicks"])?
+            .evaluate(),
         ];
         for (task, outcome) in outcomes.into_iter().enumerate() {
             let Err(Error::Batch { expected, got }) = outcome else {
@@ -246,10 +260,10 @@ fn an_evaluation_on_nothing_is_the_same_error_for_all_tasks() -> Result<()> {
     }
     // A batch of nothing beside others counts for nothing.
     let (some, both) = (vec![examples(3)?], vec![examples(0)?, examples(3)?]);
-    let scores = |batches: Vec<TensorBatch>| Classification::new(forward, batches).evaluate();
-    assert_eq!(scores(both.clone())?, scores(some.clone())?);
     let scores = |batches: Vec<TensorBatch>| {
-        ImageClassification::new(forward, FixedBatches(batches)).evaluate()
+        Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(batches))
+            .metrics(&["accuracy"])?
+            .evaluate()
     };
     assert_eq!(scores(both)?, scores(some)?);
     Ok(())

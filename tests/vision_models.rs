@@ -8,7 +8,7 @@ use adahessian::{
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use models::resnet::{Config, ResNet, Shortcut, Stem, Unit};
-use models::{LoadReport, Start};
+use models::{LoadReport, Model, Start};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -5,15 +5,17 @@ use adahessian::{AdaHessian, Common, NamedVars, Optim, Rule, Sgd};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use datasets::{Augment, Batcher, Crop, ImageBatch, ImageBatches, ImageDataset};
-use models::Start;
 use models::resnet::{Config, ResNet, Shortcut, Stem, Unit};
+use models::{Model, Start};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use testing::{assert_number, assert_says};
 use trainers::metrics::top_k_hits;
-use trainers::tasks::{ImageClassification, TensorBatch};
-use trainers::{Batches, FixedBatches, RunFolder, Task, TrainConfig, Trainer};
+use trainers::{
+    Ahead, Batches, FixedBatches, Loss, RunFolder, Supervised, Task, TensorBatch, TrainConfig,
+    Trainer,
+};
 
 const CPU: Device = Device::Cpu;
 
@@ -57,9 +59,9 @@ fn an_evaluation_weighs_batches_by_their_size() -> Result<()> {
         })
     };
     let forward = |batch: &TensorBatch, _: &Mode| Ok(batch.inputs.clone());
-    let batches = FixedBatches(vec![batch(0..3)?, batch(3..4)?]);
-    let scores = ImageClassification::new(forward, batches)
-        .top(2)
+    let batches = vec![batch(0..3)?, batch(3..4)?];
+    let scores = Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(batches))
+        .metrics(&["accuracy", "top2"])?
         .evaluate()?;
     assert_eq!(scores.get("accuracy"), Some(0.75));
     assert_eq!(scores.get("top2"), Some(1.0));
@@ -74,7 +76,12 @@ fn an_evaluation_weighs_batches_by_their_size() -> Result<()> {
         .sum::<f64>()
         / 4.0;
     assert_number("loss", scores.get("loss").context("no loss")?, mean, 1e-6)?;
-    let nothing = ImageClassification::new(forward, FixedBatches(vec![]));
+    let nothing = Supervised::new(
+        forward,
+        Loss::CROSS_ENTROPY,
+        FixedBatches(Vec::<TensorBatch>::new()),
+    )
+    .metrics(&["accuracy"])?;
     assert_says(nothing.evaluate(), &["at least one example"]);
     Ok(())
 }
@@ -94,7 +101,7 @@ fn pictures() -> Result<ImageDataset> {
     )?)
 }
 
-fn batches(shuffle: bool, ahead: usize) -> Result<ImageBatches> {
+fn batches(shuffle: bool, ahead: usize) -> Result<Ahead<ImageBatches>> {
     let batcher = Batcher {
         batch_size: 8,
         seed: 3,
@@ -111,13 +118,8 @@ fn batches(shuffle: bool, ahead: usize) -> Result<ImageBatches> {
         },
         false => Augment::cifar_test(),
     };
-    Ok(ImageBatches::new(
-        pictures()?,
-        batcher,
-        augment,
-        &CPU,
-        ahead,
-    ))
+    let batches = ImageBatches::new(pictures()?, batcher, augment, &CPU);
+    Ok(Ahead::new(batches, ahead))
 }
 
 fn optimizer(name: &str, model: &ResNet) -> Result<Box<dyn Optim>> {
@@ -154,7 +156,8 @@ fn run(name: &str, folder: &Path, steps: u64, ahead: usize) -> Result<BTreeMap<S
         let logits = network.forward(&batch.pixels, mode);
         logits.map_err(trainers::Error::user)
     };
-    let task = ImageClassification::new(forward, batches(false, ahead)?);
+    let task = Supervised::new(forward, Loss::CROSS_ENTROPY, batches(false, ahead)?)
+        .metrics(&["accuracy"])?;
     let settings = TrainConfig {
         epochs: 4,
         max_steps: Some(steps),

@@ -1,9 +1,12 @@
 //! Which entries of a variable share one averaged curvature.
 
 use crate::error::{Error, Result};
+use crate::kind::{Kind, Kinds};
 use candle_core::Tensor;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The blocks of one variable. All entries of a block get the mean over the block, as in Eq. 10
 /// of the AdaHessian paper: the variance of the estimate falls with the size of the block.
@@ -137,7 +140,8 @@ enum Base {
     Matrices(Block),
 }
 
-/// The blocks of a whole model: a rule by shape, and rules by name that take precedence.
+/// The blocks of a whole model: by what its layers say of their variables or else by shape, and rules by
+/// name that take precedence.
 ///
 /// ```
 /// use adahessian::{Block, Blocks};
@@ -150,6 +154,8 @@ enum Base {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Blocks {
     base: Base,
+    /// Those of variables of which the layers have said the kind.
+    known: Arc<BTreeMap<String, Block>>,
     rules: Vec<(String, Block)>,
 }
 
@@ -164,7 +170,7 @@ impl Blocks {
     pub fn spatial() -> Self {
         Self {
             base: Base::Spatial,
-            rules: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -173,7 +179,17 @@ impl Blocks {
     pub fn matrices(block: Block) -> Self {
         Self {
             base: Base::Matrices(block),
-            rules: Vec::new(),
+            ..Self::default()
+        }
+    }
+
+    /// The block that `size` gives for what each variable is to its layer. Variables that no layer has
+    /// spoken of are single.
+    pub fn by_kind(kinds: &Kinds, size: impl Fn(Kind) -> Block) -> Self {
+        let known = kinds.iter().map(|(name, kind)| (name.into(), size(kind)));
+        Self {
+            known: Arc::new(known.collect()),
+            ..Self::default()
         }
     }
 
@@ -190,8 +206,8 @@ impl Blocks {
     /// [`Error::Variable`] if the block does not fit the variable's shape.
     pub fn resolve(&self, name: &str, shape: &[usize]) -> Result<Block> {
         let by_name = self.rules.iter().rev().find(|(s, _)| name_matches(s, name));
-        let block = match (by_name, self.base) {
-            (Some((_, block)), _) => *block,
+        let block = match (by_name.map(|(_, b)| b).or(self.known.get(name)), self.base) {
+            (Some(block), _) => *block,
             (None, Base::Spatial) if shape.len() > 2 => Block::Trailing(shape.len() - 2),
             (None, Base::Matrices(block)) if shape.len() > 1 => block,
             _ => Block::Single,

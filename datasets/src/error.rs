@@ -157,6 +157,31 @@ pub enum Error {
         /// What the file says.
         got: String,
     },
+    /// A line of a file of labelled words that breaks the format.
+    #[error("{}, {place}: {got}, expected {expected}", path.display())]
+    WordLine {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        place: Place,
+        /// What should be there, and what to do.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// A label of a word that the training data does not have.
+    #[error(
+        "{place}: label {got:?}, expected one of the training data's, which are {expected}; \
+         add sentences with it to the training data, or correct it"
+    )]
+    UnseenLabel {
+        /// The file and line, or the sentence and word.
+        place: String,
+        /// The labels of the training data.
+        expected: String,
+        /// The label.
+        got: String,
+    },
     /// A value of the wrong kind in a parquet column.
     #[error("{}, {place}, column {column:?}: {got}, expected {expected}", path.display())]
     BadField {
@@ -405,6 +430,9 @@ pub enum Error {
         /// The reason and what to do.
         reason: String,
     },
+    /// A source of batches of the program failed; see [`Error::user`].
+    #[error(transparent)]
+    User(Box<dyn std::error::Error + Send + Sync>),
     /// Making a tensor failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -416,6 +444,11 @@ fn after_comma(place: &Option<Place>) -> String {
 }
 
 impl Error {
+    /// Wraps an error of the program, for [`Batches`](crate::Batches) of its own.
+    pub fn user(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Error::User(error.into())
+    }
+
     /// An I/O error with its file.
     pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
         Error::Io {

@@ -4,7 +4,10 @@
 //! glue (rows) ──> text (token ids) ──> dataset (examples) ──> batcher (order) ──> collate (tensors)
 //!   ↑ folder, parquet, hub, sample
 //!
-//! cifar10, imagenet ──> image (pictures) ──> batcher (order) ──> augment ──> prefetch (tensors)
+//! conll (sentences) ──> text (pieces of words) ──> conll (examples) ──> batcher (order) ──> conll (tensors)
+//!   ↑ text, sample
+//!
+//! cifar10, imagenet ──> image (pictures) ──> batcher (order) ──> augment ──> batches (tensors)
 //!   ↑ binary, folder, parquet, hub
 //!
 //! criteo (lines) ──> store (records on the disk) ──> batches (order, tensors)
@@ -15,6 +18,7 @@
 //!
 //! * [`glue`] reads the GLUE tasks from the folder layout of the GLUE download, from parquet files
 //!   and from the Hugging Face Hub;
+//! * [`conll`] reads sentences whose words have labels and makes batches of them;
 //! * [`sample`] holds small data sets that come with the crate, so that everything runs offline;
 //! * [`text`] turns rows into token ids, [`wordpiece`] learns a vocabulary where there is none;
 //! * [`mod@collate`] pads a batch to its longest example and puts it on a device.
@@ -34,7 +38,8 @@
 //!
 //! * [`hub`] fetches single files into the shared cache, or reads them from it offline;
 //! * [`batcher`] decides the order of the examples as a pure function of `(seed, epoch)`;
-//! * [`prefetch`] makes batches ahead of the training step and tells how long that had to wait;
+//! * [`Batches`] is what a training loop asks for them, [`Ahead`] makes those of any kind ahead of the step
+//!   and tells how long that had to wait;
 //! * [`limits`] says how much of a file is believed, so that a damaged one costs an error and no more.
 //!
 //! Nothing here prints, and nothing depends on what ran before.
@@ -59,10 +64,13 @@
 //! # }
 //! ```
 
+mod ahead;
 pub mod batcher;
+mod batches;
 mod border;
 pub mod cifar10;
 pub mod collate;
+pub mod conll;
 pub mod criteo;
 pub mod dataset;
 mod error;
@@ -72,6 +80,7 @@ pub mod hub;
 pub mod image;
 pub mod imagenet;
 pub mod limits;
+mod lines;
 mod lock;
 mod pages;
 pub mod prefetch;
@@ -80,10 +89,14 @@ pub mod sample;
 mod shards;
 mod split;
 pub mod text;
+mod text_batches;
 pub mod wordpiece;
 
+pub use ahead::Ahead;
 pub use batcher::Batcher;
+pub use batches::{Batches, FixedBatches, LabelledBatch, TensorBatch, UNLABELLED};
 pub use collate::{TextBatch, collate};
+pub use conll::{Corpus, LabelSet, Sentence, TokenBatch, TokenDataset};
 pub use dataset::TextDataset;
 pub use error::{Error, Place, Result};
 pub use glue::{GlueTask, Label, Row};
@@ -91,4 +104,5 @@ pub use hub::{Hub, RepoKind};
 pub use image::{Augment, Crop, Image, ImageBatch, ImageBatches, ImageDataset, OnCorrupt};
 pub use prefetch::{Prefetch, Waited};
 pub use split::Split;
-pub use text::{Encoded, TextEncoder};
+pub use text::{Encoded, TextEncoder, WordPieces};
+pub use text_batches::TextBatches;

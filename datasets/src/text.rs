@@ -29,6 +29,9 @@ pub struct Encoded {
     pub label: Option<Label>,
 }
 
+/// The tokens of a sentence, and for each the word it is a piece of; `None` for special ones.
+pub type WordPieces = (Encoded, Vec<Option<u32>>);
+
 /// A tokenizer with fixed settings: truncation to a maximum length, no padding.
 ///
 /// Published tokenizer files often have a length and a padding baked in; both are overruled, as
@@ -120,6 +123,16 @@ impl TextEncoder {
         self
     }
 
+    /// Writes `tokenizer.json` into a folder, as transformers and [`TextEncoder::from_folder`] read it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let path = dir.join("tokenizer.json");
+        let saved = self.tokenizer.save(&path, true);
+        saved.map_err(|e| tokenizer_error(Some(&path), e))
+    }
+
     /// The tokenizer of a model's folder: `tokenizer.json`, else `vocab.txt` with the settings of
     /// `tokenizer_config.json` as a BERT tokenizer.
     ///
@@ -166,13 +179,7 @@ impl TextEncoder {
     pub fn encode(&self, row: &Row) -> Result<Encoded> {
         let first = row.first.as_str();
         let second = row.second.as_deref();
-        let longest = first.len().max(second.map_or(0, str::len));
-        if longest > LONGEST_LINE {
-            return Err(tokenizer_error(
-                None,
-                format!("a text of {longest} bytes, of at most {LONGEST_LINE}; cut it"),
-            ));
-        }
+        fits(first.len().max(second.map_or(0, str::len)))?;
         let encoding = called(None, || match second {
             Some(second) => self.tokenizer.encode_fast((first, second), true),
             None => self.tokenizer.encode_fast(first, true),
@@ -185,15 +192,24 @@ impl TextEncoder {
     /// # Errors
     /// If the tokenizer refuses a text; of several, the first.
     pub fn encode_many(&self, rows: &[Row]) -> Result<Vec<Encoded>> {
-        // In pieces, so that an error ends the work; the error is then that of the first text.
-        let mut all = Vec::with_capacity(rows.len());
-        for piece in rows.chunks(PIECE) {
-            let made: Vec<_> = piece.par_iter().map(|row| self.encode(row)).collect();
-            for encoded in made {
-                all.push(encoded?);
-            }
-        }
-        Ok(all)
+        in_pieces(rows, |row| self.encode(row))
+    }
+
+    /// The token ids of sentences that are cut into words already, in their order, on several
+    /// threads; for each id the word it belongs to, from 0, and `None` for special tokens.
+    ///
+    /// A word behind the maximum length, or one that is nothing to the tokenizer, has no id.
+    ///
+    /// # Errors
+    /// If the tokenizer refuses a word, or a sentence is longer than [`LONGEST_LINE`] bytes; of several
+    /// errors, the first.
+    pub fn encode_words(&self, sentences: &[&[String]]) -> Result<Vec<WordPieces>> {
+        in_pieces(sentences, |words| {
+            fits(words.iter().map(String::len).sum())?;
+            // The fast one does not tell the words.
+            let encoding = called(None, || self.tokenizer.encode(*words, true))?;
+            Ok((encoded(&encoding, None), encoding.get_word_ids().to_vec()))
+        })
     }
 
     /// The number of embeddings a model needs: the largest token id plus one.
@@ -244,6 +260,33 @@ impl TextEncoder {
         }
         Ok(())
     }
+}
+
+/// Refuses a text that no line of a file is as long as.
+fn fits(length: usize) -> Result<()> {
+    match length {
+        ..=LONGEST_LINE => Ok(()),
+        _ => Err(tokenizer_error(
+            None,
+            format!("a text of {length} bytes, of at most {LONGEST_LINE}; cut it"),
+        )),
+    }
+}
+
+/// Encodes each item, in their order, on several threads: some at a time, so that an error ends the work,
+/// and is that of the first item.
+fn in_pieces<T: Sync, E: Send>(
+    items: &[T],
+    encode: impl Fn(&T) -> Result<E> + Sync,
+) -> Result<Vec<E>> {
+    let mut all = Vec::with_capacity(items.len());
+    for piece in items.chunks(PIECE) {
+        let made: Vec<_> = piece.par_iter().map(&encode).collect();
+        for encoded in made {
+            all.push(encoded?);
+        }
+    }
+    Ok(all)
 }
 
 fn encoded(encoding: &tokenizers::Encoding, label: Option<Label>) -> Encoded {

@@ -1,33 +1,190 @@
-//! Settings in layers: flags over a file over defaults. What is `None` in a layer is open, and the layer
-//! below decides.
+//! Settings in layers: flags over a file over the program's defaults.
+//!
+//! Whatever its source, a setting is an argument of the command line and is checked as one: those of a file
+//! come first, the flags after them, and of two of one name the last one counts.
 
-use anyhow::{Context, Result};
-use serde::{Serialize, de::DeserializeOwned};
+use crate::flags::{Invocation, Settings};
+use anyhow::{Context, Result, bail};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::ffi::OsString;
 use std::path::Path;
+use toml::{Table, Value};
 
-/// The settings of `top`, and from `below` what they leave open.
-///
-/// # Errors
-/// If the settings cannot be written as a table.
-pub fn over<T: Serialize + DeserializeOwned>(top: &T, below: &T) -> Result<T> {
-    let mut table = toml::Table::try_from(below)?;
-    table.extend(toml::Table::try_from(top)?);
-    Ok(table.try_into()?)
+/// A program's own flags.
+pub trait Own: Args + Clone + Serialize + DeserializeOwned {}
+
+impl<A: Args + Clone + Serialize + DeserializeOwned> Own for A {}
+
+/// What a command line asks for: settings that were given, and the flags' own defaults for the others.
+#[derive(Clone, Debug)]
+pub struct Asked<A: Args> {
+    /// All settings.
+    pub settings: Settings<A>,
+    /// Those that were given, by name.
+    pub given: Table,
+    /// The flags that are no settings.
+    pub invocation: Invocation,
 }
 
-/// The settings in a TOML file.
-///
-/// # Errors
-/// With file and line for what cannot be read, unknown names included.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    toml::from_str(&text).with_context(|| path.display().to_string())
+/// A command with the flags of a program.
+fn command<A: Args>(name: &'static str) -> Command {
+    augment::<A>(Command::new(name))
 }
 
-/// As the text of a TOML file.
+/// Adds the flags of a program.
+pub fn augment<A: Args>(command: Command) -> Command {
+    let command = Settings::<A>::augment_args(command);
+    Invocation::augment_args(command).args_override_self(true)
+}
+
+impl<A: Own> Asked<A> {
+    /// What the flags say.
+    ///
+    /// # Errors
+    /// If the matches are not those of [`command`].
+    pub fn read(matches: &ArgMatches) -> Result<Self> {
+        let settings = Settings::<A>::from_arg_matches(matches)?;
+        let mut given = table(&settings)?;
+        given.retain(|name, _| matches.value_source(name) == Some(ValueSource::CommandLine));
+        Ok(Self {
+            settings,
+            given,
+            invocation: Invocation::from_arg_matches(matches)?,
+        })
+    }
+
+    /// What a table of settings says; `origin` is where it comes from.
+    ///
+    /// # Errors
+    /// With the origin, for a name that is no flag's and for a value that the flag does not take.
+    pub fn of(given: &Table, origin: &str) -> Result<Self> {
+        let arguments = arguments(given).with_context(|| origin.to_string())?;
+        let all = std::iter::once(OsString::from("settings")).chain(arguments);
+        match command::<A>("settings").try_get_matches_from(all) {
+            Ok(matches) => Self::read(&matches)?.settings_only(origin),
+            Err(error) => {
+                let text = error.render().to_string();
+                let text = text.trim_start_matches("error: ");
+                bail!("{origin}: {}", text.split("\n\n").next().unwrap_or(text));
+            }
+        }
+    }
+
+    /// Refuses what has its place on the command line alone.
+    fn settings_only(self, origin: &str) -> Result<Self> {
+        let invocation = &self.invocation;
+        let others = [
+            ("config", invocation.config.is_some()),
+            ("out", invocation.out.is_some()),
+            ("resume", invocation.resume.is_some()),
+            ("dry_run", invocation.dry_run),
+        ];
+        match others.iter().find(|(_, is_there)| *is_there) {
+            Some((name, _)) => bail!("{origin}: `{name}` is a flag and no setting: take it out"),
+            None => Ok(self),
+        }
+    }
+
+    /// These, over those that `below` gives.
+    ///
+    /// # Errors
+    /// As [`Asked::of`].
+    pub fn over(self, below: &Table, origin: &str) -> Result<Self> {
+        let mut given = Self::of(below, origin)?.given;
+        given.extend(self.given);
+        let both = Self::of(&given, origin)?;
+        let mut invocation = self.invocation;
+        if invocation.sweep.is_empty() {
+            invocation.sweep = both.invocation.sweep;
+        }
+        Ok(Self { invocation, ..both })
+    }
+
+    /// Whether a setting was given.
+    pub fn has(&self, name: &str) -> bool {
+        self.given.contains_key(name)
+    }
+
+    /// All settings, with `defaults` for those that were not given.
+    ///
+    /// # Errors
+    /// If they cannot be written as a table.
+    pub fn resolved(&self, defaults: &Settings<A>) -> Result<Settings<A>> {
+        let mut all = table(defaults)?;
+        all.extend(self.given.clone());
+        Ok(all.try_into()?)
+    }
+
+    /// What was given as the text of a TOML file, with the sweeps.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn text(&self) -> Result<String> {
+        let mut all = self.given.clone();
+        if !self.invocation.sweep.is_empty() {
+            let sweeps = self.invocation.sweep.iter().cloned().map(Value::String);
+            all.insert("sweep".into(), Value::Array(sweeps.collect()));
+        }
+        Ok(toml::to_string(&all)?)
+    }
+}
+
+/// Settings as a table.
 ///
 /// # Errors
-/// If they cannot be written.
-pub fn text<T: Serialize>(settings: &T) -> Result<String> {
-    Ok(toml::to_string(settings)?)
+/// If they cannot be written as one.
+pub fn table<A: Own>(settings: &Settings<A>) -> Result<Table> {
+    Ok(Table::try_from(settings)?)
+}
+
+/// Larger files are no settings.
+const LARGEST: u64 = 1 << 20;
+
+/// The table in a TOML file.
+///
+/// # Errors
+/// With file and line for what cannot be read.
+pub fn read(path: &Path) -> Result<Table> {
+    let place = || path.display().to_string();
+    let length = std::fs::metadata(path).with_context(place)?.len();
+    if length > LARGEST {
+        bail!(
+            "{}: {length} bytes; expected settings, at most 1 MiB",
+            place()
+        );
+    }
+    parse(&std::fs::read_to_string(path).with_context(place)?).with_context(place)
+}
+
+/// The table in the text of a TOML file.
+///
+/// # Errors
+/// With the line for what cannot be read.
+pub fn parse(text: &str) -> Result<Table> {
+    Ok(text.trim_start_matches('\u{feff}').parse()?)
+}
+
+/// The arguments that say the same.
+fn arguments(given: &Table) -> Result<Vec<OsString>> {
+    let mut all = Vec::new();
+    for (name, value) in given {
+        let flag = format!("--{}", name.replace('_', "-"));
+        let mut add = |value: &Value| {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => value.to_string(),
+                other => bail!("{name}: expected a text, a number or a truth value, got {other}"),
+            };
+            all.push(OsString::from(format!("{flag}={text}")));
+            Ok(())
+        };
+        match value {
+            Value::Array(values) => values.iter().try_for_each(add)?,
+            value => add(value)?,
+        }
+    }
+    Ok(all)
 }

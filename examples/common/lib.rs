@@ -1,12 +1,17 @@
-//! What the examples share: settings from flags and files, the device, the start of a program, the
-//! folders of runs and what they left there.
+//! What the examples share: one driver, from flags to a report.
 
-pub mod choose;
-pub mod folders;
+pub mod driver;
+pub mod experiment;
+pub mod flags;
+pub mod grid;
 pub mod layers;
+pub mod optimizers;
+pub mod outcome;
+pub mod plots;
 pub mod program;
+pub mod report;
 pub mod results;
-pub mod settings;
+pub mod session;
 pub mod table;
+pub mod values;
 pub mod vision;
-pub mod watch;

@@ -43,6 +43,62 @@ fn keep_memory() {
     }
 }
 
+/// Says how long the steps waited for their batches.
+pub fn waited(waited: &datasets::Waited) {
+    println!(
+        "  waited for batches: {:.3} s for the first, {:.3} s for the {} others",
+        waited.first_seconds,
+        waited.later_seconds,
+        waited.batches.saturating_sub(1)
+    );
+}
+
+/// How this program was called.
+pub fn command_line() -> String {
+    std::env::args().collect::<Vec<_>>().join(" ")
+}
+
+/// This program's name, with its subcommand where it has one.
+pub fn command_name() -> String {
+    let mut arguments = std::env::args();
+    let program = arguments.next().unwrap_or_default();
+    let program = std::path::Path::new(&program)
+        .file_name()
+        .unwrap_or_default();
+    let program = program.to_string_lossy().into_owned();
+    match arguments.next().filter(|first| !first.starts_with('-')) {
+        Some(subcommand) => format!("{program} {subcommand}"),
+        None => program,
+    }
+}
+
+/// The present time, for people.
+pub fn now() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    date(since.map(|since| since.as_secs()).unwrap_or_default())
+}
+
+/// `2026-11-26 04:26 UTC` of seconds since 1970, by the calendar's rules of 400 years (Hinnant 2013).
+fn date(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    let year = era * 400 + year + later;
+    format!(
+        "{year}-{month:02}-{day:02} {:02}:{:02} UTC",
+        rest / 3600,
+        rest / 60 % 60
+    )
+}
+
 /// Gives freed memory back and starts the peak anew, so that the next run's peak is its own. Does
 /// nothing where the system does not offer it.
 pub fn reset_peak_memory() {
@@ -86,4 +142,17 @@ pub fn stop_flag() -> Result<Arc<AtomicBool>> {
         eprintln!("stopping after this step with a checkpoint; once more to stop at once");
     })?;
     Ok(flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
+        assert_eq!(date(1_709_251_199), "2024-02-29 23:59 UTC");
+        assert_eq!(date(1_795_667_160), "2026-11-26 04:26 UTC");
+    }
 }

@@ -7,14 +7,19 @@ use std::path::Path;
 
 #[derive(Deserialize)]
 struct Evaluation {
+    main: String,
+    #[serde(default = "yes")]
+    higher_is_better: bool,
     scores: BTreeMap<String, f64>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
 struct SummaryFile {
     outcome: String,
-    steps: u64,
-    epochs: usize,
     #[serde(rename = "final")]
     last: Option<Evaluation>,
     best: Option<Evaluation>,
@@ -27,10 +32,10 @@ struct SummaryFile {
 struct Line {
     kind: String,
     step: u64,
-    epoch: usize,
     loss: Option<f64>,
+    main: Option<String>,
     #[serde(default)]
-    scores: BTreeMap<String, f64>,
+    scores: BTreeMap<String, Option<f64>>,
 }
 
 fn summary(folder: &Path) -> Result<SummaryFile> {
@@ -44,55 +49,49 @@ pub fn is_complete(folder: &Path) -> bool {
     summary(folder).is_ok_and(|s| s.outcome != "interrupted")
 }
 
-/// Losses by epoch: (end of the epoch, mean loss).
-pub type Curve = BTreeMap<usize, f64>;
+/// Values by step.
+pub type Curve = BTreeMap<u64, f64>;
 
 /// One complete run.
 pub struct Run {
-    /// The optimizer's name.
-    pub optimizer: String,
+    /// What it has in common with those that differ in the seed alone.
+    pub group: String,
+    /// What tells that group from others: names and values.
+    pub place: Vec<(String, String)>,
     summary: SummaryFile,
-    /// The mean training loss of each epoch's logged steps.
-    pub train: Curve,
-    /// The loss of the evaluation after each epoch.
-    pub test: Curve,
+    /// The training loss of the logged steps.
+    pub losses: Curve,
+    /// The main score of the evaluations.
+    pub main: Curve,
 }
 
 impl Run {
-    /// Reads `summary.json` and `metrics.jsonl` of the folder of a run with this optimizer.
+    /// Reads `summary.json` and `metrics.jsonl` of a run's folder.
     ///
     /// # Errors
     /// If one of them cannot be read; the error names the file.
-    pub fn read(optimizer: &str, folder: &Path) -> Result<Self> {
+    pub fn read(group: &str, place: &[(String, String)], folder: &Path) -> Result<Self> {
         let path = folder.join("metrics.jsonl");
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let summary = summary(folder)?;
-        let steps_per_epoch = match summary.epochs {
-            0 => summary.steps,
-            epochs => summary.steps / epochs as u64,
-        };
-        let mut losses: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-        let mut test = Curve::new();
+        let (mut losses, mut main) = (Curve::new(), Curve::new());
         for (number, line) in text.lines().enumerate() {
             let place = || format!("{}: line {}", path.display(), number + 1);
             let line: Line = serde_json::from_str(line).with_context(place)?;
-            match (line.kind.as_str(), line.loss, line.scores.get("loss")) {
-                ("step", Some(loss), _) => losses.entry(line.epoch + 1).or_default().push(loss),
-                ("evaluation", _, Some(loss)) => {
-                    let epoch = line.step.div_ceil(steps_per_epoch.max(1)) as usize;
-                    test.insert(epoch, *loss);
+            match line.kind.as_str() {
+                "step" => losses.extend(line.loss.map(|loss| (line.step, loss))),
+                "evaluation" => {
+                    let score = line.main.and_then(|name| line.scores.get(&name).copied());
+                    main.extend(score.flatten().map(|score| (line.step, score)));
                 }
                 _ => {}
             }
         }
-        let train = losses
-            .into_iter()
-            .map(|(epoch, losses)| (epoch, mean(&losses)));
         Ok(Self {
-            optimizer: optimizer.into(),
-            summary,
-            train: train.collect(),
-            test,
+            group: group.into(),
+            place: place.into(),
+            summary: summary(folder)?,
+            losses,
+            main,
         })
     }
 
@@ -112,7 +111,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(values: &[f64]) -> Self {
+    /// Of these values; not a number of none.
+    pub fn of(values: &[f64]) -> Self {
         let mean = mean(values);
         let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
         let deviation = (squares / (values.len().max(2) - 1) as f64).sqrt();
@@ -136,18 +136,24 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// One optimizer's row: over its seeds.
+/// One row of the table: the runs that differ in the seed alone.
 #[derive(Serialize)]
 pub struct Row {
-    /// The optimizer's name.
-    pub optimizer: String,
+    /// Their name.
+    pub group: String,
+    /// What tells them from the other rows.
+    pub place: Vec<(String, String)>,
     /// How many runs.
     pub runs: usize,
-    /// Scores of the last evaluation: accuracies as shares, and the loss.
+    /// The main score's name.
+    pub main: String,
+    /// Whether a higher main score is better.
+    pub higher_is_better: bool,
+    /// Scores of the last evaluation.
     pub last: BTreeMap<String, Spread>,
     /// Scores of the best evaluation.
     pub best: BTreeMap<String, Spread>,
-    /// The training loss of the last epoch.
+    /// The mean training loss of the last tenth of the logged steps.
     pub train_loss: Spread,
     /// The mean of the runs' medians.
     pub seconds_per_step: Option<f64>,
@@ -155,27 +161,28 @@ pub struct Row {
     pub peak_memory_mib: Option<f64>,
     /// Of a run, on average.
     pub minutes: f64,
-    /// Mean over the runs.
+    /// The training loss.
     #[serde(skip)]
-    pub train: Curve,
-    /// Mean over the runs.
+    pub losses: BTreeMap<u64, Spread>,
+    /// The main score.
     #[serde(skip)]
-    pub test: Curve,
+    pub scores: BTreeMap<u64, Spread>,
 }
 
-/// One row an optimizer, in the order of their first runs.
+/// One row a group, in the order of their first runs.
 pub fn rows(runs: &[Run]) -> Vec<Row> {
     let mut names: Vec<&str> = Vec::new();
     for run in runs {
-        if !names.contains(&run.optimizer.as_str()) {
-            names.push(&run.optimizer);
+        if !names.contains(&run.group.as_str()) {
+            names.push(&run.group);
         }
     }
-    let own = |name: &str| runs.iter().filter(|r| r.optimizer == name).collect();
-    names.iter().map(|name| row(name, own(name))).collect()
+    let own = |name: &str| runs.iter().filter(|r| r.group == name).collect::<Vec<_>>();
+    names.iter().filter_map(|name| row(&own(name))).collect()
 }
 
-fn row(optimizer: &str, runs: Vec<&Run>) -> Row {
+fn row(runs: &[&Run]) -> Option<Row> {
+    let first = runs.first()?;
     let spread = |f: &dyn Fn(&Run) -> f64| {
         let values: Vec<f64> = runs.iter().map(|run| f(run)).collect();
         Spread::of(&values)
@@ -193,36 +200,44 @@ fn row(optimizer: &str, runs: Vec<&Run>) -> Row {
         .iter()
         .filter_map(|r| r.summary.seconds_per_step)
         .collect();
-    Row {
-        optimizer: optimizer.into(),
+    let last = first.summary.last.as_ref();
+    Some(Row {
+        group: first.group.clone(),
+        place: first.place.clone(),
         runs: runs.len(),
+        main: last.map(|e| e.main.clone()).unwrap_or_default(),
+        higher_is_better: last.is_none_or(|e| e.higher_is_better),
         last: scores(|run| &run.summary.last),
         best: scores(|run| &run.summary.best),
-        train_loss: spread(&|run| {
-            run.train
-                .last_key_value()
-                .map_or(f64::NAN, |(_, loss)| *loss)
-        }),
+        train_loss: spread(&|run| end_of(&run.losses)),
         seconds_per_step: (!seconds.is_empty()).then(|| mean(&seconds)),
         peak_memory_mib: runs
             .iter()
             .filter_map(|r| r.summary.peak_memory_mib)
             .reduce(f64::max),
         minutes: spread(&|run| run.summary.elapsed_seconds / 60.0).mean,
-        train: mean_curve(runs.iter().map(|run| &run.train)),
-        test: mean_curve(runs.iter().map(|run| &run.test)),
-    }
+        losses: spreads(runs.iter().map(|run| &run.losses)),
+        scores: spreads(runs.iter().map(|run| &run.main)),
+    })
 }
 
-/// The mean of each epoch over the runs that have it.
-fn mean_curve<'a>(curves: impl Iterator<Item = &'a Curve>) -> Curve {
-    let mut all: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-    for (epoch, loss) in curves.flatten() {
-        all.entry(*epoch).or_default().push(*loss);
+/// The mean of the last tenth.
+fn end_of(losses: &Curve) -> f64 {
+    let count = losses.len().div_ceil(10);
+    let last: Vec<f64> = losses.values().rev().take(count).copied().collect();
+    mean(&last)
+}
+
+/// The spread at each step over the runs that have it.
+fn spreads<'a>(curves: impl Iterator<Item = &'a Curve>) -> BTreeMap<u64, Spread> {
+    let mut all: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for (step, value) in curves.flatten() {
+        all.entry(*step).or_default().push(*value);
     }
-    all.into_iter()
-        .map(|(epoch, losses)| (epoch, mean(&losses)))
-        .collect()
+    let spreads = all
+        .into_iter()
+        .map(|(step, values)| (step, Spread::of(&values)));
+    spreads.collect()
 }
 
 #[cfg(test)]
@@ -232,10 +247,10 @@ mod tests {
 
     const METRICS: &str = r#"{"kind":"step","step":1,"epoch":0,"loss":3.0}
 {"kind":"step","step":2,"epoch":0,"loss":1.0}
-{"kind":"evaluation","step":2,"epoch":1,"scores":{"accuracy":0.5,"loss":1.5}}
+{"kind":"evaluation","step":2,"epoch":1,"main":"accuracy","scores":{"accuracy":0.5,"loss":1.5}}
 {"kind":"step","step":3,"epoch":1,"loss":null}
 {"kind":"step","step":4,"epoch":1,"loss":0.5}
-{"kind":"evaluation","step":4,"epoch":2,"scores":{"accuracy":0.25,"loss":LAST}}
+{"kind":"evaluation","step":4,"epoch":2,"main":"accuracy","scores":{"accuracy":LAST,"loss":null}}
 "#;
 
     fn run(folder: &Path, optimizer: &str, last: f64, outcome: &str) -> PathBuf {
@@ -243,9 +258,9 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let metrics = METRICS.replace("LAST", &last.to_string());
         std::fs::write(folder.join("metrics.jsonl"), metrics).unwrap();
-        let scores = |accuracy| serde_json::json!({"scores": {"accuracy": accuracy, "loss": last}});
+        let scores = |accuracy| serde_json::json!({"main": "accuracy", "scores": {"accuracy": accuracy, "loss": last}});
         let summary = serde_json::json!({
-            "outcome": outcome, "steps": 4, "epochs": 2, "final": scores(0.25 * last), "best": scores(0.5),
+            "outcome": outcome, "final": scores(0.25 * last), "best": scores(0.5),
             "elapsed_seconds": 60.0 * last, "seconds_per_step": null, "peak_memory_mib": 100.0 * last,
         });
         std::fs::write(folder.join("summary.json"), summary.to_string()).unwrap();
@@ -260,7 +275,9 @@ mod tests {
             let folder = run(&folder, optimizer, last, "completed");
             (optimizer, folder)
         });
-        let runs = folders.iter().map(|(name, f)| Run::read(name, f).unwrap());
+        let runs = folders
+            .iter()
+            .map(|(name, f)| Run::read(name, &[], f).unwrap());
         let runs: Vec<Run> = runs.collect();
         let interrupted = run(&folder, "c", 1.0, "interrupted");
         assert!(is_complete(&folders[0].1) && !is_complete(&interrupted));
@@ -274,9 +291,11 @@ mod tests {
         // (0.25 + 0.75)/2 and the deviation of two values that are 0.5 apart.
         assert_eq!(a.last["accuracy"].text(100.0, 2), "50.00 ± 35.36");
         assert_eq!(b.last["accuracy"].text(100.0, 2), "50.00");
-        assert_eq!(a.train, Curve::from([(1, 2.0), (2, 0.5)]));
-        assert_eq!(a.test, Curve::from([(1, 1.5), (2, 2.0)]));
-        assert_eq!(b.test, Curve::from([(1, 1.5), (2, 2.0)]));
+        assert_eq!(a.losses.keys().copied().collect::<Vec<_>>(), [1, 2, 4]);
+        assert_eq!((a.losses[&4].mean, a.train_loss.mean), (0.5, 0.5));
+        assert_eq!((a.scores[&2].mean, a.scores[&4].mean), (0.5, 2.0));
+        assert_eq!(b.scores[&4].deviation, None);
+        assert_eq!((a.main.as_str(), a.higher_is_better), ("accuracy", true));
         assert_eq!((a.peak_memory_mib, a.seconds_per_step), (Some(300.0), None));
         assert_eq!(a.minutes, 2.0);
     }

@@ -1,19 +1,23 @@
 //! `criteo evaluate`: the scores of trained models, and their predictions.
 
-use crate::plan::{self, Plan};
-use crate::settings::Settings;
-use crate::{parts, planted, run, scores};
+use crate::train::{COLUMNS, ClickArgs, Clicks, forward};
+use crate::{parts, planted};
 use anyhow::{Context, Result, bail};
+use candle_core::DType;
 use clap::Args;
-use common::settings::list;
-use common::{folders, layers, program, table};
+use common::experiment::Experiment;
+use common::flags::Settings;
+use common::layers::{self, Asked};
+use common::values::list;
+use common::{program, table};
+use datasets::Batches;
 use datasets::criteo::Store;
+use models::Model;
 use models::dlrm::Dlrm;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use trainers::tasks::ClickPrediction;
-use trainers::{Batches, RunFolder, Scores, Task, checkpoint};
+use trainers::{Loss, RunFolder, Scores, Supervised, Task, checkpoint};
 
 /// Evaluate the models of runs, each as its newest checkpoint has it, or write their predictions.
 #[derive(Args)]
@@ -68,14 +72,15 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let mut header = vec!["run", "step", "rows"];
-    header.extend(scores::HEADER);
+    header.extend(COLUMNS.iter().map(|column| column.head));
     println!("{}", table::format(&header, &lines));
     Ok(())
 }
 
 /// The runs of a comparison, in the order of their names; else the path itself.
 fn runs(path: &Path) -> Result<Vec<PathBuf>> {
-    if RunFolder::open(path).is_ok() {
+    let is_run = RunFolder::open(path).is_ok_and(|run| run.checkpoints().folder().is_dir());
+    if is_run {
         return Ok(vec![path.into()]);
     }
     let entries = path
@@ -94,7 +99,8 @@ fn runs(path: &Path) -> Result<Vec<PathBuf>> {
 
 /// A run's model as a checkpoint has it.
 struct Trained {
-    plan: Plan,
+    folder: PathBuf,
+    settings: Settings<ClickArgs>,
     store: Store,
     model: Dlrm,
     step: u64,
@@ -102,14 +108,19 @@ struct Trained {
 
 impl Trained {
     fn load(path: &Path, options: &Options) -> Result<Self> {
-        let (plan, checkpoint) = find(path, options)?;
-        let store = parts::store(&plan.settings)?;
-        let model = parts::model(&plan, &store, true)?;
+        let (folder, settings, checkpoint) = find(path, options)?;
+        let store = match options.data {
+            Some(_) => parts::store(&settings.own)?,
+            None => Clicks.load(&settings, &folder)?,
+        };
+        let seed = settings.training.seed.parse().context("seed")?;
+        let model = parts::model(&settings.own, seed, &store, true)?;
         let loaded = checkpoint::load(&checkpoint)?;
         loaded.restore_vars(&model.vars())?;
         loaded.restore_tables(std::slice::from_ref(model.tables()))?;
         Ok(Self {
-            plan,
+            folder,
+            settings,
             store,
             model,
             step: loaded.progress.step,
@@ -117,13 +128,14 @@ impl Trained {
     }
 
     fn evaluate(&self, options: &Options, lines: &mut Vec<Vec<String>>) -> Result<()> {
-        let settings = &self.plan.settings;
-        for rows in list(&options.on) {
-            let batches = parts::evaluation(&self.store, settings, &rows, options.limit)?;
-            let task = ClickPrediction::new(run::forward(&self.model), batches);
-            let name = self.plan.folder.display().to_string();
-            lines.push(line(name, self.step.to_string(), &rows, &task.evaluate()?));
-            if let Some(scores) = planted::scores(&self.store, settings, &rows, options.limit)? {
+        let own = &self.settings.own;
+        for rows in list(&options.on).map_err(anyhow::Error::msg)? {
+            let batches = parts::evaluation(&self.store, own, &rows, options.limit)?;
+            let task = Supervised::new(forward(&self.model), Loss::BinaryCrossEntropy, batches);
+            let scores = task.metrics(&["clicks"])?.evaluate()?;
+            let name = self.folder.display().to_string();
+            lines.push(line(name, self.step.to_string(), &rows, &scores));
+            if let Some(scores) = planted::scores(&self.store, own, &rows, options.limit)? {
                 let name = "(the model that made them)".to_string();
                 lines.push(line(name, String::new(), &rows, &scores));
             }
@@ -135,14 +147,17 @@ impl Trained {
         let file = File::create_new(path).with_context(|| path.display().to_string())?;
         let mut file = BufWriter::new(file);
         writeln!(file, "row,probability")?;
-        for rows in list(&options.on) {
-            let settings = &self.plan.settings;
-            let batches = parts::evaluation(&self.store, settings, &rows, options.limit)?;
-            let mut row = batches.0.rows.start;
-            let count = batches.len(0);
-            let task = ClickPrediction::new(run::forward(&self.model), batches.clone());
-            for index in 0..count {
-                for logit in task.predict(&batches.get(0, index)?)? {
+        for rows in list(&options.on).map_err(anyhow::Error::msg)? {
+            let own = &self.settings.own;
+            let batches = parts::evaluation(&self.store, own, &rows, options.limit)?;
+            let mut row = batches.rows.start;
+            let loss = Loss::BinaryCrossEntropy;
+            let task = Supervised::new(forward(&self.model), loss, batches.clone());
+            for index in 0..batches.len(0) {
+                let logits = task
+                    .outputs(&batches.get(0, index)?)?
+                    .to_dtype(DType::F64)?;
+                for logit in logits.flatten_all()?.to_vec1::<f64>()? {
                     writeln!(file, "{row},{:.7}", 1.0 / (1.0 + (-logit).exp()))?;
                     row += 1;
                 }
@@ -154,28 +169,30 @@ impl Trained {
 
 fn line(name: String, step: String, rows: &str, scores: &Scores) -> Vec<String> {
     let mut cells = vec![name, step, rows.to_string()];
-    cells.extend(scores::cells(scores));
+    cells.extend(COLUMNS.iter().map(|column| match scores.get(column.score) {
+        Some(value) => format!("{:.*}", column.places, value * column.factor),
+        None => "-".into(),
+    }));
     cells
 }
 
-/// A run's plan and the checkpoint to evaluate.
-fn find(path: &Path, options: &Options) -> Result<(Plan, PathBuf)> {
+/// A run's folder, its settings and the checkpoint to evaluate.
+fn find(path: &Path, options: &Options) -> Result<(PathBuf, Settings<ClickArgs>, PathBuf)> {
     let folder = RunFolder::open(path)?;
-    let mut settings: Settings = layers::read(&folder.config())?;
-    settings.table_file = None; // the file belongs to the run; here the tables are in memory
-    if options.data.is_some() {
-        settings.data.clone_from(&options.data);
-        settings.planted = None;
+    let place = folder.config().display().to_string();
+    let mut given = layers::parse(&folder.settings()?)?;
+    given.remove("table_file"); // the file belongs to the run; here the tables are in memory
+    let mut settings = Asked::<ClickArgs>::of(&given, &place)?.settings;
+    if let Some(data) = &options.data {
+        settings.own.data = Some(data.clone());
+        settings.own.planted = None;
     }
-    let mut plans = plan::plans(&settings, folders::root(path)?.as_path())?;
-    let plan = plans
-        .pop()
-        .context("the run's config.toml names no optimizer")?;
     let is_checkpoint = path.join("manifest").is_file();
     let checkpoint = match (is_checkpoint, options.best) {
         (true, _) => Some(path.to_path_buf()),
         (false, true) => folder.checkpoints().best()?,
-        (false, false) => folder.checkpoints().latest()?,
+        (false, false) => folder.checkpoints().newest()?,
     };
-    Ok((plan, checkpoint.context("the run has no checkpoint")?))
+    let checkpoint = checkpoint.context("the run has no checkpoint")?;
+    Ok((folder.path().to_path_buf(), settings, checkpoint))
 }

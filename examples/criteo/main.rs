@@ -4,44 +4,48 @@
 mod evaluate;
 mod generate;
 mod parts;
-mod plan;
 mod planted;
 mod prepare;
-mod run;
-mod scores;
-mod settings;
 mod train;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use common::driver::{self, Augment};
+use std::process::ExitCode;
 
-/// Predict clicks with DLRM on Criteo's logs, or on generated ones.
-#[derive(Parser)]
-#[command(after_help = "Examples:\n  \
+const EXAMPLES: &str = "Examples:\n  \
     criteo train --synthetic\n  \
     criteo prepare train.txt --out kaggle.clicks\n  \
     criteo train --data kaggle.clicks --optimizer adahessian,adagrad,sgd --seed 0,1,2 --out runs/kaggle\n  \
     criteo train --resume runs/kaggle\n  \
-    criteo evaluate runs/kaggle/adahessian-seed0 --on validation\n\n\
-    A run's folder holds config.toml, metrics.jsonl, TensorBoard events, curves.svg, summary.json and checkpoint/.")]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
+    criteo evaluate runs/kaggle/adahessian-seed0 --on validation";
+
+fn main() -> ExitCode {
+    let train = Command::new("train").about(train::ABOUT);
+    let matches = Command::new("criteo")
+        .about("Predict clicks with DLRM on Criteo's logs, or on generated ones.")
+        .after_help(EXAMPLES)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(prepare::Options::augment_args(Command::new("prepare")))
+        .subcommand(train::ClickArgs::augment(train))
+        .subcommand(evaluate::Options::augment_args(Command::new("evaluate")))
+        .subcommand(generate::Options::augment_args(Command::new("generate")))
+        .get_matches();
+    driver::exit(run(&matches))
 }
 
-#[derive(Subcommand)]
-enum Command {
-    Prepare(prepare::Options),
-    Train(Box<train::Options>),
-    Evaluate(evaluate::Options),
-    Generate(generate::Options),
-}
-
-fn main() -> Result<()> {
-    match Cli::parse().command {
-        Command::Prepare(options) => prepare::run(&options),
-        Command::Train(options) => train::run(&options),
-        Command::Evaluate(options) => evaluate::run(&options),
-        Command::Generate(options) => generate::run(&options),
+fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    match matches.subcommand() {
+        Some(("prepare", matches)) => prepare::run(&prepare::Options::from_arg_matches(matches)?)?,
+        Some(("evaluate", matches)) => {
+            evaluate::run(&evaluate::Options::from_arg_matches(matches)?)?
+        }
+        Some(("generate", matches)) => {
+            generate::run(&generate::Options::from_arg_matches(matches)?)?
+        }
+        Some((_, matches)) => return driver::train(&train::Clicks, matches),
+        None => {}
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,25 +1,23 @@
 //! Data, model and optimizer of a run, from its settings.
 
-use crate::plan::Plan;
-use crate::settings::Settings;
+use crate::train::ClickArgs;
 use adahessian::sparse::{Precision, SparseOptimizer};
-use adahessian::{Block, Blocks, Composite, Optim};
-use adahessian::{Rules, optimizer_by_name};
+use adahessian::{Composite, Rules};
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
-use common::choose::{self, set};
-use common::settings::list;
+use common::grid::Cell;
+use common::optimizers::{self, Place};
 use datasets::criteo::{ClickBatches, INTEGERS, Store};
-use models::Start;
 use models::dlrm::{Config, Dlrm};
+use models::{Model, Start};
 use std::ops::Range;
 use std::path::Path;
 
 /// Rows in a batch of an evaluation: few enough that the peak memory is that of training.
 const EVALUATION_BATCH: usize = 1024;
 
-pub fn store(settings: &Settings) -> Result<Store> {
-    let path = settings.data.as_deref().context(
+pub fn store(own: &ClickArgs) -> Result<Store> {
+    let path = own.data.as_deref().context(
         "where are the clicks? Make a store with `criteo prepare train.txt --out kaggle.clicks` and give it \
          with --data, or try without data with --synthetic",
     )?;
@@ -30,8 +28,8 @@ pub fn store(settings: &Settings) -> Result<Store> {
 }
 
 /// Some of a store's days by name.
-pub fn rows(store: &Store, settings: &Settings, name: &str) -> Result<Range<usize>> {
-    let days = store.days(settings.days.unwrap_or(7))?;
+pub fn rows(store: &Store, own: &ClickArgs, name: &str) -> Result<Range<usize>> {
+    let days = store.days(own.days)?;
     Ok(match name {
         "all" => 0..store.len(),
         "train" => days.train,
@@ -42,47 +40,44 @@ pub fn rows(store: &Store, settings: &Settings, name: &str) -> Result<Range<usiz
     })
 }
 
-pub fn train_batches(plan: &Plan, store: &Store) -> Result<ClickBatches> {
-    let settings = &plan.settings;
-    let mut rows = rows(store, settings, "train")?;
-    rows.end = rows.start + rows.len().min(settings.limit.unwrap_or(usize::MAX));
+pub fn train_batches(cell: &Cell<ClickArgs>, store: &Store) -> Result<ClickBatches> {
+    let (own, training) = (&cell.settings.own, &cell.settings.training);
+    let mut rows = rows(store, own, "train")?;
+    rows.end = rows.start + rows.len().min(training.limit.unwrap_or(usize::MAX));
     Ok(ClickBatches {
         store: store.clone(),
         rows,
-        batch_size: settings.batch_size.unwrap_or(128),
-        shuffle: settings.shuffle.unwrap_or(true).then_some(plan.seed),
+        batch_size: training.batch_size,
+        shuffle: own.shuffle.then_some(cell.seed),
         drop_last: false,
+        device: Device::Cpu,
     })
 }
 
 /// The rows of an evaluation, at most the first `limit` of them.
 pub fn evaluation(
     store: &Store,
-    settings: &Settings,
+    own: &ClickArgs,
     name: &str,
     limit: Option<usize>,
-) -> Result<(ClickBatches, Device)> {
-    let mut rows = rows(store, settings, name)?;
+) -> Result<ClickBatches> {
+    let mut rows = rows(store, own, name)?;
     rows.end = rows.start + rows.len().min(limit.unwrap_or(usize::MAX));
-    let batches = ClickBatches {
+    Ok(ClickBatches {
         store: store.clone(),
         rows,
         batch_size: EVALUATION_BATCH,
         shuffle: None,
         drop_last: false,
-    };
-    Ok((batches, Device::Cpu))
+        device: Device::Cpu,
+    })
 }
 
 /// The model with its first weights; `fresh` refuses a table file that is there already.
-pub fn model(plan: &Plan, store: &Store, fresh: bool) -> Result<Dlrm> {
-    let settings = &plan.settings;
+pub fn model(own: &ClickArgs, seed: u64, store: &Store, fresh: bool) -> Result<Dlrm> {
     let mut bottom = vec![INTEGERS];
-    bottom.extend(widths(
-        "--bottom",
-        settings.bottom.as_deref().unwrap_or("512,256,64,16"),
-    )?);
-    let mut top = widths("--top", settings.top.as_deref().unwrap_or("512,256"))?;
+    bottom.extend(widths("--bottom", &own.bottom)?);
+    let mut top = widths("--top", &own.top)?;
     top.push(1);
     let config = Config {
         bottom,
@@ -90,15 +85,14 @@ pub fn model(plan: &Plan, store: &Store, fresh: bool) -> Result<Dlrm> {
         top,
     };
     let start = Start {
-        seed: plan.seed,
+        seed,
         ..Start::default()
     };
-    let precision = match settings.precision.as_deref().unwrap_or("f32") {
-        "f32" => Precision::F32,
+    let precision = match own.precision.as_str() {
         "bf16" => Precision::Bf16,
-        other => bail!("--precision {other}: expected f32 or bf16"),
+        _ => Precision::F32,
     };
-    match &settings.table_file {
+    match &own.table_file {
         None => Ok(Dlrm::new(&config, &start, precision)?),
         Some(path) => mapped(&config, &start, precision, path, fresh),
     }
@@ -125,56 +119,28 @@ fn mapped(
 }
 
 fn widths(flag: &str, text: &str) -> Result<Vec<usize>> {
-    let parts = list(text).into_iter().map(|part| part.parse::<usize>());
+    let parts = text.split(',').map(|part| part.trim().parse::<usize>());
     let widths = parts.collect::<Result<Vec<_>, _>>();
     widths.with_context(|| format!("{flag} {text}: expected widths separated by commas"))
 }
 
 /// The dense layers' optimizer beside the tables'.
-pub fn optimizer(plan: &Plan, model: &Dlrm) -> Result<Composite> {
-    let settings = &plan.settings;
-    let rule = choose::table_rule(settings.table_optimizer.as_deref().unwrap_or("adagrad"))?;
-    let lr = settings.table_lr.unwrap_or(0.01);
-    let tables = SparseOptimizer::new([model.tables()], rule, lr)?;
+pub fn optimizer(cell: &Cell<ClickArgs>, model: &Dlrm, steps_per_epoch: u64) -> Result<Composite> {
+    let own = &cell.settings.own;
+    let rule = optimizers::table_rule(&own.table_optimizer)?;
+    let tables = SparseOptimizer::new([model.tables()], rule, own.table_lr)?;
+    let mut rules = Rules::default();
+    rules.sgd.momentum = 0.0;
+    let place = Place {
+        seed: cell.seed,
+        steps_per_epoch,
+        blocks: model.blocks(),
+        rules,
+    };
+    let dense = optimizers::build(&cell.settings.optimizer, place, &model.vars())?;
     Ok(Composite::new()
-        .with_boxed("dense", dense(plan, model)?)
+        .with_boxed("dense", dense)
         .with("tables", tables)
         .covering(&model.vars())?
         .covering_tables([model.tables()])?)
-}
-
-fn dense(plan: &Plan, model: &Dlrm) -> Result<Box<dyn Optim>> {
-    let (settings, vars) = (&plan.settings, &model.vars());
-    let blocks = match settings.block_size.as_deref() {
-        None | Some("single") => model.blocks(),
-        Some(text) => Blocks::matrices(text.parse::<Block>()?),
-    };
-    let average = settings.average.as_deref().map(choose::average);
-    let average = average.transpose()?;
-    let mut rules = Rules::default();
-    rules.sgd.momentum = 0.0;
-    set(&mut rules.adahessian.eps, settings.eps);
-    rules.adahessian.hessian_power = settings.hessian_power.unwrap_or(0.5);
-    rules.adahessian.betas = betas(settings.betas.as_deref().unwrap_or("0.9,0.98"))?;
-    let optimizer = optimizer_by_name(&plan.optimizer, &rules, vars, |common, curvature| {
-        common.lr = settings.lr.unwrap_or_default();
-        common.weight_decay = settings.weight_decay.unwrap_or_default();
-        common.clip_norm = settings.clip_norm;
-        curvature.blocks = blocks;
-        set(&mut curvature.average, average);
-        set(&mut curvature.every, settings.hessian_every);
-        set(&mut curvature.always_first, settings.hessian_first);
-        set(&mut curvature.samples, settings.samples);
-        curvature.seed = plan.seed;
-    });
-    Ok(optimizer?)
-}
-
-fn betas(text: &str) -> Result<(f64, f64)> {
-    let betas = list(text).into_iter().map(|part| part.parse::<f64>());
-    let betas = betas.collect::<Result<Vec<_>, _>>();
-    match betas.as_deref() {
-        Ok([beta1, beta2]) => Ok((*beta1, *beta2)),
-        _ => bail!("--betas {text}: expected two numbers separated by a comma"),
-    }
 }

@@ -1,23 +1,23 @@
 //! What the model that made generated rows reaches on them: nobody can do better, on average.
 
 use crate::parts;
-use crate::settings::Settings;
+use crate::train::ClickArgs;
 use anyhow::{Result, bail};
 use datasets::criteo::{Planted, Store};
 use trainers::Scores;
 use trainers::metrics::clicks;
 
-/// The scores on some of a store's rows of the model that made them, if the settings name one.
+/// The scores on some of a store's rows of the model that made them, if the flags name one.
 pub fn scores(
     store: &Store,
-    settings: &Settings,
+    own: &ClickArgs,
     rows: &str,
     limit: Option<usize>,
 ) -> Result<Option<Scores>> {
-    let Some(seed) = settings.planted else {
+    let Some(seed) = own.planted else {
         return Ok(None);
     };
-    let (batches, _) = parts::evaluation(store, settings, rows, limit)?;
+    let batches = parts::evaluation(store, own, rows, limit)?;
     let model = Planted::new(seed);
     let (mut logits, mut labels) = (Vec::new(), Vec::new());
     for index in batches.rows {

@@ -1,126 +1,249 @@
-//! `criteo train`: a run, or a comparison of optimizers over seeds.
+//! `criteo train`: DLRM on a store of clicks.
 
-use crate::generate;
-use crate::plan::{self, Plan};
-use crate::settings::Settings;
-use crate::{parts, planted, run, scores};
+use crate::{generate, parts, planted};
+use adahessian::ops::Mode;
 use anyhow::{Result, bail};
+use candle_core::Tensor;
 use clap::Args;
-use common::results::{self, Row, Run};
-use common::{folders, layers, program, table};
-use datasets::criteo::{Preprocessing, Store, prepare};
+use common::experiment::{Column, Experiment, Parts, Remarks};
+use common::flags::Settings;
+use common::grid::Cell;
+use common::layers::Asked;
+use common::optimizers::{self, Family};
+use common::program;
+use common::session::Session;
+use common::values::{above_zero, count, steps};
+use datasets::criteo::{ClickBatch, Preprocessing, Store, prepare};
+use datasets::{Ahead, Batches};
+use models::Model as _;
+use models::dlrm::{Dlrm, Ids};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use trainers::callbacks::{Curve, draw};
-use trainers::{Outcome, Scores};
+use trainers::{Loss, Summary, Supervised};
 
-/// Train DLRM: AdaHessian on the dense layers beside Adagrad on the tables.
-///
-/// The defaults are the paper's settings for Criteo Kaggle: batches of 128, one epoch, AdaHessian with
-/// rate 0.043, k 0.5 and betas 0.9, 0.98 on the networks 13-512-256-64-16 and 367-512-256-1, Adagrad with
-/// rate 0.01 on 26 tables of width 16. With several optimizers or seeds it is a comparison: a folder each
-/// below --out, and a table and a picture of their means.
-#[derive(Args)]
-pub struct Options {
-    #[command(flatten)]
-    settings: Settings,
+pub const ABOUT: &str = "Train DLRM: AdaHessian on the dense layers beside Adagrad on the tables.\n\n\
+    The defaults are the paper's settings for Criteo Kaggle: batches of 128, one epoch, AdaHessian with rate 0.043, k \
+    0.5 and betas 0.9, 0.98 on the networks 13-512-256-64-16 and 367-512-256-1, Adagrad with rate 0.01 on 26 tables of \
+    width 16.";
 
-    /// Settings from a TOML file; flags go before it
-    #[arg(long, value_name = "FILE.toml", help_heading = "The run")]
-    config: Option<PathBuf>,
+/// The flags of this program.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClickArgs {
+    /// The store that `criteo prepare` made
+    #[arg(
+        long,
+        value_name = "STORE",
+        conflicts_with = "synthetic",
+        help_heading = "What to train"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
 
-    /// The folder of the run or of the comparison [default: runs/criteo, runs/criteo-2, ...]
-    #[arg(long, value_name = "DIR", help_heading = "The run")]
-    out: Option<PathBuf>,
+    /// Generate N rows of a known model instead, beside --out [N by default: 100000]
+    #[arg(long, num_args = 0..=1, default_missing_value = "100000", value_name = "N", value_parser = steps, help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synthetic: Option<u64>,
 
-    /// Go on where an interrupted run or comparison stopped: its folder [default: --out]
-    #[arg(long, value_name = "DIR", num_args = 0..=1, help_heading = "The run")]
-    resume: Option<Option<PathBuf>>,
+    /// The store holds all rows of `criteo generate --seed SEED`: show what the model that made them
+    /// reaches, too
+    #[arg(long, value_name = "SEED", help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planted: Option<u64>,
+
+    /// Widths of the bottom network's layers, the last one being that of the tables' rows
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "512,256,64,16",
+        help_heading = "What to train"
+    )]
+    pub bottom: String,
+
+    /// Widths of the top network's layers before the last
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "512,256",
+        help_heading = "What to train"
+    )]
+    pub top: String,
+
+    /// What the tables are stored as
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16"], help_heading = "What to train")]
+    pub precision: String,
+
+    /// Keep the tables in this new file instead of in memory, for tables larger than memory (one run
+    /// only)
+    #[arg(long, value_name = "FILE", help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table_file: Option<PathBuf>,
+
+    /// Days of the store, equal consecutive parts of it: 24 for the terabyte. The last one is for tests
+    /// and validation, the others for training
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = count, help_heading = "What to train")]
+    pub days: usize,
+
+    /// The rows of evaluations: test or validation (the halves of the last day), last-day, train or all
+    #[arg(
+        long,
+        value_name = "ROWS",
+        default_value = "test",
+        help_heading = "What to train"
+    )]
+    pub eval_on: String,
+
+    /// Optimizer of the tables: adagrad, adagrad-rows (one accumulator a row) or sgd [default: adagrad,
+    /// with --optimizer sgd sgd]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "adagrad",
+        hide_default_value = true,
+        help_heading = "How to train"
+    )]
+    pub table_optimizer: String,
+
+    /// Learning rate of the tables [default: adagrad 0.01, sgd 0.1]
+    #[arg(long, default_value_t = 0.01, hide_default_value = true, value_parser = above_zero, help_heading = "How to train")]
+    pub table_lr: f64,
+
+    /// Rows in another order each epoch; without it in that of the store, which is faster where the
+    /// store is larger than memory [default: true]
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "How to train")]
+    pub shuffle: bool,
 }
 
-pub fn run(options: &Options) -> Result<()> {
-    let (mut settings, out, resume) = prepare_settings(options)?;
-    program::start(settings.threads)?;
-    let stop = program::stop_flag()?;
-    let several = plan::plans(&settings, &out)?.len() > 1;
-    if resume.is_none() && several {
-        folders::refuse_full(&out)?;
+pub struct Clicks;
+
+impl Experiment for Clicks {
+    type Args = ClickArgs;
+    type Data = Store;
+
+    const NAME: &'static str = "criteo";
+
+    fn defaults(&self, asked: &Asked<ClickArgs>) -> Result<Settings<ClickArgs>> {
+        let mut settings = asked.settings.clone();
+        let optimizer = &mut settings.optimizer;
+        optimizer.lr = optimizers::default_lr(&optimizer.optimizer, Family::Clicks)?;
+        optimizer.hessian_power = 0.5;
+        optimizer.betas = "0.9,0.98".into();
+        // Two times the steps 1 / (1 - 0.98) that the average of the curvature remembers: single probes are near
+        // zero somewhere, and there the step is too long.
+        optimizer.hessian_first = if optimizer.hessian_every > 1 {
+            "100"
+        } else {
+            "0"
+        }
+        .into();
+        let own = &mut settings.own;
+        if !asked.has("table_optimizer") && optimizer.optimizer == "sgd" {
+            own.table_optimizer = "sgd".into();
+        }
+        own.table_lr = if own.table_optimizer == "sgd" {
+            0.1
+        } else {
+            0.01
+        };
+        if own.synthetic.is_some() {
+            own.planted = Some(0);
+        }
+        settings.training.batch_size = 128;
+        settings.run.log_every = settings.run.log_every.or(Some(100));
+        Ok(settings)
     }
-    if let Some(rows) = settings.synthetic {
-        settings.data = Some(synthetic(rows, &out)?);
-        settings.planted = Some(0);
+
+    fn load(&self, settings: &Settings<ClickArgs>, out: &Path) -> Result<Store> {
+        let mut own = settings.own.clone();
+        if let Some(rows) = own.synthetic {
+            own.data = Some(synthetic(rows, out)?);
+        }
+        parts::store(&own)
     }
-    let store = parts::store(&settings)?;
-    let plans = plan::plans(&settings, &out)?;
-    if resume.is_none() && several {
-        std::fs::create_dir_all(&out)?;
-        std::fs::write(out.join("config.toml"), layers::text(&settings)?)?;
+
+    fn run(&self, cell: &Cell<ClickArgs>, store: &Store, session: Session) -> Result<Summary> {
+        let (own, training) = (&cell.settings.own, &cell.settings.training);
+        if own.table_file.is_some() && !cell.place.is_empty() {
+            bail!("--table-file: one file cannot hold the tables of several runs");
+        }
+        let train = parts::train_batches(cell, store)?;
+        let evaluation = parts::evaluation(store, own, &own.eval_on, training.limit_eval)?;
+        let model = parts::model(own, cell.seed, store, session.from.is_none())?;
+        let announce = format!(
+            "{} rows to train on, {} of {}, {} parameters and {} rows of tables, learning rates {} and {}",
+            train.rows.len(),
+            evaluation.rows.len(),
+            own.eval_on,
+            model.vars().elem_count(),
+            model.config().rows(),
+            cell.settings.optimizer.lr,
+            own.table_lr,
+        );
+        let task = Supervised::new(forward(&model), Loss::BinaryCrossEntropy, evaluation);
+        let steps = train.len(0) as u64;
+        let batches = Arc::new(Ahead::new(train, cell.settings.run.prefetch));
+        let summary = session.train(Parts {
+            task: task.metrics(&["clicks"])?,
+            batches: batches.clone(),
+            vars: model.vars(),
+            optimizer: Box::new(parts::optimizer(cell, &model, steps)?),
+            announce,
+            export: None,
+            keep_checkpoints: 1, // with the tables they are large
+        })?;
+        program::waited(&batches.waited());
+        Ok(summary)
     }
-    let failed = train(&plans, &store, resume.as_deref(), &stop)?;
-    report(&plans, &store, &out)?;
-    if stop.load(Ordering::SeqCst) {
-        println!("go on with --resume {}", out.display());
+
+    fn columns(&self) -> &'static [Column] {
+        &COLUMNS
     }
-    match failed {
-        0 => Ok(()),
-        _ => bail!("{failed} of {} runs failed", plans.len()),
+
+    fn remarks(&self, cell: &Cell<ClickArgs>) -> Result<Remarks> {
+        let (own, out) = (&cell.settings.own, cell.folder.as_path());
+        if own.planted.is_none() {
+            return Ok(Remarks::default());
+        }
+        let parent = out.parent().unwrap_or(Path::new("."));
+        let store = match cell.place.is_empty() {
+            true => self.load(&cell.settings, out)?,
+            false => self.load(&cell.settings, parent)?,
+        };
+        let limit = cell.settings.training.limit_eval;
+        let scores = planted::scores(&store, own, &own.eval_on, limit)?;
+        let rows = scores.map(|scores| ("the model that made them".to_string(), scores));
+        Ok(Remarks {
+            rows: rows.into_iter().collect(),
+        })
     }
 }
 
-/// Makes the runs that are not complete, until one is interrupted. Of several, those that fail are
-/// counted, and the others are made all the same.
-fn train(
-    plans: &[Plan],
-    store: &Store,
-    resume: Option<&Path>,
-    stop: &Arc<AtomicBool>,
-) -> Result<usize> {
-    let (several, mut failed) = (plans.len() > 1, 0);
-    for plan in plans {
-        if resume.is_some() && results::is_complete(&plan.folder) {
-            println!("{}: finished already", plan.folder.display());
-            continue;
-        }
-        let alone = resume.filter(|_| !several);
-        let from = resume.and_then(|_| folders::begun(&plan.folder, alone));
-        match run::run(plan, store, from.as_deref(), stop) {
-            Ok(summary) if matches!(summary.outcome, Outcome::Interrupted { .. }) => break,
-            Ok(_) => {}
-            Err(error) if several => {
-                let name = format!("{} with seed {}", plan.optimizer, plan.seed);
-                eprintln!("{name} failed: {error:#}");
-                failed += 1;
-            }
-            Err(error) => return Err(error),
-        }
-        if stop.load(Ordering::SeqCst) {
-            break;
-        }
+/// Shares in percent.
+pub const COLUMNS: [Column; 6] = [
+    column("auc", "AUC", 100.0, 3),
+    column("accuracy", "accuracy", 100.0, 3),
+    column("loss", "log loss", 1.0, 5),
+    column("normalised_entropy", "norm. entropy", 1.0, 5),
+    column("prediction_rate", "predicted", 100.0, 2),
+    column("label_rate", "clicks", 100.0, 2),
+];
+
+const fn column(score: &'static str, head: &'static str, factor: f64, places: usize) -> Column {
+    Column {
+        score,
+        head,
+        factor,
+        places,
     }
-    Ok(failed)
 }
 
-/// The settings, the output folder, and what to resume.
-fn prepare_settings(options: &Options) -> Result<(Settings, PathBuf, Option<PathBuf>)> {
-    let mut settings = options.settings.clone();
-    if let Some(file) = &options.config {
-        settings = layers::over(&settings, &layers::read(file)?)?;
-    }
-    match folders::resume(&options.resume, &options.out)? {
-        None => {
-            let out = options.out.clone();
-            Ok((
-                settings,
-                out.unwrap_or_else(|| folders::free("criteo")),
-                None,
-            ))
-        }
-        Some(path) => {
-            let root = folders::root(&path)?;
-            let settings = layers::over(&settings, &layers::read(&root.join("config.toml"))?)?;
-            Ok((settings, root, Some(path)))
-        }
+/// The model as a function from a batch to logits.
+pub fn forward(model: &Dlrm) -> impl Fn(&ClickBatch, &Mode) -> trainers::Result<Tensor> + use<> {
+    let model = model.clone();
+    move |batch, mode| {
+        let ids = Ids::Single(batch.ids.clone());
+        let logits = model.forward(&batch.dense, &ids, mode);
+        logits.map_err(trainers::Error::user)
     }
 }
 
@@ -135,83 +258,9 @@ fn synthetic(rows: u64, out: &Path) -> Result<PathBuf> {
             std::fs::remove_file(&text)?; // what an interrupted call left
         }
         generate::write(&text, rows, 0)?;
-        prepare(
-            std::slice::from_ref(&text),
-            &path,
-            &Preprocessing::default(),
-            |_| (),
-        )?;
+        let text_alone = std::slice::from_ref(&text);
+        prepare(text_alone, &path, &Preprocessing::default(), |_| ())?;
         std::fs::remove_file(&text)?;
     }
     Ok(path)
-}
-
-/// Prints the table of the runs that are complete; of several, `results.json` and a picture, too.
-fn report(plans: &[Plan], store: &Store, out: &Path) -> Result<()> {
-    let complete = plans.iter().filter(|p| results::is_complete(&p.folder));
-    let complete: Vec<&Plan> = complete.collect();
-    let runs = complete
-        .iter()
-        .map(|plan| Run::read(&plan.optimizer, &plan.folder));
-    let rows = results::rows(&runs.collect::<Result<Vec<_>>>()?);
-    let Some(first) = complete.first() else {
-        return Ok(());
-    };
-    let eval_on = first.settings.eval_on.as_deref().unwrap_or("test");
-    let planted = planted::scores(store, &first.settings, eval_on, first.settings.limit_eval)?;
-    println!("\n{}", text(&rows, planted.as_ref()));
-    for row in &rows {
-        if row.last.get("says_nothing").is_some_and(|s| s.mean > 0.0) {
-            println!(
-                "{}: in some run all predictions or all labels are the same: AUC and accuracy say nothing",
-                row.optimizer
-            );
-        }
-    }
-    let picture = out.join("curves.svg");
-    if plans.len() > 1 {
-        std::fs::write(
-            out.join("results.json"),
-            serde_json::to_string_pretty(&rows)?,
-        )?;
-        let curves = complete.iter().map(|plan| {
-            let label = format!("{} seed {}", plan.optimizer, plan.seed);
-            Ok(Curve::read(&plan.folder.join("metrics.jsonl"), label)?)
-        });
-        draw(&picture, &curves.collect::<Result<Vec<_>>>()?)?;
-    }
-    println!("\ncurves: {}", picture.display());
-    Ok(())
-}
-
-/// The scores of the last evaluations, means over the seeds ± standard deviation.
-fn text(rows: &[Row], planted: Option<&Scores>) -> String {
-    let mut header = vec!["optimizer", "runs"];
-    header.extend(scores::HEADER);
-    header.extend(["s/step", "peak MiB", "minutes"]);
-    let number = |value: Option<f64>, places: usize| match value {
-        Some(value) => format!("{value:.places$}"),
-        None => "-".into(),
-    };
-    let line = |row: &Row| {
-        let mut cells = vec![row.optimizer.clone(), row.runs.to_string()];
-        let last = scores::COLUMNS.iter().map(|&(name, factor, places)| {
-            let spread = row.last.get(name);
-            spread.map_or("-".into(), |spread| spread.text(factor, places))
-        });
-        cells.extend(last);
-        cells.extend([
-            number(row.seconds_per_step, 5),
-            number(row.peak_memory_mib, 0),
-            format!("{:.1}", row.minutes),
-        ]);
-        cells
-    };
-    let mut lines: Vec<Vec<String>> = rows.iter().map(line).collect();
-    lines.extend(planted.map(|of| {
-        let mut cells = vec!["(the model that made them)".into(), String::new()];
-        cells.extend(scores::cells(of));
-        cells
-    }));
-    table::format(&header, &lines)
 }

@@ -4,165 +4,211 @@
 //! sample, AdaHessian beside AdamW.
 
 mod parts;
-mod plan;
-mod run;
 
-use anyhow::{Context, Result};
-use clap::Parser;
-use common::results::is_complete;
-use common::settings::Settings;
-use common::{folders, program, table};
-use plan::Plan;
-use run::Finished;
+use adahessian::Rules;
+use adahessian::ops::Mode;
+use anyhow::Result;
+use clap::{Args, Command};
+use common::experiment::{Experiment, Parts};
+use common::flags::Settings;
+use common::grid::{Axis, Cell};
+use common::layers::Asked;
+use common::optimizers::{self, Family, Place};
+use common::session::Session;
+use common::values::{count, list_text};
+use common::{driver, program};
+use datasets::{
+    Ahead, Batcher, Batches, FixedBatches, GlueTask, TextBatch, TextBatches, TextDataset, hub,
+};
+use models::Model as _;
+use parts::{Model, Rows};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use trainers::Outcome;
-use trainers::callbacks::{Curve, draw};
+use std::process::ExitCode;
+use std::sync::Arc;
+use trainers::{Loss, Summary, Supervised};
 
-/// Fine-tune a BERT or SqueezeBERT checkpoint on GLUE tasks with AdaHessian or a first-order
-/// optimizer.
-///
-/// Without arguments: a mini SqueezeBERT from scratch on a shipped sample, offline, AdaHessian beside
-/// AdamW, in two minutes.
-#[derive(Parser)]
-#[command(after_help = "Examples:\n  \
+const ABOUT: &str = "Fine-tune a BERT, DistilBERT, RoBERTa or SqueezeBERT checkpoint on GLUE tasks with AdaHessian or \
+    a first-order optimizer.\n\n\
+    Without arguments: a mini SqueezeBERT from scratch on a shipped sample, offline, AdaHessian beside AdamW, in two \
+    minutes.";
+const EXAMPLES: &str = "Examples:\n  \
     glue --model squeezebert/squeezebert-uncased --task rte,mrpc\n  \
-    glue --model ./minilm --data ./glue_data --task sst2 --optimizer adahessian,adamw --out runs/sst2\n  \
+    glue --model ./minilm --data ./glue_data --task sst2 --optimizer adahessian,adamw --seed 0,1,2 --out runs/sst2\n  \
+    glue --sweep lr=0.03,0.1,0.3\n  \
     glue --resume runs/sst2\n\n\
-    A run's folder holds config.toml, metrics.jsonl, TensorBoard events, curves.svg, summary.json, checkpoint/ and\n\
-    model/, which transformers opens as it is.")]
-struct Cli {
-    #[command(flatten)]
-    settings: Settings,
+    A run's model/ is a checkpoint that transformers opens as it is.";
 
-    /// Settings from a TOML file; flags go before it
-    #[arg(long, value_name = "FILE.toml", help_heading = "The run")]
-    config: Option<PathBuf>,
+/// Examples in a batch of an evaluation.
+const EVALUATION_BATCH: usize = 32;
 
-    /// The run's folder [default: runs/glue, runs/glue-2, ...]
-    #[arg(long, value_name = "DIR", help_heading = "The run")]
-    out: Option<PathBuf>,
+/// The flags of this program.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct GlueArgs {
+    /// A folder with config.json, model.safetensors and tokenizer.json, or a Hub id such as
+    /// squeezebert/squeezebert-uncased [default: a mini SqueezeBERT from scratch]
+    #[arg(long, value_name = "ID_OR_DIR", help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
 
-    /// Go on with an interrupted run: its folder, or one of its checkpoints [default: --out]
-    #[arg(long, value_name = "RUN", num_args = 0..=1, help_heading = "The run")]
-    resume: Option<Option<PathBuf>>,
+    /// A folder in the GLUE download layout or with the Hub's parquet files [default: the Hub if
+    /// --model is given, else the shipped sample]
+    #[arg(long, value_name = "DIR", help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<PathBuf>,
+
+    /// Tasks, separated by commas, or `all`: rte, mrpc, stsb, sst2, qnli, qqp, mnli, cola
+    #[arg(long, value_name = "LIST", default_value = "sst2", value_parser = list_text, help_heading = "What to train")]
+    task: String,
+
+    /// Longest sequence in tokens
+    #[arg(long, value_name = "TOKENS", default_value_t = 128, value_parser = count, help_heading = "What to train")]
+    max_length: usize,
+
+    /// Replace the classifier that the checkpoint holds: MNLI's three labels before RTE, say
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to train")]
+    new_head: bool,
+
+    /// Sort by length within windows of so many batches: less padding [default: off]
+    #[arg(long, value_name = "BATCHES", value_parser = count, help_heading = "How to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bucket: Option<usize>,
 }
 
-fn main() -> Result<()> {
-    let cli = Cli::parse();
-    program::start(cli.settings.threads)?;
-    let stop = program::stop_flag()?;
-    let (plans, resume, out) = prepare(&cli)?;
-    let mut finished = Vec::new();
-    for plan in &plans {
-        let from = resume
-            .as_deref()
-            .and_then(|path| resume_point(plan, &plans, path));
-        if from.is_none() && is_complete(&plan.folder) && resume.is_some() {
-            println!("{}: finished already", plan.folder.display());
-            continue;
+struct Glue;
+
+/// Rows of one task, and the folder of the checkpoint to start from.
+struct Data {
+    rows: Rows,
+    checkpoint: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let command = Command::new("glue").about(ABOUT).after_help(EXAMPLES);
+    driver::main(&Glue, command)
+}
+
+impl Experiment for Glue {
+    type Args = GlueArgs;
+    type Data = Data;
+
+    const NAME: &'static str = "glue";
+
+    fn axes(own: &GlueArgs) -> Result<Vec<Axis>> {
+        let tasks = parts::tasks(&own.task)?;
+        Ok(vec![Axis {
+            name: "task".into(),
+            values: tasks.iter().map(GlueTask::to_string).collect(),
+        }])
+    }
+
+    fn default_optimizer(own: &GlueArgs) -> &'static str {
+        match own.model {
+            Some(_) => "adahessian",
+            None => "adahessian,adamw",
         }
-        let run = run::run(plan, from.as_deref(), &stop);
-        let run = run.with_context(|| format!("{} with {}", plan.task, plan.optimizer))?;
-        let interrupted = matches!(run.summary.outcome, Outcome::Interrupted { .. });
-        finished.push((plan, run));
-        if interrupted || stop.load(Ordering::SeqCst) {
-            break;
+    }
+
+    fn defaults(&self, asked: &Asked<GlueArgs>) -> Result<Settings<GlueArgs>> {
+        let mut settings = asked.settings.clone();
+        let family = match settings.own.model {
+            Some(_) => Family::Pretrained,
+            None => Family::Scratch,
+        };
+        let optimizer = &mut settings.optimizer;
+        optimizer.lr = optimizers::default_lr(&optimizer.optimizer, family)?;
+        optimizer.weight_decay = optimizers::default_decay(&optimizer.optimizer)?;
+        if optimizer.optimizer == "sophiah" {
+            optimizer.block_size = "single".into();
         }
+        let training = &mut settings.training;
+        training.schedule = "linear".into();
+        training.epochs = match (family, settings.own.task.parse()?) {
+            (Family::Scratch, _) => 8,
+            (_, GlueTask::Rte | GlueTask::Stsb) => 10,
+            _ => 5,
+        };
+        settings.run.log_every = settings.run.log_every.or(Some(10));
+        // Their texts are encoded once; a batch is made in no time.
+        settings.run.prefetch = 0;
+        Ok(settings)
     }
-    report(&finished, &plans, &out)
+
+    fn load(&self, settings: &Settings<GlueArgs>, _out: &Path) -> Result<Data> {
+        // First the model: a mistyped path shows before anything is downloaded.
+        let checkpoint = settings.own.model.as_deref().map(hub::checkpoint_folder);
+        Ok(Data {
+            checkpoint: checkpoint.transpose()?,
+            rows: parts::rows(settings)?,
+        })
+    }
+
+    fn run(&self, cell: &Cell<GlueArgs>, data: &Data, session: Session) -> Result<Summary> {
+        let (settings, rows) = (&cell.settings, &data.rows);
+        let device = program::device(&settings.run.device)?;
+        let Model {
+            classifier,
+            encoder,
+            report,
+        } = parts::model(cell, data, &device)?;
+        let classifier = Arc::new(classifier);
+        let train = TextDataset::encode(&encoder, &rows.train)?;
+        let batcher = Batcher {
+            batch_size: settings.training.batch_size,
+            seed: cell.seed,
+            bucket: settings.own.bucket,
+            ..Batcher::default()
+        };
+        let batches = Ahead::new(
+            TextBatches::new(train, batcher, &device),
+            settings.run.prefetch,
+        );
+
+        let model = classifier.clone();
+        let forward = move |batch: &TextBatch, mode: &Mode| {
+            let (types, mask) = (Some(&batch.token_type_ids), Some(&batch.attention_mask));
+            let logits = model.forward(&batch.input_ids, types, mask, mode);
+            logits.map_err(trainers::Error::user)
+        };
+        let (loss, metric) = objective(settings.own.task.parse()?);
+        let validation = |rows| -> Result<FixedBatches<TextBatch>> {
+            let dataset = TextDataset::encode(&encoder, rows)?;
+            let batches = TextBatches::in_order(&dataset, EVALUATION_BATCH, &device)?;
+            Ok(FixedBatches(batches))
+        };
+        let mut task =
+            Supervised::new(forward, loss, validation(&rows.validation)?).metrics(&[metric])?;
+        if let Some(rows) = &rows.mismatched {
+            task = task.also("_mismatched", validation(rows)?);
+        }
+        let place = Place {
+            seed: cell.seed,
+            steps_per_epoch: batches.len(0) as u64,
+            blocks: classifier.blocks(),
+            rules: Rules::default(),
+        };
+        let optimizer = optimizers::build(&settings.optimizer, place, &classifier.vars())?;
+        session.train(Parts {
+            task,
+            batches,
+            vars: classifier.vars(),
+            optimizer,
+            announce: parts::announce(cell, rows, &classifier, report.as_ref()),
+            export: Some(Box::new(move |folder| {
+                classifier.save(folder)?;
+                Ok(encoder.save(folder)?)
+            })),
+            keep_checkpoints: 2,
+        })
+    }
 }
 
-/// The plans, where to resume, and the output folder.
-fn prepare(cli: &Cli) -> Result<(Vec<Plan>, Option<PathBuf>, PathBuf)> {
-    let resume = folders::resume(&cli.resume, &cli.out)?;
-    let mut settings = cli.settings.clone();
-    if let Some(file) = &cli.config {
-        settings = settings.over(&Settings::read(file)?)?;
+/// What a task's model is trained for, and judged by.
+fn objective(task: GlueTask) -> (Loss, &'static str) {
+    match task {
+        GlueTask::Stsb => (Loss::SquaredError, "pearson_spearman"),
+        GlueTask::Mrpc | GlueTask::Qqp => (Loss::CROSS_ENTROPY, "accuracy_f1"),
+        GlueTask::Cola => (Loss::CROSS_ENTROPY, "matthews"),
+        _ => (Loss::CROSS_ENTROPY, "accuracy"),
     }
-    if let Some(path) = &resume {
-        let root = folders::root(path)?;
-        settings = settings.over(&Settings::read(&root.join("config.toml"))?)?;
-        let plans = plan::plans(&settings, &root)?;
-        return Ok((plans, resume, root));
-    }
-    let out = cli.out.clone().unwrap_or_else(|| folders::free("glue"));
-    let plans = plan::plans(&settings, &out)?;
-    if plans.len() > 1 {
-        folders::refuse_full(&out)?;
-        std::fs::create_dir_all(&out)?;
-        std::fs::write(out.join("config.toml"), settings.text()?)?;
-    }
-    Ok((plans, None, out))
-}
-
-/// Where this plan's run goes on, if it was begun and not finished.
-fn resume_point(plan: &Plan, plans: &[Plan], path: &Path) -> Option<PathBuf> {
-    if plans.len() == 1 {
-        return Some(path.into());
-    }
-    let begun = plan.folder.join("checkpoint").is_dir();
-    (begun && !is_complete(&plan.folder)).then(|| plan.folder.clone())
-}
-
-fn report(finished: &[(&Plan, Finished)], plans: &[Plan], out: &Path) -> Result<()> {
-    let rows: Vec<Vec<String>> = finished.iter().map(|(plan, run)| row(plan, run)).collect();
-    let header = [
-        "task",
-        "optimizer",
-        "last",
-        "best",
-        "at step",
-        "s/step",
-        "peak MiB",
-        "minutes",
-    ];
-    println!("\n{}", table::format(&header, &rows));
-    if plans.len() > 1 {
-        // Runs that were finished before a resumption belong to the picture, too.
-        let begun = plans
-            .iter()
-            .filter(|p| p.folder.join("metrics.jsonl").exists());
-        let curves = begun.map(|plan| {
-            let label = format!("{} {}", plan.task, plan.optimizer);
-            Ok(Curve::read(&plan.folder.join("metrics.jsonl"), label)?)
-        });
-        draw(
-            &out.join("curves.svg"),
-            &curves.collect::<Result<Vec<_>>>()?,
-        )?;
-    }
-    println!("\ncurves: {}", out.join("curves.svg").display());
-    Ok(())
-}
-
-fn row(plan: &Plan, run: &Finished) -> Vec<String> {
-    let summary = &run.summary;
-    let scores =
-        |e: &Option<trainers::Evaluated>| e.as_ref().map_or("-".into(), |e| scores_text(&e.scores));
-    vec![
-        plan.task.to_string(),
-        plan.optimizer.clone(),
-        scores(&summary.last),
-        scores(&summary.best),
-        summary
-            .best
-            .as_ref()
-            .map_or("-".into(), |e| e.step.to_string()),
-        summary
-            .seconds_per_step
-            .map_or("-".into(), |s| format!("{s:.3}")),
-        run.peak_memory_mib
-            .map_or("-".into(), |m| format!("{m:.0}")),
-        format!("{:.1}", summary.elapsed_seconds / 60.0),
-    ]
-}
-
-/// All scores but the loss.
-fn scores_text(scores: &trainers::Scores) -> String {
-    let shown = scores.iter().filter(|(name, _)| !name.starts_with("loss"));
-    let texts: Vec<String> = shown
-        .map(|(name, value)| format!("{name} {value:.4}"))
-        .collect();
-    texts.join(" ")
 }

@@ -1,81 +1,77 @@
-//! The parts of a run: rows, tokenizer, model, task.
+//! The parts of a run: tasks, rows, tokenizer, model.
 
-use adahessian::NamedVars;
-use adahessian::ops::Mode;
-use anyhow::{Context, Result, bail};
-use candle_core::{Device, Tensor};
-use common::settings::Settings;
-use datasets::{
-    GlueTask, Hub, RepoKind, Row, Split, TextBatch, TextDataset, TextEncoder, glue, sample,
-    wordpiece,
-};
-use models::auto;
-use models::squeezebert;
-use models::{LoadReport, SequenceClassifier, Start};
-use std::path::{Path, PathBuf};
-use trainers::metrics::ClassMetric;
-use trainers::tasks::{Classification, Regression, TextBatches};
-use trainers::{Scores, Task};
+use crate::{Data, GlueArgs};
+use anyhow::{Context, Result};
+use candle_core::Device;
+use common::flags::Settings;
+use common::grid::Cell;
+use datasets::{GlueTask, Row, Split, TextEncoder, glue, sample, wordpiece};
+use models::{LoadReport, Model as _, SequenceClassifier, Start, auto, squeezebert};
 
 /// Vocabulary of the tokenizer that is learned from the sample.
 const SAMPLE_VOCABULARY: usize = 1000;
 
-/// The rows of one task: for training, and each validation set under its name.
+/// The tasks of a list.
+pub fn tasks(text: &str) -> Result<Vec<GlueTask>> {
+    // MNLI is evaluated on both of its validation sets in one run.
+    let all = [
+        GlueTask::Rte,
+        GlueTask::Mrpc,
+        GlueTask::Stsb,
+        GlueTask::Sst2,
+        GlueTask::Qnli,
+        GlueTask::Qqp,
+        GlueTask::Mnli,
+        GlueTask::Cola,
+    ];
+    let tasks = text.split(',').map(|name| match name {
+        "all" => Ok(all.to_vec()),
+        name => Ok(vec![name.parse()?]),
+    });
+    Ok(tasks.collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// The rows of one task.
 pub struct Rows {
     pub train: Vec<Row>,
-    pub validation: Vec<(&'static str, Vec<Row>)>,
+    pub validation: Vec<Row>,
+    /// MNLI's second validation set.
+    pub mismatched: Option<Vec<Row>>,
 }
 
 /// From the shipped sample, a folder or the Hub.
-pub fn rows(settings: &Settings, task: GlueTask) -> Result<Rows> {
+pub fn rows(settings: &Settings<GlueArgs>) -> Result<Rows> {
+    let (own, training) = (&settings.own, &settings.training);
+    let task: GlueTask = own.task.parse()?;
     let load = |task: GlueTask, split: Split| -> Result<Vec<Row>> {
-        if settings.data.is_none() && settings.model.is_none() {
+        if own.data.is_none() && own.model.is_none() {
             return sample::rows(task, split)?.with_context(|| {
                 format!("the shipped sample has sst2 and qnli, not {task}: give --data DIR, or --model for the Hub's data")
             });
         }
-        Ok(glue::load(settings.data.as_deref(), task, split)?)
+        Ok(glue::load(own.data.as_deref(), task, split)?)
     };
-    let mut train = load(task, Split::Train)?;
-    train.truncate(settings.limit.unwrap_or(usize::MAX));
-    let mut validation = vec![("", load(task, Split::Validation)?)];
-    if task == GlueTask::Mnli {
+    let limited = |mut rows: Vec<Row>, limit: Option<usize>| {
+        rows.truncate(limit.unwrap_or(usize::MAX));
+        rows
+    };
+    let validation = |task| Ok(limited(load(task, Split::Validation)?, training.limit_eval));
+    let mismatched = match task {
         // A folder may hold one of the two sets only.
-        match load(GlueTask::MnliMismatched, Split::Validation) {
-            Ok(rows) => validation.push(("_mismatched", rows)),
-            Err(error) => tracing::warn!("MNLI is evaluated on the matched set only: {error}"),
-        }
-    }
-    Ok(Rows { train, validation })
-}
-
-/// The folder of a checkpoint: the path itself, or the files of a Hub id in the cache.
-pub fn checkpoint_folder(model: &str) -> Result<PathBuf> {
-    let path = Path::new(model);
-    if path.is_dir() {
-        return Ok(path.into());
-    }
-    // A Hub id is OWNER/NAME; everything else that is no folder is a path mistyped.
-    let id = model.split('/').count() == 2 && !model.starts_with(['.', '/', '~']);
-    if !id {
-        bail!("--model {model}: is no folder here, and no Hub id (OWNER/NAME)");
-    }
-    let hub = Hub {
-        progress: true,
-        ..Hub::from_env()?
+        GlueTask::Mnli => match validation(GlueTask::MnliMismatched) as Result<_> {
+            Ok(rows) => Some(rows),
+            Err(error) => {
+                tracing::warn!("MNLI is evaluated on the matched set only: {error}");
+                None
+            }
+        },
+        _ => None,
     };
-    let get = |file: &str| hub.get(RepoKind::Model, model, None, file);
-    let config = get("config.json").with_context(|| {
-        format!("--model {model} is no folder here, so it is taken for a Hub id")
-    })?;
-    get("model.safetensors")?;
-    if get("tokenizer.json").is_err() {
-        get("vocab.txt")?;
-    }
-    let folder = config
-        .parent()
-        .context("the cache gave a file without a folder")?;
-    Ok(folder.into())
+    Ok(Rows {
+        train: limited(load(task, Split::Train)?, training.limit),
+        validation: validation(task)?,
+        mismatched,
+    })
 }
 
 /// A classifier with its tokenizer.
@@ -86,37 +82,30 @@ pub struct Model {
 }
 
 /// The pretrained model, or a mini SqueezeBERT with a tokenizer learned from the training rows.
-pub fn model(
-    settings: &Settings,
-    checkpoint: Option<&Path>,
-    task: GlueTask,
-    rows: &Rows,
-    device: &Device,
-) -> Result<Model> {
+pub fn model(cell: &Cell<GlueArgs>, data: &Data, device: &Device) -> Result<Model> {
+    let own = &cell.settings.own;
+    let task: GlueTask = own.task.parse()?;
     let labels = if task.is_regression() {
         1
     } else {
         task.labels().len()
     };
-    let max_length = settings.max_length.unwrap_or(128);
     let start = Start {
-        seed: settings.seed.unwrap_or(0),
+        seed: cell.seed,
         device: device.clone(),
-        new_head: settings.new_head.unwrap_or(false),
+        new_head: own.new_head,
         ..Start::default()
     };
-    let Some(folder) = checkpoint else {
-        let texts = rows
-            .train
-            .iter()
-            .flat_map(|r| std::iter::once(r.first.as_str()).chain(r.second.as_deref()));
+    let Some(folder) = &data.checkpoint else {
+        let rows = data.rows.train.iter();
+        let texts = rows.flat_map(|r| std::iter::once(r.first.as_str()).chain(r.second.as_deref()));
         let tokenizer = wordpiece::learn_wordpiece(texts, SAMPLE_VOCABULARY)?;
         let config = sample_model();
-        let encoder = TextEncoder::new(tokenizer, max_length)?;
+        let encoder = TextEncoder::new(tokenizer, own.max_length)?;
         let classifier = SequenceClassifier::new(&config.architecture()?, labels, &start)?;
         return checked(classifier, encoder, None);
     };
-    let encoder = TextEncoder::from_folder(folder, max_length)?;
+    let encoder = TextEncoder::from_folder(folder, own.max_length)?;
     let (classifier, report) = auto::sequence_classifier(folder, Some(labels), &start)?;
     checked(classifier, encoder, Some(report))
 }
@@ -150,115 +139,36 @@ fn checked(
     })
 }
 
-type Forward = Box<dyn Fn(&TextBatch, &Mode) -> trainers::Result<Tensor>>;
-
-/// One validation set with its loss and metrics.
-enum Part {
-    Classes(Classification<TextBatch, Forward>),
-    Values(Regression<TextBatch, Forward>),
-}
-
-/// A GLUE task: it trains on the first part's loss and evaluates all parts.
-pub struct Glue {
-    parts: Vec<(&'static str, Part)>,
-    pub vars: NamedVars,
-}
-
-impl Glue {
-    pub fn new(
-        task: GlueTask,
-        model: Model,
-        rows: &Rows,
-        device: &Device,
-    ) -> Result<(Self, SequenceClassifierHandle)> {
-        let Model {
-            classifier,
-            encoder,
-            ..
-        } = model;
-        let classifier = std::sync::Arc::new(classifier);
-        let mut parts = Vec::new();
-        for (name, rows) in &rows.validation {
-            let dataset = TextDataset::encode(&encoder, rows)?;
-            let batches = TextBatches::in_order(&dataset, 32, device)?;
-            parts.push((*name, part(task, forward(classifier.clone()), batches)));
-        }
-        let vars = classifier.vars();
-        Ok((
-            Self { parts, vars },
-            SequenceClassifierHandle {
-                classifier,
-                encoder,
-            },
-        ))
-    }
-}
-
-/// What is needed of the model after training: to save it with its tokenizer.
-pub struct SequenceClassifierHandle {
-    classifier: std::sync::Arc<SequenceClassifier>,
-    encoder: TextEncoder,
-}
-
-impl SequenceClassifierHandle {
-    /// Writes config.json, model.safetensors and tokenizer.json as transformers reads them.
-    pub fn save(&self, folder: &Path) -> Result<()> {
-        self.classifier.save(folder)?;
-        let path = folder.join("tokenizer.json");
-        let saved = self.encoder.tokenizer().save(&path, true);
-        saved.map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
-    }
-}
-
-fn forward(classifier: std::sync::Arc<SequenceClassifier>) -> Forward {
-    Box::new(move |batch, mode| {
-        let (types, mask) = (Some(&batch.token_type_ids), Some(&batch.attention_mask));
-        let logits = classifier.forward(&batch.input_ids, types, mask, mode);
-        logits.map_err(trainers::Error::user)
-    })
-}
-
-fn part(task: GlueTask, forward: Forward, batches: Vec<TextBatch>) -> Part {
-    let metric = match task {
-        GlueTask::Stsb => return Part::Values(Regression::new(forward, batches)),
-        GlueTask::Mrpc | GlueTask::Qqp => ClassMetric::AccuracyF1,
-        GlueTask::Cola => ClassMetric::Matthews,
-        _ => ClassMetric::Accuracy,
+/// What is worth saying before the first step.
+pub fn announce(
+    cell: &Cell<GlueArgs>,
+    rows: &Rows,
+    classifier: &SequenceClassifier,
+    report: Option<&LoadReport>,
+) -> String {
+    let mismatched = rows
+        .mismatched
+        .as_ref()
+        .map(|rows| format!(" + {}", rows.len()));
+    let text = format!(
+        "{} training and {}{} validation examples, {:.1} M parameters, learning rate {}",
+        rows.train.len(),
+        rows.validation.len(),
+        mismatched.unwrap_or_default(),
+        classifier.vars().elem_count() as f64 / 1e6,
+        cell.settings.optimizer.lr,
+    );
+    let or_none = |names: &[String]| match names {
+        [] => "none".to_string(),
+        names => names.join(", "),
     };
-    Part::Classes(Classification::new(forward, batches).metric(metric))
-}
-
-impl Part {
-    fn task(&self) -> &dyn Task<Batch = TextBatch> {
-        match self {
-            Part::Classes(task) => task,
-            Part::Values(task) => task,
-        }
-    }
-}
-
-impl Task for Glue {
-    type Batch = TextBatch;
-
-    fn size(&self, batch: &TextBatch) -> usize {
-        self.parts[0].1.task().size(batch)
-    }
-
-    fn narrow(&self, batch: &TextBatch, start: usize, len: usize) -> trainers::Result<TextBatch> {
-        self.parts[0].1.task().narrow(batch, start, len)
-    }
-
-    fn loss(&self, batch: &TextBatch, mode: &Mode) -> trainers::Result<Tensor> {
-        self.parts[0].1.task().loss(batch, mode)
-    }
-
-    fn evaluate(&self) -> trainers::Result<Scores> {
-        let mut scores = self.parts[0].1.task().evaluate()?;
-        for (suffix, part) in &self.parts[1..] {
-            for (name, value) in part.task().evaluate()?.iter() {
-                scores = scores.with(&format!("{name}{suffix}"), value);
-            }
-        }
-        Ok(scores)
+    match report {
+        None => text,
+        Some(report) => format!(
+            "{text}\n  {} tensors loaded, fresh: {}, not used: {}",
+            report.loaded.len(),
+            or_none(&report.initialised),
+            or_none(&report.unused)
+        ),
     }
 }

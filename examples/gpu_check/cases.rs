@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use models::dlrm::{self, Dlrm, Ids};
 use models::resnet::{self, Shortcut, Stem, Unit};
-use models::{ResNet, Start, auto};
+use models::{Model, ResNet, Start, auto};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

@@ -18,6 +18,7 @@ pub use scratch::Scratch;
 pub use targets::checkpoints::checkpoint_manifest;
 pub use targets::clicks::{criteo_store, criteo_text};
 pub use targets::configs::{run_config, train_config};
+pub use targets::conll::conll;
 pub use targets::glue::{glue_parquet, glue_tsv};
 pub use targets::models::safetensors_config;
 pub use targets::pictures::{cifar_binary, image_decode, image_parquet};
@@ -53,6 +54,20 @@ pub const TARGETS: &[Target] = &[
         "image_decode",
         image_decode,
         &["IHDR", "IDAT", "PLTE", "tRNS", "iCCP", "\u{1}\u{11}"],
+    ),
+    target(
+        "conll",
+        conll,
+        &[
+            "\n",
+            "\n\n",
+            " O",
+            "\t",
+            "B-PER",
+            "I-PER",
+            "-DOCSTART-",
+            "\u{feff}",
+        ],
     ),
     target(
         "criteo_text",

@@ -17,6 +17,7 @@ pub type Seed = (&'static str, String, Vec<u8>);
 pub fn all() -> Vec<Seed> {
     let kinds = [
         text::glue(),
+        text::conll(),
         text::tokenizers(),
         text::configs(),
         parquet::texts(),

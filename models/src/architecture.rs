@@ -1,37 +1,15 @@
-//! What BERT and SqueezeBERT have in common: sizes, groups, and the names of the variables.
-//!
-//! The two are one architecture. Both are stacks of post-norm layers
-//! ```text
-//! a = LayerNorm(h + dropout(P attention(Q h, K h, V h)))
-//! h' = LayerNorm(a + dropout(O gelu(I a)))
-//! ```
-//! where SqueezeBERT (Iandola et al. 2020) splits the matrices Q, K, V, P, I, O into groups (as
-//! convolutions of kernel 1) and names them differently.
+//! A checked configuration of an encoder, and what a family of encoders gives to make models of.
 
-use crate::error::Result;
-use crate::weights::{Fill, Parameter};
-use adahessian::ops::Activation;
+use crate::config;
+use crate::error::{Error, Result};
+use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
+use crate::layer::Pass;
+use adahessian::engine::Handle;
+use adahessian::nn::VarBuilder;
+use candle_core::Tensor;
 use serde_json::Value;
-
-/// The names of one layer's parts below `PREFIX.encoder.LAYERS.N.`, and of the whole.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Names {
-    pub model_type: &'static str,
-    pub prefix: &'static str,
-    pub layers: &'static str,
-    pub classifier_class: &'static str,
-    pub masked_class: &'static str,
-    pub query: &'static str,
-    pub key: &'static str,
-    pub value: &'static str,
-    pub post_attention: &'static str,
-    pub post_attention_norm: &'static str,
-    pub intermediate: &'static str,
-    pub output: &'static str,
-    pub output_norm: &'static str,
-    /// Weights of the layers are [out, in/groups, 1].
-    pub pointwise: bool,
-}
+use std::fmt::Debug;
+use std::sync::Arc;
 
 /// The number of groups of each linear map of a layer; 1 is a dense matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +40,13 @@ impl Groups {
     };
 }
 
-/// A checked description of an encoder: made by [`crate::bert::Config::architecture`] and
-/// [`crate::squeezebert::Config::architecture`].
+/// A checked description of an encoder: made by [`crate::bert::Config::architecture`] and the other
+/// families'.
 #[derive(Clone, Debug)]
 pub struct Architecture {
+    pub(crate) family: Arc<dyn Family>,
     pub(crate) names: Names,
-    /// The configuration for config.json.
+    /// The configuration for config.json, without what a task adds.
     pub(crate) config: Value,
     /// The vocabulary's size V.
     pub vocabulary: usize,
@@ -81,33 +60,48 @@ pub struct Architecture {
     pub intermediate: usize,
     /// The longest sequence.
     pub positions: usize,
-    /// The number of token types.
+    /// The number of token types; 0 where there are none, and those that are given are not looked at.
     pub token_types: usize,
-    /// The activation in the wide part.
-    pub activation: Activation,
     /// The groups of the linear maps.
     pub groups: Groups,
-    /// ε of the embedding's layer norm and of the masked language model's.
-    pub eps: f64,
-    /// ε of the layers' layer norms.
-    pub layer_eps: f64,
-    /// The dropout probability of hidden states.
-    pub dropout: f64,
-    /// The dropout probability of attention weights.
-    pub attention_dropout: f64,
-    /// The dropout probability before the classifier.
-    pub classifier_dropout: f64,
-    /// The standard deviation of weights that no checkpoint gives.
-    pub initializer_range: f64,
 }
 
-/// One linear map of a layer: its name below the layer, sizes and groups.
+/// What a family is called.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Map {
-    pub name: &'static str,
-    pub inputs: usize,
-    pub outputs: usize,
-    pub groups: usize,
+pub(crate) struct Names {
+    /// In config.json.
+    pub model_type: &'static str,
+    /// The encoder's variables begin with it.
+    pub prefix: &'static str,
+    /// What transformers' classes begin with.
+    pub class: &'static str,
+}
+
+/// A family of encoders, by its configuration: what is made of it, and under which names.
+pub(crate) trait Family: Debug + Send + Sync {
+    /// From ids to hidden states, with this many layers.
+    fn body(&self, layers: usize, vb: VarBuilder) -> Result<Arc<dyn Body>>;
+    /// The head of sequence classification.
+    fn classifier(&self, labels: usize, vb: VarBuilder) -> Result<ClassifierHead>;
+    /// The head of token classification.
+    fn token_classifier(&self, labels: usize, vb: VarBuilder) -> Result<TokenHead>;
+    /// The masked language model's head.
+    fn masked(&self, vb: VarBuilder) -> Result<MaskedHead>;
+}
+
+/// What heads stand on.
+pub(crate) trait Body: Debug + Send + Sync {
+    /// The last hidden state, [B, T, D], or [B, 1, D] where the pass asks for no more.
+    fn forward(&self, text: &Text, pass: &mut Pass) -> Result<Handle>;
+    /// The word embedding, [V, D].
+    fn words(&self) -> &Tensor;
+}
+
+/// What an encoder reads, checked and on the CPU: both [B, T].
+pub(crate) struct Text {
+    pub ids: Tensor,
+    /// Token types.
+    pub types: Tensor,
 }
 
 impl Architecture {
@@ -121,168 +115,21 @@ impl Architecture {
         self.names.prefix
     }
 
-    pub(crate) fn layer_prefix(&self, layer: usize) -> String {
-        format!(
-            "{}.encoder.{}.{layer}",
-            self.names.prefix, self.names.layers
-        )
-    }
-
-    /// The six linear maps of a layer: query, key, value, post-attention, intermediate, output.
-    pub(crate) fn maps(&self) -> [Map; 6] {
-        let (names, groups) = (&self.names, &self.groups);
-        let (width, wide) = (self.width, self.intermediate);
-        let map = |name, inputs, outputs, groups| Map {
-            name,
-            inputs,
-            outputs,
-            groups,
-        };
-        [
-            map(names.query, width, width, groups.query),
-            map(names.key, width, width, groups.key),
-            map(names.value, width, width, groups.value),
-            map(names.post_attention, width, width, groups.post_attention),
-            map(names.intermediate, width, wide, groups.intermediate),
-            map(names.output, wide, width, groups.output),
-        ]
-    }
-
-    /// Everything up to the last hidden state.
-    pub(crate) fn encoder_parameters(&self) -> Vec<Parameter> {
-        let embeddings = format!("{}.embeddings", self.names.prefix);
-        let table = |name: &str, rows| {
-            Parameter::new(
-                format!("{embeddings}.{name}.weight"),
-                &[rows, self.width],
-                Fill::Normal,
-            )
-        };
-        let mut all = vec![
-            table("word_embeddings", self.vocabulary),
-            table("position_embeddings", self.positions),
-            table("token_type_embeddings", self.token_types),
-        ];
-        all.extend(norm(&format!("{embeddings}.LayerNorm"), self.width));
-        for layer in 0..self.layers {
-            let layer = self.layer_prefix(layer);
-            for map in self.maps() {
-                let name = format!("{layer}.{}", map.name);
-                let mut shape = vec![map.outputs, map.inputs / map.groups];
-                if self.names.pointwise {
-                    shape.push(1);
-                }
-                all.push(Parameter::new(
-                    format!("{name}.weight"),
-                    &shape,
-                    Fill::Normal,
-                ));
-                all.push(Parameter::new(
-                    format!("{name}.bias"),
-                    &[map.outputs],
-                    Fill::Zeros,
-                ));
-            }
-            for name in [self.names.post_attention_norm, self.names.output_norm] {
-                all.extend(norm(&format!("{layer}.{name}"), self.width));
-            }
-        }
-        all
-    }
-
-    /// The pooler and the classifier; a checkpoint need not have them.
-    pub(crate) fn classifier_parameters(&self, labels: usize) -> Vec<Parameter> {
-        let pooler = format!("{}.pooler.dense", self.names.prefix);
-        let mut all = dense(&pooler, self.width, self.width);
-        all.extend(dense("classifier", self.width, labels));
-        all.into_iter().map(Parameter::optional).collect()
-    }
-
-    /// The masked language model's head without the decoder, whose weight is the word embedding.
-    pub(crate) fn masked_parameters(&self) -> Vec<Parameter> {
-        let head = "cls.predictions";
-        let mut all = dense(&format!("{head}.transform.dense"), self.width, self.width);
-        all.extend(norm(&format!("{head}.transform.LayerNorm"), self.width));
-        all.push(
-            Parameter::new(format!("{head}.bias"), &[self.vocabulary], Fill::Zeros)
-                .also_called(format!("{head}.decoder.bias")),
-        );
-        all.into_iter().map(Parameter::optional).collect()
-    }
-
-    /// The sizes that must fit together.
-    pub(crate) fn check(self) -> Result<Self> {
-        use crate::config::require;
-        let (width, heads) = (self.width, self.heads);
-        require(width > 0, "hidden_size", "at least 1", width)?;
-        require(
-            self.vocabulary > 0,
-            "vocab_size",
-            "at least 1",
-            self.vocabulary,
-        )?;
-        require(
-            self.token_types > 0,
-            "type_vocab_size",
-            "at least 1",
-            self.token_types,
-        )?;
-        require(
-            self.positions > 0,
-            "max_position_embeddings",
-            "at least 1",
-            self.positions,
-        )?;
-        require(
-            self.intermediate > 0,
-            "intermediate_size",
-            "at least 1",
-            self.intermediate,
-        )?;
-        let fits = heads > 0 && width.is_multiple_of(heads);
-        require(
-            fits,
-            "num_attention_heads",
-            format!("a divisor of hidden_size = {width}"),
-            heads,
-        )?;
-        let fields = [
-            "q_groups",
-            "k_groups",
-            "v_groups",
-            "post_attention_groups",
-            "intermediate_groups",
-            "output_groups",
-        ];
-        for (field, map) in fields.into_iter().zip(self.maps()) {
-            let (i, o, g) = (map.inputs, map.outputs, map.groups);
-            let fits = g > 0 && i.is_multiple_of(g) && o.is_multiple_of(g);
-            require(fits, field, format!("a divisor of {i} and {o}"), g)?;
-        }
-        for (field, p) in [
-            ("hidden_dropout_prob", self.dropout),
-            ("attention_probs_dropout_prob", self.attention_dropout),
-            ("classifier_dropout", self.classifier_dropout),
-        ] {
-            require((0.0..1.0).contains(&p), field, "at least 0 and below 1", p)?;
-        }
-        Ok(self)
+    /// config.json of transformers' class for this task.
+    pub(crate) fn config_of(&self, task: &str, labels: Option<usize>) -> Value {
+        let class = format!("{}{task}", self.names.class);
+        config::for_class(&self.config, class, labels)
     }
 }
 
-fn dense(name: &str, inputs: usize, outputs: usize) -> Vec<Parameter> {
-    vec![
-        Parameter::new(format!("{name}.weight"), &[outputs, inputs], Fill::Normal),
-        Parameter::new(format!("{name}.bias"), &[outputs], Fill::Zeros),
-    ]
-}
-
-/// `gamma` and `beta` are the names in checkpoints that came from TensorFlow.
-fn norm(name: &str, width: usize) -> Vec<Parameter> {
-    vec![
-        Parameter::new(format!("{name}.weight"), &[width], Fill::Ones)
-            .also_called(format!("{name}.gamma")),
-        Parameter::new(format!("{name}.bias"), &[width], Fill::Zeros)
-            .also_called(format!("{name}.beta")),
-    ]
+/// Checks the number of a head's labels.
+pub(crate) fn check_labels(labels: usize) -> Result<()> {
+    match (1..=config::LABELS).contains(&labels) {
+        true => Ok(()),
+        false => Err(Error::Input {
+            what: "number of labels",
+            expected: format!("1 (for sequences a regression) to {}", config::LABELS),
+            got: labels.to_string(),
+        }),
+    }
 }

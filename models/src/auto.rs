@@ -1,18 +1,23 @@
 //! Opening a folder by what its config.json says it is.
 
 use crate::architecture::Architecture;
+use crate::config;
 use crate::error::{Error, Result};
-use crate::heads::{MaskedLanguageModel, SequenceClassifier};
+use crate::heads::{MaskedLanguageModel, SequenceClassifier, TokenClassifier};
 use crate::weights::{LoadReport, Start};
-use crate::{bert, config, squeezebert};
+use crate::{bert, distilbert, roberta, squeezebert};
 use std::path::Path;
 
-/// The configuration of one of the architectures.
+/// The configuration of one of the families.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Config {
     /// BERT.
     Bert(bert::Config),
+    /// DistilBERT.
+    DistilBert(distilbert::Config),
+    /// RoBERTa.
+    Roberta(roberta::Config),
     /// SqueezeBERT.
     SqueezeBert(squeezebert::Config),
 }
@@ -34,6 +39,8 @@ impl Config {
     pub fn architecture(&self) -> Result<Architecture> {
         match self {
             Config::Bert(config) => config.architecture(),
+            Config::DistilBert(config) => config.architecture(),
+            Config::Roberta(config) => config.architecture(),
             Config::SqueezeBert(config) => config.architecture(),
         }
     }
@@ -43,14 +50,16 @@ impl Config {
 fn read(folder: &Path) -> Result<(Config, usize)> {
     let path = config::path_in(folder);
     let (value, model_type) = config::read(&path)?;
-    let labels = config::labels(&value);
+    let labels = config::labels(&value)?;
     let config = match model_type.as_str() {
         bert::MODEL_TYPE => Config::Bert(config::parse(value, &path)?),
+        distilbert::MODEL_TYPE => Config::DistilBert(config::parse(value, &path)?),
+        roberta::MODEL_TYPE => Config::Roberta(config::parse(value, &path)?),
         squeezebert::MODEL_TYPE => Config::SqueezeBert(config::parse(value, &path)?),
         _ => {
             return Err(Error::Architecture {
                 path,
-                expected: format!("`{}` or `{}`", bert::MODEL_TYPE, squeezebert::MODEL_TYPE),
+                expected: "`bert`, `distilbert`, `roberta` or `squeezebert`".into(),
                 got: model_type,
             });
         }
@@ -58,8 +67,8 @@ fn read(folder: &Path) -> Result<(Config, usize)> {
     Ok((config, labels))
 }
 
-/// A classifier from a checkpoint folder, with as many labels as its config.json names if `labels`
-/// is none.
+/// A classifier of sequences from a checkpoint folder, with as many labels as its config.json names if
+/// `labels` is none.
 ///
 /// # Errors
 /// As [`Config::read`] and [`SequenceClassifier::load`].
@@ -69,12 +78,23 @@ pub fn sequence_classifier(
     start: &Start,
 ) -> Result<(SequenceClassifier, LoadReport)> {
     let (config, named) = read(folder)?;
-    SequenceClassifier::load(
-        folder,
-        &config.architecture()?,
-        labels.unwrap_or(named),
-        start,
-    )
+    let (architecture, labels) = (config.architecture()?, labels.unwrap_or(named));
+    SequenceClassifier::load(folder, &architecture, labels, start)
+}
+
+/// A classifier of tokens from a checkpoint folder, with as many labels as its config.json names if
+/// `labels` is none.
+///
+/// # Errors
+/// As [`Config::read`] and [`TokenClassifier::load`].
+pub fn token_classifier(
+    folder: &Path,
+    labels: Option<usize>,
+    start: &Start,
+) -> Result<(TokenClassifier, LoadReport)> {
+    let (config, named) = read(folder)?;
+    let (architecture, labels) = (config.architecture()?, labels.unwrap_or(named));
+    TokenClassifier::load(folder, &architecture, labels, start)
 }
 
 /// A masked language model from a checkpoint folder.

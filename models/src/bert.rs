@@ -1,12 +1,27 @@
 //! BERT (Devlin et al. 2019), and the smaller models that have its architecture.
+//!
+//! ```text
+//! h₀   = dropout(LayerNorm(word + type + position))      [B, T, D]
+//! hᵢ₊₁ = layerᵢ(hᵢ)                                       [B, T, D], see `layer`
+//! ```
 
-use crate::architecture::{Architecture, Groups, Names};
+use crate::architecture::{Architecture, Body, Family, Groups, Names, Text};
 use crate::config;
+use crate::embeddings::{self, Embeddings};
 use crate::error::Result;
+use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
+use crate::layer::{Layer, Pass, Settings};
+use crate::limits;
+use crate::parts::{dense, word_bias};
+use crate::weights::{also_called, head, optional};
+use adahessian::engine::Handle;
+use adahessian::nn::{self, LayerNorm, Linear, VarBuilder};
 use adahessian::ops::Activation;
 use adahessian::{Block, Blocks};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What config.json calls it.
 pub const MODEL_TYPE: &str = "bert";
@@ -14,18 +29,7 @@ pub const MODEL_TYPE: &str = "bert";
 const NAMES: Names = Names {
     model_type: MODEL_TYPE,
     prefix: "bert",
-    layers: "layer",
-    classifier_class: "BertForSequenceClassification",
-    masked_class: "BertForMaskedLM",
-    query: "attention.self.query",
-    key: "attention.self.key",
-    value: "attention.self.value",
-    post_attention: "attention.output.dense",
-    post_attention_norm: "attention.output.LayerNorm",
-    intermediate: "intermediate.dense",
-    output: "output.dense",
-    output_norm: "output.LayerNorm",
-    pointwise: false,
+    class: "Bert",
 };
 
 /// BERT's config.json. A field that is not there has the value that transformers gives it; fields
@@ -142,30 +146,18 @@ impl Config {
     /// The checked description that models are made of.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] for a value that is not supported or does not fit the others.
+    /// [`crate::Error::Config`] for a value that is not supported, is out of its range or does not fit the
+    /// others.
     pub fn architecture(&self) -> Result<Architecture> {
-        config::require(
-            self.position_embedding_type == "absolute",
-            "position_embedding_type",
-            "absolute",
-            &self.position_embedding_type,
-        )?;
-        config::require(
-            !self.is_decoder,
-            "is_decoder",
-            "false: only encoders are supported",
-            true,
-        )?;
-        config::require(
-            self.tie_word_embeddings,
-            "tie_word_embeddings",
-            "true",
-            false,
-        )?;
-        let activation: Activation = self.hidden_act.parse()?;
-        Architecture {
+        let config = config::to_json(self, MODEL_TYPE)?;
+        limits::check(&config)?;
+        let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        config::divides("num_attention_heads", heads, &[width])?;
+        self.activation()?;
+        Ok(Architecture {
+            family: Arc::new(self.clone()),
             names: NAMES,
-            config: config::to_json(self, MODEL_TYPE, NAMES.classifier_class, None)?,
+            config,
             vocabulary: self.vocab_size,
             width: self.hidden_size,
             layers: self.num_hidden_layers,
@@ -173,16 +165,122 @@ impl Config {
             intermediate: self.intermediate_size,
             positions: self.max_position_embeddings,
             token_types: self.type_vocab_size,
-            activation,
             groups: Groups::DENSE,
-            eps: self.layer_norm_eps,
-            layer_eps: self.layer_norm_eps,
-            dropout: self.hidden_dropout_prob,
-            attention_dropout: self.attention_probs_dropout_prob,
-            classifier_dropout: self.classifier_dropout.unwrap_or(self.hidden_dropout_prob),
-            initializer_range: self.initializer_range,
-        }
-        .check()
+        })
+    }
+
+    fn activation(&self) -> Result<Activation> {
+        Ok(self.hidden_act.parse()?)
+    }
+
+    fn head_dropout(&self) -> f64 {
+        self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
+    }
+
+    /// Normal weights, biases of 0.
+    fn linear(&self, inputs: usize, outputs: usize, vb: VarBuilder) -> Result<Linear> {
+        dense(inputs, outputs, self.initializer_range, vb)
+    }
+
+    fn norm(&self, vb: VarBuilder) -> Result<LayerNorm> {
+        Ok(nn::layer_norm(self.hidden_size, self.layer_norm_eps, vb)?)
+    }
+}
+
+/// The encoder.
+#[derive(Clone, Debug)]
+struct Bert {
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+}
+
+impl Bert {
+    fn new(config: &Config, count: usize, vb: VarBuilder) -> Result<Self> {
+        let tables = embeddings::Settings {
+            words: config.vocab_size,
+            token_types: config.type_vocab_size,
+            positions: config.max_position_embeddings,
+            width: config.hidden_size,
+            deviation: config.initializer_range,
+            eps: config.layer_norm_eps,
+            dropout: config.hidden_dropout_prob,
+        };
+        let layers = vb.pp("encoder.layer");
+        let layers = (0..count).map(|i| layer(config, layers.pp(i)));
+        Ok(Self {
+            embeddings: Embeddings::new(&tables, vb.pp("embeddings"))?,
+            layers: layers.collect::<Result<_>>()?,
+        })
+    }
+}
+
+fn layer(config: &Config, vb: VarBuilder) -> Result<Layer> {
+    let (d, wide) = (config.hidden_size, config.intermediate_size);
+    let attention = vb.pp("attention");
+    Ok(Layer {
+        query: config.linear(d, d, attention.pp("self.query"))?,
+        key: config.linear(d, d, attention.pp("self.key"))?,
+        value: config.linear(d, d, attention.pp("self.value"))?,
+        post_attention: config.linear(d, d, attention.pp("output.dense"))?,
+        attention_norm: config.norm(attention.pp("output.LayerNorm"))?,
+        wide: config.linear(d, wide, vb.pp("intermediate.dense"))?,
+        narrow: config.linear(wide, d, vb.pp("output.dense"))?,
+        output_norm: config.norm(vb.pp("output.LayerNorm"))?,
+        settings: Settings {
+            heads: config.num_attention_heads,
+            activation: config.activation()?,
+            dropout: config.hidden_dropout_prob,
+            post_attention_dropout: config.hidden_dropout_prob,
+            attention_dropout: config.attention_probs_dropout_prob,
+        },
+    })
+}
+
+impl Body for Bert {
+    fn forward(&self, text: &Text, pass: &mut Pass) -> Result<Handle> {
+        let hidden = self.embeddings.forward(text, None, pass.mode)?; // [B, T, D]
+        pass.through(&self.layers, hidden) // [B, T, D], or [B, 1, D]
+    }
+
+    fn words(&self) -> &Tensor {
+        &self.embeddings.words
+    }
+}
+
+impl Family for Config {
+    fn body(&self, layers: usize, vb: VarBuilder) -> Result<Arc<dyn Body>> {
+        Ok(Arc::new(Bert::new(self, layers, vb.pp(NAMES.prefix))?))
+    }
+
+    fn classifier(&self, labels: usize, vb: VarBuilder) -> Result<ClassifierHead> {
+        let (d, pooler) = (self.hidden_size, vb.pp(NAMES.prefix).pp("pooler.dense"));
+        Ok(ClassifierHead {
+            first_dropout: 0.0,
+            dense: optional(|| self.linear(d, d, pooler))?,
+            activation: Activation::Tanh,
+            dropout: self.head_dropout(),
+            output: head(|| self.linear(d, labels, vb.pp("classifier")))?,
+        })
+    }
+
+    fn token_classifier(&self, labels: usize, vb: VarBuilder) -> Result<TokenHead> {
+        let d = self.hidden_size;
+        Ok(TokenHead {
+            dropout: self.head_dropout(),
+            output: head(|| self.linear(d, labels, vb.pp("classifier")))?,
+        })
+    }
+
+    fn masked(&self, vb: VarBuilder) -> Result<MaskedHead> {
+        let (d, vb) = (self.hidden_size, vb.pp("cls.predictions"));
+        optional(|| {
+            Ok(MaskedHead {
+                dense: self.linear(d, d, vb.pp("transform.dense"))?,
+                activation: self.activation()?,
+                norm: self.norm(vb.pp("transform.LayerNorm"))?,
+                bias: also_called("decoder.bias", || word_bias(self.vocab_size, vb))?,
+            })
+        })
     }
 }
 

@@ -1,13 +1,20 @@
-//! Reading and writing config.json.
+//! Reading, checking and writing config.json.
 
 use crate::error::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Read;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// The name of the configuration inside a checkpoint folder.
 const FILE: &str = "config.json";
+/// The longest one: 8 MiB, room for the names of a hundred thousand classes.
+const LONGEST: u64 = 8 << 20;
+/// The most labels of a classifier.
+pub(crate) const LABELS: usize = 1 << 20;
 
 /// The configuration file of a folder, or the file itself.
 pub(crate) fn path_in(folder: &Path) -> PathBuf {
@@ -17,11 +24,23 @@ pub(crate) fn path_in(folder: &Path) -> PathBuf {
     }
 }
 
+/// The file's contents, which must not be longer than this many bytes.
+pub(crate) fn read_json(path: &Path, longest: u64) -> Result<Value> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|e| Error::file(path, e))?;
+    file.take(longest + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::file(path, e))?;
+    if bytes.len() as u64 > longest {
+        let what = format!("longer than {longest} bytes: is it the right file?");
+        return Err(Error::file(path, what));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("not in JSON: {e}")))
+}
+
 /// The file's contents and its `model_type`.
 pub(crate) fn read(path: &Path) -> Result<(Value, String)> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
-    let value: Value = serde_json::from_str(&text)
-        .map_err(|e| Error::file(path, format!("not a configuration in JSON: {e}")))?;
+    let value = read_json(path, LONGEST)?;
     let model_type = match value.get("model_type").and_then(Value::as_str) {
         Some(model_type) => model_type.to_string(),
         None => {
@@ -55,27 +74,30 @@ pub(crate) fn parse<T: DeserializeOwned>(value: Value, path: &Path) -> Result<T>
 
 /// The number of labels that a configuration names: the length of `id2label`, else `num_labels`,
 /// else 2.
-pub(crate) fn labels(value: &Value) -> usize {
-    let by_name = value
-        .get("id2label")
-        .and_then(Value::as_object)
-        .map(|m| m.len());
-    let number = value
-        .get("num_labels")
-        .and_then(Value::as_u64)
-        .map(|n| n as usize);
-    by_name.filter(|n| *n > 0).or(number).unwrap_or(2)
+pub(crate) fn labels(value: &Value) -> Result<usize> {
+    let by_name = value.get("id2label").and_then(Value::as_object);
+    if let Some(names) = by_name.filter(|names| !names.is_empty()) {
+        return Ok(names.len());
+    }
+    match value.get("num_labels").and_then(Value::as_u64) {
+        None => Ok(2),
+        Some(number) => {
+            let labels = usize::try_from(number).unwrap_or(usize::MAX);
+            within("num_labels", labels, 1..=LABELS)
+        }
+    }
 }
 
-/// A configuration as transformers writes it, so that it can be read there.
-pub(crate) fn to_json(
-    config: &impl Serialize,
-    model_type: &str,
-    class: &str,
-    labels: Option<usize>,
-) -> Result<Value> {
+/// A configuration's fields as they are in config.json, without what a task adds.
+pub(crate) fn to_json(config: &impl Serialize, model_type: &str) -> Result<Value> {
     let mut value = serde_json::to_value(config).map_err(|e| Error::file(FILE, e))?;
     value["model_type"] = json!(model_type);
+    Ok(value)
+}
+
+/// The same for a model of this class of transformers', with this many labels if it has some.
+pub(crate) fn for_class(config: &Value, class: String, labels: Option<usize>) -> Value {
+    let mut value = config.clone();
     value["architectures"] = json!([class]);
     if let Some(labels) = labels {
         let name = |i: usize| format!("LABEL_{i}");
@@ -84,7 +106,7 @@ pub(crate) fn to_json(
         value["id2label"] = Value::Object(by_id.collect());
         value["label2id"] = Value::Object(by_name.collect());
     }
-    Ok(value)
+    value
 }
 
 /// Writes a configuration into a folder.
@@ -109,4 +131,23 @@ pub(crate) fn require(
             got: got.to_string(),
         }),
     }
+}
+
+/// A size, if it is in the range.
+pub(crate) fn within(
+    field: &'static str,
+    size: usize,
+    range: RangeInclusive<usize>,
+) -> Result<usize> {
+    let expected = format!("{} to {}", range.start(), range.end());
+    require(range.contains(&size), field, expected, size)?;
+    Ok(size)
+}
+
+/// Checks a number that says how many equal parts sizes have.
+pub(crate) fn divides(field: &'static str, parts: usize, sizes: &[usize]) -> Result<()> {
+    let fits = parts > 0 && sizes.iter().all(|size| size.is_multiple_of(parts));
+    let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
+    let expected = format!("a divisor of {}", sizes.join(" and "));
+    require(fits, field, expected, parts)
 }

@@ -1,11 +1,11 @@
-//! BERT, SqueezeBERT and residual networks for training with second derivatives: every operation
-//! on the way is right to the second order (see [`adahessian::ops`]), and checkpoints go to and from
-//! the Hugging Face Hub, or torchvision, under the names they have there.
+//! BERT, SqueezeBERT, DistilBERT, RoBERTa, residual networks and DLRM for training with second derivatives:
+//! every operation on the way is right to the second order (see [`adahessian::ops`]), and checkpoints go to
+//! and from the Hugging Face Hub, or torchvision, under the names they have there.
 //!
 //! ```
 //! use adahessian::ops::{Mode, cross_entropy};
 //! use candle_core::{Device, Tensor};
-//! use models::{SequenceClassifier, Start, bert};
+//! use models::{Model, SequenceClassifier, Start, bert};
 //!
 //! let device = Device::Cpu;
 //! let start = Start { seed: 42, ..Start::default() }; // f32, CPU
@@ -20,20 +20,30 @@
 //! # Ok::<(), models::Error>(())
 //! ```
 //!
-//! To start from a checkpoint, [`auto::sequence_classifier`] opens a folder by its `config.json`.
-//! A new architecture is one file like [`bert`]: a configuration and the [`Architecture`] that it
-//! describes.
+//! To start from a checkpoint, [`auto::sequence_classifier`], [`auto::token_classifier`] and
+//! [`auto::masked_language_model`] open a folder by its `config.json`.
+//!
+//! A model is one file that reads from top to bottom: its configuration, its layers with their names, its
+//! `forward`. [`bert`] and [`resnet`] are examples. Layers are those of [`adahessian::nn`] on a `VarBuilder`,
+//! whose variables come from a seed or from a checkpoint ([`weights`]); they say themselves what their
+//! variables are, so that a [`Model`] only has to say how large the curvature's blocks of each kind are.
 
 pub mod architecture;
 pub mod auto;
 pub mod bert;
 mod config;
+pub mod distilbert;
 pub mod dlrm;
+mod embeddings;
 pub mod encoder;
 pub mod error;
 pub mod heads;
+mod layer;
+mod limits;
+mod model;
 mod parts;
 pub mod resnet;
+pub mod roberta;
 pub mod squeezebert;
 pub mod weights;
 
@@ -41,6 +51,7 @@ pub use architecture::Architecture;
 pub use auto::Config;
 pub use encoder::Encoder;
 pub use error::{Error, Result};
-pub use heads::{MaskedLanguageModel, Outputs, SequenceClassifier};
+pub use heads::{MaskedLanguageModel, Outputs, SequenceClassifier, TokenClassifier};
+pub use model::Model;
 pub use resnet::ResNet;
-pub use weights::{LoadReport, Start};
+pub use weights::{LoadReport, Start, Variables};

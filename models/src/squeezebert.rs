@@ -1,12 +1,22 @@
 //! SqueezeBERT (Iandola et al. 2020): BERT with grouped convolutions of kernel 1 as linear maps.
 
-use crate::architecture::{Architecture, Groups, Names};
-use crate::config;
+use crate::architecture::{Architecture, Body, Family, Groups, Names, Text};
+use crate::config::{self, require};
+use crate::embeddings::{self, Embeddings};
 use crate::error::Result;
+use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
+use crate::layer::{Layer, Pass, Settings};
+use crate::limits;
+use crate::parts::{dense, normal, word_bias};
+use crate::weights::{also_called, head, optional};
+use adahessian::engine::Handle;
+use adahessian::nn::{self, LayerNorm, Linear, LinearConfig, VarBuilder, init};
 use adahessian::ops::Activation;
 use adahessian::{Block, Blocks};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::Arc;
 
 /// What config.json calls it.
 pub const MODEL_TYPE: &str = "squeezebert";
@@ -18,18 +28,7 @@ const LAYER_EPS: f64 = 1e-12;
 const NAMES: Names = Names {
     model_type: MODEL_TYPE,
     prefix: "transformer",
-    layers: "layers",
-    classifier_class: "SqueezeBertForSequenceClassification",
-    masked_class: "SqueezeBertForMaskedLM",
-    query: "attention.query",
-    key: "attention.key",
-    value: "attention.value",
-    post_attention: "post_attention.conv1d",
-    post_attention_norm: "post_attention.layernorm",
-    intermediate: "intermediate.conv1d",
-    output: "output.conv1d",
-    output_norm: "output.layernorm",
-    pointwise: true,
+    class: "SqueezeBert",
 };
 
 /// SqueezeBERT's config.json. A field that is not there has the value that transformers gives it;
@@ -154,24 +153,34 @@ impl Config {
     /// The checked description that models are made of.
     ///
     /// # Errors
-    /// [`crate::Error::Config`] for a value that is not supported or does not fit the others.
+    /// [`crate::Error::Config`] for a value that is not supported, is out of its range or does not fit the
+    /// others.
     pub fn architecture(&self) -> Result<Architecture> {
-        config::require(
-            self.embedding_size == self.hidden_size,
-            "embedding_size",
-            format!("{}, equal to hidden_size", self.hidden_size),
-            self.embedding_size,
-        )?;
-        config::require(
-            self.tie_word_embeddings,
-            "tie_word_embeddings",
-            "true",
-            false,
-        )?;
-        let activation: Activation = self.hidden_act.parse()?;
-        Architecture {
+        let config = config::to_json(self, MODEL_TYPE)?;
+        limits::check(&config)?;
+        let (width, wide) = (self.hidden_size, self.intermediate_size);
+        let (embedding, expected) = (self.embedding_size, format!("{width}, the hidden_size"));
+        require(embedding == width, "embedding_size", expected, embedding)?;
+        config::divides("num_attention_heads", self.num_attention_heads, &[width])?;
+        let groups = Groups {
+            query: self.q_groups,
+            key: self.k_groups,
+            value: self.v_groups,
+            post_attention: self.post_attention_groups,
+            intermediate: self.intermediate_groups,
+            output: self.output_groups,
+        };
+        config::divides("q_groups", groups.query, &[width])?;
+        config::divides("k_groups", groups.key, &[width])?;
+        config::divides("v_groups", groups.value, &[width])?;
+        config::divides("post_attention_groups", groups.post_attention, &[width])?;
+        config::divides("intermediate_groups", groups.intermediate, &[width, wide])?;
+        config::divides("output_groups", groups.output, &[width, wide])?;
+        self.activation()?;
+        Ok(Architecture {
+            family: Arc::new(self.clone()),
             names: NAMES,
-            config: config::to_json(self, MODEL_TYPE, NAMES.classifier_class, None)?,
+            config,
             vocabulary: self.vocab_size,
             width: self.hidden_size,
             layers: self.num_hidden_layers,
@@ -179,23 +188,143 @@ impl Config {
             intermediate: self.intermediate_size,
             positions: self.max_position_embeddings,
             token_types: self.type_vocab_size,
-            activation,
-            groups: Groups {
-                query: self.q_groups,
-                key: self.k_groups,
-                value: self.v_groups,
-                post_attention: self.post_attention_groups,
-                intermediate: self.intermediate_groups,
-                output: self.output_groups,
-            },
-            eps: self.layer_norm_eps,
-            layer_eps: LAYER_EPS,
+            groups,
+        })
+    }
+
+    fn activation(&self) -> Result<Activation> {
+        Ok(self.hidden_act.parse()?)
+    }
+
+    /// A dense map: normal weights, biases of 0.
+    fn linear(&self, inputs: usize, outputs: usize, vb: VarBuilder) -> Result<Linear> {
+        dense(inputs, outputs, self.initializer_range, vb)
+    }
+
+    /// A convolution of kernel 1 in groups, which is a linear map on channels that come last.
+    fn conv1d(
+        &self,
+        inputs: usize,
+        outputs: usize,
+        groups: usize,
+        vb: VarBuilder,
+    ) -> Result<Linear> {
+        let config = LinearConfig {
+            groups,
+            pointwise: true,
+            ..LinearConfig::new(normal(self.initializer_range), init::ZERO)
+        };
+        Ok(nn::linear_with(inputs, outputs, config, vb)?)
+    }
+
+    fn norm(&self, eps: f64, vb: VarBuilder) -> Result<LayerNorm> {
+        Ok(nn::layer_norm(self.hidden_size, eps, vb)?)
+    }
+}
+
+/// The encoder.
+#[derive(Clone, Debug)]
+struct SqueezeBert {
+    embeddings: Embeddings,
+    layers: Vec<Layer>,
+}
+
+impl SqueezeBert {
+    fn new(config: &Config, count: usize, vb: VarBuilder) -> Result<Self> {
+        let tables = embeddings::Settings {
+            words: config.vocab_size,
+            token_types: config.type_vocab_size,
+            positions: config.max_position_embeddings,
+            width: config.hidden_size,
+            deviation: config.initializer_range,
+            eps: config.layer_norm_eps,
+            dropout: config.hidden_dropout_prob,
+        };
+        let layers = vb.pp("encoder.layers");
+        let layers = (0..count).map(|i| layer(config, layers.pp(i)));
+        Ok(Self {
+            embeddings: Embeddings::new(&tables, vb.pp("embeddings"))?,
+            layers: layers.collect::<Result<_>>()?,
+        })
+    }
+}
+
+fn layer(config: &Config, vb: VarBuilder) -> Result<Layer> {
+    let (d, wide, c) = (config.hidden_size, config.intermediate_size, config);
+    let attention = vb.pp("attention");
+    Ok(Layer {
+        query: c.conv1d(d, d, c.q_groups, attention.pp("query"))?,
+        key: c.conv1d(d, d, c.k_groups, attention.pp("key"))?,
+        value: c.conv1d(d, d, c.v_groups, attention.pp("value"))?,
+        post_attention: c.conv1d(
+            d,
+            d,
+            c.post_attention_groups,
+            vb.pp("post_attention.conv1d"),
+        )?,
+        attention_norm: c.norm(LAYER_EPS, vb.pp("post_attention.layernorm"))?,
+        wide: c.conv1d(d, wide, c.intermediate_groups, vb.pp("intermediate.conv1d"))?,
+        narrow: c.conv1d(wide, d, c.output_groups, vb.pp("output.conv1d"))?,
+        output_norm: c.norm(LAYER_EPS, vb.pp("output.layernorm"))?,
+        settings: Settings {
+            heads: c.num_attention_heads,
+            activation: c.activation()?,
+            dropout: c.hidden_dropout_prob,
+            post_attention_dropout: c.hidden_dropout_prob,
+            attention_dropout: c.attention_probs_dropout_prob,
+        },
+    })
+}
+
+impl Body for SqueezeBert {
+    fn forward(&self, text: &Text, pass: &mut Pass) -> Result<Handle> {
+        let hidden = self.embeddings.forward(text, None, pass.mode)?; // [B, T, D]
+        pass.through(&self.layers, hidden) // [B, T, D], or [B, 1, D]
+    }
+
+    fn words(&self) -> &Tensor {
+        &self.embeddings.words
+    }
+}
+
+impl Family for Config {
+    fn body(&self, layers: usize, vb: VarBuilder) -> Result<Arc<dyn Body>> {
+        Ok(Arc::new(SqueezeBert::new(
+            self,
+            layers,
+            vb.pp(NAMES.prefix),
+        )?))
+    }
+
+    fn classifier(&self, labels: usize, vb: VarBuilder) -> Result<ClassifierHead> {
+        let (d, pooler) = (self.hidden_size, vb.pp(NAMES.prefix).pp("pooler.dense"));
+        Ok(ClassifierHead {
+            first_dropout: 0.0,
+            dense: optional(|| self.linear(d, d, pooler))?,
+            activation: Activation::Tanh,
             dropout: self.hidden_dropout_prob,
-            attention_dropout: self.attention_probs_dropout_prob,
-            classifier_dropout: self.hidden_dropout_prob,
-            initializer_range: self.initializer_range,
-        }
-        .check()
+            output: head(|| self.linear(d, labels, vb.pp("classifier")))?,
+        })
+    }
+
+    fn token_classifier(&self, labels: usize, vb: VarBuilder) -> Result<TokenHead> {
+        let d = self.hidden_size;
+        Ok(TokenHead {
+            dropout: self.hidden_dropout_prob,
+            output: head(|| self.linear(d, labels, vb.pp("classifier")))?,
+        })
+    }
+
+    fn masked(&self, vb: VarBuilder) -> Result<MaskedHead> {
+        let (d, vb) = (self.hidden_size, vb.pp("cls.predictions"));
+        optional(|| {
+            Ok(MaskedHead {
+                dense: self.linear(d, d, vb.pp("transform.dense"))?,
+                activation: self.activation()?,
+                norm: self.norm(self.layer_norm_eps, vb.pp("transform.LayerNorm"))?,
+                bias: also_called("decoder.bias", || word_bias(self.vocab_size, vb))?,
+            })
+        })
     }
 }
 

@@ -11,8 +11,8 @@ use adahessian::{
 };
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
-use models::Start;
 use models::dlrm::{Config, Dlrm, Ids};
+use models::{Model, Start};
 use testing::twins::{random, to_place, vars};
 use testing::{assert_close, assert_number, assert_says};
 

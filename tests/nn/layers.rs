@@ -27,7 +27,8 @@ pub fn maps() -> Vec<Case> {
             nn::linear_grouped(4, 6, 2, vb)?.forward(x)
         }),
         case("linear with a gelu", &[3, 4], |vb, x| {
-            nn::linear(4, 5, vb)?.forward_activation(x, adahessian::ops::Activation::Gelu)
+            let gelu = adahessian::ops::Activation::Gelu;
+            Ok(nn::linear(4, 5, vb)?.forward_activation(x, gelu)?)
         }),
         case("embedding", &[], |vb, ids| {
             nn::embedding(5, 3, vb)?.forward(ids)

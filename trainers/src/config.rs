@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// How often the training set is gone through.
+    /// How often the training set is gone through, at most a million times.
     pub epochs: usize,
     /// The largest number of steps, whatever `epochs` says.
     pub max_steps: Option<u64>,
@@ -77,6 +77,9 @@ impl Default for TrainConfig {
     }
 }
 
+/// More would be a slip of the finger; and their batches are counted one epoch after the other.
+const MOST_EPOCHS: usize = 1_000_000;
+
 impl TrainConfig {
     /// Checks the ranges.
     ///
@@ -99,6 +102,13 @@ impl TrainConfig {
         ];
         for (what, value) in at_least_one {
             setting(what, value != Some(0), "at least 1", 0.0)?;
+        }
+        if self.epochs > MOST_EPOCHS {
+            return Err(Error::Setting {
+                what: "epochs",
+                expected: format!("at most {MOST_EPOCHS}"),
+                got: self.epochs.to_string(),
+            });
         }
         let fraction = self.curvature_fraction;
         let inside = fraction > 0.0 && fraction <= 1.0;

@@ -4,12 +4,14 @@
 use crate::error::{Error, Result};
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Writes a small file so that it is there whole or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.partial"));
+/// Writes a small file so that it is there whole or not at all. Meanwhile it is called `.NAME.partial`.
+///
+/// # Errors
+/// [`Error::Io`]; what was there before is untouched.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let partial = partial(path);
     let error = || Error::io("cannot write", &partial);
     let mut file = File::create(&partial).map_err(error())?;
     file.write_all(bytes).map_err(error())?;
@@ -19,8 +21,53 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_folder(above(path))
 }
 
+/// Makes a folder of files so that it is there whole or not at all: `fill` writes them into an empty folder,
+/// which then gets its name. A folder that has the name already is replaced.
+///
+/// # Errors
+/// The error of `fill`, and [`Error::Io`].
+pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let partial = partial(path);
+    let error = |path: &Path| Error::io("cannot write", path);
+    if partial.exists() {
+        fs::remove_dir_all(&partial).map_err(error(&partial))?;
+    }
+    make_folder(&partial)?;
+    fill(&partial)?;
+    sync_files(&partial)?;
+    if path.exists() {
+        fs::remove_dir_all(path).map_err(error(path))?;
+    }
+    fs::rename(&partial, path).map_err(error(path))?;
+    sync_folder(above(path))
+}
+
+/// Brings all files of a folder, and its entries, to the disk.
+fn sync_files(folder: &Path) -> Result<()> {
+    let error = || Error::io("cannot bring the files to the disk", folder);
+    for entry in fs::read_dir(folder).map_err(error())? {
+        let path = entry.map_err(error())?.path();
+        match path.is_dir() {
+            true => sync_files(&path)?,
+            false => File::open(&path)
+                .and_then(|file| file.sync_all())
+                .map_err(Error::io("cannot bring the file to the disk", &path))?,
+        }
+    }
+    sync_folder(folder)
+}
+
+/// `.NAME.partial` beside a path.
+pub(crate) fn partial(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.partial"))
+}
+
 /// Makes a folder, and those above it that are not there.
-pub(crate) fn make_folder(folder: &Path) -> Result<()> {
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn make_folder(folder: &Path) -> Result<()> {
     let fresh = folder.ancestors().take_while(|f| !f.exists());
     let fresh: Vec<&Path> = fresh.filter(|f| !f.as_os_str().is_empty()).collect();
     fs::create_dir_all(folder).map_err(Error::io("cannot make the folder", folder))?;

@@ -115,15 +115,16 @@ pub enum Error {
         what: &'static str,
     },
 
-    /// A folder in which another run saves its checkpoints.
+    /// A folder in which another run is at work.
     #[error(
-        "{}: another run that is still at work saves its checkpoints here: wait for its end, or choose \
-         another folder",
-        path.display()
+        "{}: another run{} is at work here: wait for its end, or choose another folder",
+        path.display(), named(by.as_deref())
     )]
     InUse {
-        /// The folder of the checkpoints.
+        /// The folder of the run, or of its checkpoints.
         path: PathBuf,
+        /// Who it is, where that can be told.
+        by: Option<String>,
     },
 
     /// The training gave up because gradients stayed non-finite.
@@ -177,7 +178,10 @@ impl Error {
 /// Boxed, so that results stay small.
 impl From<datasets::Error> for Error {
     fn from(error: datasets::Error) -> Self {
-        Error::Data(Box::new(error))
+        match error {
+            datasets::Error::User(error) => Error::User(error),
+            other => Error::Data(Box::new(other)),
+        }
     }
 }
 
@@ -189,6 +193,10 @@ fn way_out(previous: Option<&Path>) -> String {
         ),
         None => "no other intact checkpoint lies beside it: start the run again".into(),
     }
+}
+
+fn named(by: Option<&str>) -> String {
+    by.map(|by| format!(" ({by})")).unwrap_or_default()
 }
 
 fn last_good(checkpoint: Option<&Path>) -> String {

@@ -9,21 +9,19 @@
 //!                    Task::evaluate ──Scores──> best checkpoint, patience, plateau ───> Callbacks
 //! ```
 //!
-//! * [`task`] has the two traits that a program implements: [`Batches`] and [`Task`]; [`Ahead`] makes
-//!   batches of any kind ahead of the step; [`tasks`] has classification, of images too, regression and
-//!   the prediction of clicks ready-made for any model that is a function from batch to logits;
+//! * [`Task`] is what a program implements, or has ready-made: [`Supervised`] for everything with labels;
+//!   [`Batches`] and [`Ahead`], which makes batches of any kind ahead of the step, are those of `datasets`;
 //! * [`config`] is the loop's configuration, [`trainer`] the loop;
-//! * [`metrics`] are those of GLUE, equal to scikit-learn's and SciPy's;
-//! * [`checkpoint`] writes folders that a crash cannot spoil, [`run_folder`] knows where;
-//! * [`callbacks`] see every step and evaluation: progress bar, JSON lines, TensorBoard, curves and
+//! * [`metrics`], by name, are those of GLUE and more, equal to scikit-learn's and SciPy's;
+//! * [`checkpoint`] writes folders that a crash cannot spoil, [`run_folder`] knows where, [`disk`] how;
+//! * [`callbacks`] see every step and evaluation: progress bar, status lines, JSON lines, TensorBoard, curves and
 //!   summary. Nothing is written or shown but by them.
 //!
 //! ```
 //! use adahessian::{AdaHessian, ops::Mode};
 //! use candle_core::{DType, Device, Tensor};
 //! use candle_nn::{Module, VarBuilder, VarMap, linear};
-//! use trainers::tasks::{Classification, TensorBatch};
-//! use trainers::{FixedBatches, TrainConfig, Trainer};
+//! use trainers::{FixedBatches, Loss, Supervised, TensorBatch, TrainConfig, Trainer};
 //!
 //! # fn main() -> trainers::Result<()> {
 //! let device = Device::Cpu;
@@ -34,7 +32,7 @@
 //! let varmap = VarMap::new();
 //! let model = linear(2, 2, VarBuilder::from_varmap(&varmap, DType::F32, &device))?;
 //! let forward = move |batch: &TensorBatch, _: &Mode| Ok(model.forward(&batch.inputs)?);
-//! let task = Classification::new(forward, vec![batch.clone()]);
+//! let task = Supervised::new(forward, Loss::CROSS_ENTROPY, FixedBatches(vec![batch.clone()])).metrics(&["accuracy"])?;
 //! let optimizer = AdaHessian::builder().lr(0.1).build(&varmap)?;
 //!
 //! let config = TrainConfig { epochs: 100, ..TrainConfig::default() };
@@ -45,24 +43,24 @@
 //! # }
 //! ```
 
-mod ahead;
 pub mod callbacks;
 pub mod checkpoint;
 pub mod config;
-mod disk;
+pub mod disk;
 pub mod error;
 pub mod metrics;
 pub mod run_folder;
-pub mod task;
-pub mod tasks;
+mod supervised;
+mod task;
 pub mod trainer;
 
-pub use ahead::Ahead;
 pub use callbacks::{Callback, EvalReport, StartReport, StepReport};
 pub use checkpoint::{Checkpoints, Evaluated, Progress};
 pub use config::{Plateau, TrainConfig};
+pub use datasets::{Ahead, Batches, FixedBatches, LabelledBatch, TensorBatch};
 pub use error::{Error, Result};
-pub use metrics::Scores;
+pub use metrics::{Metric, Scores};
 pub use run_folder::RunFolder;
-pub use task::{Batches, FixedBatches, Task};
+pub use supervised::{Loss, Supervised};
+pub use task::Task;
 pub use trainer::{Outcome, Summary, Trainer};

@@ -1,65 +1,69 @@
-//! What a program gives to the loop: batches, and what to do with one.
+//! What a program gives to the loop beside its batches: what to do with one.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::metrics::Scores;
 use adahessian::ops::Mode;
 use candle_core::Tensor;
-use std::sync::Arc;
-
-/// The training batches, by epoch and index: random access, so that a resumed run starts in the
-/// middle of an epoch. Their order must be a function of the epoch (and a seed) alone.
-pub trait Batches {
-    /// The type of a batch.
-    type Batch;
-
-    /// How many batches an epoch has.
-    fn len(&self, epoch: usize) -> usize;
-
-    /// Whether an epoch has no batches.
-    fn is_empty(&self, epoch: usize) -> bool {
-        self.len(epoch) == 0
-    }
-
-    /// A batch of an epoch.
-    ///
-    /// # Errors
-    /// If it cannot be made; wrap errors of your own with [`crate::Error::user`].
-    fn get(&self, epoch: usize, index: usize) -> Result<Self::Batch>;
-}
-
-/// Shared batches: the program can look at them while the loop uses them.
-impl<B: Batches + ?Sized> Batches for Arc<B> {
-    type Batch = B::Batch;
-
-    fn len(&self, epoch: usize) -> usize {
-        (**self).len(epoch)
-    }
-
-    fn get(&self, epoch: usize, index: usize) -> Result<B::Batch> {
-        (**self).get(epoch, index)
-    }
-}
-
-/// The same batches in the same order in each epoch.
-#[derive(Clone, Debug, Default)]
-pub struct FixedBatches<B>(pub Vec<B>);
-
-impl<B: Clone> Batches for FixedBatches<B> {
-    type Batch = B;
-
-    fn len(&self, _epoch: usize) -> usize {
-        self.0.len()
-    }
-
-    fn get(&self, _epoch: usize, index: usize) -> Result<B> {
-        self.0.get(index).cloned().ok_or_else(|| Error::Batch {
-            expected: format!("an index below {}", self.0.len()),
-            got: index.to_string(),
-        })
-    }
-}
 
 /// From batches to losses, and from the model to an evaluation. The model lives in the task.
+///
+/// [`Supervised`](crate::Supervised) is one for everything that has labels. What has none, or several losses,
+/// is written by hand; an autoencoder, say, whose batches are matrices of which it reconstructs the rows:
+///
+/// ```
+/// use adahessian::{AdaHessian, nn, ops::Mode};
+/// use candle_core::{DType, Device, Tensor};
+/// use nn::{Module, VarBuilder, VarMap};
+/// use trainers::{FixedBatches, Result, Scores, Task, TrainConfig, Trainer};
+///
+/// struct Autoencoder {
+///     encode: nn::Linear,
+///     decode: nn::Linear,
+///     validation: Tensor,
+/// }
+///
+/// impl Task for Autoencoder {
+///     type Batch = Tensor; // [B, 6]
+///
+///     fn size(&self, batch: &Tensor) -> usize {
+///         batch.dims()[0]
+///     }
+///
+///     fn narrow(&self, batch: &Tensor, start: usize, len: usize) -> Result<Tensor> {
+///         Ok(batch.narrow(0, start, len)?)
+///     }
+///
+///     fn loss(&self, batch: &Tensor, _: &Mode) -> Result<Tensor> {
+///         let code = self.encode.forward(batch)?.tanh()?; // [B, 2]
+///         let again = self.decode.forward(&code)?; // [B, 6]
+///         Ok(nn::loss::mse(&again, batch)?)
+///     }
+///
+///     fn evaluate(&self) -> Result<Scores> {
+///         let loss = self.loss(&self.validation, &Mode::Eval)?;
+///         Ok(Scores::lower_is_better("loss", loss.to_scalar::<f32>()?.into()))
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let map = VarMap::new();
+/// let vb = VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu);
+/// let rows = Tensor::rand(0f32, 1.0, (32, 2), &Device::Cpu)?;
+/// let rows = rows.matmul(&Tensor::rand(0f32, 1.0, (2, 6), &Device::Cpu)?)?; // of rank 2
+/// let task = Autoencoder {
+///     encode: nn::linear(6, 2, vb.pp("encode"))?,
+///     decode: nn::linear(2, 6, vb.pp("decode"))?,
+///     validation: rows.narrow(0, 0, 8)?,
+/// };
+/// let first = task.evaluate()?;
+/// let batches = FixedBatches(vec![rows.narrow(0, 8, 12)?, rows.narrow(0, 20, 12)?]);
+/// let optimizer = AdaHessian::builder().lr(0.1).build(&map)?;
+/// let config = TrainConfig { epochs: 20, ..TrainConfig::default() };
+/// let last = Trainer::new(task, batches, &map, Box::new(optimizer), config)?.fit()?.last;
+/// assert!(last.is_some_and(|last| last.scores.better_than(&first)));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Task {
     /// The type of a batch.
     type Batch;

@@ -1,6 +1,7 @@
 //! Activation functions, after `candle_nn::activation`.
 
-use super::{Init, VarBuilder, ops, wrong};
+use super::{Init, VarBuilder, ops, variable, wrong};
+use crate::Kind;
 use candle_core::{Module, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -135,6 +136,7 @@ impl Module for PReLU {
 /// # Errors
 /// The builder's.
 pub fn prelu(num_channels: Option<usize>, vb: VarBuilder) -> Result<PReLU> {
-    let slopes = vb.get_with_hints(num_channels.unwrap_or(1), "weight", Init::Const(0.25))?;
+    let (count, quarter) = (num_channels.unwrap_or(1), Init::Const(0.25));
+    let slopes = variable(&vb, count, "weight", quarter, Kind::Vector)?;
     Ok(PReLU::new(slopes, num_channels.is_none()))
 }

@@ -1,6 +1,7 @@
 //! Batch normalisation (Ioffe and Szegedy 2015), after `candle_nn::batch_norm`.
 
-use super::{Init, VarBuilder, wrong};
+use super::{Init, VarBuilder, variable, wrong};
+use crate::Kind;
 use crate::numeric::wide;
 use crate::ops::RunningStatistics;
 use candle_core::{ModuleT, Result, Tensor, Var};
@@ -229,10 +230,16 @@ pub fn batch_norm<C: Into<BatchNormConfig>>(
     vb: VarBuilder,
 ) -> Result<BatchNorm> {
     let config = config.into();
-    let get = |name: &str, value: f64| vb.get_with_hints(num_features, name, Init::Const(value));
-    let running = [get("running_mean", 0.0)?, get("running_var", 1.0)?];
+    let get = |name, value, kind| variable(&vb, num_features, name, Init::Const(value), kind);
+    let running = [
+        get("running_mean", 0.0, Kind::Statistic)?,
+        get("running_var", 1.0, Kind::Statistic)?,
+    ];
     let scale = match config.affine {
-        true => Some((get("weight", 1.0)?, get("bias", 0.0)?)),
+        true => Some((
+            get("weight", 1.0, Kind::Vector)?,
+            get("bias", 0.0, Kind::Vector)?,
+        )),
         false => None,
     };
     let numbers = (config.eps, config.momentum);

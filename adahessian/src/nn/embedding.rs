@@ -1,6 +1,7 @@
 //! Rows of a table by their numbers, after `candle_nn::embedding`.
 
-use super::{Init, VarBuilder, wrong};
+use super::{Init, VarBuilder, variable, wrong};
+use crate::Kind;
 use candle_core::{Module, Result, Tensor};
 
 /// A table [V, D] whose rows are looked up.
@@ -56,6 +57,19 @@ pub fn embedding(in_size: usize, out_size: usize, vb: VarBuilder) -> Result<Embe
         mean: 0.0,
         stdev: 1.0,
     };
-    let table = vb.get_with_hints((in_size, out_size), "weight", normal)?;
+    embedding_with(in_size, out_size, normal, vb)
+}
+
+/// [`embedding()`] with numbers of `init` at first.
+///
+/// # Errors
+/// The builder's.
+pub fn embedding_with(
+    in_size: usize,
+    out_size: usize,
+    init: Init,
+    vb: VarBuilder,
+) -> Result<Embedding> {
+    let table = variable(&vb, (in_size, out_size), "weight", init, Kind::Table)?;
     Ok(Embedding::new(table, out_size))
 }

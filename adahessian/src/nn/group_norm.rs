@@ -1,6 +1,7 @@
 //! Group normalisation (Wu and He 2018), after `candle_nn::group_norm`.
 
-use super::{Init, VarBuilder, wrong};
+use super::{Init, VarBuilder, variable, wrong};
+use crate::Kind;
 use crate::numeric::wide;
 use candle_core::{Module, Result, Tensor};
 
@@ -80,7 +81,7 @@ pub fn group_norm(
     eps: f64,
     vb: VarBuilder,
 ) -> Result<GroupNorm> {
-    let weight = vb.get_with_hints(num_channels, "weight", Init::Const(1.0))?;
-    let bias = vb.get_with_hints(num_channels, "bias", Init::Const(0.0))?;
+    let get = |name, value| variable(&vb, num_channels, name, Init::Const(value), Kind::Vector);
+    let (weight, bias) = (get("weight", 1.0)?, get("bias", 0.0)?);
     GroupNorm::new(weight, bias, num_channels, num_groups, eps)
 }

@@ -3,8 +3,11 @@
 //!
 //! candle's own take a fast path on contiguous inputs, which cuts the graph without a word.
 
-use super::{Init, VarBuilder, wrong};
+use super::{Init, VarBuilder, variable, wrong};
+use crate::Kind;
+use crate::engine::{Handle, Operand};
 use crate::numeric::wide;
+use crate::ops::{self, Dropout};
 use candle_core::{D, Module, Result, Tensor};
 
 pub use candle_nn::layer_norm::LayerNormConfig;
@@ -70,24 +73,63 @@ impl LayerNorm {
     pub fn remove_mean(&self) -> bool {
         self.remove_mean
     }
+
+    /// What `forward` does, for a [`Handle`] between fused operations, too.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`] for shapes that do not fit.
+    pub fn normalise<X: Operand>(&self, x: &X) -> crate::Result<X> {
+        match self.remove_mean {
+            true => ops::layer_norm(x, &self.weight, &self.shift()?, self.eps),
+            false => X::of(Handle::enter(&self.root(&x.tensor()?)?)?),
+        }
+    }
+
+    /// The norm of dropout(x) + residual, the end of each half of a transformer's layer: with the mean
+    /// removed, one operation on the CPU.
+    ///
+    /// Both are [.., n], as the result is.
+    ///
+    /// # Errors
+    /// As [`LayerNorm::normalise`]; [`crate::Error::Setting`] for a probability outside [0, 1).
+    pub fn forward_residual<X: Operand>(
+        &self,
+        x: &X,
+        residual: &X,
+        dropout: &Dropout,
+    ) -> crate::Result<X> {
+        match self.remove_mean {
+            true => {
+                let (weight, shift) = (&self.weight, self.shift()?);
+                ops::residual_layer_norm(x, residual, dropout, weight, &shift, self.eps)
+            }
+            false => self.normalise(&ops::residual(residual, x, dropout)?),
+        }
+    }
+
+    /// With the mean left in.
+    fn root(&self, x: &Tensor) -> Result<Tensor> {
+        let y = root_mean_square(x, &self.weight, self.eps)?;
+        match &self.bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        }
+    }
+
+    /// The bias, or zeros.
+    fn shift(&self) -> crate::Result<Tensor> {
+        Ok(match &self.bias {
+            Some(bias) => bias.clone(),
+            None => self.weight.detach().zeros_like()?,
+        })
+    }
 }
 
 impl Module for LayerNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (weight, bias) = (&self.weight, self.bias.as_ref());
-        match (self.remove_mean, bias) {
-            (true, Some(bias)) => Ok(crate::ops::layer_norm(x, weight, bias, self.eps)?),
-            (true, None) => {
-                let none = weight.detach().zeros_like()?;
-                Ok(crate::ops::layer_norm(x, weight, &none, self.eps)?)
-            }
-            (false, bias) => {
-                let y = root_mean_square(x, weight, self.eps)?;
-                match bias {
-                    Some(bias) => y.broadcast_add(bias),
-                    None => Ok(y),
-                }
-            }
+        match self.remove_mean {
+            true => Ok(self.normalise(x)?),
+            false => self.root(x),
         }
     }
 }
@@ -121,9 +163,10 @@ pub fn layer_norm<C: Into<LayerNormConfig>>(
         true if !vb.contains_tensor(name) => old,
         _ => name,
     };
-    let weight = vb.get_with_hints(size, named("weight", "gamma"), Init::Const(1.0))?;
+    let get = |name, value| variable(&vb, size, name, Init::Const(value), Kind::Vector);
+    let weight = get(named("weight", "gamma"), 1.0)?;
     let bias = match config.affine {
-        true => Some(vb.get_with_hints(size, named("bias", "beta"), Init::Const(0.0))?),
+        true => Some(get(named("bias", "beta"), 0.0)?),
         false => None,
     };
     Ok(LayerNorm {

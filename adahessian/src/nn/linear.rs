@@ -1,6 +1,8 @@
 //! Linear maps of the last dimension, after `candle_nn::linear`.
 
-use super::{Init, VarBuilder, init, wrong};
+use super::{Init, VarBuilder, init, variable, wrong};
+use crate::Kind;
+use crate::engine::Operand;
 use crate::ops::Activation;
 use candle_core::{Module, Result, Tensor};
 
@@ -46,25 +48,56 @@ impl Linear {
         self.groups
     }
 
-    /// act(x Wᵀ + b) as one operation on the CPU, where `forward` and an activation would be two.
+    /// act(x Wᵀ + b) as one operation on the CPU, where `forward` and an activation would be two. Of a
+    /// tensor, or of a [`Handle`](crate::engine::Handle) between fused operations.
     ///
     /// # Errors
     /// [`crate::Error::Setting`] for shapes that do not fit.
-    pub fn forward_activation(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    pub fn forward_activation<X: Operand>(
+        &self,
+        x: &X,
+        activation: Activation,
+    ) -> crate::Result<X> {
         let (weight, bias) = (&self.weight, self.bias.as_ref());
-        Ok(crate::ops::linear(
-            x,
-            weight,
-            bias,
-            self.groups,
-            activation,
-        )?)
+        crate::ops::linear(x, weight, bias, self.groups, activation)
     }
 }
 
 impl Module for Linear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_activation(x, Activation::Identity)
+        Ok(self.forward_activation(x, Activation::Identity)?)
+    }
+}
+
+/// What a linear map is like beside its sizes.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearConfig {
+    /// The number of groups, see [`Linear::with_groups`].
+    pub groups: usize,
+    /// Whether the weight has a 1 behind its two dimensions, as a convolution of kernel 1 has in
+    /// checkpoints. The map is the same.
+    pub pointwise: bool,
+    /// The weight at first.
+    pub weight: Init,
+    /// The bias at first.
+    pub bias: Init,
+}
+
+impl LinearConfig {
+    /// One group, with this weight and this bias at first.
+    pub fn new(weight: Init, bias: Init) -> Self {
+        Self {
+            groups: 1,
+            pointwise: false,
+            weight,
+            bias,
+        }
+    }
+
+    /// As candle begins: Kaiming's normal numbers, and a bias uniform within 1/√inputs.
+    pub fn kaiming(in_dim: usize) -> Self {
+        let bias = within(1.0 / (in_dim as f64).sqrt());
+        Self::new(init::DEFAULT_KAIMING_NORMAL, bias)
     }
 }
 
@@ -73,7 +106,7 @@ impl Module for Linear {
 /// # Errors
 /// The builder's.
 pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
-    linear_grouped(in_dim, out_dim, 1, vb)
+    linear_with(in_dim, out_dim, LinearConfig::kaiming(in_dim), vb)
 }
 
 /// With the variable `weight` [out_dim, in_dim] alone.
@@ -81,7 +114,8 @@ pub fn linear(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
 /// # Errors
 /// The builder's.
 pub fn linear_no_bias(in_dim: usize, out_dim: usize, vb: VarBuilder) -> Result<Linear> {
-    let weight = vb.get_with_hints((out_dim, in_dim), "weight", init::DEFAULT_KAIMING_NORMAL)?;
+    let (shape, init) = ((out_dim, in_dim), init::DEFAULT_KAIMING_NORMAL);
+    let weight = variable(&vb, shape, "weight", init, Kind::Matrix)?;
     Ok(Linear::new(weight, None))
 }
 
@@ -106,14 +140,36 @@ pub fn linear_grouped(
     groups: usize,
     vb: VarBuilder,
 ) -> Result<Linear> {
+    let config = LinearConfig {
+        groups,
+        ..LinearConfig::kaiming(in_dim)
+    };
+    linear_with(in_dim, out_dim, config, vb)
+}
+
+/// As `config` says, with the variables `weight` [out_dim, in_dim/groups] (and a 1 behind it where it is
+/// pointwise) and `bias` `[out_dim]`.
+///
+/// # Errors
+/// [`crate::Error::Setting`] for groups that do not divide both sizes; the builder's.
+pub fn linear_with(
+    in_dim: usize,
+    out_dim: usize,
+    config: LinearConfig,
+    vb: VarBuilder,
+) -> Result<Linear> {
+    let groups = config.groups;
     let divides = |size: usize| groups > 0 && size.is_multiple_of(groups);
     if !divides(in_dim) || !divides(out_dim) {
         let expected = format!("a divisor of {in_dim} inputs and {out_dim} outputs");
         return wrong("groups of a linear map", expected, groups);
     }
-    let shape = (out_dim, in_dim / groups);
-    let weight = vb.get_with_hints(shape, "weight", init::DEFAULT_KAIMING_NORMAL)?;
-    let bias = vb.get_with_hints(out_dim, "bias", within(1.0 / (in_dim as f64).sqrt()))?;
+    let mut shape = vec![out_dim, in_dim / groups];
+    if config.pointwise {
+        shape.push(1);
+    }
+    let weight = variable(&vb, shape, "weight", config.weight, Kind::Matrix)?;
+    let bias = variable(&vb, out_dim, "bias", config.bias, Kind::Vector)?;
     Ok(Linear::with_groups(weight, Some(bias), groups))
 }
 

@@ -46,6 +46,7 @@
 pub mod activation;
 pub mod batch_norm;
 pub mod conv;
+mod conv_batch_norm;
 mod dropout;
 pub mod embedding;
 pub mod group_norm;
@@ -59,6 +60,7 @@ pub mod ops;
 pub mod pooling;
 pub mod resize;
 pub mod rotary_emb;
+mod variable;
 
 pub use activation::{Activation, PReLU, prelu};
 pub use batch_norm::{BatchNorm, BatchNormConfig, batch_norm};
@@ -67,19 +69,23 @@ pub use conv::{
     ConvTranspose2d, ConvTranspose2dConfig, conv_transpose1d, conv_transpose1d_no_bias,
     conv_transpose2d, conv_transpose2d_no_bias, conv1d, conv1d_no_bias, conv2d, conv2d_no_bias,
 };
+pub use conv_batch_norm::{ConvBatchNorm, ConvBatchNormConfig, conv_batch_norm};
 pub use dropout::Dropout;
-pub use embedding::{Embedding, embedding};
+pub use embedding::{Embedding, embedding, embedding_with};
 pub use group_norm::{GroupNorm, group_norm};
 pub use layer_norm::{
     LayerNorm, LayerNormConfig, RmsNorm, layer_norm, layer_norm_no_bias, rms_norm,
 };
-pub use linear::{Linear, linear, linear_b, linear_grouped, linear_no_bias};
+pub use linear::{
+    Linear, LinearConfig, linear, linear_b, linear_grouped, linear_no_bias, linear_with,
+};
 pub use masks::with_masks;
 pub use multi_head::{MultiHeadAttention, MultiHeadAttentionConfig, multi_head_attention};
 pub use pooling::{
     AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d, adaptive_avg_pool2d, avg_pool2d,
     global_avg_pool2d, max_pool2d,
 };
+pub use variable::variable;
 
 // Right in candle_nn, and its own.
 pub use candle_nn::{

@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 
 use super::permutation::Permutation;
 use super::{CATEGORIES, INTEGERS, Store, record};
+use crate::batches::{Batches, LabelledBatch, no_such_batch};
 use crate::error::{Error, Result};
-use crate::prefetch::Prefetch;
 
 /// What a training step takes.
 #[derive(Debug, Clone)]
@@ -102,26 +102,14 @@ pub struct ClickBatches {
     pub shuffle: Option<u64>,
     /// Whether an incomplete last batch is left out.
     pub drop_last: bool,
+    /// Where the tensors are put; the ids stay on the CPU, where the tables are.
+    pub device: Device,
 }
 
 impl ClickBatches {
-    /// The batches an epoch has; `batch_size` 0 counts as 1.
-    pub fn len(&self) -> usize {
-        let size = self.batch_size.max(1);
-        match self.drop_last {
-            true => self.rows.len() / size,
-            false => self.rows.len().div_ceil(size),
-        }
-    }
-
-    /// Whether an epoch has no batches.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The rows of batch `index` of epoch `epoch`; none if there is no such batch.
     pub fn order(&self, epoch: usize, index: usize) -> Vec<usize> {
-        if index >= self.len() {
+        if index >= self.len(epoch) {
             return Vec::new();
         }
         let (count, size) = (self.rows.len(), self.batch_size.max(1));
@@ -138,36 +126,40 @@ impl ClickBatches {
             }
         }
     }
+}
 
-    /// Batch `index` of epoch `epoch`.
-    ///
-    /// # Errors
-    /// If an epoch has no such batch, or for the reasons of [`Store::batch`].
-    pub fn get(&self, epoch: usize, index: usize, device: &Device) -> Result<ClickBatch> {
-        if index >= self.len() {
-            return Err(Error::Batch {
-                reason: format!("batch {index} of an epoch of {} batches", self.len()),
-            });
+impl Batches for ClickBatches {
+    type Batch = ClickBatch;
+
+    /// `batch_size` 0 counts as 1.
+    fn len(&self, _epoch: usize) -> usize {
+        let size = self.batch_size.max(1);
+        match self.drop_last {
+            true => self.rows.len() / size,
+            false => self.rows.len().div_ceil(size),
         }
-        self.store.batch(&self.order(epoch, index), device)
     }
 
-    /// The batches of epoch `epoch` from number `first` on, made on a thread of their own, `ahead`
-    /// of them before they are used.
-    ///
     /// # Errors
-    /// If the system refuses a thread.
-    pub fn ahead(
-        &self,
-        epoch: usize,
-        first: usize,
-        ahead: usize,
-        device: &Device,
-    ) -> Result<Prefetch<ClickBatch>> {
-        let (batches, device) = (self.clone(), device.clone());
-        let count = self.len().saturating_sub(first);
-        Prefetch::start(count, ahead, move |index| {
-            batches.get(epoch, first + index, &device)
-        })
+    /// If an epoch has no such batch, or for the reasons of [`Store::batch`].
+    fn get(&self, epoch: usize, index: usize) -> Result<ClickBatch> {
+        if index >= self.len(epoch) {
+            return Err(no_such_batch(index, self.len(epoch)));
+        }
+        self.store.batch(&self.order(epoch, index), &self.device)
+    }
+}
+
+impl LabelledBatch for ClickBatch {
+    fn size(&self) -> usize {
+        self.len()
+    }
+
+    fn narrow(&self, start: usize, len: usize) -> Result<Self> {
+        self.narrow(start, len)
+    }
+
+    fn labels(&self) -> Result<&Tensor> {
+        Ok(&self.labels)
     }
 }

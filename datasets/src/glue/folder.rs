@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::tsv::{self, Lines, Loaded, Ragged};
+use super::tsv::{self, Loaded, Ragged};
 use super::{GlueTask, Row, Split};
 use crate::error::{Error, Place, Result};
 use crate::excerpt::excerpt;
 use crate::limits::Budget;
+use crate::lines::Lines;
 
 /// The task's folder in the GLUE download.
 fn folder_name(task: GlueTask) -> &'static str {

@@ -1,6 +1,9 @@
 //! Single files from the Hugging Face Hub, through the cache that its Python library shares.
 
+mod checkpoint;
 mod wanted;
+
+pub use checkpoint::checkpoint_folder;
 
 use std::cell::Cell;
 use std::fmt;

@@ -2,15 +2,21 @@
 //!
 //! * SST-2: [`sentiment()`], generated film-review sentences, small enough for a model that starts
 //!   from nothing and yet out of reach of word counts;
+//! * names of persons, places and organisations: [`entities()`], generated sentences in which most
+//!   names could be any of these;
 //! * QNLI: 800 real pairs, licence and attribution in the README beside the file. A model without
 //!   pre-training learns little from them; they are for trying out pre-trained ones.
 
+mod entities;
 mod sentiment;
 
+pub use entities::entities;
 pub use sentiment::sentiment;
 
+use crate::conll::{Corpus, LabelSet};
 use crate::error::{Error, Place, Result};
 use crate::glue::{GlueTask, Label, Row, Split};
+use crate::random::Random;
 
 /// `split, question, sentence, label`, tab-separated, with a header.
 const QNLI: &str = include_str!("qnli.tsv");
@@ -23,6 +29,32 @@ const SST2_TRAIN: usize = 1600;
 const SST2_VALIDATION: usize = 400;
 /// The seed of the generated SST-2.
 const SST2_SEED: u64 = 0;
+
+/// Sentences for training with generated names.
+const NAMES_TRAIN: usize = 400;
+/// Sentences for validation with generated names.
+const NAMES_VALIDATION: usize = 150;
+/// The seed of the generated names.
+const NAMES_SEED: u64 = 0;
+
+/// One of `words`.
+fn pick(random: &mut Random, words: &[&'static str]) -> &'static str {
+    words.get(random.below(words.len())).copied().unwrap_or("")
+}
+
+/// The sample of labelled words: 400 sentences for training and 150 others for validation.
+///
+/// # Errors
+/// None in practice: the sentences have all labels.
+pub fn entity_corpus() -> Result<Corpus> {
+    let mut train = entities(NAMES_SEED, NAMES_TRAIN + NAMES_VALIDATION);
+    let validation = train.split_off(NAMES_TRAIN);
+    Ok(Corpus {
+        labels: LabelSet::of(&train)?,
+        train,
+        validation,
+    })
+}
 
 /// The sample of a task: SST-2 with 1,600 and 400 rows, QNLI with 600 and 200; `None` for other
 /// tasks and for the test split.

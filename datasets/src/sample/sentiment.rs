@@ -15,6 +15,7 @@
 
 use std::collections::HashSet;
 
+use super::pick;
 use crate::glue::{Label, Row};
 use crate::random::Random;
 
@@ -76,11 +77,6 @@ const NEGATION: [&str; 4] = ["not", "never", "hardly", "by no means"];
 const INTENSIFIER: [&str; 5] = ["very", "truly", "really", "quite", "remarkably"];
 const DETERMINER: [&str; 3] = ["the", "its", "this"];
 const CONCESSION: [&str; 3] = ["although", "even though", "while"];
-
-/// One of `words`.
-fn pick(random: &mut Random, words: &[&'static str]) -> &'static str {
-    words.get(random.below(words.len())).copied().unwrap_or("")
-}
 
 /// An adjective of the given polarity.
 fn adjective(random: &mut Random, positive: bool) -> &'static str {

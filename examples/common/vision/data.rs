@@ -1,39 +1,39 @@
-//! The pictures of a comparison.
+//! The images of a comparison.
 
-use super::VisionSettings;
+use crate::flags::LoopArgs;
 use adahessian::random::Stream;
 use anyhow::Result;
 use datasets::{Augment, ImageDataset};
 
-/// Pictures for training and for evaluation, and what is done to each.
+/// Images for training and for evaluation, and what is done to each.
 #[derive(Clone)]
 pub struct Data {
     /// For training.
     pub train: ImageDataset,
     /// For evaluation.
     pub test: ImageDataset,
-    /// What is done to the training pictures.
+    /// What is done to the training images.
     pub train_augment: Augment,
     /// What is done to those of the evaluation.
     pub test_augment: Augment,
 }
 
 impl Data {
-    /// As many pictures as the settings want.
-    pub fn limited(self, settings: &VisionSettings) -> Self {
+    /// As many images as the settings want.
+    pub fn limited(self, training: &LoopArgs) -> Self {
         let limited = |dataset: ImageDataset, limit: Option<usize>| match limit {
             Some(limit) => dataset.balanced(limit),
             None => dataset,
         };
         Self {
-            train: limited(self.train, settings.limit),
-            test: limited(self.test, settings.limit_test),
+            train: limited(self.train, training.limit),
+            test: limited(self.test, training.limit_eval),
             ..self
         }
     }
 }
 
-/// `count` generated pictures of `size` x `size` in `classes` classes: each class has a wave of its
+/// `count` generated images of `size` x `size` in `classes` classes: each class has a wave of its
 /// own colour, direction and length, at a random phase and under noise. A function of the seed
 /// alone.
 ///

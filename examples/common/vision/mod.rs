@@ -1,28 +1,248 @@
-//! What the image examples share: comparisons of optimizers over seeds, from flags to one picture.
+//! What the image programs share: residual networks, their flags, and how a run is put together.
 
-pub mod compare;
 pub mod data;
-pub mod picture;
-pub mod plan;
-pub mod run;
-pub mod settings;
 
-pub use compare::compare;
 pub use data::Data;
-pub use settings::{Options, VisionSettings};
 
-use anyhow::Result;
+use crate::experiment::{Experiment, Parts};
+use crate::flags::Settings;
+use crate::grid::Cell;
+use crate::layers::Asked;
+use crate::optimizers::{self, Family};
+use crate::program;
+use crate::session::Session;
+use crate::values::{count, share};
+use adahessian::Rules;
+use adahessian::ops::Mode;
+use anyhow::{Context, Result};
+use candle_core::Device;
+use clap::Args;
+use datasets::{Ahead, Batcher, Batches, ImageBatch, ImageBatches};
+use models::resnet::Config;
+use models::{Model as _, ResNet, Start};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use trainers::{Loss, Summary, Supervised};
 
-/// What tells one image example from another.
-pub struct Benchmark {
+/// Images in a batch of an evaluation: of CIFAR's size, and of ImageNet's. Few enough that the peak
+/// memory is that of training.
+const EVALUATION_BATCH: (usize, usize) = (100, 50);
+/// Batches of an evaluation made ahead.
+const EVALUATION_AHEAD: usize = 2;
+
+/// The flags of the image programs.
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VisionArgs {
+    /// resnet20, resnet32, resnet44, resnet56, resnet110 (CIFAR's), resnet18, resnet34, resnet50
+    /// (ImageNet's) [default: by program]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "resnet20",
+        hide_default_value = true,
+        help_heading = "What to train"
+    )]
+    pub model: String,
+
+    /// Start from these weights with torchvision's names; the classifier is fresh [default: random]
+    #[arg(long, value_name = "FILE.safetensors", help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+
+    /// Where the shape changes: a (parameter-free) or b (projection)
+    #[arg(
+        long,
+        value_name = "A_OR_B",
+        default_value = "b",
+        help_heading = "What to train"
+    )]
+    pub shortcut: String,
+
+    /// Channels of the first stage [default: the model's]
+    #[arg(long, value_name = "CHANNELS", value_parser = count, help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+
+    /// The folder with the images
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["hub", "synthetic"], help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+
+    /// Take the images from the Hugging Face Hub
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to train")]
+    pub hub: bool,
+
+    /// Small generated images and a small model: no data, a minute, and nothing learned about optimizers
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to train")]
+    pub synthetic: bool,
+
+    /// Height and width of what the model sees (ImageNet) [default: 224]
+    #[arg(long, value_name = "PIXELS", value_parser = count, help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<usize>,
+
+    /// Probability mass spread over all classes
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "How to train")]
+    pub label_smoothing: f64,
+}
+
+/// What tells one image program from the other.
+pub trait Benchmark {
     /// Its name, and that of the folder of its runs.
-    pub name: &'static str,
-    /// The settings that nothing else sets, but for those that depend on the optimizer.
-    pub defaults: VisionSettings,
-    /// The same with `--synthetic`, over `defaults`.
-    pub synthetic: VisionSettings,
-    /// The k of a second accuracy.
-    pub top: Option<usize>,
-    /// Loads the pictures.
-    pub load: fn(&VisionSettings) -> Result<Data>,
+    const NAME: &'static str;
+    /// What an evaluation reports.
+    const METRICS: &'static [&'static str];
+
+    /// The settings where nothing was asked for, but for those that depend on the optimizer.
+    fn defaults(&self, settings: &mut Settings<VisionArgs>);
+
+    /// Loads the images.
+    ///
+    /// # Errors
+    /// If they are not there, or damaged.
+    fn load(&self, own: &VisionArgs) -> Result<Data>;
+}
+
+/// An image program.
+pub struct Vision<B>(pub B);
+
+impl<B: Benchmark> Experiment for Vision<B> {
+    type Args = VisionArgs;
+    type Data = Data;
+
+    const NAME: &'static str = B::NAME;
+
+    fn defaults(&self, asked: &Asked<VisionArgs>) -> Result<Settings<VisionArgs>> {
+        let mut settings = asked.settings.clone();
+        settings.training.batch_size = 256;
+        self.0.defaults(&mut settings);
+        let epochs = match asked.has("epochs") {
+            true => asked.settings.training.epochs,
+            false => settings.training.epochs,
+        };
+        let optimizer = &mut settings.optimizer;
+        optimizer.lr = optimizers::default_lr(&optimizer.optimizer, Family::Residual)?;
+        // The first 5 of 160 epochs have the Hessian on all steps (paper, Table 8).
+        optimizer.hessian_first = match optimizer.hessian_every {
+            0 | 1 => "0".into(),
+            _ => format!("{}epochs", (epochs * 5).div_ceil(160)),
+        };
+        Ok(settings)
+    }
+
+    fn load(&self, settings: &Settings<VisionArgs>, _out: &Path) -> Result<Data> {
+        Ok(self.0.load(&settings.own)?.limited(&settings.training))
+    }
+
+    fn run(&self, cell: &Cell<VisionArgs>, data: &Data, session: Session) -> Result<Summary> {
+        let settings = &cell.settings;
+        let device = program::device(&settings.run.device)?;
+        let model = Arc::new(model(cell, data, &device)?);
+        let train = Arc::new(train_batches(cell, data, &device));
+        let steps = train.len(0) as u64;
+        let (network, replaced) = (model.clone(), Arc::new(AtomicUsize::new(0)));
+        let counted = replaced.clone();
+        let forward = move |batch: &ImageBatch, mode: &Mode| {
+            if matches!(mode, Mode::Train { micro: 0, .. }) {
+                counted.fetch_add(batch.replaced, Ordering::Relaxed);
+            }
+            let logits = network.forward(&batch.pixels, mode);
+            logits.map_err(trainers::Error::user)
+        };
+        let loss = Loss::CrossEntropy {
+            label_smoothing: settings.own.label_smoothing,
+        };
+        let task =
+            Supervised::new(forward, loss, test_batches(data, &device)).metrics(B::METRICS)?;
+        let exported = model.clone();
+        let summary = session.train(Parts {
+            task,
+            batches: train.clone(),
+            vars: model.saved_vars(),
+            optimizer: optimizer(cell, &model, steps)?,
+            announce: format!(
+                "{} training and {} test images, {} parameters, learning rate {}",
+                data.train.len(),
+                data.test.len(),
+                model.vars().elem_count(),
+                settings.optimizer.lr,
+            ),
+            export: Some(Box::new(move |folder| Ok(exported.save(folder)?))),
+            keep_checkpoints: 2,
+        })?;
+        program::waited(&train.waited());
+        match replaced.load(Ordering::Relaxed) {
+            0 => {}
+            count => println!("  {count} times an image that cannot be decoded was replaced"),
+        }
+        Ok(summary)
+    }
+}
+
+fn model(cell: &Cell<VisionArgs>, data: &Data, device: &Device) -> Result<ResNet> {
+    let own = &cell.settings.own;
+    let base = Config::named(&own.model).with_context(|| format!("--model {}", own.model))?;
+    let config = Config {
+        classes: data.train.classes().len(),
+        width: own.width.unwrap_or(base.width),
+        shortcut: own.shortcut.parse()?,
+        ..base
+    };
+    let start = Start {
+        seed: cell.seed,
+        device: device.clone(),
+        new_head: true,
+        ..Start::default()
+    };
+    Ok(match &own.weights {
+        Some(path) => ResNet::load(path, &config, &start)?.0,
+        None => ResNet::new(&config, &start)?,
+    })
+}
+
+/// For AdaHessian and AdamW the decay is the share that one step at the initial rate takes off: decay / rate is
+/// what the optimizer gets, as in the published code.
+fn optimizer(
+    cell: &Cell<VisionArgs>,
+    model: &ResNet,
+    steps_per_epoch: u64,
+) -> Result<Box<dyn adahessian::Optim>> {
+    let mut args = cell.settings.optimizer.clone();
+    if let "adahessian" | "adamw" = args.optimizer.as_str() {
+        args.weight_decay /= args.lr;
+    }
+    let place = optimizers::Place {
+        seed: cell.seed,
+        steps_per_epoch,
+        blocks: model.blocks(),
+        rules: Rules::default(),
+    };
+    optimizers::build(&args, place, &model.vars())
+}
+
+fn train_batches(cell: &Cell<VisionArgs>, data: &Data, device: &Device) -> Ahead<ImageBatches> {
+    let batcher = Batcher {
+        batch_size: cell.settings.training.batch_size,
+        seed: cell.seed,
+        ..Batcher::default()
+    };
+    let batches = ImageBatches::new(data.train.clone(), batcher, data.train_augment, device);
+    Ahead::new(batches, cell.settings.run.prefetch)
+}
+
+fn test_batches(data: &Data, device: &Device) -> Ahead<ImageBatches> {
+    let is_small = data.test_augment.size().is_none_or(|size| size <= 64);
+    let (small, large) = EVALUATION_BATCH;
+    let batcher = Batcher {
+        batch_size: if is_small { small } else { large },
+        shuffle: false,
+        ..Batcher::default()
+    };
+    let (test, augment) = (data.test.clone(), data.test_augment);
+    Ahead::new(
+        ImageBatches::new(test, batcher, augment, device),
+        EVALUATION_AHEAD,
+    )
 }

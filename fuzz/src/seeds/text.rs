@@ -39,6 +39,20 @@ pub(super) fn glue() -> Vec<Seed> {
     seeds
 }
 
+/// The tests' CoNLL-2003 file, in IOB1, and one in IOB2.
+pub(super) fn conll() -> Vec<Seed> {
+    let other = b"Ekeus B-PER\nheads O\nfor O\nNew B-LOC\nYork I-LOC\n\n. O\n";
+    vec![
+        (
+            "conll",
+            "iob1".to_string(),
+            with(&[1], &head("conll/eng.train", 30)),
+        ),
+        ("conll", "iob2".to_string(), with(&[0], other)),
+        ("conll", "packed".to_string(), with(&[2], &gzip(other))),
+    ]
+}
+
 const TEXTS: [&str; 3] = [
     "the film is not dull .",
     "the plot is truly gripping , the cast is not .",
@@ -97,11 +111,11 @@ pub(super) fn configs() -> Vec<Seed> {
         schedule = \"warmup:0.1+linear\"\neval_every = 10\nseed = 7\n[plateau]\nfactor = 0.5\npatience = 2\n";
     let stepped =
         b"schedule = \"step:0.1:30:60\"\nlog_every = 1\npatience = 3\nkeep_checkpoints = 1\n";
-    let run = b"model = \"squeezebert/squeezebert-uncased\"\ntask = \"rte,sst2\"\nlr = 0.15\nepochs = 5\n\
-        new_head = true\nblock_size = \"4\"\nhessian_every = 2\n[train]\nlimit = 100\n";
+    let run = b"optimizer = \"adahessian,sgd\"\nlr = 0.15\nepochs = 5\nseed = \"0,1\"\nhessian_every = 2\n\
+        sweep = [\"lr=1e-3,3e-3\"]\naudit = true\nschedule = \"warmup:0.1+cosine\"\n";
     vec![
         ("train_config", "all".to_string(), train.to_vec()),
         ("train_config", "stepped".to_string(), stepped.to_vec()),
-        ("run_config", "glue".to_string(), run.to_vec()),
+        ("run_config", "programs".to_string(), run.to_vec()),
     ]
 }

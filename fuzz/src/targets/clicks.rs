@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use candle_core::Device;
+use datasets::Batches;
 use datasets::criteo::{
     CATEGORIES, ClickBatches, Malformed, Preprocessing, Store, Vocabularies, prepare,
     prepare_noting,
@@ -47,8 +48,9 @@ fn read(store: Store) {
         batch_size: 8,
         shuffle: Some(1),
         drop_last: false,
+        device: Device::Cpu,
     };
-    batches.get(0, 0, &Device::Cpu).ok();
+    batches.get(0, 0).ok();
 }
 
 /// A click log, plain or gzipped: preprocessing, file.

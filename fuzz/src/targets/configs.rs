@@ -1,5 +1,7 @@
 //! Configurations in TOML.
 
+use common::layers::Asked;
+use common::vision::VisionArgs;
 use trainers::TrainConfig;
 
 /// The trainer's configuration.
@@ -18,16 +20,19 @@ pub fn train_config(data: &[u8]) {
     assert!(toml::from_str::<TrainConfig>(&written).is_ok(), "{written}");
 }
 
-/// A run's configuration, `config.toml` of a run's folder and of `--config`.
-///
-/// The programs' settings are being made anew. Until they have a function for it that can be called from
-/// here, this reads a TOML table, as their layers do first; it becomes that function.
+/// The settings of a program, from `--config` and from the `config.toml` of a run's folder.
 pub fn run_config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    if let Ok(table) = toml::from_str::<toml::Table>(text) {
-        let written = toml::to_string(&table).expect("what was read can be written");
-        assert!(toml::from_str::<toml::Table>(&written).is_ok(), "{written}");
-    }
+    let Ok(table) = common::layers::parse(text) else {
+        return;
+    };
+    let Ok(asked) = Asked::<VisionArgs>::of(&table, "config.toml") else {
+        return;
+    };
+    let written = asked.text().expect("what was read can be written");
+    let again = common::layers::parse(&written).expect("what was written can be read");
+    let again = Asked::<VisionArgs>::of(&again, "config.toml").expect("and means something");
+    assert_eq!(again.given, asked.given);
 }

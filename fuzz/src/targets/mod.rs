@@ -3,6 +3,7 @@
 pub mod checkpoints;
 pub mod clicks;
 pub mod configs;
+pub mod conll;
 pub mod glue;
 pub mod models;
 pub mod pictures;

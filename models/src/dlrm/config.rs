@@ -1,10 +1,17 @@
-//! The sizes of a DLRM and its first numbers.
+//! The sizes of a DLRM and its tables' first numbers.
 
 use super::TABLES;
-use crate::error::{Error, Result};
-use crate::weights::{Fill, Parameter};
+use crate::config::{require, within};
+use crate::error::Result;
 use adahessian::random::Stream;
 use serde::{Deserialize, Serialize};
+
+/// The widest layer.
+const WIDEST: usize = 1 << 16;
+/// The most numbers in tables: 2³⁸, a terabyte in f32.
+const MOST_NUMBERS: usize = 1 << 38;
+/// The most tables.
+const MOST_TABLES: usize = 1 << 12;
 
 /// The sizes of a DLRM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,59 +46,38 @@ impl Config {
     }
 
     /// Numbers that the top network reads.
-    fn interactions(&self) -> usize {
+    pub(super) fn interactions(&self) -> usize {
         let n = self.tables.len() + 1;
         self.width() + n * (n - 1) / 2
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        let fail = |field: &'static str, expected: &str, got: String| {
-            Err(Error::Config {
-                field,
-                expected: expected.into(),
-                got,
-            })
-        };
-        if self.bottom.len() < 2 || self.bottom.contains(&0) {
-            let expected = "at least two widths, none of them 0";
-            return fail("bottom", expected, format!("{:?}", self.bottom));
-        }
-        if self.top.last() != Some(&1) || self.top.contains(&0) {
-            let expected = "widths that end with 1, none of them 0";
-            return fail("top", expected, format!("{:?}", self.top));
-        }
-        if self.tables.is_empty() || self.tables.contains(&0) {
-            let expected = "at least one table, none of 0 rows";
-            return fail("tables", expected, format!("{} tables", self.tables.len()));
-        }
+        let widths = |widths: &[usize]| widths.iter().all(|w| (1..=WIDEST).contains(w));
+        let (bottom, top, tables) = (&self.bottom, &self.top, &self.tables);
+        let fits = bottom.len() >= 2 && widths(bottom);
+        let expected = format!("at least two widths of 1 to {WIDEST}");
+        require(fits, "bottom", expected, format!("{bottom:?}"))?;
+        let fits = top.last() == Some(&1) && widths(top);
+        let expected = format!("widths of 1 to {WIDEST} that end with 1");
+        require(fits, "top", expected, format!("{top:?}"))?;
+        within("number of tables", tables.len(), 1..=MOST_TABLES)?;
+        let empty = tables.iter().position(|rows| *rows == 0);
+        let got = format!("none in table {}", empty.unwrap_or(0));
+        require(
+            empty.is_none(),
+            "tables",
+            "at least one row in each, not 0 rows",
+            got,
+        )?;
+        // Rows have numbers of 32 bits.
+        let rows = tables
+            .iter()
+            .try_fold(0, |all: usize, rows| all.checked_add(*rows));
+        let rows = rows.unwrap_or(usize::MAX);
+        within("rows of all tables", rows, 1..=u32::MAX as usize)?;
+        let numbers = rows.saturating_mul(self.width());
+        within("numbers of all tables", numbers, 1..=MOST_NUMBERS)?;
         Ok(())
-    }
-
-    /// Layers as (name, inputs, outputs): Facebook's numbers count the activations in between.
-    pub(super) fn layers(&self) -> [Vec<(String, usize, usize)>; 2] {
-        let of = |prefix: &str, widths: &[usize]| {
-            let pairs = widths.windows(2).enumerate();
-            pairs
-                .map(|(i, pair)| (format!("{prefix}.{}", 2 * i), pair[0], pair[1]))
-                .collect()
-        };
-        let mut top = vec![self.interactions()];
-        top.extend(&self.top);
-        [of("bot_l", &self.bottom), of("top_l", &top)]
-    }
-
-    /// W ~ N(0, 2/(inputs + outputs)), b ~ N(0, 1/outputs).
-    pub(super) fn parameters(&self) -> Vec<Parameter> {
-        let layers = self.layers().into_iter().flatten();
-        let parameters = layers.flat_map(|(name, inputs, outputs)| {
-            let weight = Fill::Deviation((2.0 / (inputs + outputs) as f64).sqrt());
-            let bias = Fill::Deviation((1.0 / outputs as f64).sqrt());
-            [
-                Parameter::new(format!("{name}.weight"), &[outputs, inputs], weight),
-                Parameter::new(format!("{name}.bias"), &[outputs], bias),
-            ]
-        });
-        parameters.collect()
     }
 }
 

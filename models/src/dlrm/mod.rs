@@ -21,31 +21,66 @@ mod ids;
 pub use config::Config;
 pub use ids::Ids;
 
+use crate::config::to_json;
 use crate::error::{Error, Result};
-use crate::parts::tensor;
-use crate::weights::{self, Start};
+use crate::model::Model;
+use crate::parts::normal;
+use crate::weights::{self, Start, Variables};
 use adahessian::engine::Handle;
-use adahessian::ops::{self, Activation, Bags, Mode, bags, interaction};
+use adahessian::nn::{self, Linear, LinearConfig, VarBuilder};
+use adahessian::ops::{Activation, Bags, Mode, bags, interaction};
 use adahessian::sparse::{Precision, SparseTable};
-use adahessian::{Blocks, NamedVars};
+use adahessian::{Block, Kind};
 use candle_core::{DType, Tensor};
-use candle_nn::VarMap;
 use config::initial;
+use serde_json::Value;
 use std::path::Path;
 
 /// The name of the tables.
 pub const TABLES: &str = "emb_l";
 
 /// A DLRM, its variables and its tables.
+///
+/// [`Model::save`] writes the two networks; [`adahessian::sparse::save`] writes the tables.
 #[derive(Clone)]
 pub struct Dlrm {
     config: Config,
-    bottom: Vec<(Tensor, Tensor)>,
-    top: Vec<(Tensor, Tensor)>,
+    json: Value,
+    networks: Networks,
     tables: SparseTable,
     /// The first row of each table.
     offsets: Vec<u32>,
-    map: VarMap,
+    variables: Variables,
+}
+
+#[derive(Clone)]
+struct Networks {
+    bottom: Vec<Linear>,
+    top: Vec<Linear>,
+}
+
+impl Networks {
+    fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
+        let mut top = vec![config.interactions()];
+        top.extend(&config.top);
+        Ok(Self {
+            bottom: stack(&config.bottom, vb.pp("bot_l"))?,
+            top: stack(&top, vb.pp("top_l"))?,
+        })
+    }
+}
+
+/// Layers of these widths: W ~ N(0, 2/(inputs + outputs)), b ~ N(0, 1/outputs). Facebook's numbers count the
+/// activations in between.
+fn stack(widths: &[usize], vb: VarBuilder) -> Result<Vec<Linear>> {
+    let layers = widths.windows(2).enumerate().map(|(i, pair)| {
+        let (inputs, outputs) = (pair[0], pair[1]);
+        let weight = normal((2.0 / (inputs + outputs) as f64).sqrt());
+        let bias = normal((1.0 / outputs as f64).sqrt());
+        let config = LinearConfig::new(weight, bias);
+        Ok(nn::linear_with(inputs, outputs, config, vb.pp(2 * i))?)
+    });
+    layers.collect()
 }
 
 impl Dlrm {
@@ -75,28 +110,19 @@ impl Dlrm {
     }
 
     fn with_tables(config: &Config, start: &Start, tables: SparseTable) -> Result<Self> {
-        let map = weights::initialise(&config.parameters(), 0.0, start)?;
-        let vars = NamedVars::from(&map);
-        let stack = |layers: &[(String, usize, usize)]| {
-            let pairs = layers.iter().map(|(name, _, _)| {
-                let part = |part: &str| tensor(&vars, &format!("{name}.{part}"));
-                Ok((part("weight")?, part("bias")?))
-            });
-            pairs.collect::<Result<Vec<_>>>()
-        };
-        let [bottom, top] = config.layers();
+        let (networks, variables) = weights::draw(start, |vb| Networks::new(config, vb))?;
         let offsets = config.tables.iter().scan(0, |next, &rows| {
-            let first = *next;
-            *next += rows as u32;
+            let first = *next as u32; // all rows together fit, see Config::check
+            *next += rows;
             Some(first)
         });
         Ok(Self {
-            bottom: stack(&bottom)?,
-            top: stack(&top)?,
+            networks,
             offsets: offsets.collect(),
             tables,
             config: config.clone(),
-            map,
+            json: to_json(config, "dlrm")?,
+            variables,
         })
     }
 
@@ -120,17 +146,18 @@ impl Dlrm {
             } => Bags::new(lookup.places, starts.clone(), [batch, tables], *pooling)?,
         };
         let pooled = bags(&rows, bags_of)?; // [B, tables, m]
-        let mut x = Handle::enter(dense)?;
-        for (weight, bias) in &self.bottom {
-            x = ops::linear(&x, weight, Some(bias), 1, Activation::Relu)?;
+        let Networks { bottom, top } = &self.networks;
+        let mut x = Handle::enter(dense)?; // [B, features]
+        for layer in bottom {
+            x = layer.forward_activation(&x, Activation::Relu)?; // in the end [B, m]
         }
         let mut z = interaction(&x, &pooled)?; // [B, m + n(n-1)/2]
-        for (i, (weight, bias)) in self.top.iter().enumerate() {
-            let activation = match i + 1 == self.top.len() {
+        for (i, layer) in top.iter().enumerate() {
+            let activation = match i + 1 == top.len() {
                 true => Activation::Identity,
                 false => Activation::Relu,
             };
-            z = ops::linear(&z, weight, Some(bias), 1, activation)?;
+            z = layer.forward_activation(&z, activation)?; // in the end [B, 1]
         }
         Ok(z.exit()?.flatten_all()?) // [B]
     }
@@ -153,7 +180,7 @@ impl Dlrm {
     }
 
     fn check_device(&self, dense: &Tensor) -> Result<()> {
-        let (expected, got) = (self.bottom[0].0.device(), dense.device());
+        let (expected, got) = (self.networks.bottom[0].weight().device(), dense.device());
         match expected.same_device(got) {
             true => Ok(()),
             false => wrong(
@@ -165,7 +192,7 @@ impl Dlrm {
     }
 
     fn dtype(&self) -> DType {
-        self.bottom[0].0.dtype()
+        self.networks.bottom[0].weight().dtype()
     }
 
     /// Its sizes.
@@ -173,24 +200,24 @@ impl Dlrm {
         &self.config
     }
 
-    /// The variables of the two networks.
-    pub fn vars(&self) -> NamedVars {
-        NamedVars::from(&self.map)
-    }
-
-    /// [`Self::vars`] as a `VarMap`, for code that wants one.
-    pub fn var_map(&self) -> &VarMap {
-        &self.map
-    }
-
     /// The tables, one after the other.
     pub fn tables(&self) -> &SparseTable {
         &self.tables
     }
+}
+
+impl Model for Dlrm {
+    fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
+    fn config(&self) -> Value {
+        self.json.clone()
+    }
 
     /// Single entries, as in the paper's experiment.
-    pub fn blocks(&self) -> Blocks {
-        Blocks::single()
+    fn block(&self, _: Kind) -> Block {
+        Block::Single
     }
 }
 

@@ -1,9 +1,7 @@
-//! Which residual network: its presets, and where its convolutions are.
+//! Which residual network: its sizes and presets.
 
-use super::places::{Place, UnitPlaces};
-use crate::config::require;
+use crate::config::{LABELS, require, within};
 use crate::error::Result;
-use crate::weights::{Fill, Parameter};
 use serde::{Deserialize, Serialize};
 
 /// How a network begins.
@@ -138,108 +136,26 @@ impl Config {
         }
     }
 
-    /// The number of channels that reach the classifier.
-    pub(crate) fn features(&self) -> usize {
-        let last = self.stages.len().saturating_sub(1);
-        (self.width << last) * self.expansion()
+    /// The width of a stage's 3x3 convolutions.
+    pub(super) fn stage_width(&self, stage: usize) -> usize {
+        self.width << stage
     }
 
-    fn expansion(&self) -> usize {
+    /// How many times as wide a unit's output is.
+    pub(super) fn expansion(&self) -> usize {
         match self.unit {
             Unit::Basic => 1,
             Unit::Bottleneck => 4,
         }
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
-        require(self.classes > 0, "classes", "at least 1", self.classes)?;
-        require(self.width > 0, "width", "at least 1", self.width)?;
-        let fits = (1..=8).contains(&self.stages.len()) && !self.stages.contains(&0);
-        let expected = "1 to 8 stages of at least 1 unit";
+    pub(super) fn check(&self) -> Result<()> {
+        within("classes", self.classes, 1..=LABELS)?;
+        within("width", self.width, 1..=1 << 20)?;
+        let fits = (1..=8).contains(&self.stages.len());
+        let units = |units: &usize| (1..=1024).contains(units);
+        let expected = "1 to 8 stages of 1 to 1024 units";
+        let fits = fits && self.stages.iter().all(units);
         require(fits, "stages", expected, format!("{:?}", self.stages))
-    }
-
-    /// The first convolution.
-    pub(crate) fn stem_place(&self) -> Place {
-        let (kernel, stride) = match self.stem {
-            Stem::Cifar => (3, 1),
-            Stem::ImageNet => (7, 2),
-        };
-        Place::new(
-            String::new(),
-            "conv1",
-            "bn1",
-            (3, self.width),
-            kernel,
-            stride,
-        )
-    }
-
-    /// All units from the input to the output.
-    pub(crate) fn units(&self) -> Vec<UnitPlaces> {
-        let mut units = Vec::new();
-        let mut inputs = self.width;
-        for (stage, count) in self.stages.iter().enumerate() {
-            for index in 0..*count {
-                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-                let prefix = format!("layer{}.{index}.", stage + 1);
-                let unit = self.unit_places(prefix, inputs, self.width << stage, stride);
-                inputs = unit.outputs;
-                units.push(unit);
-            }
-        }
-        units
-    }
-
-    fn unit_places(
-        &self,
-        prefix: String,
-        inputs: usize,
-        width: usize,
-        stride: usize,
-    ) -> UnitPlaces {
-        let outputs = width * self.expansion();
-        let place = |conv: &str, norm: &str, channels, kernel, stride| {
-            Place::new(prefix.clone(), conv, norm, channels, kernel, stride)
-        };
-        let main = match self.unit {
-            Unit::Basic => vec![
-                place("conv1", "bn1", (inputs, width), 3, stride),
-                place("conv2", "bn2", (width, width), 3, 1),
-            ],
-            Unit::Bottleneck => vec![
-                place("conv1", "bn1", (inputs, width), 1, 1),
-                place("conv2", "bn2", (width, width), 3, stride),
-                place("conv3", "bn3", (width, outputs), 1, 1),
-            ],
-        };
-        let changes = stride != 1 || inputs != outputs;
-        let projects = changes && self.shortcut == Shortcut::Projection;
-        let projection = || place("downsample.0", "downsample.1", (inputs, outputs), 1, stride);
-        UnitPlaces {
-            main,
-            projection: projects.then(projection),
-            subsample: (changes && !projects).then_some(stride),
-            outputs,
-        }
-    }
-
-    /// All variables, the running statistics included.
-    pub(crate) fn parameters(&self) -> Vec<Parameter> {
-        let mut all = self.stem_place().parameters();
-        for unit in self.units() {
-            let places = unit.main.iter().chain(&unit.projection);
-            all.extend(places.flat_map(Place::parameters));
-        }
-        let features = self.features();
-        // PyTorch's default for a linear layer.
-        let fill = Fill::Uniform(1.0 / (features as f64).sqrt());
-        let shapes: [(&str, &[usize]); 2] = [
-            ("fc.weight", &[self.classes, features]),
-            ("fc.bias", &[self.classes]),
-        ];
-        let head = shapes.map(|(name, shape)| Parameter::new(name.into(), shape, fill).optional());
-        all.extend(head);
-        all
     }
 }

@@ -10,21 +10,22 @@
 //! `layer2.0.downsample.0.weight`, `fc.weight`, …), CIFAR's networks, too.
 
 mod config;
-mod layers;
-mod places;
 
 pub use config::{Config, Shortcut, Stem, Unit};
 
+use crate::config::to_json;
 use crate::error::{Error, Result};
-use crate::parts::tensor;
-use crate::weights::{self, LoadReport, Start};
+use crate::model::Model;
+use crate::parts::normal;
+use crate::weights::{self, LoadReport, Start, Variables, head};
 use adahessian::engine::Handle;
-use adahessian::ops::{self, Activation, Mode, Window, global_avg_pool2d, max_pool2d};
-use adahessian::{Blocks, NamedVars};
+use adahessian::nn::{
+    self, ConvBatchNorm, ConvBatchNormConfig, Init, Linear, LinearConfig, VarBuilder,
+};
+use adahessian::ops::{self, Activation, Convolution, Mode, Window};
+use adahessian::{Block, Kind};
 use candle_core::Tensor;
-use candle_nn::VarMap;
-use layers::{ConvNorm, Residual};
-use places::{RUNNING_MEAN, RUNNING_VARIANCE};
+use serde_json::Value;
 use std::path::Path;
 
 /// The maximum after ImageNet's first convolution.
@@ -38,10 +39,9 @@ const STEM_POOL: Window = Window {
 #[derive(Clone)]
 pub struct ResNet {
     config: Config,
-    stem: ConvNorm,
-    units: Vec<Residual>,
-    head: (Tensor, Tensor),
-    map: VarMap,
+    json: Value,
+    layers: Layers,
+    variables: Variables,
 }
 
 impl ResNet {
@@ -49,11 +49,11 @@ impl ResNet {
     /// kernels N(0, 2/(k²·outputs)), norms 1 and 0, the classifier uniform within 1/√inputs.
     ///
     /// # Errors
-    /// [`Error::Config`] for sizes of 0; candle's errors.
+    /// [`Error::Config`] for sizes of 0 or too many parameters; candle's errors.
     pub fn new(config: &Config, start: &Start) -> Result<Self> {
         config.check()?;
-        let map = weights::initialise(&config.parameters(), 0.0, start)?;
-        Self::from_map(map, config)
+        let (layers, variables) = weights::draw(start, |vb| Layers::new(config, vb))?;
+        Self::of(config, layers, variables)
     }
 
     /// A network from a folder's `model.safetensors` or from a safetensors file, such as
@@ -62,23 +62,21 @@ impl ResNet {
     /// `num_batches_tracked` are of no use here and are passed over.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorType`], [`Error::File`].
+    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorType`], [`Error::File`]; as
+    /// [`Self::new`].
     pub fn load(path: &Path, config: &Config, start: &Start) -> Result<(Self, LoadReport)> {
         config.check()?;
-        let (map, report) = weights::load(path, &config.parameters(), "", &[], 0.0, start)?;
-        Ok((Self::from_map(map, config)?, report))
+        let make = |vb| Layers::new(config, vb);
+        let (layers, variables, report) = weights::load(path, "", start, make)?;
+        Ok((Self::of(config, layers, variables)?, report))
     }
 
-    fn from_map(map: VarMap, config: &Config) -> Result<Self> {
-        let vars = NamedVars::from(&map);
-        let units = config.units();
-        let units = units.iter().map(|places| Residual::new(&vars, places));
+    fn of(config: &Config, layers: Layers, variables: Variables) -> Result<Self> {
         Ok(Self {
-            stem: ConvNorm::new(&vars, &config.stem_place())?,
-            units: units.collect::<Result<_>>()?,
-            head: (tensor(&vars, "fc.weight")?, tensor(&vars, "fc.bias")?),
             config: config.clone(),
-            map,
+            json: to_json(config, "torchvision_resnet")?,
+            layers,
+            variables,
         })
     }
 
@@ -91,26 +89,11 @@ impl ResNet {
     /// [`Error::Input`] for images of another shape or dtype; the operations' errors for images
     /// smaller than a kernel.
     pub fn forward(&self, pixels: &Tensor, mode: &Mode) -> Result<Tensor> {
-        self.check(pixels)?;
-        let training = matches!(mode, Mode::Train { .. });
-        let x = Handle::enter(pixels)?;
-        let mut x = self.stem.forward(&x, None, Activation::Relu, training)?;
-        if self.config.stem == Stem::ImageNet {
-            x = max_pool2d(&x, &STEM_POOL)?;
-        }
-        for unit in &self.units {
-            x = unit.forward(&x, training)?;
-        }
-        let features = global_avg_pool2d(&x)?; // [N, features]
-        let (weight, bias) = &self.head;
-        let logits = ops::linear(&features, weight, Some(bias), 1, Activation::Identity)?;
-        Ok(logits.exit()?) // [N, classes]
-    }
-
-    fn check(&self, pixels: &Tensor) -> Result<()> {
-        let dtype = self.head.0.dtype();
+        let dtype = self.layers.classifier.weight().dtype();
         match pixels.dims() {
-            [_, 3, _, _] if pixels.dtype() == dtype && pixels.elem_count() > 0 => Ok(()),
+            [_, 3, _, _] if pixels.dtype() == dtype && pixels.elem_count() > 0 => {
+                self.layers.forward(pixels, mode)
+            }
             dims => Err(Error::Input {
                 what: "images",
                 expected: format!("[N, 3, H, W] of {dtype:?} with at least one image"),
@@ -123,36 +106,169 @@ impl ResNet {
     pub fn config(&self) -> &Config {
         &self.config
     }
+}
 
-    /// The variables to train, under torchvision's names.
-    pub fn vars(&self) -> NamedVars {
-        let running = [RUNNING_MEAN, RUNNING_VARIANCE];
-        let is_trained = |name: &str| !running.iter().any(|part| name.ends_with(part));
-        self.saved_vars().partition(is_trained).0
+impl Model for ResNet {
+    fn variables(&self) -> &Variables {
+        &self.variables
     }
 
-    /// All variables to save: those to train and the running means and variances, which no
-    /// optimizer must touch.
-    pub fn saved_vars(&self) -> NamedVars {
-        NamedVars::from(&self.map)
+    fn config(&self) -> Value {
+        self.json.clone()
     }
 
-    /// [`Self::saved_vars`] as a `VarMap`, for code that wants one.
-    pub fn var_map(&self) -> &VarMap {
-        &self.map
+    /// The paper's image experiments: each kernel's window has one curvature.
+    fn block(&self, kind: Kind) -> Block {
+        match kind {
+            Kind::Kernel { window } => Block::Trailing(window),
+            _ => Block::Single,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Layers {
+    stem: ConvBatchNorm,
+    pool: Option<Window>,
+    units: Vec<Residual>,
+    classifier: Linear, // [classes, features]
+}
+
+impl Layers {
+    fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
+        let (kernel, stride, pool) = match config.stem {
+            Stem::Cifar => (3, 1, None),
+            Stem::ImageNet => (7, 2, Some(STEM_POOL)),
+        };
+        let mut units = Vec::new();
+        let mut inputs = config.width;
+        for (stage, count) in config.stages.iter().enumerate() {
+            let vb = vb.pp(format!("layer{}", stage + 1));
+            for index in 0..*count {
+                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+                let width = config.stage_width(stage);
+                units.push(Residual::new(config, inputs, width, stride, vb.pp(index))?);
+                inputs = width * config.expansion();
+            }
+        }
+        let bound = 1.0 / (inputs as f64).sqrt(); // PyTorch's default for a linear layer
+        let (lo, up) = (-bound, bound);
+        let uniform = Init::Uniform { lo, up };
+        let of_head = LinearConfig::new(uniform, uniform);
+        Ok(Self {
+            stem: conv(
+                3,
+                config.width,
+                kernel,
+                stride,
+                [vb.pp("conv1"), vb.pp("bn1")],
+            )?,
+            pool,
+            units,
+            classifier: head(|| nn::linear_with(inputs, config.classes, of_head, vb.pp("fc")))?,
+        })
     }
 
-    /// The blocks of the paper's image experiments: each kernel window has one curvature.
-    pub fn blocks(&self) -> Blocks {
-        Blocks::spatial()
+    fn forward(&self, pixels: &Tensor, mode: &Mode) -> Result<Tensor> {
+        let training = matches!(mode, Mode::Train { .. });
+        let x = Handle::enter(pixels)?; // [N, 3, H, W]
+        let mut x = self.stem.forward(&x, None, Activation::Relu, training)?; // [N, width, H, W]
+        if let Some(window) = &self.pool {
+            x = ops::max_pool2d(&x, window)?; // a quarter of the height and width
+        }
+        for unit in &self.units {
+            x = unit.forward(&x, training)?; // half of both where a stage begins
+        }
+        let features = ops::global_avg_pool2d(&x)?; // [N, features]
+        let logits = (self.classifier).forward_activation(&features, Activation::Identity)?;
+        Ok(logits.exit()?) // [N, classes]
+    }
+}
+
+/// A convolution that keeps the size up to its stride, from N(0, 2/(k²·outputs)), and its norm.
+fn conv(
+    inputs: usize,
+    outputs: usize,
+    kernel: usize,
+    stride: usize,
+    vbs: [VarBuilder; 2],
+) -> Result<ConvBatchNorm> {
+    let fan_out = kernel * kernel * outputs;
+    let config = ConvBatchNormConfig {
+        kernel: normal((2.0 / fan_out as f64).sqrt()),
+        ..ConvBatchNormConfig::new(Convolution::new(stride, kernel / 2))
+    };
+    Ok(nn::conv_batch_norm(inputs, outputs, kernel, config, vbs)?)
+}
+
+/// How a unit's input reaches its sum.
+#[derive(Clone, Debug)]
+enum Way {
+    Identity,
+    Subsample { stride: usize, channels: usize },
+    Projection(Box<ConvBatchNorm>),
+}
+
+/// One unit: relu(F(x) + shortcut(x)).
+#[derive(Clone, Debug)]
+struct Residual {
+    main: Vec<ConvBatchNorm>,
+    shortcut: Way,
+}
+
+impl Residual {
+    fn new(
+        config: &Config,
+        inputs: usize,
+        width: usize,
+        stride: usize,
+        vb: VarBuilder,
+    ) -> Result<Self> {
+        let outputs = width * config.expansion();
+        let conv = |number: usize, inputs, outputs, kernel, stride| {
+            let vbs = ["conv", "bn"].map(|part| vb.pp(format!("{part}{number}")));
+            conv(inputs, outputs, kernel, stride, vbs)
+        };
+        let main = match config.unit {
+            Unit::Basic => vec![
+                conv(1, inputs, width, 3, stride)?,
+                conv(2, width, width, 3, 1)?,
+            ],
+            Unit::Bottleneck => vec![
+                conv(1, inputs, width, 1, 1)?,
+                conv(2, width, width, 3, stride)?,
+                conv(3, width, outputs, 1, 1)?,
+            ],
+        };
+        let changes = stride != 1 || inputs != outputs;
+        let shortcut = match (changes, config.shortcut) {
+            (false, _) => Way::Identity,
+            (true, Shortcut::ParameterFree) => Way::Subsample {
+                stride,
+                channels: outputs,
+            },
+            (true, Shortcut::Projection) => {
+                let vbs = [vb.pp("downsample.0"), vb.pp("downsample.1")];
+                let projection = self::conv(inputs, outputs, 1, stride, vbs)?;
+                Way::Projection(Box::new(projection))
+            }
+        };
+        Ok(Self { main, shortcut })
     }
 
-    /// Writes `model.safetensors`, which torchvision's network of the same sizes loads.
-    ///
-    /// # Errors
-    /// [`Error::File`] if the folder cannot be written to.
-    pub fn save(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-        weights::save(&self.map, folder)
+    /// From [N, in, H, W] to [N, out, H/stride, W/stride].
+    fn forward(&self, x: &Handle, training: bool) -> Result<Handle> {
+        let shortcut = match &self.shortcut {
+            Way::Identity => x.clone(),
+            Way::Subsample { stride, channels } => ops::subsample_channels(x, *stride, *channels)?,
+            Way::Projection(conv) => conv.forward(x, None, Activation::Identity, training)?,
+        };
+        let mut h = x.clone();
+        for (index, conv) in self.main.iter().enumerate() {
+            let is_last = index + 1 == self.main.len();
+            let residual = is_last.then_some(&shortcut);
+            h = conv.forward(&h, residual, Activation::Relu, training)?;
+        }
+        Ok(h)
     }
 }

@@ -3,6 +3,7 @@
 use super::{Callback, EvalReport, StartReport, StepReport};
 use crate::error::{Error, Result};
 use crate::metrics::Scores;
+use crate::trainer::Summary;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -114,6 +115,19 @@ impl Callback for JsonLines {
             skipped: info.skipped.as_deref(),
             skipped_total: report.skipped_total,
         })
+    }
+
+    fn before_checkpoint(&mut self) -> Result<()> {
+        match &self.file {
+            Some(file) => file
+                .sync_data()
+                .map_err(Error::io("cannot bring the lines to the disk", &self.path)),
+            None => Ok(()),
+        }
+    }
+
+    fn on_end(&mut self, _summary: &Summary) -> Result<()> {
+        self.before_checkpoint()
     }
 
     fn on_evaluation(&mut self, report: &EvalReport) -> Result<()> {

@@ -1,9 +1,12 @@
-//! What sees every step and evaluation: files, pictures, and the bar on the screen.
+//! What sees every step and evaluation: files, pictures, the bar on the screen, and lines where there is
+//! none. Nothing else in this crate shows anything.
 
 mod event_file;
 mod jsonl;
 mod plot;
 mod progress;
+mod running;
+mod status;
 mod summary;
 mod tensorboard;
 
@@ -11,6 +14,7 @@ pub use event_file::{EventFile, crc32c, masked_crc32c};
 pub use jsonl::JsonLines;
 pub use plot::{Curve, Curves, draw};
 pub use progress::ProgressBar;
+pub use status::StatusLines;
 pub use summary::{SummaryFile, peak_memory_mib};
 pub use tensorboard::TensorBoard;
 
@@ -89,11 +93,27 @@ pub trait Callback {
         Ok(())
     }
 
+    /// Before each evaluation, with the number of steps taken: it may take long.
+    ///
+    /// # Errors
+    /// Whatever should end the run.
+    fn before_evaluation(&mut self, _step: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// After each evaluation.
     ///
     /// # Errors
     /// Whatever should end the run.
     fn on_evaluation(&mut self, _report: &EvalReport) -> Result<()> {
+        Ok(())
+    }
+
+    /// Before a checkpoint is written: what was recorded up to now has to be on the disk.
+    ///
+    /// # Errors
+    /// Whatever should end the run.
+    fn before_checkpoint(&mut self) -> Result<()> {
         Ok(())
     }
 

@@ -83,7 +83,7 @@ impl Curve {
     }
 
     /// The losses as a running mean, corrected for its beginning like Adam's.
-    fn smoothed(&self) -> Vec<(f64, f64)> {
+    pub fn smoothed(&self) -> Vec<(f64, f64)> {
         // About a fiftieth of the curve: noise goes, the shape stays.
         let decay = 1.0 - 1.0 / (1.0 + self.losses.len() as f64 / 50.0);
         let (mut mean, mut weight) = (0.0, 0.0);

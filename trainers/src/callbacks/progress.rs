@@ -1,21 +1,19 @@
 //! A bar on the terminal.
 
+use super::running::{self, Running};
 use super::{Callback, EvalReport, StartReport, StepReport};
 use crate::error::{Error, Result};
 use crate::trainer::Summary;
 use indicatif::ProgressStyle;
 
-const TEMPLATE: &str = "{bar:24} {pos}/{len} {msg} [{elapsed} < {eta}]";
+const TEMPLATE: &str = "{bar:24} {pos}/{len} {msg} [{elapsed}, {eta} left]";
 
-/// Shows steps, loss, main metric, learning rate, seconds a step and the time left, on standard
-/// error. Shows nothing where that is not a terminal.
+/// Shows steps, loss, main metric, learning rate, steps a second and the time left, on standard error.
+/// Shows nothing where that is not a terminal: there, [`super::StatusLines`] say the same.
 #[derive(Debug)]
 pub struct ProgressBar {
     bar: indicatif::ProgressBar,
-    metric: String,
-    /// Running means of the loss and of the seconds a step, so that they can be read.
-    loss: Option<f64>,
-    seconds: Option<f64>,
+    running: Running,
 }
 
 impl ProgressBar {
@@ -28,9 +26,7 @@ impl ProgressBar {
     pub fn on(bar: indicatif::ProgressBar) -> Self {
         Self {
             bar,
-            metric: String::new(),
-            loss: None,
-            seconds: None,
+            running: Running::default(),
         }
     }
 }
@@ -38,15 +34,6 @@ impl ProgressBar {
 impl Default for ProgressBar {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// A running mean over about twenty values; values that are not finite are left out.
-fn smooth(mean: &mut Option<f64>, value: f64) -> f64 {
-    match (*mean, value.is_finite()) {
-        (old, false) => old.unwrap_or(value),
-        (None, true) => *mean.insert(value),
-        (Some(old), true) => *mean.insert(0.95 * old + 0.05 * value),
     }
 }
 
@@ -62,23 +49,21 @@ impl Callback for ProgressBar {
     }
 
     fn on_step(&mut self, report: &StepReport) -> Result<()> {
-        let loss = smooth(&mut self.loss, report.loss);
-        let seconds = smooth(&mut self.seconds, report.seconds);
-        let mut message = format!(
-            "loss {loss:.4}{} lr {:.2e} {seconds:.3} s/step",
-            self.metric, report.info.lr
+        let (loss, seconds) = self.running.step(report);
+        let message = format!(
+            "loss {loss:.4}{} lr {:.2e} {}{}",
+            self.running.metric(),
+            report.info.lr,
+            running::rate(seconds),
+            running::skipped(report.skipped_total),
         );
-        if report.skipped_total > 0 {
-            message += &format!(" ({} skipped)", report.skipped_total);
-        }
         self.bar.set_message(message);
         self.bar.set_position(report.step);
         Ok(())
     }
 
     fn on_evaluation(&mut self, report: &EvalReport) -> Result<()> {
-        let scores = &report.scores;
-        self.metric = format!(" {} {:.4}", scores.main_name(), scores.main());
+        self.running.evaluation(report);
         Ok(())
     }
 

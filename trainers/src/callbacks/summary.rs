@@ -59,6 +59,7 @@ struct File<'a> {
 struct Evaluation<'a> {
     step: u64,
     main: &'a str,
+    higher_is_better: bool,
     scores: &'a Scores,
 }
 
@@ -66,6 +67,7 @@ fn evaluation(evaluated: &Option<Evaluated>) -> Option<Evaluation<'_>> {
     evaluated.as_ref().map(|e| Evaluation {
         step: e.step,
         main: e.scores.main_name(),
+        higher_is_better: e.scores.higher_is_better(),
         scores: &e.scores,
     })
 }

@@ -38,12 +38,28 @@ pub fn load(path: &Path) -> Result<Loaded> {
             what: "no such folder; give a run's folder or one of its checkpoints",
         });
     }
-    read(path).map_err(|damage| Error::Corrupt {
+    read(path).map_err(|damage| corrupt(path, damage))
+}
+
+/// The configuration that a checkpoint was made with.
+///
+/// # Errors
+/// As [`load`], of which this reads the smallest part.
+pub fn configuration(path: &Path) -> Result<String> {
+    let config = || {
+        let bytes = Manifest::read(path)?.file(path, CONFIG)?;
+        String::from_utf8(bytes).map_err(|e| Damage::new(CONFIG, e))
+    };
+    config().map_err(|damage| corrupt(path, damage))
+}
+
+fn corrupt(path: &Path, damage: Damage) -> Error {
+    Error::Corrupt {
         path: path.into(),
         file: damage.file,
         reason: damage.reason,
         previous: previous(path),
-    })
+    }
 }
 
 fn read(path: &Path) -> std::result::Result<Loaded, Damage> {

@@ -1,16 +1,18 @@
-//! One process at a time saves in a folder.
+//! One process at a time writes in a folder.
 
 use crate::disk::make_folder;
 use crate::error::{Error, Result};
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// The file of the lock. It holds nothing, and stays: one that was removed could be another's by now.
+/// The file of the lock, in which its holder says who it is. It stays: one that was removed could be
+/// another's by now.
 const NAME: &str = ".lock";
 
-/// Keeps other processes, and other runs of this one, from saving in a folder, until the last clone is
-/// dropped or the process dies. See [`super::Checkpoints::lock`].
+/// Keeps other processes, and other runs of this one, from writing in a folder, until the last clone is
+/// dropped or the process dies. See [`super::Checkpoints::lock`] and [`crate::RunFolder`].
 #[derive(Clone, Debug)]
 #[must_use = "the folder is unlocked when this is dropped"]
 pub struct Lock(#[expect(dead_code, reason = "held, never read")] Arc<File>);
@@ -33,16 +35,29 @@ impl Shared {
     }
 }
 
+/// The lock of a folder that exists.
+pub(crate) fn lock_folder(folder: &Path) -> Result<Lock> {
+    Ok(Lock(Arc::new(claim(folder)?)))
+}
+
 fn claim(folder: &Path) -> Result<File> {
     let path = folder.join(NAME);
     let error = || Error::io("cannot lock the folder", &path);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    let file = options.open(&path).map_err(error())?;
+    let mut file = options.open(&path).map_err(error())?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            // Who it is helps whoever is refused; that the folder is refused does not depend on it.
+            let _ = file.set_len(0);
+            let _ = write!(file, "process {}", std::process::id());
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => Err(Error::InUse {
             path: folder.into(),
+            by: std::fs::read_to_string(&path)
+                .ok()
+                .filter(|by| !by.is_empty()),
         }),
         // A file system without locks has to do without.
         Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(file),

@@ -23,8 +23,9 @@ mod progress;
 
 pub(crate) use folder::settled;
 pub(crate) use load::is_checkpoint;
-pub use load::{Loaded, load};
+pub use load::{Loaded, configuration, load};
 pub use lock::Lock;
+pub(crate) use lock::lock_folder;
 pub use progress::{Evaluated, Progress};
 
 use crate::disk::sync_folder;
@@ -149,6 +150,30 @@ impl Checkpoints {
     /// As [`Checkpoints::list`].
     pub fn latest(&self) -> Result<Option<PathBuf>> {
         Ok(self.list()?.pop())
+    }
+
+    /// The checkpoint of the newest step, be it that of the best evaluation: a run can go on from either.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::list`].
+    pub fn newest(&self) -> Result<Option<PathBuf>> {
+        let mut all = self.of_kind("best")?;
+        all.extend(self.of_kind("step")?);
+        // Of two of one step the later in the list.
+        let newest = all.into_iter().max_by_key(|(step, _)| *step);
+        Ok(newest.map(|(_, path)| path))
+    }
+
+    /// Removes what a process that died left half written, and puts back what it had put aside.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if something cannot be removed. Those of [`Checkpoints::lock`].
+    pub fn tidy(&self) -> Result<()> {
+        if !self.folder.is_dir() {
+            return Ok(());
+        }
+        let _held = self.lock()?;
+        recover(&self.folder)
     }
 
     /// The checkpoint of the best evaluation.

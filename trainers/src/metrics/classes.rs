@@ -12,6 +12,8 @@ pub enum ClassMetric {
     /// Accuracy (SST-2, MNLI, QNLI, RTE, WNLI).
     #[default]
     Accuracy,
+    /// Binary F1.
+    F1,
     /// Accuracy and binary F1; the main value is `combined`, their mean (MRPC, QQP).
     AccuracyF1,
     /// Matthews' correlation (CoLA).
@@ -26,6 +28,7 @@ impl ClassMetric {
     pub fn scores(self, predictions: &[u32], targets: &[u32]) -> Result<Scores> {
         match self {
             Self::Accuracy => Ok(Scores::new("accuracy", accuracy(predictions, targets)?)),
+            Self::F1 => Ok(Scores::new("f1", f1(predictions, targets)?)),
             Self::Matthews => Ok(Scores::new("matthews", matthews(predictions, targets)?)),
             Self::AccuracyF1 => {
                 let (accuracy, f1) = (accuracy(predictions, targets)?, f1(predictions, targets)?);

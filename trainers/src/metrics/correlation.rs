@@ -3,6 +3,31 @@
 use super::{Scores, check_lengths};
 use crate::error::Result;
 
+/// Which correlations an evaluation reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CorrelationMetric {
+    /// Pearson's.
+    Pearson,
+    /// Spearman's.
+    Spearman,
+    /// Both; the main value is `combined`, their mean (STS-B).
+    PearsonSpearman,
+}
+
+impl CorrelationMetric {
+    /// The report for these predictions.
+    ///
+    /// # Errors
+    /// [`crate::Error::Metric`] for different lengths or no examples.
+    pub fn scores(self, predictions: &[f64], targets: &[f64]) -> Result<Scores> {
+        match self {
+            Self::Pearson => Ok(Scores::new("pearson", pearson(predictions, targets)?)),
+            Self::Spearman => Ok(Scores::new("spearman", spearman(predictions, targets)?)),
+            Self::PearsonSpearman => correlations(predictions, targets),
+        }
+    }
+}
+
 /// Pearson and Spearman, with the main value `combined`, their mean (STS-B).
 ///
 /// # Errors

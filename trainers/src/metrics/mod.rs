@@ -1,4 +1,4 @@
-//! Metrics of classification and regression, and the report of an evaluation.
+//! Metrics of classification, regression and names in sentences, and the report of an evaluation.
 //!
 //! All are computed in f64 and agree with scikit-learn and SciPy, except that nothing here is
 //! "not a number" for finite predictions: where a coefficient is undefined because one side is
@@ -9,12 +9,16 @@
 mod classes;
 mod clicks;
 mod correlation;
+mod entities;
+mod metric;
 mod scores;
 mod top_k;
 
 pub use classes::{ClassMetric, accuracy, f1, matthews};
 pub use clicks::{ClickWarnings, clicks};
-pub use correlation::{correlations, pearson, spearman};
+pub use correlation::{CorrelationMetric, correlations, pearson, spearman};
+pub use entities::{EntityMetric, entities};
+pub use metric::{METRICS, Metric, metric_by_name};
 pub use scores::Scores;
 pub use top_k::top_k_hits;
 

@@ -39,6 +39,14 @@ impl Scores {
         self
     }
 
+    /// Adds the values of another report, their names with this ending; they are only reported.
+    pub fn and(self, other: &Self, suffix: &str) -> Self {
+        let values = other.iter();
+        values.fold(self, |all, (name, value)| {
+            all.with(&format!("{name}{suffix}"), value)
+        })
+    }
+
     /// The main value's name.
     pub fn main_name(&self) -> &str {
         // There is always a first one: both constructors and the parser put it there.

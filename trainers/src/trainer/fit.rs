@@ -4,8 +4,9 @@ use super::{Outcome, Summary, Trainer, report, step};
 use crate::callbacks::{EvalReport, StartReport, StepReport};
 use crate::checkpoint::{Checkpoints, Content, Progress, settled};
 use crate::error::{Error, Result};
-use crate::task::{Batches, Task};
+use crate::task::Task;
 use adahessian::StepInfo;
+use datasets::Batches;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -148,6 +149,9 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     fn evaluate(&mut self) -> Result<()> {
+        self.callbacks
+            .iter_mut()
+            .try_for_each(|c| c.before_evaluation(self.progress.step))?;
         let began = Instant::now();
         let scores = self.task.evaluate()?;
         if let Some((metric, value)) = scores.iter().find(|(_, value)| !value.is_finite()) {
@@ -207,6 +211,9 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     fn write(&mut self, save: impl FnOnce(Content) -> Result<PathBuf>) -> Result<PathBuf> {
+        self.callbacks
+            .iter_mut()
+            .try_for_each(|c| c.before_checkpoint())?;
         self.progress.elapsed_seconds = self.elapsed();
         let path = save(Content {
             vars: &self.vars,

@@ -11,10 +11,11 @@ use crate::checkpoint::{self, Checkpoints, Progress};
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::run_folder::{RunFolder, find_checkpoint};
-use crate::task::{Batches, Task};
+use crate::task::Task;
 use adahessian::check::{self, Audit};
 use adahessian::ops::Mode;
 use adahessian::{NamedVars, Optim};
+use datasets::Batches;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -85,8 +86,13 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     /// Adds a callback; they are called in the order of their addition.
-    pub fn callback(mut self, callback: impl Callback + 'static) -> Self {
-        self.callbacks.push(Box::new(callback));
+    pub fn callback(self, callback: impl Callback + 'static) -> Self {
+        self.boxed_callback(Box::new(callback))
+    }
+
+    /// As [`Trainer::callback`], for one that was chosen at run time.
+    pub fn boxed_callback(mut self, callback: Box<dyn Callback>) -> Self {
+        self.callbacks.push(callback);
         self
     }
 
@@ -172,8 +178,14 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
 
     /// How many steps the whole run has: the batches of all epochs, at most `max_steps`.
     pub fn total_steps(&self) -> u64 {
-        let epochs = 0..self.config.epochs;
-        let steps: u64 = epochs.map(|epoch| self.batches.len(epoch) as u64).sum();
-        steps.min(self.config.max_steps.unwrap_or(u64::MAX))
+        let most = self.config.max_steps.unwrap_or(u64::MAX);
+        let mut steps = 0u64;
+        for epoch in 0..self.config.epochs {
+            if steps >= most {
+                break;
+            }
+            steps = steps.saturating_add(self.batches.len(epoch) as u64);
+        }
+        steps.min(most)
     }
 }

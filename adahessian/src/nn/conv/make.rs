@@ -4,12 +4,13 @@ use super::{
     Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, ConvTranspose1d, ConvTranspose1dConfig,
     ConvTranspose2d, ConvTranspose2dConfig,
 };
+use crate::Kind;
 use crate::nn::linear::within;
-use crate::nn::{VarBuilder, init, wrong};
+use crate::nn::{Init, VarBuilder, init, variable, wrong};
 use candle_core::{Result, Shape, Tensor};
 
 /// `size` / `groups`.
-fn part(size: usize, groups: usize) -> Result<usize> {
+pub(in crate::nn) fn part(size: usize, groups: usize) -> Result<usize> {
     match groups > 0 && size.is_multiple_of(groups) {
         true => Ok(size / groups),
         false => {
@@ -20,11 +21,26 @@ fn part(size: usize, groups: usize) -> Result<usize> {
 }
 
 fn kernel(shape: impl Into<Shape>, vb: &VarBuilder) -> Result<Tensor> {
-    vb.get_with_hints(shape, "weight", init::DEFAULT_KAIMING_NORMAL)
+    kernel_with(shape, init::DEFAULT_KAIMING_NORMAL, vb)
+}
+
+/// All dimensions but the first two are the window's.
+pub(in crate::nn) fn kernel_with(
+    shape: impl Into<Shape>,
+    init: Init,
+    vb: &VarBuilder,
+) -> Result<Tensor> {
+    let shape = shape.into();
+    let window = shape.rank().saturating_sub(2);
+    variable(vb, shape, "weight", init, Kind::Kernel { window })
 }
 
 fn bias(inputs: usize, outputs: usize, vb: &VarBuilder) -> Result<Tensor> {
-    vb.get_with_hints(outputs, "bias", within(1.0 / (inputs as f64).sqrt()))
+    bias_with(outputs, within(1.0 / (inputs as f64).sqrt()), vb)
+}
+
+fn bias_with(outputs: usize, init: Init, vb: &VarBuilder) -> Result<Tensor> {
+    variable(vb, outputs, "bias", init, Kind::Vector)
 }
 
 /// With the variables `weight` [out, in/groups, kernel_size] and `bias` `[out]`.
@@ -105,8 +121,8 @@ pub fn conv_transpose1d(
 ) -> Result<ConvTranspose1d> {
     let init = within(1.0 / (out_channels as f64 * kernel_size as f64).sqrt());
     let shape = (in_channels, part(out_channels, cfg.groups)?, kernel_size);
-    let weight = vb.get_with_hints(shape, "weight", init)?;
-    let bias = vb.get_with_hints(out_channels, "bias", init)?;
+    let weight = kernel_with(shape, init, &vb)?;
+    let bias = bias_with(out_channels, init, &vb)?;
     Ok(ConvTranspose1d::new(weight, Some(bias), cfg))
 }
 
@@ -123,7 +139,7 @@ pub fn conv_transpose1d_no_bias(
 ) -> Result<ConvTranspose1d> {
     let init = within(1.0 / (out_channels as f64 * kernel_size as f64).sqrt());
     let shape = (in_channels, part(out_channels, cfg.groups)?, kernel_size);
-    let weight = vb.get_with_hints(shape, "weight", init)?;
+    let weight = kernel_with(shape, init, &vb)?;
     Ok(ConvTranspose1d::new(weight, None, cfg))
 }
 
@@ -140,8 +156,8 @@ pub fn conv_transpose2d(
 ) -> Result<ConvTranspose2d> {
     let init = within(1.0 / (out_channels as f64).sqrt() / kernel_size as f64);
     let shape = (in_channels, out_channels, kernel_size, kernel_size);
-    let weight = vb.get_with_hints(shape, "weight", init)?;
-    let bias = vb.get_with_hints(out_channels, "bias", init)?;
+    let weight = kernel_with(shape, init, &vb)?;
+    let bias = bias_with(out_channels, init, &vb)?;
     Ok(ConvTranspose2d::new(weight, Some(bias), cfg))
 }
 
@@ -158,6 +174,6 @@ pub fn conv_transpose2d_no_bias(
 ) -> Result<ConvTranspose2d> {
     let init = within(1.0 / (out_channels as f64).sqrt() / kernel_size as f64);
     let shape = (in_channels, out_channels, kernel_size, kernel_size);
-    let weight = vb.get_with_hints(shape, "weight", init)?;
+    let weight = kernel_with(shape, init, &vb)?;
     Ok(ConvTranspose2d::new(weight, None, cfg))
 }

@@ -17,5 +17,6 @@ pub use make::{
     conv_transpose1d, conv_transpose1d_no_bias, conv_transpose2d, conv_transpose2d_no_bias, conv1d,
     conv1d_no_bias, conv2d, conv2d_no_bias,
 };
+pub(super) use make::{kernel_with, part};
 pub use plain::{Conv1d, Conv2d};
 pub use transposed::{ConvTranspose1d, ConvTranspose2d};

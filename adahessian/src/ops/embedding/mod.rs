@@ -94,6 +94,39 @@ pub fn embedding_sum(ids: &Tensor, types: &Tensor, tables: &EmbeddingTables) -> 
     linear_map(op, &[tables.words, tables.token_types, tables.positions])
 }
 
+/// The sum of a row of each table, for tables of which each has its own ids: [.., D] from pairs of ids
+/// [..] and a table [entries, D]. [`embedding_sum`] for positions that are not 0 to T - 1, or for other
+/// tables than its three.
+///
+/// # Errors
+/// [`crate::Error::Setting`] for no tables, shapes that do not fit, or an id outside its table; candle's
+/// errors.
+pub fn sum_of_rows(parts: &[(&Tensor, &Tensor)]) -> Result<Handle> {
+    let Some((first, table)) = parts.first() else {
+        return wrong("tables of an embedding", "at least one", "none");
+    };
+    let width = table.dims().get(1).copied().unwrap_or(0);
+    let mut all = Vec::with_capacity(parts.len());
+    for (ids, table) in parts {
+        if ids.dims() != first.dims() || ids.elem_count() == 0 {
+            let expected = format!("{:?}, as the first ones, no size of 0", first.dims());
+            return wrong("ids of an embedding", expected, format!("{:?}", ids.dims()));
+        }
+        if table.rank() != 2 || table.dims()[1] != width || width == 0 {
+            let expected = format!("[entries, {}], the width of the first", width.max(1));
+            return wrong("embedding table", expected, format!("{:?}", table.dims()));
+        }
+        all.push(places(ids, table.dims()[0])?);
+    }
+    let op = Rows {
+        ids: all,
+        width,
+        shape: first.dims().to_vec(),
+    };
+    let tables: Vec<&dyn Operand> = parts.iter().map(|(_, t)| *t as &dyn Operand).collect();
+    linear_map(op, &tables)
+}
+
 /// Whether ids, types and tables fit; the width and the length.
 fn check_tables(ids: &Tensor, types: &Tensor, tables: &EmbeddingTables) -> Result<(usize, usize)> {
     let &[_, length] = ids.dims() else {

@@ -36,7 +36,7 @@ pub fn run(target: &Target, arguments: &Arguments) -> ExitCode {
             .expect("room for a number");
         let input = input(target, &corpus, arguments.seed, index);
         memory::begin();
-        watch::begin();
+        watch::begin(index);
         let done = catch_unwind(AssertUnwindSafe(|| (target.run)(&input)));
         watch::end();
         largest = largest.max(memory::largest());

@@ -1,39 +1,40 @@
 //! A thread that ends the process where an input takes too long.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What an input may take. Most take less than a millisecond; the machine may be busy.
 pub const LONGEST: Duration = Duration::from_secs(20);
 /// The exit status of a process that took longer.
 pub const EXIT: i32 = 4;
 
-static ZERO: LazyLock<Instant> = LazyLock::new(Instant::now);
-/// When the input began, in milliseconds from 1 on; 0 between inputs.
-static BEGUN: AtomicU64 = AtomicU64::new(0);
+/// How often the thread looks. It counts how often it has seen an input, not the time: a process that was
+/// stopped and goes on has not been slow.
+const LOOK: Duration = Duration::from_millis(200);
 
-fn now() -> u64 {
-    1 + ZERO.elapsed().as_millis() as u64
-}
+/// The number of the input, from 1; 0 between inputs.
+static INPUT: AtomicU64 = AtomicU64::new(0);
 
-/// Another input begins.
-pub fn begin() {
-    BEGUN.store(now(), Relaxed);
+/// Input `index` begins.
+pub fn begin(index: u64) {
+    INPUT.store(index + 1, Relaxed);
 }
 
 /// It has ended.
 pub fn end() {
-    BEGUN.store(0, Relaxed);
+    INPUT.store(0, Relaxed);
 }
 
 /// Starts to watch.
 pub fn start() {
     std::thread::spawn(|| {
+        let (mut last, mut seen) = (0, 0);
         loop {
-            std::thread::sleep(Duration::from_millis(200));
-            let begun = BEGUN.load(Relaxed);
-            if begun > 0 && now().saturating_sub(begun) > LONGEST.as_millis() as u64 {
+            std::thread::sleep(LOOK);
+            let input = INPUT.load(Relaxed);
+            seen = if input > 0 && input == last { seen + 1 } else { 0 };
+            last = input;
+            if LOOK * seen > LONGEST {
                 eprintln!("an input takes more than {} s", LONGEST.as_secs());
                 // SAFETY: ends the process without running what waits for the other threads.
                 unsafe { libc::_exit(EXIT) }

@@ -1,0 +1,301 @@
+//! From a command line to a report: the one driver of all programs.
+
+use crate::experiment::Experiment;
+use crate::flags::FREE;
+use crate::grid::{self, Cell};
+use crate::layers::{self, Asked, Own};
+use crate::outcome;
+use crate::program;
+use crate::results::is_complete;
+use crate::session::Session;
+use anyhow::{Context, Result, bail};
+use clap::ArgMatches;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use trainers::{Outcome, RunFolder, Summary};
+
+/// What a process ends with that was interrupted, as shells have it: 128 and SIGINT's number.
+const INTERRUPTED: u8 = 130;
+
+/// A program without subcommands, from its process's arguments to its exit code.
+pub fn main<E: Experiment>(experiment: &E, command: clap::Command) -> ExitCode {
+    let matches = E::Args::augment(command).get_matches();
+    exit(train(experiment, &matches))
+}
+
+/// The exit code of a result: errors are shown.
+pub fn exit(result: Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Adds the flags of a program to its command.
+pub trait Augment {
+    /// The command with all flags.
+    fn augment(command: clap::Command) -> clap::Command;
+}
+
+impl<A: Own> Augment for A {
+    fn augment(command: clap::Command) -> clap::Command {
+        layers::augment::<A>(command)
+    }
+}
+
+/// Makes the runs that the matches of [`Augment`]ed flags ask for, and their report.
+///
+/// With `--resume` runs that are complete stay, one that was interrupted goes on from its newest checkpoint, and
+/// the rest is made. Of several, one that fails, for example because its loss is not a number any more, is
+/// reported, and the others are made all the same.
+///
+/// # Errors
+/// For settings that do not fit, data that cannot be loaded, and at the end if a run failed.
+pub fn train<E: Experiment>(experiment: &E, matches: &ArgMatches) -> Result<ExitCode> {
+    let plan = Plan::read(experiment, matches)?;
+    if plan.dry_run {
+        print!("{}", plan.text()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    program::start(
+        plan.cells
+            .first()
+            .and_then(|cell| cell.settings.run.threads),
+    )?;
+    let stop = program::stop_flag()?;
+    let failed = plan.run(experiment, &stop)?;
+    if stop.load(Ordering::SeqCst) {
+        println!(
+            "stopped; go on with: {} --resume {}",
+            program::command_name(),
+            plan.out.display()
+        );
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    match failed {
+        0 => Ok(ExitCode::SUCCESS),
+        _ => bail!("{failed} of {} runs failed", plan.cells.len()),
+    }
+}
+
+/// The runs to make.
+struct Plan<A: Own> {
+    /// What was asked for, as the text of a comparison's configuration.
+    asked: String,
+    cells: Vec<Cell<A>>,
+    out: PathBuf,
+    /// The run, comparison or checkpoint to go on with.
+    resume: Option<PathBuf>,
+    dry_run: bool,
+}
+
+impl<A: Own> Plan<A> {
+    fn read<E: Experiment<Args = A>>(experiment: &E, matches: &ArgMatches) -> Result<Self> {
+        let mut asked = Asked::<A>::read(matches)?;
+        let invocation = asked.invocation.clone();
+        if let Some(file) = &invocation.config {
+            let table = layers::read(file)?;
+            asked = asked.over(&table, &file.display().to_string())?;
+        }
+        let resume = match (&invocation.resume, &invocation.out) {
+            (None, _) => None,
+            (Some(Some(path)), _) => Some(path.clone()),
+            (Some(None), Some(out)) => Some(out.clone()),
+            (Some(None), None) => bail!("--resume without a folder needs --out"),
+        };
+        let out = match &resume {
+            None => invocation.out.clone().unwrap_or_else(|| free(E::NAME)),
+            Some(path) => {
+                let folder = RunFolder::open(path)?;
+                let settings = folder.settings()?;
+                asked = resumed(asked, &settings, &folder)?;
+                folder.path().to_path_buf()
+            }
+        };
+        Ok(Self {
+            asked: asked.text()?,
+            cells: grid::cells(experiment, &asked, &out)?,
+            out,
+            resume,
+            dry_run: invocation.dry_run,
+        })
+    }
+
+    /// The runs with all their settings.
+    fn text(&self) -> Result<String> {
+        let mut text = format!("# {} runs\n", self.cells.len());
+        for cell in &self.cells {
+            let state = match (is_complete(&cell.folder), &self.resume) {
+                (true, Some(_)) => "finished already",
+                (false, Some(_)) if checkpoint(&cell.folder)?.is_some() => "goes on",
+                _ => "begins",
+            };
+            let settings = toml::to_string(&layers::table(&cell.settings)?)?;
+            text += &format!(
+                "\n# {}, in {}: {state}\n{settings}",
+                cell.label(),
+                cell.folder.display()
+            );
+        }
+        Ok(text)
+    }
+
+    fn several(&self) -> bool {
+        self.cells.len() > 1
+    }
+
+    /// Makes the runs that are not complete; how many failed.
+    fn run<E: Experiment<Args = A>>(
+        &self,
+        experiment: &E,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<usize> {
+        let done = |cell: &&Cell<A>| self.resume.is_some() && is_complete(&cell.folder);
+        let finished = self.cells.iter().filter(done).count();
+        if finished > 0 {
+            println!(
+                "{finished} of {} runs are finished already",
+                self.cells.len()
+            );
+        }
+        if self.resume.is_none() {
+            RunFolder::check_free(&self.out)?;
+        }
+        let mut shared = Shared::<E>::default();
+        let open: Vec<&Cell<A>> = self.cells.iter().filter(|cell| !done(cell)).collect();
+        if let Some(first) = open.first() {
+            // Before anything is written: a folder that is not there shows first.
+            shared.load(experiment, first, &self.out)?;
+        }
+        let _held = self.claim()?;
+        let mut failed = 0;
+        for cell in open {
+            match self.make(experiment, cell, &mut shared, stop) {
+                Ok(summary) if matches!(summary.outcome, Outcome::Interrupted { .. }) => break,
+                Ok(_) => {}
+                Err(error) if self.several() => {
+                    eprintln!("{} failed: {error:#}", cell.label());
+                    failed += 1;
+                }
+                Err(error) => return Err(error),
+            }
+            if self.several() {
+                outcome::write::<E>(experiment, &self.cells, &self.out, None)?;
+            }
+            if stop.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+        let last = self.cells.iter().rfind(|cell| is_complete(&cell.folder));
+        if let Some(cell) = last {
+            let remarks = experiment.remarks(cell)?;
+            outcome::print::<E>(experiment, &self.cells, &self.out, remarks)?;
+        }
+        Ok(failed)
+    }
+
+    /// A comparison's own folder, this process's alone.
+    fn claim(&self) -> Result<Option<RunFolder>> {
+        let folder = match (self.several(), &self.resume) {
+            (false, _) => return Ok(None),
+            (true, None) => RunFolder::create(&self.out, &self.asked)?,
+            (true, Some(_)) => {
+                let folder = RunFolder::resume(&self.out)?;
+                folder.set_settings(&self.asked)?;
+                folder
+            }
+        };
+        Ok(Some(folder))
+    }
+
+    fn make<E: Experiment<Args = A>>(
+        &self,
+        experiment: &E,
+        cell: &Cell<A>,
+        shared: &mut Shared<E>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Summary> {
+        let from = match &self.resume {
+            None => None,
+            Some(path) if !self.several() && path.join("manifest").is_file() => Some(path.clone()),
+            Some(_) => checkpoint(&cell.folder)?,
+        };
+        let session = Session::new(cell, from, self.resume.is_some(), stop)?;
+        let data = shared.load(experiment, cell, &self.out)?;
+        let summary = experiment.run(cell, data, session);
+        summary.with_context(|| cell.label())
+    }
+}
+
+/// What is asked for over what the folder's runs were begun with; what would make other runs of them is refused.
+fn resumed<A: Own>(asked: Asked<A>, settings: &str, folder: &RunFolder) -> Result<Asked<A>> {
+    let before = layers::parse(settings)?;
+    let place = folder.config().display().to_string();
+    let sweeps = &asked.invocation.sweep;
+    let refused = asked
+        .given
+        .iter()
+        .find(|(name, value)| !FREE.contains(&name.as_str()) && before.get(*name) != Some(*value));
+    match (refused, sweeps.is_empty()) {
+        (None, true) => asked.over(&before, &place),
+        (None, false) => bail!(
+            "--sweep: runs are added to no comparison that was begun; begin another with another --out"
+        ),
+        (Some((name, value)), _) => {
+            let flag = name.replace('_', "-");
+            let was = before
+                .get(name)
+                .map_or("not given".into(), ToString::to_string);
+            bail!(
+                "--{flag} {value}: it was {was} when {} was begun, and its first steps cannot be taken back: leave \
+                 the flag out, or begin another run with another --out",
+                folder.path().display()
+            )
+        }
+    }
+}
+
+/// The newest checkpoint of a run's folder, which need not exist.
+fn checkpoint(folder: &Path) -> Result<Option<PathBuf>> {
+    match RunFolder::open(folder) {
+        Ok(run) => Ok(run.checkpoints().newest()?),
+        Err(_) => Ok(None),
+    }
+}
+
+/// `runs/NAME`, or the first of `runs/NAME-2`, `runs/NAME-3` … that is not there yet.
+fn free(name: &str) -> PathBuf {
+    let first = PathBuf::from(format!("runs/{name}"));
+    let numbered = (2..).map(|n| PathBuf::from(format!("runs/{name}-{n}")));
+    let mut folders = std::iter::once(first.clone()).chain(numbered);
+    folders.find(|f| !f.exists()).unwrap_or(first)
+}
+
+/// The data of the runs, loaded once for those with the same own flags.
+struct Shared<E: Experiment> {
+    loaded: Option<(String, E::Data)>,
+}
+
+impl<E: Experiment> Default for Shared<E> {
+    fn default() -> Self {
+        Self { loaded: None }
+    }
+}
+
+impl<E: Experiment> Shared<E> {
+    fn load(&mut self, experiment: &E, cell: &Cell<E::Args>, out: &Path) -> Result<&E::Data> {
+        let settings = &cell.settings;
+        let training = &settings.training;
+        let limits = (training.limit, training.limit_eval);
+        let key = format!("{}{limits:?}", toml::to_string(&settings.own)?);
+        let data = match self.loaded.take() {
+            Some((of, data)) if of == key => data,
+            // The old ones are gone before the new ones come.
+            _ => experiment.load(settings, out)?,
+        };
+        let (_, data) = self.loaded.insert((key, data));
+        Ok(data)
+    }
+}

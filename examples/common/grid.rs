@@ -1,0 +1,214 @@
+//! Which runs a command line asks for: every combination of what it names several of.
+
+use crate::experiment::Experiment;
+use crate::flags::Settings;
+use crate::layers::{Asked, Own};
+use crate::values::list;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// More runs would be a slip of the finger.
+const MOST_RUNS: usize = 10_000;
+
+/// One run, with settings that leave nothing open.
+#[derive(Clone, Debug)]
+pub struct Cell<A: Own> {
+    /// All settings, of one run each: one optimizer, one seed.
+    pub settings: Settings<A>,
+    /// The seed.
+    pub seed: u64,
+    /// What distinguishes it from the other runs, its seed apart: names and values in the order of the axes.
+    pub place: Vec<(String, String)>,
+    /// Where its files lie.
+    pub folder: PathBuf,
+}
+
+impl<A: Own> Cell<A> {
+    /// Its name for people: `sst2 adahessian lr 0.1 seed 0`.
+    pub fn label(&self) -> String {
+        let optimizer = (
+            "optimizer".to_string(),
+            self.settings.optimizer.optimizer.clone(),
+        );
+        let mut parts = self.place.clone();
+        if !parts.iter().any(|(name, _)| name == "optimizer") {
+            parts.push(optimizer);
+        }
+        let mut words: Vec<String> = parts
+            .iter()
+            .map(|(name, value)| word(name, value))
+            .collect();
+        words.push(format!("seed {}", self.seed));
+        words.join(" ")
+    }
+
+    /// Its name among those that differ in the seed alone.
+    pub fn group(&self) -> String {
+        let words = self.place.iter().map(|(name, value)| word(name, value));
+        let words: Vec<String> = words.collect();
+        match words.is_empty() {
+            true => self.settings.optimizer.optimizer.clone(),
+            false => words.join(" "),
+        }
+    }
+}
+
+/// What speaks for itself is said without its name.
+fn word(name: &str, value: &str) -> String {
+    match name {
+        "optimizer" | "task" | "model" => value.into(),
+        _ => format!("{} {value}", name.replace('_', " ")),
+    }
+}
+
+/// The values of one flag.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Axis {
+    /// The setting's name.
+    pub name: String,
+    /// Its values, as they are given on a command line.
+    pub values: Vec<String>,
+}
+
+/// The axes but the seed: those of the program (tasks, say), the optimizers, the sweeps.
+///
+/// # Errors
+/// For a sweep that is no `flag=value,value`, or of a flag that is an axis already.
+pub fn axes<E: Experiment>(asked: &Asked<E::Args>) -> Result<Vec<Axis>> {
+    let mut axes = E::axes(&asked.settings.own)?;
+    let optimizers = match asked.has("optimizer") {
+        true => &asked.settings.optimizer.optimizer,
+        false => E::default_optimizer(&asked.settings.own),
+    };
+    axes.push(Axis {
+        name: "optimizer".into(),
+        values: list(optimizers).map_err(anyhow::Error::msg)?,
+    });
+    for sweep in &asked.invocation.sweep {
+        let (name, values) = sweep
+            .split_once('=')
+            .with_context(|| format!("--sweep {sweep}: expected FLAG=VALUE,VALUE"))?;
+        let name = name.trim().trim_start_matches("--").replace('-', "_");
+        let taken = axes.iter().any(|axis| axis.name == name) || name == "seed";
+        if taken || ["sweep", "config", "out", "resume", "dry_run"].contains(&name.as_str()) {
+            bail!(
+                "--sweep {sweep}: give several values with --{} itself, or once",
+                name.replace('_', "-")
+            );
+        }
+        let values = list(values).map_err(|e| anyhow::anyhow!("--sweep {sweep}: {e}"))?;
+        axes.push(Axis { name, values });
+    }
+    Ok(axes)
+}
+
+/// The runs: seed by seed, so that an interrupted comparison has each combination. A single one owns the output
+/// folder, several get a folder each below it.
+///
+/// # Errors
+/// For values that the flags do not take, and too many runs.
+pub fn cells<E: Experiment>(
+    experiment: &E,
+    asked: &Asked<E::Args>,
+    out: &Path,
+) -> Result<Vec<Cell<E::Args>>> {
+    let axes = axes::<E>(asked)?;
+    let seeds = list(&asked.settings.training.seed).map_err(anyhow::Error::msg)?;
+    let count = axes
+        .iter()
+        .try_fold(seeds.len(), |n, axis| n.checked_mul(axis.values.len()));
+    let count = match count {
+        Some(count) if count <= MOST_RUNS => count,
+        _ => bail!("more than {MOST_RUNS} runs: give fewer values"),
+    };
+    let mut cells = Vec::with_capacity(count);
+    for seed in &seeds {
+        for combination in combinations(&axes) {
+            cells.push(cell(
+                experiment,
+                asked,
+                &axes,
+                &combination,
+                seed,
+                out,
+                count,
+            )?);
+        }
+    }
+    Ok(cells)
+}
+
+/// Every choice of one value of each axis, the last axis fastest.
+fn combinations(axes: &[Axis]) -> Vec<Vec<String>> {
+    axes.iter().fold(vec![Vec::new()], |all, axis| {
+        let longer = |front: &Vec<String>| {
+            let front = front.clone();
+            let values = axis.values.iter().cloned();
+            values
+                .map(move |value| [front.clone(), vec![value]].concat())
+                .collect::<Vec<_>>()
+        };
+        all.iter().flat_map(longer).collect()
+    })
+}
+
+fn cell<E: Experiment>(
+    experiment: &E,
+    asked: &Asked<E::Args>,
+    axes: &[Axis],
+    values: &[String],
+    seed: &str,
+    out: &Path,
+    count: usize,
+) -> Result<Cell<E::Args>> {
+    let mut own = Table::new();
+    for (axis, value) in axes.iter().zip(values) {
+        own.insert(axis.name.clone(), Value::String(value.clone()));
+    }
+    own.insert("seed".into(), Value::String(seed.into()));
+    let mut given = asked.given.clone();
+    given.extend(own);
+    let asked = Asked::<E::Args>::of(&given, "settings")?;
+    let defaults = experiment.defaults(&asked)?;
+    let mut settings = asked.resolved(&defaults)?;
+    settings.training.schedule =
+        with_own_steps(&settings.training.schedule, &defaults.training.schedule);
+    let pairs = axes.iter().zip(values);
+    let is_place = |axis: &Axis| axis.values.len() > 1;
+    let place = pairs.clone().filter(|(axis, _)| is_place(axis));
+    let place = place.map(|(axis, value)| (axis.name.clone(), value.clone()));
+    let folder = match count {
+        1 => out.to_path_buf(),
+        _ => out.join(folder_name(pairs, seed)),
+    };
+    Ok(Cell {
+        seed: seed.parse().with_context(|| format!("--seed {seed}"))?,
+        settings,
+        place: place.collect(),
+        folder,
+    })
+}
+
+/// `sst2-adahessian-lr0.1-seed0`.
+fn folder_name<'a>(pairs: impl Iterator<Item = (&'a Axis, &'a String)>, seed: &str) -> String {
+    let safe = |c: char| match c.is_alphanumeric() || "._-+".contains(c) {
+        true => c,
+        false => '_',
+    };
+    let parts = pairs.map(|(axis, value)| match axis.name.as_str() {
+        "optimizer" | "task" | "model" => value.clone(),
+        name => format!("{name}{value}"),
+    });
+    let name = parts.collect::<Vec<_>>().join("-");
+    let name: String = name.chars().map(safe).collect();
+    format!("{name}-seed{seed}")
+}
+
+/// A bare `step`, alone or after a warm-up, means the program's own steps.
+fn with_own_steps(asked: &str, own: &str) -> String {
+    match asked.strip_suffix("step") {
+        Some(before) if before.is_empty() || before.ends_with('+') => format!("{before}{own}"),
+        _ => asked.into(),
+    }
+}

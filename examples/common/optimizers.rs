@@ -1,0 +1,198 @@
+//! The optimizer that the settings ask for, and the rates that work where nothing was asked for.
+
+use crate::flags::{OptimizerArgs, first_steps, two_betas};
+use adahessian::sparse::{Accumulator, SparseRule};
+use adahessian::{Average, Blocks, NamedVars, Optim, Rules, optimizer_by_name};
+use anyhow::{Context, Result, bail};
+
+/// What is trained decides the scale of a good learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// A pretrained transformer.
+    Pretrained,
+    /// A transformer with fresh weights.
+    Scratch,
+    /// A residual network.
+    Residual,
+    /// The dense layers of a click predictor.
+    Clicks,
+}
+
+/// The learning rates of an optimizer.
+struct Rates {
+    optimizer: &'static str,
+    /// By [`Family`], in its order.
+    lr: [f64; 4],
+    /// The weight decay of transformers.
+    weight_decay: f64,
+}
+
+const fn rates(optimizer: &'static str, lr: [f64; 4], weight_decay: f64) -> Rates {
+    Rates {
+        optimizer,
+        lr,
+        weight_decay,
+    }
+}
+
+/// Residual networks and clicks have the paper's rates.
+const RATES: [Rates; 8] = [
+    rates("adahessian", [1e-2, 0.1, 0.15, 0.043], 1e-4),
+    rates("adamw", [5e-5, 2e-3, 1e-2, 1e-3], 0.01),
+    rates("adam", [5e-5, 2e-3, 1e-3, 1e-3], 0.0),
+    rates("sgd", [1e-2, 5e-2, 0.1, 0.1], 0.0),
+    rates("rmsprop", [2e-5, 5e-4, 1e-3, 1e-3], 0.0),
+    rates("adagrad", [1e-3, 1e-2, 1e-2, 0.01], 0.0),
+    rates("lamb", [1e-3, 5e-3, 1e-2, 1e-3], 0.01),
+    rates("sophiah", [3e-5, 6e-4, 1e-3, 1e-3], 0.1),
+];
+
+fn rates_of(optimizer: &str) -> Result<&'static Rates> {
+    let found = RATES.iter().find(|rates| rates.optimizer == optimizer);
+    found.with_context(|| {
+        let names = RATES.map(|rates| rates.optimizer).join(", ");
+        format!("--optimizer {optimizer}: expected one of {names}")
+    })
+}
+
+/// Checks an optimizer's name.
+///
+/// # Errors
+/// With the list of names.
+pub fn check(optimizer: &str) -> Result<()> {
+    rates_of(optimizer).map(drop)
+}
+
+/// The learning rate that works for this optimizer.
+///
+/// # Errors
+/// With the list of names for an unknown one.
+pub fn default_lr(optimizer: &str, family: Family) -> Result<f64> {
+    Ok(rates_of(optimizer)?.lr[family as usize])
+}
+
+/// The weight decay of transformers.
+///
+/// # Errors
+/// With the list of names for an unknown one.
+pub fn default_decay(optimizer: &str) -> Result<f64> {
+    Ok(rates_of(optimizer)?.weight_decay)
+}
+
+/// What an optimizer needs to know besides its flags.
+pub struct Place {
+    /// The seed of probes.
+    pub seed: u64,
+    /// For settings in epochs.
+    pub steps_per_epoch: u64,
+    /// The blocks that the model's layers have of themselves.
+    pub blocks: Blocks,
+    /// The rules' own settings, where they are not the usual ones.
+    pub rules: Rules,
+}
+
+/// Makes the optimizer.
+///
+/// # Errors
+/// For an unknown name or a setting out of range.
+pub fn build(args: &OptimizerArgs, place: Place, vars: &NamedVars) -> Result<Box<dyn Optim>> {
+    rates_of(&args.optimizer)?;
+    let blocks = match args.block_size.as_str() {
+        "own" | "spatial" => place.blocks,
+        text => Blocks::matrices(
+            text.parse()
+                .with_context(|| format!("--block-size {text}"))?,
+        ),
+    };
+    let first = first_steps(&args.hessian_first, place.steps_per_epoch);
+    let first = first.map_err(|e| anyhow::anyhow!("--hessian-first {e}"))?;
+    let mut rules = place.rules;
+    rules.adahessian.eps = args.eps;
+    rules.adahessian.hessian_power = args.hessian_power;
+    rules.adahessian.betas = two_betas(&args.betas).map_err(|e| anyhow::anyhow!("--betas {e}"))?;
+    let optimizer = optimizer_by_name(&args.optimizer, &rules, vars, |common, curvature| {
+        (common.lr, common.weight_decay) = (args.lr, args.weight_decay);
+        common.clip_norm = args.clip_norm;
+        curvature.blocks = blocks;
+        curvature.average = match args.average.as_str() {
+            "signed" => Average::Signed,
+            _ => Average::Absolute,
+        };
+        curvature.every = args.hessian_every;
+        curvature.always_first = first;
+        curvature.samples = args.samples;
+        curvature.seed = place.seed;
+    });
+    Ok(optimizer?)
+}
+
+/// What sparse tables are stepped with, by name.
+///
+/// # Errors
+/// With the list of names.
+pub fn table_rule(name: &str) -> Result<SparseRule> {
+    Ok(match name {
+        "adagrad" => SparseRule::adagrad(),
+        "adagrad-rows" => SparseRule::Adagrad {
+            accumulator: Accumulator::Rows,
+            eps: 1e-10,
+        },
+        "sgd" => SparseRule::Sgd,
+        _ => bail!("--table-optimizer {name}: expected adagrad, adagrad-rows or sgd"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    fn vars() -> NamedVars {
+        let x = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
+        NamedVars::new([("x".to_string(), x)]).unwrap()
+    }
+
+    fn args(optimizer: &str) -> OptimizerArgs {
+        let lr = default_lr(optimizer, Family::Clicks).unwrap_or(1.0);
+        OptimizerArgs::new(optimizer, lr).unwrap()
+    }
+
+    fn place() -> Place {
+        Place {
+            seed: 0,
+            steps_per_epoch: 10,
+            blocks: Blocks::single(),
+            rules: Rules::default(),
+        }
+    }
+
+    #[test]
+    fn every_rule_of_the_library_has_rates_and_is_made_by_its_name() {
+        for rule in adahessian::RULES {
+            let made = build(&args(rule), place(), &vars()).unwrap();
+            assert_eq!(made.state().unwrap().meta["kind"], *rule);
+            assert_eq!(made.lr(), default_lr(rule, Family::Clicks).unwrap());
+        }
+        assert_eq!(RATES.len(), adahessian::RULES.len());
+        assert_eq!(default_lr("adahessian", Family::Pretrained).unwrap(), 1e-2);
+        assert_eq!(default_lr("adahessian", Family::Scratch).unwrap(), 0.1);
+        assert_eq!(default_lr("sgd", Family::Residual).unwrap(), 0.1);
+        assert_eq!(default_decay("adamw").unwrap(), 0.01);
+    }
+
+    #[test]
+    fn unknown_names_are_refused_with_the_list_of_names() {
+        let errors = [
+            default_lr("sdg", Family::Scratch).unwrap_err(),
+            default_decay("sdg").unwrap_err(),
+            build(&args("sdg"), place(), &vars()).map(drop).unwrap_err(),
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(text.contains("--optimizer sdg"), "{text}");
+            for rates in RATES {
+                assert!(text.contains(rates.optimizer), "{text}");
+            }
+        }
+    }
+}

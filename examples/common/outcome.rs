@@ -1,0 +1,361 @@
+//! What came out of the runs: a table, a sentence that says what it shows and what not, and a report to read.
+
+use crate::experiment::{Column, Experiment, Remarks};
+use crate::grid::Cell;
+use crate::layers;
+use crate::plots::{self, Point, Series};
+use crate::report::{self, Report, Table};
+use crate::results::{self, Row, Run, Spread, is_complete};
+use crate::{program, table};
+use anyhow::Result;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use trainers::disk::write_whole;
+use trainers::{RunFolder, Scores};
+
+/// Writes `results.json`, `curves.svg` and `report.html` of the runs that are complete; of a single one the
+/// last alone.
+///
+/// # Errors
+/// If a run's files cannot be read, or a file cannot be written.
+pub fn write<E: Experiment>(
+    experiment: &E,
+    cells: &[Cell<E::Args>],
+    out: &Path,
+    remarks: Option<&Remarks>,
+) -> Result<Vec<Row>> {
+    let complete: Vec<_> = cells
+        .iter()
+        .filter(|cell| is_complete(&cell.folder))
+        .collect();
+    let runs = complete
+        .iter()
+        .map(|cell| Run::read(&cell.group(), &cell.place, &cell.folder));
+    let rows = results::rows(&runs.collect::<Result<Vec<_>>>()?);
+    if rows.is_empty() {
+        return Ok(rows);
+    }
+    let (header, lines) = cells_of(experiment.columns(), &rows, remarks);
+    let figures = figures(&rows)?;
+    if cells.len() > 1 {
+        write_whole(
+            &out.join("results.json"),
+            &serde_json::to_vec_pretty(&rows)?,
+        )?;
+        if let Some((_, svg)) = figures.first() {
+            write_whole(&out.join("curves.svg"), svg.as_bytes())?;
+        }
+    }
+    let settings = complete.iter().map(|cell| {
+        let text = toml::to_string(&layers::table(&cell.settings)?)?;
+        Ok((cell.label(), text))
+    });
+    let report = Report {
+        title: format!("{}: {}", E::NAME, out.display()),
+        command: program::command_line(),
+        when: program::now(),
+        tables: vec![Table {
+            caption: format!(
+                "{} of {} runs, means ± standard deviations over seeds",
+                complete.len(),
+                cells.len()
+            ),
+            header,
+            rows: lines,
+        }],
+        notes: notes(&rows),
+        figures,
+        settings: settings.collect::<Result<_>>()?,
+    };
+    report::write(&report_path(out), &report)?;
+    Ok(rows)
+}
+
+fn report_path(out: &Path) -> PathBuf {
+    out.join("report.html")
+}
+
+/// [`write()`], and the table on standard output.
+///
+/// # Errors
+/// As [`write()`].
+pub fn print<E: Experiment>(
+    experiment: &E,
+    cells: &[Cell<E::Args>],
+    out: &Path,
+    remarks: Remarks,
+) -> Result<()> {
+    let rows = write(experiment, cells, out, Some(&remarks))?;
+    let (header, lines) = cells_of(experiment.columns(), &rows, Some(&remarks));
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    println!("\n{}", table::format(&header, &lines));
+    for note in notes(&rows) {
+        println!("\n{note}");
+    }
+    if RunFolder::open(out).is_ok() {
+        println!("\ncurves: {}", out.join("curves.svg").display());
+        println!("report: {}", report_path(out).display());
+    }
+    Ok(())
+}
+
+/// Header and rows of the table.
+fn cells_of(
+    columns: &[Column],
+    rows: &[Row],
+    remarks: Option<&Remarks>,
+) -> (Vec<String>, Vec<Vec<String>>) {
+    let all = all_columns(columns, rows);
+    let mut header = vec!["run".to_string(), "seeds".into()];
+    header.extend(all.iter().map(|column| column.head.clone()));
+    header.extend(["best", "train loss", "s/step", "peak MiB", "minutes"].map(String::from));
+    let number = |value: Option<f64>, places: usize| match value {
+        Some(value) => format!("{value:.places$}"),
+        None => "-".into(),
+    };
+    let shown = |spread: Option<&Spread>, column: &Shown| match spread {
+        Some(spread) => spread.text(column.factor, column.places),
+        None => "-".into(),
+    };
+    let line = |row: &Row| {
+        let mut cells = vec![row.group.clone(), row.runs.to_string()];
+        cells.extend(
+            all.iter()
+                .map(|column| shown(row.last.get(&column.score), column)),
+        );
+        let main = all.iter().find(|column| column.score == row.main);
+        cells.push(main.map_or("-".into(), |main| shown(row.best.get(&row.main), main)));
+        cells.push(row.train_loss.text(1.0, 4));
+        cells.push(number(
+            row.seconds_per_step,
+            if row.seconds_per_step < Some(0.01) {
+                5
+            } else {
+                3
+            },
+        ));
+        cells.push(number(row.peak_memory_mib, 0));
+        cells.push(format!("{:.1}", row.minutes));
+        cells
+    };
+    let mut lines: Vec<Vec<String>> = rows.iter().map(line).collect();
+    for (name, scores) in remarks.iter().flat_map(|remarks| &remarks.rows) {
+        lines.push(remark(name, scores, &all));
+    }
+    (header, lines)
+}
+
+fn remark(name: &str, scores: &Scores, columns: &[Shown]) -> Vec<String> {
+    let mut cells = vec![format!("({name})"), String::new()];
+    cells.extend(
+        columns
+            .iter()
+            .map(|column| match scores.get(&column.score) {
+                Some(value) => format!("{:.*}", column.places, value * column.factor),
+                None => "-".into(),
+            }),
+    );
+    cells
+}
+
+/// A column as it is shown.
+struct Shown {
+    score: String,
+    head: String,
+    factor: f64,
+    places: usize,
+}
+
+/// The program's columns, or those of all scores: the main one first, losses as they are, shares in percent.
+fn all_columns(columns: &[Column], rows: &[Row]) -> Vec<Shown> {
+    if !columns.is_empty() {
+        let shown = columns.iter().map(|column| Shown {
+            score: column.score.into(),
+            head: column.head.into(),
+            factor: column.factor,
+            places: column.places,
+        });
+        return shown.collect();
+    }
+    let mut names: Vec<String> = Vec::new();
+    for row in rows {
+        let main = std::iter::once(&row.main).filter(|main| row.last.contains_key(*main));
+        for name in main.chain(row.last.keys()) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+    }
+    let shown = names.into_iter().map(|score| {
+        let is_loss = score.starts_with("loss");
+        Shown {
+            head: score.replace('_', " "),
+            factor: if is_loss { 1.0 } else { 100.0 },
+            places: if is_loss { 4 } else { 2 },
+            score,
+        }
+    });
+    shown.collect()
+}
+
+/// Which run is ahead, and whether the seeds bear it out: of those that differ in nothing but optimizer and
+/// swept flags, by the main score of the last evaluation.
+fn notes(rows: &[Row]) -> Vec<String> {
+    let mut fields: BTreeMap<Vec<&(String, String)>, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        let field = row
+            .place
+            .iter()
+            .filter(|(name, _)| name == "task" || name == "model");
+        fields.entry(field.collect()).or_default().push(row);
+    }
+    fields
+        .into_values()
+        .filter_map(|rows| winner(&rows))
+        .collect()
+}
+
+fn winner(rows: &[&Row]) -> Option<String> {
+    let score = |row: &Row| {
+        row.last
+            .get(&row.main)
+            .copied()
+            .filter(|s| s.mean.is_finite())
+    };
+    let mut ranked: Vec<(&Row, Spread)> = rows
+        .iter()
+        .filter_map(|row| Some((*row, score(row)?)))
+        .collect();
+    let higher = rows.first()?.higher_is_better;
+    ranked.sort_by(|(_, a), (_, b)| match higher {
+        true => b.mean.total_cmp(&a.mean),
+        false => a.mean.total_cmp(&b.mean),
+    });
+    let [(first, best), (second, next), ..] = ranked.as_slice() else {
+        return None;
+    };
+    let gap = (best.mean - next.mean).abs();
+    let ahead = format!(
+        "By {} {} is ahead of {} ({:.4} against {:.4})",
+        first.main, first.group, second.group, best.mean, next.mean
+    );
+    if gap == 0.0 {
+        return Some(format!(
+            "By {} {} and {} are equal ({:.4}).",
+            first.main, first.group, second.group, best.mean
+        ));
+    }
+    Some(
+        match (error_of(best, first.runs), error_of(next, second.runs)) {
+            (Some(a), Some(b)) => {
+                let error = a.hypot(b);
+                match gap > 2.0 * error {
+                    true => format!(
+                        "{ahead}: {:.1} standard errors of the difference.",
+                        gap / error
+                    ),
+                    false => format!(
+                        "{ahead}, but within two standard errors of the difference ({error:.4}): these seeds do not tell them apart."
+                    ),
+                }
+            }
+            _ => format!(
+                "{ahead}, on one seed: whether that is chance, several show (--seed 0,1,2)."
+            ),
+        },
+    )
+}
+
+/// The standard error of a mean over seeds.
+fn error_of(spread: &Spread, runs: usize) -> Option<f64> {
+    spread
+        .deviation
+        .map(|deviation| deviation / (runs as f64).sqrt())
+}
+
+/// Caption and SVG.
+type Figure = (String, String);
+
+/// Losses and scores by step, and the score by each flag that was swept over numbers.
+fn figures(rows: &[Row]) -> Result<Vec<Figure>> {
+    let series = |curve: fn(&Row) -> &BTreeMap<u64, Spread>| -> Vec<Series> {
+        let of = |row: &Row| Series {
+            label: row.group.clone(),
+            points: curve(row)
+                .iter()
+                .map(|(step, spread)| point(*step as f64, spread))
+                .collect(),
+        };
+        rows.iter().map(of).collect()
+    };
+    let main = rows.first().map(|row| row.main.clone()).unwrap_or_default();
+    let losses = plots::lines(
+        "training loss",
+        "step",
+        "loss",
+        false,
+        &series(|row| &row.losses),
+    )?;
+    let scores = plots::lines(&main, "step", &main, false, &series(|row| &row.scores))?;
+    let mut figures = vec![
+        (format!("{main} of the evaluations"), scores),
+        ("Training loss of the logged steps".into(), losses),
+    ];
+    let mut swept: Vec<&str> = rows
+        .iter()
+        .flat_map(|row| &row.place)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    swept.sort_unstable();
+    swept.dedup();
+    for name in swept.into_iter().filter(|name| *name != "optimizer") {
+        if let Some(figure) = sweep(rows, name, &main)? {
+            figures.push(figure);
+        }
+    }
+    Ok(figures)
+}
+
+fn point(x: f64, spread: &Spread) -> Point {
+    Point {
+        x,
+        mean: spread.mean,
+        deviation: spread.deviation,
+    }
+}
+
+/// The main score by a flag's values, a line for each choice of the others; none where they are no numbers.
+fn sweep(rows: &[Row], name: &str, main: &str) -> Result<Option<Figure>> {
+    let mut lines: BTreeMap<String, Vec<Point>> = BTreeMap::new();
+    for row in rows {
+        let value = row.place.iter().find(|(n, _)| n == name);
+        let Some(x) = value.and_then(|(_, value)| value.parse::<f64>().ok()) else {
+            return Ok(None);
+        };
+        let others = row.place.iter().filter(|(n, _)| n != name);
+        let label: Vec<&str> = others.map(|(_, value)| value.as_str()).collect();
+        if let Some(spread) = row.last.get(&row.main) {
+            lines
+                .entry(label.join(" "))
+                .or_default()
+                .push(point(x, spread));
+        }
+    }
+    let positive = lines.values().flatten().all(|point| point.x > 0.0);
+    let series = lines.into_iter().map(|(label, mut points)| {
+        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+        Series { label, points }
+    });
+    let flag = name.replace('_', " ");
+    let svg = plots::lines(
+        &format!("{main} by {flag}"),
+        &flag,
+        main,
+        positive,
+        &series.collect::<Vec<_>>(),
+    )?;
+    Ok(Some((
+        format!("{main} of the last evaluation by {flag}"),
+        svg,
+    )))
+}

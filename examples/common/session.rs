@@ -1,0 +1,205 @@
+//! One run from its parts to its summary: its folder, its checkpoints, what follows it.
+
+use crate::experiment::{Export, Parts};
+use crate::flags::{FREE, Settings};
+use crate::grid::Cell;
+use crate::layers::{self, Own};
+use crate::program;
+use anyhow::{Context, Result, bail};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use toml::Table;
+use trainers::callbacks::{Curves, JsonLines, ProgressBar, StatusLines, SummaryFile, TensorBoard};
+use trainers::{
+    Batches, Callback, Outcome, Plateau, RunFolder, Summary, Task, TrainConfig, Trainer,
+    checkpoint, disk,
+};
+
+/// How a run is begun or gone on with, and stopped.
+pub struct Session {
+    /// The run's folder, which need not exist.
+    pub folder: PathBuf,
+    /// The checkpoint to go on from; with none the run begins.
+    pub from: Option<PathBuf>,
+    /// Whether the folder's configuration and this one have to lead to the same steps.
+    pub resumes: bool,
+    /// Ends the run after a step.
+    pub stop: Arc<AtomicBool>,
+    /// The run's name.
+    pub label: String,
+    /// All its settings.
+    pub settings: Table,
+    /// What the loop is told; `log_every` is completed.
+    pub config: TrainConfig,
+    /// Whether the settings name `log_every`.
+    pub log_every: Option<u64>,
+    /// Whether derivatives are checked first.
+    pub audit: bool,
+}
+
+impl Session {
+    /// The session of a cell.
+    ///
+    /// # Errors
+    /// For a schedule that is none.
+    pub fn new<A: Own>(
+        cell: &Cell<A>,
+        from: Option<PathBuf>,
+        resumes: bool,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let run = &cell.settings.run;
+        Ok(Self {
+            folder: cell.folder.clone(),
+            from,
+            resumes,
+            stop: Arc::clone(stop),
+            label: cell.label(),
+            settings: layers::table(&cell.settings)?,
+            config: config(&cell.settings, cell.seed)?,
+            log_every: run.log_every,
+            audit: run.audit,
+        })
+    }
+
+    /// Trains, evaluates and saves.
+    ///
+    /// # Errors
+    /// With whatever part of it fails; checkpoints that were saved stay.
+    pub fn train<T, B>(mut self, parts: Parts<T, B>) -> Result<Summary>
+    where
+        T: Task,
+        B: Batches<Batch = T::Batch>,
+    {
+        program::reset_peak_memory();
+        let steps = parts.batches.len(0) as u64;
+        self.config.log_every = self.log_every.unwrap_or((steps / 50).clamp(1, 10));
+        self.config.keep_checkpoints = parts.keep_checkpoints;
+        let text = toml::to_string(&self.settings)?;
+        let folder = self.claim(&text)?;
+        println!("{}: {}", self.label, parts.announce);
+        let trainer = Trainer::new(
+            parts.task,
+            parts.batches,
+            &parts.vars,
+            parts.optimizer,
+            self.config.clone(),
+        )?;
+        let mut trainer = trainer
+            .run_folder(&folder, text)
+            .stop_flag(self.stop.clone())
+            .callback(JsonLines::new(folder.metrics()))
+            .callback(TensorBoard::new(folder.path()))
+            .callback(Curves::new(folder.curves(), folder.metrics(), &self.label));
+        if let Some(export) = parts.export {
+            // Before the summary, which says that the run is complete.
+            trainer = trainer.callback(Exported {
+                folder: folder.model(),
+                export,
+            });
+        }
+        let summary = SummaryFile::new(folder.summary());
+        let summary = summary.version("examples", env!("CARGO_PKG_VERSION"));
+        let mut trainer = trainer.callback(summary).boxed_callback(follower());
+        if let Some(from) = &self.from {
+            trainer.resume(from)?;
+        }
+        if self.audit {
+            let audit = trainer.audit().context("--audit")?;
+            println!("  audit: {audit}");
+        }
+        Ok(trainer.fit()?)
+    }
+
+    /// The folder, this process's alone, with this configuration.
+    fn claim(&self, text: &str) -> Result<RunFolder> {
+        let begun = self.resumes && RunFolder::open(&self.folder).is_ok();
+        if !begun {
+            return Ok(RunFolder::create(&self.folder, text)?);
+        }
+        let folder = RunFolder::resume(&self.folder)?;
+        let before = match &self.from {
+            // The checkpoint's copy is what its steps were made with.
+            Some(from) => checkpoint::configuration(from)?,
+            None => folder.settings()?,
+        };
+        same_steps(&self.folder, &layers::parse(&before)?, &self.settings)?;
+        folder.set_settings(text)?;
+        Ok(folder)
+    }
+}
+
+/// Refuses settings that would make another run of the one that was begun.
+fn same_steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
+    let names = before
+        .keys()
+        .chain(now.keys().filter(|name| !before.contains_key(*name)));
+    for name in names.filter(|name| !FREE.contains(&name.as_str())) {
+        if before.get(name) != now.get(name) {
+            let shown =
+                |value: Option<&toml::Value>| value.map_or("none".into(), ToString::to_string);
+            bail!(
+                "{}: the run was begun with {name} = {}, and cannot go on with {}: its first steps would be \
+                 another run's; leave the flag out, or begin another run with another --out",
+                folder.display(),
+                shown(before.get(name)),
+                shown(now.get(name)),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A bar on a terminal, lines elsewhere.
+fn follower() -> Box<dyn Callback> {
+    match std::io::stderr().is_terminal() {
+        true => Box::new(ProgressBar::new()),
+        false => Box::new(StatusLines::new(Box::new(std::io::stderr()))),
+    }
+}
+
+/// What the loop is told.
+fn config<A: Own>(settings: &Settings<A>, seed: u64) -> Result<TrainConfig> {
+    let (training, run) = (&settings.training, &settings.run);
+    let schedule = training.schedule.as_str();
+    let before_plateau = schedule.strip_suffix("plateau");
+    Ok(TrainConfig {
+        epochs: training.epochs,
+        max_steps: training.max_steps,
+        micro_batches: training.micro_batches,
+        curvature_fraction: settings.optimizer.curvature_fraction,
+        schedule: match before_plateau {
+            Some(warmup) => format!("{warmup}constant").parse()?,
+            None => schedule.parse()?,
+        },
+        plateau: before_plateau.map(|_| Plateau {
+            factor: 0.1,
+            patience: 5,
+        }),
+        eval_every: run.eval_every,
+        checkpoint_every: run.checkpoint_every,
+        patience: training.patience.map(|n| n.min(u32::MAX as usize) as u32),
+        seed,
+        ..TrainConfig::default()
+    })
+}
+
+/// Exports the model at the end of a run that was not interrupted.
+struct Exported {
+    folder: PathBuf,
+    export: Export,
+}
+
+impl Callback for Exported {
+    fn on_end(&mut self, summary: &Summary) -> trainers::Result<()> {
+        if let Outcome::Interrupted { .. } = summary.outcome {
+            return Ok(());
+        }
+        let export = &mut self.export;
+        disk::write_folder(&self.folder, |folder| {
+            export(folder).map_err(|e| trainers::Error::user(e.context("saving the model")))
+        })
+    }
+}

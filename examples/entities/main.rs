@@ -1,0 +1,181 @@
+//! Finds names of persons, places and organisations: a token classifier on CoNLL files, judged by whole names.
+//!
+//! The shortest complete program on the driver: flags, defaults, data, a run.
+
+use adahessian::Rules;
+use adahessian::ops::Mode;
+use anyhow::Result;
+use clap::{Args, Command};
+use common::experiment::{Experiment, Parts};
+use common::flags::Settings;
+use common::grid::Cell;
+use common::layers::Asked;
+use common::optimizers::{self, Family, Place};
+use common::session::Session;
+use common::values::count;
+use common::{driver, program};
+use datasets::conll::{Corpus, Scheme, TokenBatch, TokenBatches, TokenDataset};
+use datasets::{Ahead, Batcher, Batches, TextEncoder, sample, wordpiece};
+use models::{Model as _, Start, TokenClassifier, auto, bert};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use trainers::metrics::EntityMetric;
+use trainers::{Loss, Summary, Supervised};
+
+/// Pieces of words that are learned from the sentences where no checkpoint brings its own.
+const VOCABULARY: usize = 800;
+
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct EntityArgs {
+    /// A folder with config.json, model.safetensors and tokenizer.json [default: a small BERT from scratch]
+    #[arg(long, value_name = "DIR", help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<PathBuf>,
+
+    /// A folder with train.txt and valid.txt (or dev.txt), a word and its label a line [default: a shipped sample]
+    #[arg(long, value_name = "DIR", help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<PathBuf>,
+
+    /// Longest sequence in tokens
+    #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = count, help_heading = "What to train")]
+    max_length: usize,
+}
+
+struct Entities;
+
+fn main() -> ExitCode {
+    let about = "Find names of persons, places and organisations in CoNLL files, with AdaHessian or a first-order optimizer.";
+    driver::main(&Entities, Command::new("entities").about(about))
+}
+
+impl Experiment for Entities {
+    type Args = EntityArgs;
+    type Data = Corpus;
+
+    const NAME: &'static str = "entities";
+
+    fn defaults(&self, asked: &Asked<EntityArgs>) -> Result<Settings<EntityArgs>> {
+        let mut settings = asked.settings.clone();
+        let family = match settings.own.model {
+            Some(_) => Family::Pretrained,
+            None => Family::Scratch,
+        };
+        let optimizer = &mut settings.optimizer;
+        optimizer.lr = optimizers::default_lr(&optimizer.optimizer, family)?;
+        optimizer.weight_decay = optimizers::default_decay(&optimizer.optimizer)?;
+        settings.training.schedule = "linear".into();
+        settings.training.epochs = 10;
+        settings.run.prefetch = 0;
+        Ok(settings)
+    }
+
+    fn load(&self, settings: &Settings<EntityArgs>, _out: &Path) -> Result<Corpus> {
+        let mut corpus = match &settings.own.data {
+            None => sample::entity_corpus()?,
+            Some(folder) => Corpus::from_folder(folder, Scheme::Iob2)?,
+        };
+        let training = &settings.training;
+        corpus.train.truncate(training.limit.unwrap_or(usize::MAX));
+        corpus
+            .validation
+            .truncate(training.limit_eval.unwrap_or(usize::MAX));
+        Ok(corpus)
+    }
+
+    fn run(&self, cell: &Cell<EntityArgs>, corpus: &Corpus, session: Session) -> Result<Summary> {
+        let settings = &cell.settings;
+        let device = program::device(&settings.run.device)?;
+        let start = Start {
+            seed: cell.seed,
+            device: device.clone(),
+            ..Start::default()
+        };
+        let (model, encoder) = model(&settings.own, corpus, &start)?;
+        let model = Arc::new(model);
+        let encode = |sentences| TokenDataset::encode(&encoder, &corpus.labels, sentences);
+        let batcher = |batch_size, shuffle| Batcher {
+            batch_size,
+            seed: cell.seed,
+            shuffle,
+            ..Batcher::default()
+        };
+        let train = TokenBatches::new(
+            encode(&corpus.train)?,
+            batcher(settings.training.batch_size, true),
+            &device,
+        );
+        let validation =
+            TokenBatches::new(encode(&corpus.validation)?, batcher(32, false), &device);
+        let batches = Ahead::new(train, settings.run.prefetch);
+        let network = model.clone();
+        let forward = move |batch: &TokenBatch, mode: &Mode| {
+            let (types, mask) = (Some(&batch.token_type_ids), Some(&batch.attention_mask));
+            let logits = network.forward(&batch.input_ids, types, mask, mode); // [B, T, labels]
+            logits.map_err(trainers::Error::user)
+        };
+        let place = Place {
+            seed: cell.seed,
+            steps_per_epoch: batches.len(0) as u64,
+            blocks: model.blocks(),
+            rules: Rules::default(),
+        };
+        let vars = model.vars();
+        session.train(Parts {
+            task: Supervised::new(forward, Loss::CROSS_ENTROPY, validation)
+                .metric(EntityMetric::new(corpus.labels.names())),
+            batches,
+            optimizer: optimizers::build(&settings.optimizer, place, &vars)?,
+            announce: format!(
+                "{} training and {} validation sentences, {} labels, {} parameters, learning rate {}",
+                corpus.train.len(),
+                corpus.validation.len(),
+                corpus.labels.len(),
+                vars.elem_count(),
+                settings.optimizer.lr,
+            ),
+            vars,
+            export: Some(Box::new(move |folder| {
+                model.save(folder)?;
+                Ok(encoder.save(folder)?)
+            })),
+            keep_checkpoints: 2,
+        })
+    }
+}
+
+/// The pretrained model, or a small BERT with a tokenizer learned from the training sentences.
+fn model(
+    own: &EntityArgs,
+    corpus: &Corpus,
+    start: &Start,
+) -> Result<(TokenClassifier, TextEncoder)> {
+    let labels = corpus.labels.len();
+    let (model, encoder) = match &own.model {
+        Some(folder) => {
+            let encoder = TextEncoder::from_folder(folder, own.max_length)?;
+            (
+                auto::token_classifier(folder, Some(labels), start)?.0,
+                encoder,
+            )
+        }
+        None => {
+            let texts: Vec<String> = corpus.train.iter().map(|s| s.tokens.join(" ")).collect();
+            let tokenizer =
+                wordpiece::learn_wordpiece(texts.iter().map(String::as_str), VOCABULARY)?;
+            let config = bert::Config {
+                vocab_size: VOCABULARY,
+                max_position_embeddings: own.max_length,
+                initializer_range: 0.05,
+                ..bert::Config::tiny()
+            };
+            let model = TokenClassifier::new(&config.architecture()?, labels, start)?;
+            (model, TextEncoder::new(tokenizer, own.max_length)?)
+        }
+    };
+    let architecture = model.encoder().architecture();
+    encoder.check(architecture.vocabulary, architecture.positions)?;
+    Ok((model, encoder))
+}

@@ -1,0 +1,339 @@
+//! The programs as their users meet them: what they refuse and how they say so, what they leave behind,
+//! and from where they go on.
+
+mod program;
+
+use program::{Program, bits, folder, lines, write};
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// A glue run of a few small steps.
+const SMALL: &str =
+    "--limit 48 --limit-eval 16 --max-length 16 --epochs 2 --batch-size 8 --optimizer adamw";
+/// Twelve of them, so that a checkpoint every second step comes between.
+const OFTEN: &str = "--checkpoint-every 2 --log-every 1";
+
+fn glue(arguments: &str) -> Program {
+    Program::new("glue", arguments)
+}
+
+/// An uninterrupted small run.
+fn whole(at: &Path) {
+    glue(&format!("{SMALL} {OFTEN} --out")).path(at).succeeds();
+}
+
+#[test]
+fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
+    let out = folder();
+    let slips = [
+        ("--batch-size 0", "--batch-size"),
+        ("--limit 0", "--limit"),
+        ("--epochs 99999999999999", "--epochs"),
+        ("--prefetch 1000000000", "--prefetch"),
+        ("--threads 100000", "--threads"),
+        ("--eps 0", "--eps"),
+        ("--lr nan", "--lr"),
+        ("--lr -1", "--lr"),
+        ("--seed 18446744073709551615", "--seed"),
+        ("--seed 1,1", "twice"),
+        ("--optimizer adahessian,adahessian", "twice"),
+        ("--optimizer sdg", "--optimizer sdg"),
+        ("--betas 0.9", "--betas"),
+        ("--hessian-first soon", "--hessian-first"),
+        ("--curvature-fraction 2", "--curvature-fraction"),
+        ("--schedule never", "never"),
+        ("--task nli", "nli"),
+        ("--device tpu", "--device tpu"),
+        ("--sweep lr", "--sweep"),
+        ("--sweep lr=0.1,x", "lr"),
+        ("--sweep speed=1,2", "speed"),
+        ("--sweep seed=1,2", "--seed"),
+        ("--resume", "--out"),
+        ("--model ./nowhere", "./nowhere"),
+        ("--data ./nowhere", "nowhere"),
+    ];
+    for (index, (flags, said)) in slips.iter().enumerate() {
+        let at = out.path().join(index.to_string());
+        let mut program = glue(&format!("{flags} --limit-eval 8"));
+        if *flags != "--resume" {
+            program = program.argument("--out").path(&at);
+        }
+        let error = program.fails();
+        assert!(error.contains(said), "{flags}: {error}");
+        assert!(!error.contains("panicked"), "{flags}: {error}");
+        assert!(!at.exists(), "{flags}: leaves {}", at.display());
+    }
+    let cifar = |flags: &str| {
+        let at = out.path().join("cifar");
+        Program::new("cifar", flags)
+            .argument("--out")
+            .path(&at)
+            .fails()
+    };
+    assert!(cifar("--synthetic --data /nonexistent").contains("--data"));
+    assert!(cifar("--synthetic --hessian-first-epochs 2").contains("--hessian-first"));
+    assert!(cifar("--synthetic --width 100000").contains("width"));
+}
+
+#[test]
+fn a_file_of_settings_is_checked_like_flags_and_flags_go_before_it() {
+    let out = folder();
+    let file = out.path().join("settings.toml");
+    let refused = |text: &str, said: &[&str]| {
+        write(&file, text);
+        let error = glue("--dry-run --config").path(&file).fails();
+        for said in said.iter().chain(&["settings.toml"]) {
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    };
+    refused("lrr = 0.1\n", &["--lrr"]);
+    refused("lr = \"fast\"\n", &["--lr"]);
+    refused("batch_size = 0\n", &["--batch-size"]);
+    refused("out = \"here\"\n", &["out"]);
+    refused("lr = \n", &["line 1"]);
+    write(
+        &file,
+        "lr = 0.25\nweight_decay = 1\nsweep = [\"epochs=1,2\"]\n",
+    );
+    let plan = glue("--dry-run --lr 0.5 --optimizer sgd --config")
+        .path(&file)
+        .succeeds();
+    assert!(plan.starts_with("# 2 runs\n"), "{plan}");
+    assert_eq!(lines(&plan, "lr = 0.5"), 2, "{plan}");
+    assert_eq!(lines(&plan, "weight_decay = 1.0"), 2, "{plan}");
+    assert_eq!(
+        (lines(&plan, "epochs = 1"), lines(&plan, "epochs = 2")),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_run_killed_before_its_first_checkpoint_begins_again() {
+    let out = folder();
+    let (reference, run) = (out.path().join("whole"), out.path().join("run"));
+    whole(&reference);
+    // What it leaves that was killed early.
+    fs::create_dir_all(run.join("checkpoint/.step-00000002.partial")).unwrap();
+    fs::copy(reference.join("config.toml"), run.join("config.toml")).unwrap();
+    write(&run.join(".curves.svg.partial"), "<svg");
+    write(&run.join("metrics.jsonl"), "{\"kind\":\"st");
+    write(&run.join("checkpoint/mine.txt"), "of somebody else");
+    glue("--resume").path(&run).succeeds();
+    assert_eq!(bits(&run), bits(&reference));
+    assert!(run.join("checkpoint/mine.txt").exists());
+    // The same command again instead of --resume.
+    for left in [".config.toml.partial", "config.toml", ".lock"] {
+        let again = out.path().join(format!("again-{left}"));
+        fs::create_dir_all(&again).unwrap();
+        fs::copy(reference.join("config.toml"), again.join(left)).unwrap();
+        whole(&again);
+        assert_eq!(bits(&again), bits(&reference));
+    }
+    let nothing = out.path().join("nothing");
+    fs::create_dir(&nothing).unwrap();
+    let error = glue("--resume").path(&nothing).fails();
+    assert!(error.contains("nothing was begun here"), "{error}");
+}
+
+#[test]
+fn a_run_goes_on_with_the_settings_it_was_begun_with_or_not_at_all() {
+    let out = folder();
+    let (reference, run) = (out.path().join("whole"), out.path().join("run"));
+    whole(&reference);
+    glue(&format!("{SMALL} {OFTEN} --max-steps 6 --out"))
+        .path(&run)
+        .succeeds();
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    for damaged in [
+        config.replace("lr = 0.002", "lr = 0.15"),
+        String::new(),
+        "lr = 0.1\n".into(),
+    ] {
+        assert_ne!(damaged, config);
+        write(&run.join("config.toml"), &damaged);
+        let error = glue("--resume").path(&run).fails();
+        assert!(error.contains("checksum"), "{error}");
+    }
+    write(&run.join("config.toml"), &config);
+    for flag in [
+        "--limit 40",
+        "--lr 0.1",
+        "--seed 3",
+        "--optimizer sgd",
+        "--sweep lr=1,2",
+        "--task qnli",
+    ] {
+        let error = glue(&format!("{flag} --resume")).path(&run).fails();
+        let name = flag.split(' ').next().unwrap();
+        assert!(
+            error.contains(name) && error.contains("begin another"),
+            "{error}"
+        );
+    }
+    // How often it logs, and how long it goes on, does not change its steps.
+    fs::remove_file(run.join("summary.json")).unwrap();
+    let schedule = "linear";
+    assert!(config.contains(schedule)); // which depends on the length of the whole run: other bits
+    glue("--max-steps 12 --log-every 3 --resume")
+        .path(&run)
+        .succeeds();
+    let resumed = fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(resumed.contains("max_steps = 12") && resumed.contains("log_every = 3"));
+}
+
+#[test]
+fn the_best_checkpoint_serves_where_no_other_is_left() {
+    let out = folder();
+    let run = out.path().join("run");
+    glue(&format!("{SMALL} --eval-every 2 --out"))
+        .path(&run)
+        .succeeds();
+    let expected = bits(&run);
+    for entry in fs::read_dir(run.join("checkpoint")).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .starts_with("step-")
+        {
+            fs::remove_dir_all(path).unwrap();
+        }
+    }
+    fs::remove_file(run.join("summary.json")).unwrap();
+    glue("--resume").path(&run).succeeds();
+    assert_eq!(bits(&run), expected);
+}
+
+#[test]
+fn a_start_that_failed_leaves_the_folder_free() {
+    let out = folder();
+    let run = out.path().join("run");
+    let error = glue("--task rte --out").path(&run).fails();
+    assert!(error.contains("--data DIR"), "{error}");
+    whole(&run);
+    let error = glue(&format!("{SMALL} --out")).path(&run).fails();
+    assert!(error.contains("holds a run already"), "{error}");
+    let others = out.path().join("others");
+    fs::create_dir(&others).unwrap();
+    write(&others.join("thesis.tex"), "\\begin{document}");
+    let error = glue(&format!("{SMALL} --out")).path(&others).fails();
+    assert!(error.contains("holds no run"), "{error}");
+    assert_eq!(fs::read_dir(&others).unwrap().count(), 1);
+}
+
+/// Waits until it is so.
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < Duration::from_secs(120), "not {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_second_run_in_a_folder_is_refused_and_an_interrupted_one_goes_on_to_the_same_bits() {
+    let out = folder();
+    let (reference, run) = (out.path().join("whole"), out.path().join("run"));
+    let long = "--limit 400 --limit-eval 16 --max-length 16 --epochs 4 --batch-size 8 --optimizer sgd --checkpoint-every 1";
+    let mut first = glue(&format!("{long} --out")).path(&run).command();
+    let mut child = first
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("begun", || run.join("checkpoint").is_dir());
+    for second in [glue(&format!("{long} --out")), glue("--resume")] {
+        let error = second.path(&run).fails();
+        let named =
+            error.contains(&format!("process {}", child.id())) || error.contains("holds a run");
+        assert!(named, "{error}");
+    }
+    // SAFETY: the child is ours and has not been waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let ended = child.wait().unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut said).unwrap();
+    assert_eq!(ended.code(), Some(130), "{said}");
+    assert!(said.contains("--resume"), "{said}");
+    assert!(!run.join("model").exists());
+    glue("--resume").path(&run).succeeds();
+    glue(&format!("{long} --out")).path(&reference).succeeds();
+    assert_eq!(bits(&run), bits(&reference));
+}
+
+#[test]
+fn a_full_disk_stops_the_run_and_leaves_the_last_checkpoint() {
+    let out = folder();
+    let (reference, run) = (out.path().join("whole"), out.path().join("run"));
+    whole(&reference);
+    glue(&format!("{SMALL} {OFTEN} --max-steps 4 --out"))
+        .path(&run)
+        .succeeds();
+    fs::remove_file(run.join("summary.json")).unwrap();
+    // Files end at 64 KiB, as they would on a full disk: no checkpoint can be written.
+    let program = glue("--max-steps 12 --resume").path(&run);
+    let error = program.limited(64).fails();
+    assert!(
+        error.contains("checkpoint") && error.contains(&run.display().to_string()),
+        "{error}"
+    );
+    let left = fs::read_dir(run.join("checkpoint")).unwrap();
+    let left: Vec<String> = left
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(left.iter().any(|name| name == "step-00000004"), "{left:?}");
+    glue("--max-steps 12 --resume").path(&run).succeeds();
+    let left = fs::read_dir(run.join("checkpoint")).unwrap();
+    assert!(left.into_iter().all(|e| {
+        !e.unwrap()
+            .file_name()
+            .to_string_lossy()
+            .ends_with(".partial")
+    }));
+}
+
+#[test]
+fn a_comparison_has_its_cells_its_table_and_its_report() {
+    let out = folder();
+    let at = out.path().join("grid");
+    let flags = "--limit 32 --limit-eval 16 --max-length 16 --epochs 1 --batch-size 8 --optimizer sgd,adamw --seed 0,1 \
+                 --sweep lr=0.001,0.01";
+    let said = glue(&format!("{flags} --out")).path(&at).succeeds();
+    assert!(said.contains("report: "), "{said}");
+    for cell in ["sst2-sgd-lr0.001-seed0", "sst2-adamw-lr0.01-seed1"] {
+        for file in [
+            "config.toml",
+            "metrics.jsonl",
+            "curves.svg",
+            "summary.json",
+            "model/config.json",
+        ] {
+            assert!(at.join(cell).join(file).is_file(), "{cell}/{file}");
+        }
+    }
+    let results = fs::read_to_string(at.join("results.json")).unwrap();
+    let rows: serde_json::Value = serde_json::from_str(&results).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 4);
+    assert!(
+        rows[0]["last"]["accuracy"]["deviation"].is_number(),
+        "{results}"
+    );
+    let report = fs::read_to_string(at.join("report.html")).unwrap();
+    assert!(
+        report.contains("<svg") && report.contains("sgd") && !report.contains("http://"),
+        "{said}"
+    );
+
+    // One cell is lost: it alone is made again, to the same bits.
+    let cell = at.join("sst2-adamw-lr0.001-seed1");
+    let expected = bits(&cell);
+    fs::remove_dir_all(&cell).unwrap();
+    let said = glue("--resume").path(&at).succeeds();
+    assert!(said.contains("7 of 8 runs are finished already"), "{said}");
+    assert_eq!(bits(&cell), expected);
+    let error = glue(&format!("{flags} --out")).path(&at).fails();
+    assert!(error.contains("holds a run"), "{error}");
+}

@@ -1,0 +1,204 @@
+//! A classifier of sequences.
+
+use crate::architecture::{Architecture, check_labels};
+use crate::encoder::{Encoder, Inputs};
+use crate::error::{Error, Result};
+use crate::layer::Reach;
+use crate::model::{Model, runs_of_four};
+use crate::weights::{self, LoadReport, Start, Variables};
+use adahessian::engine::Handle;
+use adahessian::nn::{Linear, VarBuilder};
+use adahessian::ops::{self, Activation, Dropout, Mode};
+use adahessian::{Block, Kind};
+use candle_core::Tensor;
+use serde_json::Value;
+use std::path::Path;
+
+/// Two maps of the first position's last state.
+#[derive(Clone, Debug)]
+pub(crate) struct ClassifierHead {
+    /// The dropout probability in front of the first map.
+    pub first_dropout: f64,
+    pub dense: Linear, // [D, D]
+    pub activation: Activation,
+    /// The dropout probability in front of the second map.
+    pub dropout: f64,
+    pub output: Linear, // [labels, D]
+}
+
+impl ClassifierHead {
+    /// The pooled state [B, D] and the logits [B, labels] from the last hidden state.
+    fn forward(&self, last: &Handle, mode: &Mode) -> Result<(Handle, Handle)> {
+        let &[batch, _, width] = last.dims() else {
+            return Err(Error::Input {
+                what: "last hidden state",
+                expected: "[batch, positions, width]".into(),
+                got: format!("{:?}", last.dims()),
+            });
+        };
+        let first = ops::first_positions(last, 1)?; // [B, 1, D]
+        let first = ops::reshape(&first, &[batch, width])?; // [B, D]
+        let dropout = Dropout::new(self.first_dropout, "classifier.first", mode);
+        let first = ops::dropout(&first, &dropout)?;
+        let pooled = self.dense.forward_activation(&first, self.activation)?; // [B, D]
+        let dropout = Dropout::new(self.dropout, "classifier", mode);
+        let dropped = ops::dropout(&pooled, &dropout)?;
+        let logits = (self.output).forward_activation(&dropped, Activation::Identity)?; // [B, labels]
+        Ok((pooled, logits))
+    }
+}
+
+/// Everything that a classifier computes on the way.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    /// The embeddings' output and every layer's: [B, T, D] each.
+    pub hidden_states: Vec<Tensor>,
+    /// An activation of a linear map of the first position's last state: [B, D].
+    pub pooled: Tensor,
+    /// The classifier's output: [B, labels].
+    pub logits: Tensor,
+}
+
+/// An encoder with a linear map, an activation and a linear classifier of the first position: GLUE's tasks.
+/// One label is regression.
+#[derive(Clone)]
+pub struct SequenceClassifier {
+    encoder: Encoder,
+    head: ClassifierHead,
+    labels: usize,
+    variables: Variables,
+}
+
+impl SequenceClassifier {
+    /// A classifier with random weights: normal with the configuration's `initializer_range`,
+    /// biases 0, layer norms 1 and 0, each a function of the seed and the variable's name.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for no labels, or too many; [`Error::Config`] for too many parameters; candle's
+    /// errors.
+    pub fn new(architecture: &Architecture, labels: usize, start: &Start) -> Result<Self> {
+        check_labels(labels)?;
+        let ((encoder, head), variables) =
+            weights::draw(start, |vb| parts(architecture, labels, vb))?;
+        Ok(Self {
+            encoder,
+            head,
+            labels,
+            variables,
+        })
+    }
+
+    /// A classifier from the `model.safetensors` (or the shards) of a folder. A head, or a part of it, that
+    /// the checkpoint lacks is initialised as in [`Self::new`] and reported; every other missing tensor is
+    /// an error.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorType`], [`Error::File`]; as
+    /// [`Self::new`].
+    pub fn load(
+        folder: &Path,
+        architecture: &Architecture,
+        labels: usize,
+        start: &Start,
+    ) -> Result<(Self, LoadReport)> {
+        check_labels(labels)?;
+        let make = |vb| parts(architecture, labels, vb);
+        let ((encoder, head), variables, report) =
+            weights::load(folder, architecture.prefix(), start, make)?;
+        let model = Self {
+            encoder,
+            head,
+            labels,
+            variables,
+        };
+        Ok((model, report))
+    }
+
+    /// The logits [B, labels].
+    ///
+    /// `input_ids` [B, T] u32; `token_type_ids` [B, T], zeros where none; `attention_mask` [B, T],
+    /// 1 = text, ones where none.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for inputs that do not fit the model, see [`Encoder::hidden_states`].
+    pub fn forward(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: Option<&Tensor>,
+        attention_mask: Option<&Tensor>,
+        mode: &Mode,
+    ) -> Result<Tensor> {
+        let inputs = Inputs {
+            ids: input_ids,
+            types: token_type_ids,
+            mask: attention_mask,
+        };
+        let last = self.encoder.run(inputs, Reach::First, mode, |_| Ok(()))?; // [B, 1, D]
+        let (_, logits) = self.head.forward(&last, mode)?;
+        Ok(logits.exit()?)
+    }
+
+    /// The logits and everything before them. In training the dropout of the last layer is drawn for
+    /// all positions here, for the first alone in [`Self::forward`]; otherwise the logits are the same.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn outputs(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: Option<&Tensor>,
+        attention_mask: Option<&Tensor>,
+        mode: &Mode,
+    ) -> Result<Outputs> {
+        let inputs = Inputs {
+            ids: input_ids,
+            types: token_type_ids,
+            mask: attention_mask,
+        };
+        let mut hidden_states = Vec::new();
+        let last = self.encoder.run(inputs, Reach::All, mode, |state| {
+            hidden_states.push(state.exit()?);
+            Ok(())
+        })?;
+        let (pooled, logits) = self.head.forward(&last, mode)?;
+        Ok(Outputs {
+            hidden_states,
+            pooled: pooled.exit()?,
+            logits: logits.exit()?,
+        })
+    }
+
+    /// The number of labels.
+    pub fn labels(&self) -> usize {
+        self.labels
+    }
+
+    /// The part below the head.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+}
+
+fn parts(
+    architecture: &Architecture,
+    labels: usize,
+    vb: VarBuilder,
+) -> Result<(Encoder, ClassifierHead)> {
+    let encoder = Encoder::new(architecture, vb.clone())?;
+    Ok((encoder, architecture.family.classifier(labels, vb)?))
+}
+
+impl Model for SequenceClassifier {
+    fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
+    fn config(&self) -> Value {
+        let architecture = self.encoder.architecture();
+        architecture.config_of("ForSequenceClassification", Some(self.labels))
+    }
+
+    fn block(&self, kind: Kind) -> Block {
+        runs_of_four(kind)
+    }
+}
