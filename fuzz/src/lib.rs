@@ -6,7 +6,7 @@
 //! src/bin/replay.rs (mutator of its own) ─────┘
 //! ```
 //!
-//! A function returns whatever the library says, error or not. What it must never do: panic, hang, or ask
+//! A function says whether the library took the input, and either will do. What it must never do: panic, hang, or ask
 //! for a gigabyte. The first bytes of an input choose among settings (task, split, compression), the rest is
 //! the file: so every input is a case, and seeds stay readable.
 
@@ -28,8 +28,8 @@ pub use targets::text::{tokenizer_json, wordpiece};
 pub struct Target {
     /// The name, of its folder of seeds, too.
     pub name: &'static str,
-    /// The function.
-    pub run: fn(&[u8]),
+    /// The function: whether the library took the input.
+    pub run: fn(&[u8]) -> bool,
     /// What its files are made of, for a mutator that knows nothing else.
     pub words: &'static [&'static str],
 }
@@ -146,7 +146,11 @@ const TOML: &[&str] = &[
     "1979-05-27",
 ];
 
-const fn target(name: &'static str, run: fn(&[u8]), words: &'static [&'static str]) -> Target {
+const fn target(
+    name: &'static str,
+    run: fn(&[u8]) -> bool,
+    words: &'static [&'static str],
+) -> Target {
     Target { name, run, words }
 }
 

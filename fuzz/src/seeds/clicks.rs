@@ -71,6 +71,11 @@ pub(super) fn stores() -> Vec<Seed> {
         (
             "criteo_store",
             "numbering".to_string(),
+            with(&[2, 5], &journal(2, Phase::Numbering)),
+        ),
+        (
+            "criteo_store",
+            "damaged".to_string(),
             with(&[2, 7], &journal(2, Phase::Numbering)),
         ),
     ]

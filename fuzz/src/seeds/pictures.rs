@@ -26,7 +26,7 @@ pub(super) fn png(side: u32, seed: u32) -> Vec<u8> {
 
 /// JPEG and PNG: grey, RGB, with transparency, 16 bits.
 pub(super) fn files() -> Vec<Seed> {
-    let rgb = picture(19, 3);
+    let rgb = picture(29, 3);
     let kinds = [
         ("rgb", rgb.clone()),
         ("grey", rgb.to_luma8().into()),

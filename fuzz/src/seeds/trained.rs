@@ -1,7 +1,7 @@
 //! Models and checkpoints of a few numbers.
 
 use adahessian::State;
-use models::{MaskedLanguageModel, SequenceClassifier, Start, bert, squeezebert};
+use models::{MaskedLanguageModel, Model, SequenceClassifier, Start, bert, squeezebert};
 use trainers::Progress;
 use trainers::checkpoint::{Checkpoints, Content};
 

@@ -8,7 +8,7 @@ const FILES: [&str; 3] = ["config.toml", "model.safetensors", "optim.safetensors
 
 /// Whether the manifest fits (1), the three files, the manifest. One that fits is made here: what is behind
 /// a checksum is looked at, too.
-pub fn checkpoint_manifest(data: &[u8]) {
+pub fn checkpoint_manifest(data: &[u8]) -> bool {
     let ([fits], rest) = settings(data);
     let [config, model, optimizer, manifest] = parts(rest);
     let files = [config, model, optimizer];
@@ -19,12 +19,12 @@ pub fn checkpoint_manifest(data: &[u8]) {
     let made = manifest_of(&files);
     let manifest = if fits & 1 == 0 { manifest } else { &made };
     scratch.put("step-00000001/manifest", manifest);
-    if let Ok(loaded) = checkpoint::load(&scratch.path().join("step-00000001")) {
-        loaded
-            .model
-            .values()
-            .for_each(|tensor| assert!(tensor.layout().is_contiguous()));
-    }
+    let loaded = checkpoint::load(&scratch.path().join("step-00000001"));
+    loaded.is_ok_and(|loaded| {
+        let mut tensors = loaded.model.values();
+        assert!(tensors.all(|tensor| tensor.layout().is_contiguous()));
+        true
+    })
 }
 
 /// A manifest of these files, as the trainer writes it.

@@ -27,7 +27,8 @@ fn preprocessing(bits: u8) -> Preprocessing {
     }
 }
 
-fn read(store: Store) {
+/// Whether a batch could be made.
+fn read(store: Store) -> bool {
     let sizes = store.table_sizes().to_vec();
     assert_eq!(sizes.len(), CATEGORIES);
     for row in [
@@ -50,34 +51,35 @@ fn read(store: Store) {
         drop_last: false,
         device: Device::Cpu,
     };
-    batches.get(0, 0).ok();
+    batches.get(0, 0).is_ok()
 }
 
 /// A click log, plain or gzipped: preprocessing, file.
-pub fn criteo_text(data: &[u8]) {
+pub fn criteo_text(data: &[u8]) -> bool {
     let ([bits], file) = settings(data);
     let scratch = Scratch::new();
     let text = scratch.put("train.txt", file);
     let out = scratch.path().join("train.clicks");
-    if let Ok(store) = prepare(&[text], &out, &preprocessing(bits), |_| ()) {
-        assert!(!store.is_empty(), "no rows, and no error");
-        let ids = store.ids(store.len() - 1).expect("ids of the last row");
-        let mut inside = ids.iter().zip(store.table_sizes());
-        assert!(inside.all(|(id, size)| (*id as usize) < *size), "{ids:?}");
-        read(store);
-    }
+    let Ok(store) = prepare(&[text], &out, &preprocessing(bits), |_| ()) else {
+        return false;
+    };
+    assert!(!store.is_empty(), "no rows, and no error");
+    let ids = store.ids(store.len() - 1).expect("ids of the last row");
+    let mut inside = ids.iter().zip(store.table_sizes());
+    assert!(inside.all(|(id, size)| (*id as usize) < *size), "{ids:?}");
+    read(store)
 }
 
 /// A file that a preparation has made: which (0 store, 1 vocabulary, 2 journal), whether its checksums are
 /// made right here, file.
-pub fn criteo_store(data: &[u8]) {
+pub fn criteo_store(data: &[u8]) -> bool {
     let ([which, fits], file) = settings(data);
     let scratch = Scratch::new();
     let mut file = file.to_vec();
     match which % 3 {
         0 => {
             let path = scratch.put("x.clicks", &file);
-            Store::open(&path).map(read).ok();
+            Store::open(&path).is_ok_and(read)
         }
         1 => {
             if fits & 1 == 1 && file.len() > 4 {
@@ -86,20 +88,21 @@ pub fn criteo_store(data: &[u8]) {
                 file[end..].copy_from_slice(&sum.to_le_bytes());
             }
             let path = scratch.put("x.clicks.vocabulary", &file);
-            if let Ok(vocabularies) = Vocabularies::open(&path) {
-                for table in 0..=CATEGORIES {
-                    let ids = [None, Some(0), Some(7)].map(|value| vocabularies.id(table, value));
-                    assert_eq!(ids[0].is_some(), table < CATEGORIES);
-                }
-                vocabularies.sizes();
+            let Ok(vocabularies) = Vocabularies::open(&path) else {
+                return false;
+            };
+            for table in 0..=CATEGORIES {
+                let ids = [None, Some(0), Some(7)].map(|value| vocabularies.id(table, value));
+                assert_eq!(ids[0].is_some(), table < CATEGORIES);
             }
+            vocabularies.sizes().len() == CATEGORIES
         }
         _ => journal(&scratch, fits, &mut file),
     }
 }
 
 /// Goes on from a journal, with records of zeros, or of ones: marked positions that no table has.
-fn journal(scratch: &Scratch, fits: u8, file: &mut [u8]) {
+fn journal(scratch: &Scratch, fits: u8, file: &mut [u8]) -> bool {
     if fits & 1 == 1 {
         repair(file);
     }
@@ -110,7 +113,7 @@ fn journal(scratch: &Scratch, fits: u8, file: &mut [u8]) {
     let preprocessing = preprocessing(fits & 4);
     let out = scratch.path().join("j.clicks");
     let made = prepare_noting(&[text], &out, &preprocessing, None, u64::MAX, |_| ());
-    made.map(read).ok();
+    made.is_ok_and(read)
 }
 
 /// The text that the journals of the seeds speak of, with the time that they know.

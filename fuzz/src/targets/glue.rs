@@ -38,7 +38,7 @@ fn place(task: GlueTask, split: Split) -> (&'static str, &'static str) {
 
 /// A file of the GLUE download: task; split (two bits), ragged rows skipped (4), gzipped (8), MRPC in the
 /// corpus's own files (16); the file, or the corpus and the list of its development pairs.
-pub fn glue_tsv(data: &[u8]) {
+pub fn glue_tsv(data: &[u8]) -> bool {
     let ([first, second], file) = settings(data);
     let scratch = Scratch::new();
     let split = SPLITS[usize::from(second & 3) % 3];
@@ -62,18 +62,22 @@ pub fn glue_tsv(data: &[u8]) {
         let (folder, name) = place(task, split);
         scratch.put(&format!("{folder}/{name}{ending}"), file);
     }
-    if let Ok(loaded) = glue::load_folder_with(scratch.path(), task, split, ragged) {
+    let loaded = glue::load_folder_with(scratch.path(), task, split, ragged);
+    loaded.is_ok_and(|loaded| {
         assert!(!loaded.rows.is_empty(), "no rows, and no error");
-    }
+        true
+    })
 }
 
 /// A parquet file of a task: task, split, file.
-pub fn glue_parquet(data: &[u8]) {
+pub fn glue_parquet(data: &[u8]) -> bool {
     let ([first, second], file) = settings(data);
     let scratch = Scratch::new();
     let path = scratch.put("x.parquet", file);
     let split = SPLITS[usize::from(second) % 3];
-    if let Ok(rows) = glue::load_parquet(&path, task(first), split) {
+    let rows = glue::load_parquet(&path, task(first), split);
+    rows.is_ok_and(|rows| {
         assert!(!rows.is_empty(), "no rows, and no error");
-    }
+        true
+    })
 }

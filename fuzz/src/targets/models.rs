@@ -5,15 +5,17 @@ use models::{Start, auto};
 use crate::{Scratch, parts};
 
 /// The two files.
-pub fn safetensors_config(data: &[u8]) {
+pub fn safetensors_config(data: &[u8]) -> bool {
     let [config, weights] = parts(data);
     let scratch = Scratch::new();
     scratch.put("config.json", config);
     scratch.put("model.safetensors", weights);
     let start = Start::default();
-    if let Ok((model, _)) = auto::sequence_classifier(scratch.path(), None, &start) {
+    let sequences = auto::sequence_classifier(scratch.path(), None, &start);
+    if let Ok((model, _)) = &sequences {
         assert!(model.labels() > 0, "a classifier without classes");
     }
-    auto::token_classifier(scratch.path(), None, &start).ok();
-    auto::masked_language_model(scratch.path(), &start).ok();
+    let tokens = auto::token_classifier(scratch.path(), None, &start);
+    let masked = auto::masked_language_model(scratch.path(), &start);
+    sequences.is_ok() || tokens.is_ok() || masked.is_ok()
 }

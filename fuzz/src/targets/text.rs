@@ -25,10 +25,11 @@ fn rows() -> Vec<Row> {
     texts.map(row).to_vec()
 }
 
-fn encode(encoder: &TextEncoder) {
+/// Whether all texts could be encoded.
+fn encode(encoder: &TextEncoder) -> bool {
     encoder.check(30_522, 512).ok();
     let Ok(data) = TextDataset::encode(encoder, &rows()) else {
-        return;
+        return false;
     };
     for example in &data.examples {
         assert!(
@@ -42,36 +43,33 @@ fn encode(encoder: &TextEncoder) {
             "an id that no model has room for"
         );
     }
+    true
 }
 
 /// A tokenizer.json: longest sequence, file.
-pub fn tokenizer_json(data: &[u8]) {
+pub fn tokenizer_json(data: &[u8]) -> bool {
     let ([length], file) = settings(data);
     let scratch = Scratch::new();
     scratch.put("tokenizer.json", file);
-    if let Ok(encoder) = TextEncoder::from_folder(scratch.path(), usize::from(length)) {
-        encode(&encoder);
-    }
+    let encoder = TextEncoder::from_folder(scratch.path(), usize::from(length));
+    encoder.is_ok_and(|encoder| encode(&encoder))
 }
 
 /// A vocab.txt with its tokenizer_config.json, or texts to learn from: which, files.
-pub fn wordpiece(data: &[u8]) {
+pub fn wordpiece(data: &[u8]) -> bool {
     let ([which], file) = settings(data);
     if which & 1 == 0 {
         let scratch = Scratch::new();
         let [config, vocabulary] = parts(file);
         scratch.put("tokenizer_config.json", config);
         scratch.put("vocab.txt", vocabulary);
-        if let Ok(encoder) = TextEncoder::from_folder(scratch.path(), 16) {
-            encode(&encoder);
-        }
-        return;
+        let encoder = TextEncoder::from_folder(scratch.path(), 16);
+        return encoder.is_ok_and(|encoder| encode(&encoder));
     }
     let Ok(text) = std::str::from_utf8(file) else {
-        return;
+        return false;
     };
     let learned = learn_wordpiece(text.lines(), 16 + usize::from(which));
-    if let Ok(encoder) = learned.and_then(|tokenizer| TextEncoder::new(tokenizer, 16)) {
-        encode(&encoder);
-    }
+    let encoder = learned.and_then(|tokenizer| TextEncoder::new(tokenizer, 16));
+    encoder.is_ok_and(|encoder| encode(&encoder))
 }

@@ -22,7 +22,7 @@ pub fn run(target: &Target, arguments: &Arguments) -> ExitCode {
     watch::start();
     let start = Instant::now();
     let end = Duration::from_secs(arguments.seconds);
-    let (mut inputs, mut panics, mut largest) = (0, 0, 0);
+    let (mut inputs, mut taken, mut panics, mut largest) = (0, 0, 0, 0);
     let all = match arguments.only {
         Some(index) => index..index + 1,
         None => 0..arguments.inputs.max(corpus.len() as u64),
@@ -41,6 +41,7 @@ pub fn run(target: &Target, arguments: &Arguments) -> ExitCode {
         watch::end();
         largest = largest.max(memory::largest());
         inputs += 1;
+        taken += u64::from(matches!(done, Ok(true)));
         if done.is_err() {
             panics += 1;
             let path = save(
@@ -53,8 +54,9 @@ pub fn run(target: &Target, arguments: &Arguments) -> ExitCode {
     }
     let rate = inputs as f64 / start.elapsed().as_secs_f64();
     let mebibytes = largest as f64 / (1 << 20) as f64;
+    let share = 100.0 * taken as f64 / inputs.max(1) as f64;
     println!(
-        "| {} | {inputs} | {rate:.0} | {panics} | {mebibytes:.1} MiB |",
+        "| {} | {inputs} | {rate:.0} | {share:.0} % | {panics} | {mebibytes:.1} MiB |",
         target.name
     );
     ExitCode::from(u8::from(panics > 0))

@@ -37,7 +37,8 @@ fn main() -> ExitCode {
     let chosen: Vec<&Target> = TARGETS.iter().filter(chosen).collect();
     match (&arguments.file, arguments.child, chosen.as_slice()) {
         (Some(file), _, [target]) => {
-            (target.run)(&std::fs::read(file).expect("a file to replay"));
+            let taken = (target.run)(&std::fs::read(file).expect("a file to replay"));
+            println!("{}", if taken { "taken" } else { "refused" });
             ExitCode::SUCCESS
         }
         (None, true, [target]) => child::run(target, &arguments),
@@ -52,8 +53,8 @@ fn main() -> ExitCode {
 
 /// Runs each target in a process of its own, and says what became of it.
 fn parent(targets: &[&Target], arguments: &Arguments) -> ExitCode {
-    println!("| target | inputs | inputs/s | panics | largest memory | end |");
-    println!("|---|---|---|---|---|---|");
+    println!("| target | inputs | inputs/s | taken | panics | largest memory | end |");
+    println!("|---|---|---|---|---|---|---|");
     let mut failed = false;
     for target in targets {
         let program = std::env::current_exe().expect("this program");
@@ -69,7 +70,7 @@ fn parent(targets: &[&Target], arguments: &Arguments) -> ExitCode {
             _ => "crash",
         };
         match row.trim() {
-            "" => println!("| {} | | | | | {end} |", target.name),
+            "" => println!("| {} | | | | | | {end} |", target.name),
             row => println!("{row} {end} |"),
         }
         if !output.status.success() {

@@ -32,7 +32,11 @@ pub fn start() {
         loop {
             std::thread::sleep(LOOK);
             let input = INPUT.load(Relaxed);
-            seen = if input > 0 && input == last { seen + 1 } else { 0 };
+            seen = if input > 0 && input == last {
+                seen + 1
+            } else {
+                0
+            };
             last = input;
             if LOOK * seen > LONGEST {
                 eprintln!("an input takes more than {} s", LONGEST.as_secs());
