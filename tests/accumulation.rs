@@ -168,7 +168,7 @@ fn text_batches_follow_the_batcher() -> Result<()> {
             assert_eq!(first, expected);
         }
     }
-    assert_says(batches.get(0, 3), &["an index below 3"]);
+    assert_says(batches.get(0, 3), &["batch 3", "3 batches"]);
     let in_order = TextBatches::in_order(&data, 4, &Device::Cpu)?;
     assert_eq!(
         in_order.iter().map(|b| b.len()).collect::<Vec<_>>(),

@@ -127,11 +127,14 @@ impl LabelledBatch for TensorBatch {
     }
 }
 
+/// An epoch and the examples of each of its batches.
+type Epoch = (usize, Arc<Vec<Vec<usize>>>);
+
 /// A data set of known lengths in the order of a [`Batcher`], which is kept for the epoch used last.
 pub(crate) struct Order {
     pub batcher: Batcher,
     lengths: Vec<usize>,
-    last: Mutex<Option<(usize, Arc<Vec<Vec<usize>>>)>>,
+    last: Mutex<Option<Epoch>>,
 }
 
 impl Order {

@@ -152,6 +152,11 @@ impl<A: Own> Plan<A> {
         experiment: &E,
         stop: &Arc<AtomicBool>,
     ) -> Result<usize> {
+        // What is wrong with the last run's settings shows before the first one begins.
+        for cell in &self.cells {
+            program::check_device(&cell.settings.run.device)?;
+            Session::new(cell, None, false, stop)?.config.check()?;
+        }
         let done = |cell: &&Cell<A>| self.resume.is_some() && is_complete(&cell.folder);
         let finished = self.cells.iter().filter(done).count();
         if finished > 0 {

@@ -37,7 +37,7 @@ pub struct OptimizerArgs {
     pub optimizer: String,
 
     /// Learning rate [default: by optimizer and model]
-    #[arg(long, default_value_t = 0.0, hide_default_value = true, value_parser = above_zero, help_heading = "How to train")]
+    #[arg(long, default_value_t = 1e-3, hide_default_value = true, value_parser = above_zero, help_heading = "How to train")]
     pub lr: f64,
 
     /// Weight decay [default: by optimizer and model]

@@ -93,12 +93,13 @@ impl<A: Own> Asked<A> {
     /// # Errors
     /// As [`Asked::of`].
     pub fn over(self, below: &Table, origin: &str) -> Result<Self> {
-        let mut given = Self::of(below, origin)?.given;
+        let below = Self::of(below, origin)?;
+        let mut given = below.given;
         given.extend(self.given);
         let both = Self::of(&given, origin)?;
         let mut invocation = self.invocation;
         if invocation.sweep.is_empty() {
-            invocation.sweep = both.invocation.sweep;
+            invocation.sweep = below.invocation.sweep;
         }
         Ok(Self { invocation, ..both })
     }

@@ -111,16 +111,31 @@ pub fn reset_peak_memory() {
     }
 }
 
+/// Checks the name of a device.
+///
+/// # Errors
+/// If it is none.
+pub fn check_device(name: &str) -> Result<()> {
+    ordinal(name).map(drop)
+}
+
+/// The number of a CUDA device; none for the CPU.
+fn ordinal(name: &str) -> Result<Option<usize>> {
+    match name.split_once(':') {
+        None if name == "cpu" => Ok(None),
+        None if name == "cuda" => Ok(Some(0)),
+        Some(("cuda", n)) => Ok(Some(n.parse().with_context(|| format!("--device {name}"))?)),
+        _ => bail!("--device {name}: expected cpu, cuda or cuda:N"),
+    }
+}
+
 /// `cpu`, or `cuda` and `cuda:N`.
 ///
 /// # Errors
 /// If there is no such device, or the program was built without CUDA.
 pub fn device(name: &str) -> Result<Device> {
-    let ordinal = match name.split_once(':') {
-        None if name == "cpu" => return Ok(Device::Cpu),
-        None if name == "cuda" => 0,
-        Some(("cuda", n)) => n.parse().with_context(|| format!("--device {name}"))?,
-        _ => bail!("--device {name}: expected cpu, cuda or cuda:N"),
+    let Some(ordinal) = ordinal(name)? else {
+        return Ok(Device::Cpu);
     };
     if !candle_core::utils::cuda_is_available() {
         bail!("no CUDA device: this program was built without it; build with --features cuda");

@@ -35,7 +35,7 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
         ("--threads 100000", "--threads"),
         ("--eps 0", "--eps"),
         ("--lr nan", "--lr"),
-        ("--lr -1", "--lr"),
+        ("--lr=-1", "--lr"),
         ("--seed 18446744073709551615", "--seed"),
         ("--seed 1,1", "twice"),
         ("--optimizer adahessian,adahessian", "twice"),
@@ -74,7 +74,7 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
     };
     assert!(cifar("--synthetic --data /nonexistent").contains("--data"));
     assert!(cifar("--synthetic --hessian-first-epochs 2").contains("--hessian-first"));
-    assert!(cifar("--synthetic --width 100000").contains("width"));
+    assert!(cifar("--synthetic --width 100000").contains("number of parameters"));
 }
 
 #[test]

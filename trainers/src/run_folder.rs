@@ -105,12 +105,17 @@ impl RunFolder {
     /// [`Error::RunFolder`] if it is neither.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        // `RUN`, `RUN/checkpoint` or `RUN/checkpoint/step-00000120`.
         let is_run = |p: &&Path| {
             let config = p.join("config.toml").is_file() && !is_checkpoint(p);
             config || p.join("checkpoint").is_dir()
         };
-        match path.ancestors().take(3).find(is_run) {
+        // `RUN`, `RUN/checkpoint` or `RUN/checkpoint/step-00000120`, and not the folder of a comparison
+        // from that of one of its runs.
+        let folder = Some(path).filter(|p| p.ends_with("checkpoint"));
+        let beside = path.parent().filter(|p| p.ends_with("checkpoint"));
+        let above = [folder, beside].map(|p| p.and_then(Path::parent));
+        let named = [Some(path), above[0], above[1]];
+        match named.into_iter().flatten().find(is_run) {
             Some(run) => Ok(Self {
                 path: run.into(),
                 lock: None,
