@@ -56,7 +56,8 @@ fn a_second_preparation_of_a_store_is_refused_by_name() {
     });
     assert_eq!(store.unwrap().len(), 50);
     assert!(seen > 0);
-    assert_eq!(fs::read(&out).unwrap(), fs::read(&other).unwrap());
+    let (one, other) = (Store::open(&out).unwrap(), Store::open(&other).unwrap());
+    assert!((0..50).all(|row| one.ids(row) == other.ids(row)));
     // Afterwards, and after an error or a panic, the next one may.
     let again = |act: fn()| prepare(&sources, &out, &settings, move |_| act()).is_ok();
     assert!(catch_unwind(|| again(|| std::panic::resume_unwind(Box::new("interrupted")))).is_err());
@@ -215,7 +216,7 @@ fn a_log_of_line_ends_alone_is_counted_and_refused() {
     );
     let odd = [vec![b'\n'; 1 << 20], text(2)].concat();
     let source = put(dir.path(), "odd.txt", &odd);
-    let store = prepare(&[source.clone()], &out, &skipping, |_| ()).unwrap();
+    let store = prepare(std::slice::from_ref(&source), &out, &skipping, |_| ()).unwrap();
     assert_eq!((store.len(), store.summary().skipped.count), (2, 1 << 20));
     let outcome = prepare(&[source], &out, &Preprocessing::default(), |_| ());
     assert_says(

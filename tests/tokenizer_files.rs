@@ -71,8 +71,7 @@ fn a_tokenizer_without_special_tokens_is_refused() {
         open(bare.to_string().as_bytes()),
         &["tokenizer.json", "[CLS]"],
     );
-    let model =
-        WordPiece::builder().vocab([("[UNK]".to_string(), 0), ("the".to_string(), 1)].into());
+    let model = WordPiece::builder().vocab([("[UNK]".to_string(), 0), ("the".to_string(), 1)]);
     let made = tokenizers::Tokenizer::new(model.build().unwrap());
     assert_says(TextEncoder::new(made, 16), &["[CLS]"]);
 }

@@ -94,7 +94,16 @@ fn journal(minimum_count: u32, until: Phase) -> Vec<u8> {
             std::panic::resume_unwind(Box::new("interrupted"));
         }
     };
-    let prepare = || prepare_noting(&[text.clone()], &out, &preprocessing, None, 1, interrupt);
+    let prepare = || {
+        prepare_noting(
+            std::slice::from_ref(&text),
+            &out,
+            &preprocessing,
+            None,
+            1,
+            interrupt,
+        )
+    };
     let interrupted = catch_unwind(AssertUnwindSafe(prepare));
     assert!(interrupted.is_err(), "it was not interrupted");
     bytes(&scratch.path().join("j.clicks.journal"))
