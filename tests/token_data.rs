@@ -99,7 +99,7 @@ fn malformed_lines_are_named() {
         (
             "A O\nB I-PER\n",
             Scheme::Iob2,
-            &["line 2", "\"I-PER\"", "Scheme::Iob1"],
+            &["line 2", "\"I-PER\"", "as IOB1"],
         ),
         ("A B-LOC\nB I-PER\n", Scheme::Iob2, &["line 2", "\"I-PER\""]),
         (

@@ -4,6 +4,9 @@ use crate::error::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
+/// Warm-ups before each other. One will do.
+const MOST_WARMUPS: usize = 8;
+
 /// A factor on the learning rate, a function of (step, total steps) and of nothing else.
 ///
 /// As text, with all arguments in steps or as numbers: `constant`, `step:GAMMA:AT[:AT…]`,
@@ -119,8 +122,12 @@ impl FromStr for Schedule {
                 "constant, step:GAMMA:AT[:AT...], inverse_sqrt, linear, polynomial:POWER[:END] or \
                        cosine[:END], after an optional warmup:STEPS+"
                     .into(),
-            got: format!("`{text}`"),
+            got: format!("`{}`", text.chars().take(100).collect::<String>()),
         };
+        // A warm-up of a warm-up is a call within a call.
+        if text.matches('+').count() > MOST_WARMUPS {
+            return Err(wrong());
+        }
         if let Some((warmup, then)) = text.split_once('+') {
             let steps = warmup.strip_prefix("warmup:").and_then(|s| s.parse().ok());
             let steps: f64 = steps.filter(|s| *s >= 0.0).ok_or_else(wrong)?;
@@ -217,5 +224,14 @@ mod tests {
         ] {
             assert!(text.parse::<Schedule>().is_err(), "{text}");
         }
+        // As deep as this, reading it would end the stack.
+        let deep = "warmup:1+".repeat(1_000_000) + "linear";
+        let message = deep.parse::<Schedule>().unwrap_err().to_string();
+        assert!(message.len() < 1000, "{} bytes", message.len());
+        assert!(
+            ("warmup:1+".repeat(8) + "linear")
+                .parse::<Schedule>()
+                .is_ok()
+        );
     }
 }

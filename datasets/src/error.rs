@@ -94,6 +94,22 @@ pub enum Error {
         /// The most bytes that a line may have.
         longest: usize,
     },
+    /// A file that holds more than is read into memory, see [`limits`](crate::limits).
+    #[error("{}: more than {most} {what}, which is more than is read into memory; is this the right file? else cut it into several", path.display())]
+    TooMuch {
+        /// The file.
+        path: PathBuf,
+        /// What there is too much of.
+        what: &'static str,
+        /// The most that is read.
+        most: u64,
+    },
+    /// A file that another process, or another thread, is making.
+    #[error("{}: another preparation is making it at this moment; wait for that one, or choose another name", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// A column that the task needs is not in the header or schema.
     #[error(
         "{}: no column {column:?} for {task}; the columns are {found}; is this the right task?",
@@ -111,7 +127,7 @@ pub enum Error {
     },
     /// A row with more or fewer fields than the header.
     #[error(
-        "{}, {place}: {got} tab-separated fields, expected {expected}; repair the row, or load with Ragged::SkipAndCount",
+        "{}, {place}: {got} tab-separated fields, expected {expected}; repair the row or take it out, or load so that such rows are skipped and counted",
         path.display()
     )]
     FieldCount {
@@ -202,7 +218,8 @@ pub enum Error {
     },
     /// A line of a click log that breaks the format.
     #[error(
-        "{}, {place}: {got}, expected {expected}; repair the line, or prepare with Malformed::Skip",
+        "{}, {place}: {got}, expected {expected}; repair the line or take it out, or prepare so that such lines are \
+         skipped and counted (--skip-malformed)",
         path.display()
     )]
     ClickLine {
@@ -319,11 +336,23 @@ pub enum Error {
     #[error(
         "the tokenizer's ids go up to {largest}, but the model's vocabulary has {vocab_size} entries; \
          take the tokenizer that belongs to the model, or build the model with vocab_size >= {}",
-        largest + 1
+        u64::from(*largest) + 1
     )]
     VocabularyTooSmall {
         /// The largest id of the tokenizer.
         largest: u32,
+        /// The model's vocabulary size.
+        vocab_size: usize,
+    },
+    /// The tokenizer uses so little of the model's vocabulary that it must be another model's.
+    #[error(
+        "the tokenizer has ids below {tokens}, but the model's vocabulary has {vocab_size} entries: it seems to be \
+         another model's; take the tokenizer.json that came with the model, or, if most of the vocabulary is to stay \
+         unused, say so with TextEncoder::allow_small_vocabulary"
+    )]
+    VocabularyTooLarge {
+        /// The largest id of the tokenizer plus one.
+        tokens: usize,
         /// The model's vocabulary size.
         vocab_size: usize,
     },

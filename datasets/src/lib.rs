@@ -39,7 +39,8 @@
 //! * [`hub`] fetches single files into the shared cache, or reads them from it offline;
 //! * [`batcher`] decides the order of the examples as a pure function of `(seed, epoch)`;
 //! * [`Batches`] is what a training loop asks for them, [`Ahead`] makes those of any kind ahead of the step
-//!   and tells how long that had to wait.
+//!   and tells how long that had to wait;
+//! * [`limits`] says how much of a file is believed, so that a damaged one costs an error and no more.
 //!
 //! Nothing here prints, and nothing depends on what ran before.
 //!
@@ -66,17 +67,22 @@
 mod ahead;
 pub mod batcher;
 mod batches;
+mod border;
 pub mod cifar10;
 pub mod collate;
 pub mod conll;
 pub mod criteo;
 pub mod dataset;
 mod error;
+mod excerpt;
 pub mod glue;
 pub mod hub;
 pub mod image;
 pub mod imagenet;
+pub mod limits;
 mod lines;
+mod lock;
+mod pages;
 pub mod prefetch;
 mod random;
 pub mod sample;

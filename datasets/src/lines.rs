@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 
 use crate::error::{Error, Place, Result};
+use crate::limits::LONGEST_LINE;
 
 /// Bytes of the longest line that is read, without its end: a file without line ends, or one that unpacks
-/// to any length, shall not fill the memory. Lines of text have some thousand.
-const LONGEST: usize = 1 << 20;
+/// to any length, shall not fill the memory.
+const LONGEST: usize = LONGEST_LINE;
 
 /// The lines of a plain or gzipped UTF-8 file, without line ends and byte order mark.
 pub(crate) struct Lines {

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::limits::MOST_AHEAD;
 
 /// How long the consumer of a [`Prefetch`] stood still.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -39,12 +40,21 @@ impl<T: Send + 'static> Prefetch<T> {
     /// Starts making batches `0..count`; at most `ahead` (at least 1) of them are kept waiting.
     ///
     /// # Errors
-    /// If the system refuses a thread.
+    /// If `ahead` is above [`MOST_AHEAD`], or the system refuses a thread.
     pub fn start(
         count: usize,
         ahead: usize,
         mut make: impl FnMut(usize) -> Result<T> + Send + 'static,
     ) -> Result<Self> {
+        if ahead > MOST_AHEAD {
+            return Err(Error::Setting {
+                name: "prefetch",
+                got: ahead.to_string(),
+                expected: format!(
+                    "at most {MOST_AHEAD} batches, which all lie in memory; 3 will do"
+                ),
+            });
+        }
         // While one batch waits to be sent it is outside the channel.
         let (sender, receiver) = sync_channel(ahead.max(1) - 1);
         let stop = Arc::new(AtomicBool::new(false));

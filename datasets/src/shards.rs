@@ -1,11 +1,12 @@
 //! What the parquet readers share: which files are a split's shards, and errors with a way out.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
 
+use crate::border;
 use crate::error::{Error, Result};
+use crate::excerpt::reason;
 
 /// The files `dir/folder/name-NNNNN-of-NNNNN.parquet`, in order and complete.
 ///
@@ -56,16 +57,11 @@ pub(crate) fn shards(dir: &Path, folder: &str, name: &str, what: &str) -> Result
 }
 
 /// Reads with the parquet crate, which panics on some malformed files: here it is an error like the others.
-///
-/// What was read is dropped with the panic, so nothing half made is seen. The program's panic hook runs
-/// before this and may print a line; it is the program's, and not for a library to change.
 pub(crate) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(panic.downcast_ref::<&str>().copied());
+    border::guarded(read).unwrap_or_else(|panic| {
         Err(Error::Parquet {
             path: path.to_path_buf(),
-            reason: format!("the decoder panicked: {}", text.unwrap_or("no reason")),
+            reason: reason(panic),
             hint: "is the file damaged? fetch it again",
         })
     })
@@ -73,7 +69,7 @@ pub(crate) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Resul
 
 /// A decoder's error with its file and what to do about it.
 pub(crate) fn unreadable(path: &Path, error: ParquetError) -> Error {
-    let reason = error.to_string();
+    let reason = reason(error);
     let hint = if reason.contains("Disabled feature") {
         "build with `--features zstd` for zstd files, or rewrite the file with snappy compression"
     } else {

@@ -2,16 +2,21 @@
 
 use std::path::Path;
 
-use tokenizers::{
-    PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
-};
+use rayon::prelude::*;
+use tokenizers::{Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
 
+use crate::border::guarded;
 use crate::error::{Error, Result};
+use crate::excerpt::reason;
 use crate::glue::{Label, Row};
+use crate::limits::{self, LARGEST_TOKENIZER, LONGEST_LINE};
 use crate::wordpiece;
 
-/// Rows encoded at a time: enough for the threads, little enough to keep memory low.
-const CHUNK: usize = 1024;
+/// Rows encoded at a time: enough for the threads.
+const PIECE: usize = 1024;
+/// What a tokenizer without a post-processor lacks.
+const NOTHING_SPECIAL: &str = "it puts no special tokens, such as [CLS] and [SEP], around a text, which the models \
+     need; take the tokenizer.json that came with the model, or give it a post-processor";
 
 /// One example as token ids.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,13 +42,22 @@ pub struct TextEncoder {
     max_length: usize,
     pad_id: u32,
     largest_id: u32,
+    /// Whether it may leave most of a model's vocabulary unused.
+    small: bool,
 }
 
-fn tokenizer_error(path: Option<&Path>, reason: impl ToString) -> Error {
+fn tokenizer_error(path: Option<&Path>, why: impl ToString) -> Error {
     Error::Tokenizer {
         path: path.map(Path::to_path_buf),
-        reason: reason.to_string(),
+        reason: reason(why),
     }
+}
+
+/// Calls the tokenizers crate, which panics on some files and texts.
+fn called<T>(path: Option<&Path>, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    guarded(call)
+        .map_err(|panic| tokenizer_error(path, panic))?
+        .map_err(|e| tokenizer_error(path, e))
 }
 
 impl TextEncoder {
@@ -52,11 +66,22 @@ impl TextEncoder {
     /// Of a pair that is too long, the longer sentence is cut at its end, token by token.
     ///
     /// # Errors
-    /// If `max_length` leaves no room for text, or the vocabulary is empty.
-    pub fn new(mut tokenizer: Tokenizer, max_length: usize) -> Result<Self> {
-        let special = tokenizer
-            .get_post_processor()
-            .map_or(0, |processor| processor.added_tokens(true));
+    /// If `max_length` leaves no room for text, the vocabulary is empty, or the tokenizer puts no
+    /// special tokens around a text: the models read theirs.
+    pub fn new(tokenizer: Tokenizer, max_length: usize) -> Result<Self> {
+        Self::prepared(tokenizer, max_length, None)
+    }
+
+    fn prepared(mut tokenizer: Tokenizer, max_length: usize, path: Option<&Path>) -> Result<Self> {
+        let pad_id = pad_id(&tokenizer);
+        tokenizer.with_padding(None);
+        called(path, || tokenizer.with_truncation(None).map(|_| ()))?;
+        let nothing = called(path, || tokenizer.encode_fast(("", ""), true))?;
+        let special = nothing.get_special_tokens_mask().iter();
+        let special = special.filter(|&&special| special == 1).count();
+        if special == 0 {
+            return Err(tokenizer_error(path, NOTHING_SPECIAL));
+        }
         if max_length <= special + 1 {
             return Err(Error::Setting {
                 name: "max_length",
@@ -67,11 +92,12 @@ impl TextEncoder {
                 ),
             });
         }
-        let pad_id = pad_id(&tokenizer);
-        tokenizer.with_padding(None);
-        let ids = tokenizer.get_vocab(true);
-        let largest_id = ids.into_values().max().ok_or_else(|| {
-            tokenizer_error(None, "the vocabulary is empty; pass a trained tokenizer")
+        // Special tokens have ids of their own in the file, which need not be in the vocabulary.
+        let ids = tokenizer.get_vocab(true).into_values();
+        let largest_id = ids.chain(nothing.get_ids().iter().copied()).max();
+        let largest_id = largest_id.filter(|_| tokenizer.get_vocab_size(true) > 0);
+        let largest_id = largest_id.ok_or_else(|| {
+            tokenizer_error(path, "the vocabulary is empty; pass a trained tokenizer")
         })?;
         let truncation = TruncationParams {
             direction: TruncationDirection::Right,
@@ -79,15 +105,22 @@ impl TextEncoder {
             strategy: TruncationStrategy::LongestFirst,
             stride: 0,
         };
-        tokenizer
-            .with_truncation(Some(truncation))
-            .map_err(|e| tokenizer_error(None, e))?;
+        called(path, || {
+            tokenizer.with_truncation(Some(truncation)).map(|_| ())
+        })?;
         Ok(Self {
             tokenizer,
             max_length,
             pad_id,
             largest_id,
+            small: false,
         })
+    }
+
+    /// Lets [`TextEncoder::check`] pass where most of the model's vocabulary stays unused.
+    pub fn allow_small_vocabulary(mut self) -> Self {
+        self.small = true;
+        self
     }
 
     /// Writes `tokenizer.json` into a folder, as transformers and [`TextEncoder::from_folder`] read it.
@@ -108,14 +141,16 @@ impl TextEncoder {
     pub fn from_folder(dir: &Path, max_length: usize) -> Result<Self> {
         let whole = dir.join("tokenizer.json");
         if whole.is_file() {
-            let bytes = std::fs::read(&whole).map_err(|e| Error::io(&whole, e))?;
-            let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| {
-                tokenizer_error(
-                    Some(&whole),
-                    format!("{e}; is it the tokenizer.json of a fast tokenizer, and whole?"),
-                )
+            let bytes = limits::read(&whole, LARGEST_TOKENIZER)?;
+            let read = guarded(|| Tokenizer::from_bytes(bytes).map_err(|e| e.to_string()));
+            let tokenizer = read.flatten().map_err(|why| Error::Tokenizer {
+                path: Some(whole.clone()),
+                reason: format!(
+                    "{}; is it the tokenizer.json of a fast tokenizer, and whole?",
+                    reason(why)
+                ),
             })?;
-            return Self::new(tokenizer, max_length);
+            return Self::prepared(tokenizer, max_length, Some(&whole));
         }
         let vocabulary = dir.join("vocab.txt");
         if !vocabulary.is_file() {
@@ -125,56 +160,39 @@ impl TextEncoder {
                 tried: "tokenizer.json, vocab.txt".to_string(),
             });
         }
-        let bytes = std::fs::read(&vocabulary).map_err(|e| Error::io(&vocabulary, e))?;
+        let bytes = limits::read(&vocabulary, LARGEST_TOKENIZER)?;
         let config = wordpiece::BertConfig::from_folder(dir)?;
-        let tokenizer = wordpiece::bert_tokenizer(&bytes, config).map_err(|error| match error {
+        let tokenizer = guarded(|| wordpiece::bert_tokenizer(&bytes, config));
+        let tokenizer = tokenizer.unwrap_or_else(|panic| Err(tokenizer_error(None, panic)));
+        let tokenizer = tokenizer.map_err(|error| match error {
             Error::Tokenizer { reason, .. } => tokenizer_error(Some(&vocabulary), reason),
             other => other,
         })?;
-        Self::new(tokenizer, max_length)
+        Self::prepared(tokenizer, max_length, Some(&vocabulary))
     }
 
     /// The token ids of one row; a pair as `[CLS] first [SEP] second [SEP]`, or as the tokenizer
     /// has it.
     ///
     /// # Errors
-    /// If the tokenizer refuses the text.
+    /// If the tokenizer refuses the text, or it is longer than [`LONGEST_LINE`] bytes.
     pub fn encode(&self, row: &Row) -> Result<Encoded> {
         let first = row.first.as_str();
-        let encoding = match &row.second {
-            Some(second) => self.tokenizer.encode_fast((first, second.as_str()), true),
+        let second = row.second.as_deref();
+        fits(first.len().max(second.map_or(0, str::len)))?;
+        let encoding = called(None, || match second {
+            Some(second) => self.tokenizer.encode_fast((first, second), true),
             None => self.tokenizer.encode_fast(first, true),
-        };
-        let encoding = encoding.map_err(|e| tokenizer_error(None, e))?;
+        })?;
         Ok(encoded(&encoding, row.label))
     }
 
     /// [`TextEncoder::encode`] for many rows, in their order, on several threads.
     ///
     /// # Errors
-    /// If the tokenizer refuses a text.
+    /// If the tokenizer refuses a text; of several, the first.
     pub fn encode_many(&self, rows: &[Row]) -> Result<Vec<Encoded>> {
-        let mut all = Vec::with_capacity(rows.len());
-        for chunk in rows.chunks(CHUNK) {
-            let inputs: Vec<tokenizers::EncodeInput<'_>> = chunk
-                .iter()
-                .map(|row| match &row.second {
-                    Some(second) => (row.first.as_str(), second.as_str()).into(),
-                    None => row.first.as_str().into(),
-                })
-                .collect();
-            let encodings = self
-                .tokenizer
-                .encode_batch_fast(inputs, true)
-                .map_err(|e| tokenizer_error(None, e))?;
-            all.extend(
-                encodings
-                    .iter()
-                    .zip(chunk)
-                    .map(|(e, row)| encoded(e, row.label)),
-            );
-        }
-        Ok(all)
+        in_pieces(rows, |row| self.encode(row))
     }
 
     /// The token ids of sentences that are cut into words already, in their order, on several
@@ -183,24 +201,15 @@ impl TextEncoder {
     /// A word behind the maximum length, or one that is nothing to the tokenizer, has no id.
     ///
     /// # Errors
-    /// If the tokenizer refuses a word.
+    /// If the tokenizer refuses a word, or a sentence is longer than [`LONGEST_LINE`] bytes; of several
+    /// errors, the first.
     pub fn encode_words(&self, sentences: &[&[String]]) -> Result<Vec<WordPieces>> {
-        let mut all = Vec::with_capacity(sentences.len());
-        for chunk in sentences.chunks(CHUNK) {
-            let inputs: Vec<tokenizers::EncodeInput<'_>> =
-                chunk.iter().map(|words| (*words).into()).collect();
+        in_pieces(sentences, |words| {
+            fits(words.iter().map(String::len).sum())?;
             // The fast one does not tell the words.
-            let encodings = self
-                .tokenizer
-                .encode_batch(inputs, true)
-                .map_err(|e| tokenizer_error(None, e))?;
-            all.extend(
-                encodings
-                    .iter()
-                    .map(|e| (encoded(e, None), e.get_word_ids().to_vec())),
-            );
-        }
-        Ok(all)
+            let encoding = called(None, || self.tokenizer.encode(*words, true))?;
+            Ok((encoded(&encoding, None), encoding.get_word_ids().to_vec()))
+        })
     }
 
     /// The number of embeddings a model needs: the largest token id plus one.
@@ -225,14 +234,21 @@ impl TextEncoder {
     }
 
     /// Checks that a model with `vocab_size` embeddings and `positions` positions can take every
-    /// example this encoder makes.
+    /// example this encoder makes, and that the tokenizer looks like the model's own.
     ///
     /// # Errors
-    /// If it cannot; the error names both numbers.
+    /// If it cannot, or if more than half of the vocabulary has no token (see
+    /// [`TextEncoder::allow_small_vocabulary`]); the error names both numbers.
     pub fn check(&self, vocab_size: usize, positions: usize) -> Result<()> {
         if self.largest_id as usize >= vocab_size {
             return Err(Error::VocabularyTooSmall {
                 largest: self.largest_id,
+                vocab_size,
+            });
+        }
+        if !self.small && self.vocab_size() < vocab_size / 2 {
+            return Err(Error::VocabularyTooLarge {
+                tokens: self.vocab_size(),
                 vocab_size,
             });
         }
@@ -244,6 +260,33 @@ impl TextEncoder {
         }
         Ok(())
     }
+}
+
+/// Refuses a text that no line of a file is as long as.
+fn fits(length: usize) -> Result<()> {
+    match length {
+        ..=LONGEST_LINE => Ok(()),
+        _ => Err(tokenizer_error(
+            None,
+            format!("a text of {length} bytes, of at most {LONGEST_LINE}; cut it"),
+        )),
+    }
+}
+
+/// Encodes each item, in their order, on several threads: some at a time, so that an error ends the work,
+/// and is that of the first item.
+fn in_pieces<T: Sync, E: Send>(
+    items: &[T],
+    encode: impl Fn(&T) -> Result<E> + Sync,
+) -> Result<Vec<E>> {
+    let mut all = Vec::with_capacity(items.len());
+    for piece in items.chunks(PIECE) {
+        let made: Vec<_> = piece.par_iter().map(&encode).collect();
+        for encoded in made {
+            all.push(encoded?);
+        }
+    }
+    Ok(all)
 }
 
 fn encoded(encoding: &tokenizers::Encoding, label: Option<Label>) -> Encoded {

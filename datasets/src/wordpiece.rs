@@ -14,11 +14,15 @@ use tokenizers::{
 };
 
 use crate::error::{Error, Result};
+use crate::limits::{self, LARGEST_LIST, LONGEST_LINE};
 
 /// The special tokens of BERT, in the order of a learned vocabulary: padding has id 0.
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 /// Marks a token that continues a word.
 const CONTINUES: &str = "##";
+
+/// Characters of the longest word that is learned from: WordPiece takes longer ones as unknown.
+const LONGEST_WORD: usize = 100;
 
 /// How a BERT tokenizer prepares text, as `tokenizer_config.json` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,7 @@ impl BertConfig {
         if !path.is_file() {
             return Ok(config);
         }
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+        let text = limits::read_text(&path, LARGEST_LIST)?;
         let json: serde_json::Value =
             serde_json::from_str(&text).map_err(|e| Error::Tokenizer {
                 path: Some(path),
@@ -128,8 +132,11 @@ pub fn bert_tokenizer(vocabulary: &[u8], config: BertConfig) -> Result<Tokenizer
 /// equally frequent pairs the one that sorts first is joined, so the result depends on the texts
 /// alone, not on a hash order.
 ///
+/// Words of more than 100 characters are left out: WordPiece takes them as unknown.
+///
 /// # Errors
-/// If `vocab_size` has no room for the special tokens and the most frequent character.
+/// If `vocab_size` has no room for the special tokens and the most frequent character, or a text is
+/// longer than [`LONGEST_LINE`] bytes.
 pub fn learn_wordpiece<'a>(
     texts: impl IntoIterator<Item = &'a str>,
     vocab_size: usize,
@@ -169,12 +176,18 @@ fn count_words<'a>(
     let normalizer = config.normalizer();
     let mut words = BTreeMap::new();
     for text in texts {
+        if text.len() > LONGEST_LINE {
+            let length = text.len();
+            return Err(failed(format!(
+                "a text of {length} bytes, of at most {LONGEST_LINE}; cut it"
+            )));
+        }
         let mut text = NormalizedString::from(text);
         normalizer.normalize(&mut text).map_err(failed)?;
         let mut pieces = PreTokenizedString::from(text);
         BertPreTokenizer.pre_tokenize(&mut pieces).map_err(failed)?;
         for (word, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-            if !word.is_empty() {
+            if !word.is_empty() && word.chars().nth(LONGEST_WORD).is_none() {
                 *words.entry(word.to_string()).or_insert(0) += 1;
             }
         }

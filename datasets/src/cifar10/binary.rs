@@ -1,7 +1,7 @@
 //! The binary version of CIFAR-10: records of 3,073 bytes, a label and three planes of 32 x 32.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -18,7 +18,7 @@ const RECORD: usize = 1 + VALUES;
 /// Pictures of all splits together.
 const RECORDS: usize = 60_000;
 /// Bytes of the largest file that can be CIFAR-10.
-const LARGEST: usize = RECORDS * RECORD;
+const LARGEST: u64 = (RECORDS * RECORD) as u64;
 
 /// What the names of the split's files begin with.
 fn stem(split: Split) -> &'static str {
@@ -66,33 +66,20 @@ pub(super) fn load<P: AsRef<Path>>(files: &[P]) -> Result<ImageDataset> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for file in files {
         let path = file.as_ref();
-        let bytes = read(path)?;
-        if bytes.is_empty() {
-            return Err(Error::Empty {
-                path: path.to_path_buf(),
-                expected: format!("records of {RECORD} bytes of {NAME}"),
-            });
-        }
-        pixels.reserve(bytes.len());
-        for (index, record) in bytes.chunks(RECORD).enumerate() {
-            let place = Place::Record(index + 1);
-            if record.len() < RECORD {
-                return Err(Error::Damaged {
-                    path: path.to_path_buf(),
-                    place,
-                    reason: format!(
-                        "cut off after {} of {RECORD} bytes; the file has {} bytes",
-                        record.len(),
-                        bytes.len()
-                    ),
-                });
-            }
+        let mut records = Records::open(path)?;
+        while let Some((place, record)) = records.next()? {
             let label = u32::from(record[0]);
             if label > 9 {
                 return Err(bad_label(path, place, label));
             }
             labels.push(label);
             interleave(&record[1..], &mut pixels);
+        }
+        if records.read == 0 {
+            return Err(Error::Empty {
+                path: path.to_path_buf(),
+                expected: format!("records of {RECORD} bytes of {NAME}"),
+            });
         }
     }
     Ok(dataset(pixels, labels))
@@ -105,28 +92,76 @@ fn interleave(planes: &[u8], pixels: &mut Vec<u8>) {
     }
 }
 
-/// A whole file, unpacked if its name ends in `.gz`; no more of it than there is of the data set, so that
-/// a small file cannot fill the memory.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let is_packed = path.extension().is_some_and(|ending| ending == "gz");
-    let reader: Box<dyn Read> = match is_packed {
-        true => Box::new(MultiGzDecoder::new(file)),
-        false => Box::new(file),
-    };
-    let mut bytes = Vec::new();
-    let read = reader.take(LARGEST as u64 + 1).read_to_end(&mut bytes);
-    let damaged = |reason: String| Error::Damaged {
-        path: path.to_path_buf(),
-        place: Place::Record(bytes.len() / RECORD + 1),
-        reason,
-    };
-    match read {
-        Ok(_) if bytes.len() > LARGEST => Err(damaged(format!(
+/// The records of a file, unpacked if its name ends in `.gz`; no more of them than there are of the data
+/// set, so that a small file cannot fill the memory.
+struct Records<'a> {
+    path: &'a Path,
+    reader: Box<dyn Read>,
+    packed: bool,
+    /// Records before the next one.
+    read: usize,
+    record: Vec<u8>,
+}
+
+impl<'a> Records<'a> {
+    /// The length of a plain file is looked at before anything is read.
+    fn open(path: &'a Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
+        let file = BufReader::with_capacity(1 << 16, file);
+        let packed = path.extension().is_some_and(|ending| ending == "gz");
+        let reader: Box<dyn Read> = match packed {
+            true => Box::new(MultiGzDecoder::new(file)),
+            false => Box::new(file),
+        };
+        let records = Self {
+            path,
+            reader,
+            packed,
+            read: 0,
+            record: Vec::with_capacity(RECORD),
+        };
+        if !packed && length > LARGEST {
+            return Err(records.too_long());
+        }
+        Ok(records)
+    }
+
+    /// The next record and its place.
+    fn next(&mut self) -> Result<Option<(Place, &[u8])>> {
+        self.record.clear();
+        let mut next = self.reader.by_ref().take(RECORD as u64);
+        if let Err(error) = next.read_to_end(&mut self.record) {
+            return Err(match self.packed {
+                true => self.damaged(format!("damaged or truncated gzip ({error})")),
+                false => Error::io(self.path, error),
+            });
+        }
+        match self.record.len() {
+            0 => Ok(None),
+            RECORD if self.read == RECORDS => Err(self.too_long()),
+            RECORD => {
+                self.read += 1;
+                Ok(Some((Place::Record(self.read), &self.record)))
+            }
+            cut => Err(self.damaged(format!(
+                "cut off after {cut} of {RECORD} bytes; the file has {} bytes",
+                self.read * RECORD + cut
+            ))),
+        }
+    }
+
+    fn too_long(&self) -> Error {
+        self.damaged(format!(
             "more than {LARGEST} bytes, which are all {RECORDS} pictures of {NAME}"
-        ))),
-        Ok(_) => Ok(bytes),
-        Err(error) if is_packed => Err(damaged(format!("damaged or truncated gzip ({error})"))),
-        Err(error) => Err(Error::io(path, error)),
+        ))
+    }
+
+    fn damaged(&self, reason: String) -> Error {
+        Error::Damaged {
+            path: self.path.to_path_buf(),
+            place: Place::Record(self.read + 1),
+            reason,
+        }
     }
 }

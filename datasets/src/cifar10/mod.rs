@@ -178,7 +178,7 @@ fn load_shards<P: AsRef<Path>>(files: &[P]) -> Result<ImageDataset> {
                 .enumerate()
                 .map(|(i, bytes)| {
                     let place = Some(Place::Row(start + i + 1));
-                    checked(Image::decode(bytes, path, place)?, path, place)
+                    checked(Image::decode(bytes.data(), path, place)?, path, place)
                 })
                 .collect();
             for picture in decoded {

@@ -7,6 +7,7 @@ use super::{LabelSet, Sentence, TokenBatch};
 use crate::Batcher;
 use crate::batches::{Batches, Order, UNLABELLED};
 use crate::error::{Error, Result};
+use crate::excerpt::cut;
 use crate::text::{Encoded, TextEncoder};
 
 /// One sentence as token ids, each with a class or none.
@@ -133,7 +134,7 @@ fn classes_of(index: usize, sentence: &Sentence, labels: &LabelSet) -> Result<Ve
     }
     let classes = sentence.labels.iter().zip(&sentence.tokens);
     let classes = classes.map(|(label, word)| {
-        let place = || format!("sentence {index}, word {word:?}");
+        let place = || format!("sentence {index}, word {:?}", cut(word));
         labels
             .class(label)
             .ok_or_else(|| labels.unseen(place(), label))

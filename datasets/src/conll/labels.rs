@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Sentence;
 use crate::error::{Error, Result};
+use crate::excerpt::{cut, excerpt};
 
 /// The labels of the training sentences, sorted; a label's class is its place among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,11 @@ impl LabelSet {
         if all.len() < 2 {
             return Err(Error::Setting {
                 name: "labels",
-                got: format!("{all:?} in {} sentences", sentences.len()),
+                got: format!(
+                    "{} in {} sentences",
+                    cut(&format!("{all:?}")),
+                    sentences.len()
+                ),
                 expected: "two different labels or more; is the label in the last column?"
                     .to_string(),
             });
@@ -57,8 +62,8 @@ impl LabelSet {
     pub(super) fn unseen(&self, place: String, label: &str) -> Error {
         Error::UnseenLabel {
             place,
-            expected: self.0.join(", "),
-            got: label.to_string(),
+            expected: excerpt(&self.0.join(", ")),
+            got: cut(label),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{LabelSet, Sentence};
 use crate::error::{Error, Place, Result};
+use crate::limits::Budget;
 use crate::lines::Lines;
 
 /// The word of the line that begins a document.
@@ -50,6 +51,7 @@ fn parse(path: &Path, scheme: Scheme, known: Option<&LabelSet>) -> Result<Vec<Se
         columns: None,
     };
     let (mut sentences, mut sentence) = (Vec::new(), Sentence::default());
+    let mut budget = Budget::default();
     while let Some((number, text)) = lines.next()? {
         let fields: Vec<&str> = text.split([' ', '\t']).filter(|f| !f.is_empty()).collect();
         if fields.is_empty() || fields[0] == DOCUMENT {
@@ -58,6 +60,7 @@ fn parse(path: &Path, scheme: Scheme, known: Option<&LabelSet>) -> Result<Vec<Se
             }
             continue;
         }
+        budget.take(path, text.len())?;
         let last = sentence.labels.last().map(String::as_str);
         let label = file.label(number, &fields, last)?;
         sentence.tokens.push(fields[0].to_string());
@@ -139,8 +142,8 @@ impl File<'_> {
             (true, _) => Ok(label.to_string()),
             (false, Scheme::Iob1) => Ok(format!("B-{kind}")),
             (false, Scheme::Iob2) => wrong(
-                "a B- or I- of its type right before it; read the file with Scheme::Iob1 if its \
-                 names begin with I-, or repair the line",
+                "a B- or I- of its type right before it; read the file as IOB1 if its names begin \
+                 with I-, or repair the line",
             ),
         }
     }

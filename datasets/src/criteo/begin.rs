@@ -54,8 +54,8 @@ fn earlier(
 ) -> Option<Begun> {
     let (journal, state) = Journal::open(path, origin, &mut tables)?;
     let file = open(partial, false).ok()?;
-    let rows = state.rows as usize;
-    let length = (offset + rows * RECORD) as u64;
+    let rows = usize::try_from(state.rows).ok()?;
+    let length = rows.checked_mul(RECORD)?.checked_add(offset)? as u64;
     if file.metadata().ok()?.len() < length {
         return None;
     }

@@ -8,6 +8,8 @@ use super::{CATEGORIES, INTEGERS, Malformed, Preprocessing, fields};
 
 /// Rows whose ids are put into their records together: they stay in the cache.
 const BLOCK: usize = 64;
+/// Bytes of the shortest line: 39 fields, all of them empty.
+const SHORTEST: usize = INTEGERS + CATEGORIES;
 
 /// The rows of a chunk.
 #[derive(Default)]
@@ -37,7 +39,9 @@ impl Parsed {
     /// Reads the lines of a chunk, up to the first that breaks the format if it is to be refused.
     /// What has been read before is forgotten, but for the memory it took.
     pub(super) fn read(&mut self, text: &[u8], lines: usize, preprocessing: &Preprocessing) {
-        self.clear(lines);
+        // A line that keeps the format has its tabs and an end: a text of line ends alone shall not ask
+        // for a record of 160 bytes for each of them.
+        self.clear(lines.min(text.len() / SHORTEST + 1));
         let labelled = preprocessing.labelled;
         let mut line = Line::default();
         let (mut at, mut number) = (0, 0);
@@ -157,6 +161,35 @@ impl Line {
             [b'\n', ..] => Some(at),
             [b'\r', b'\n', ..] => Some(at + 1),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A million line ends would be 270 MB of records and columns for a megabyte of text, in each of some
+    /// ten chunks.
+    #[test]
+    fn lines_without_fields_ask_for_no_records() {
+        let skipping = Preprocessing {
+            malformed: Malformed::Skip,
+            ..Preprocessing::default()
+        };
+        let (mut parsed, lines) = (Parsed::default(), 1 << 20);
+        parsed.read(&vec![b'\n'; lines], lines, &skipping);
+        assert_eq!((parsed.faults, parsed.records().len()), (1 << 20, 0));
+        assert!(parsed.records.len() < 30_000, "{}", parsed.records.len());
+        // As many rows as a text can have, all of them of empty fields: there is room for each.
+        for labelled in [false, true] {
+            let line = format!("{}{}\n", if labelled { "1\t" } else { "" }, "\t".repeat(38));
+            let settings = Preprocessing {
+                labelled,
+                ..skipping
+            };
+            parsed.read(line.repeat(1000).as_bytes(), 1000, &settings);
+            assert_eq!((parsed.faults, parsed.records().len()), (0, 1000));
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Preprocessing;
 use crate::error::{Error, Result};
+use crate::excerpt::reason;
 
 /// What a store begins with.
 const MAGIC: &[u8; 8] = b"CLICKROW";
@@ -118,11 +119,17 @@ pub(super) fn decode(bytes: &[u8], path: &Path) -> Result<(Summary, usize)> {
             got: word(8),
         });
     }
-    let (length, offset) = (word(12) as usize, word(16) as usize);
-    let Some(json) = rest.get(..length).filter(|_| offset <= bytes.len()) else {
+    let (length, offset) = (
+        word(12) as usize,
+        u64::from(word(16)) | u64::from(word(20)) << 32,
+    );
+    let Some(json) = rest.get(..length).filter(|_| offset <= bytes.len() as u64) else {
         return Err(refuse("it ends within its head; it was cut off"));
     };
-    let summary: Summary =
-        serde_json::from_slice(json).map_err(|e| refuse(&format!("its head is damaged ({e})")))?;
-    Ok((summary, offset))
+    if offset < (HEAD + length) as u64 {
+        return Err(refuse("its records begin within its head"));
+    }
+    let summary: Summary = serde_json::from_slice(json)
+        .map_err(|e| refuse(&format!("its head is damaged ({})", reason(e))))?;
+    Ok((summary, offset as usize))
 }

@@ -18,6 +18,7 @@ use super::reading::{Reading, Text};
 use super::vocabulary::{self, Vocabularies, beside, with_ending};
 use super::{CATEGORIES, Phase, Preprocessing, Progress, Store, file_name};
 use crate::error::{Error, Result};
+use crate::lock::FileLock;
 
 /// Bytes of text between two entries of the journal.
 const INTERVAL: u64 = 2 << 30;
@@ -33,11 +34,12 @@ const INTERVAL: u64 = 2 << 30;
 /// its name notes how far the work has come, from where the next call with the same arguments goes
 /// on, after an error too; the store is the same as without interruption. If a source has another
 /// name, length or time of its last change, or the preprocessing makes other records, it begins
-/// anew. In the end both files are gone; who does not want to go on removes them. Two preparations
-/// of the same store must not run at once.
+/// anew. In the end both files are gone; who does not want to go on removes them. A file with
+/// `.lock` behind the store's name keeps a second preparation of the same store out as long as one
+/// runs; it is empty and stays.
 ///
 /// # Errors
-/// If settings are out of range, a file cannot be read or written, a gzip file is cut off, a line
+/// If another preparation of the store is running, settings are out of range, a file cannot be read or written, a gzip file is cut off, a line
 /// breaks the format and is not to be skipped, or there are no rows.
 pub fn prepare(
     sources: &[PathBuf],
@@ -97,6 +99,7 @@ pub fn prepare_noting(
     preprocessing.check()?;
     let files = describe(sources)?;
     refuse_source(sources, out)?;
+    let _lock = FileLock::claim(&with_ending(out, ".lock"), out)?;
     let preparation = Preparation {
         out,
         ids,

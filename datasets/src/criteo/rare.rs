@@ -35,11 +35,14 @@ impl Records<'_> {
             if let Some(ids) = &ids {
                 let mut map = self.window(start)?;
                 let records = map.as_chunks_mut::<RECORD>().0;
-                records.par_chunks_mut(BLOCK).for_each(|block| {
-                    for (table, ids) in ids.iter().enumerate() {
-                        record::replace_positions(block, table, ids);
-                    }
+                let replaced = records.par_chunks_mut(BLOCK).map(|block| {
+                    let mut tables = ids.iter().enumerate();
+                    tables.try_for_each(|(table, ids)| record::replace_positions(block, table, ids))
                 });
+                replaced.collect::<Option<()>>().ok_or_else(|| {
+                    let reason = "its records are damaged; remove it and prepare again";
+                    std::io::Error::new(std::io::ErrorKind::InvalidData, reason)
+                })?;
             }
             done(self.rows.min(start + WINDOW));
         }

@@ -35,16 +35,22 @@ pub(super) fn put_ids(records: &mut [[u8; RECORD]], table: usize, ids: &[u32]) {
     }
 }
 
-/// Puts ids in the place of the positions of one table in records.
-pub(super) fn replace_positions(records: &mut [[u8; RECORD]], table: usize, ids: &[u32]) {
+/// Puts ids in the place of the positions of one table in records; `None` if there is no such position:
+/// the records of an earlier run come from the disk.
+pub(super) fn replace_positions(
+    records: &mut [[u8; RECORD]],
+    table: usize,
+    ids: &[u32],
+) -> Option<()> {
     let at = IDS + 4 * table;
     for record in records {
         let word = word(record, at);
         if word & POSITION != 0 {
-            let id = ids[(word ^ POSITION) as usize];
+            let id = ids.get((word ^ POSITION) as usize)?;
             record[at..at + 4].copy_from_slice(&id.to_le_bytes());
         }
     }
+    Some(())
 }
 
 /// The ids, or marked positions, of one table in records.

@@ -62,6 +62,11 @@ impl Store {
             let tables = summary.table_sizes.len();
             return refuse(format!("it has {tables} tables, expected {CATEGORIES}"));
         }
+        // What a model is made from: ids have 32 bits.
+        let most = 1 << u32::BITS;
+        if let Some(&size) = summary.table_sizes.iter().find(|size| **size > most) {
+            return refuse(format!("a table of {size} ids, of at most {most}"));
+        }
         Ok(Self {
             path: path.to_path_buf(),
             map: Arc::new(map),

@@ -15,6 +15,8 @@ use crate::error::{Error, Place, Result};
 const CHUNK: usize = 1 << 20;
 /// What gzip files begin with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// What some editors begin a text with; it is no part of it.
+const BYTE_ORDER_MARK: &[u8; 3] = b"\xef\xbb\xbf";
 
 /// A place between two lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -185,6 +187,10 @@ impl Open {
                 });
             };
             self.rest = bytes.split_off(last + 1);
+        }
+        if self.bytes == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
+            self.bytes += BYTE_ORDER_MARK.len() as u64;
+            bytes.drain(..BYTE_ORDER_MARK.len());
         }
         self.bytes += bytes.len() as u64;
         self.lines += line_ends(&bytes);

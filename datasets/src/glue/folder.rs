@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use super::tsv::{self, Loaded, Ragged};
 use super::{GlueTask, Row, Split};
 use crate::error::{Error, Place, Result};
+use crate::excerpt::excerpt;
+use crate::limits::Budget;
 use crate::lines::Lines;
 
 /// The task's folder in the GLUE download.
@@ -152,9 +154,11 @@ fn load_msr(folder: &Path, split: Split, ragged: Ragged) -> Result<Option<Loaded
     if let Some(((first, second), _)) = missing.first() {
         return Err(Error::Inconsistent {
             reason: format!(
-                "{} of {} pairs, first {first} {second}, are not in {}; take both files from one source",
+                "{} of {} pairs, first {} {}, are not in {}; take both files from one source",
                 missing.len(),
                 pairs.len(),
+                excerpt(first),
+                excerpt(second),
                 path.display()
             ),
             path: ids_path,
@@ -166,11 +170,12 @@ fn load_msr(folder: &Path, split: Split, ragged: Ragged) -> Result<Option<Loaded
 /// The pairs of sentence ids in a two-column file without header, none of them seen yet.
 fn read_pairs(path: &Path) -> Result<HashMap<(String, String), bool>> {
     let mut lines = Lines::open(path)?;
-    let mut pairs = HashMap::new();
+    let (mut pairs, mut budget) = (HashMap::new(), Budget::default());
     while let Some((number, text)) = lines.next()? {
         let fields: Vec<&str> = text.split('\t').collect();
         match fields.as_slice() {
             [first, second] => {
+                budget.take(path, text.len())?;
                 pairs.insert((first.to_string(), second.to_string()), false);
             }
             _ => {

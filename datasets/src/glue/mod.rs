@@ -171,7 +171,7 @@ impl FromStr for GlueTask {
                     || (*task == GlueTask::Mnli && wanted == "mnlimatched")
             })
             .ok_or_else(|| Error::UnknownTask {
-                got: text.to_string(),
+                got: crate::excerpt::cut(text),
                 expected: GlueTask::all()
                     .iter()
                     .map(|task| task.name())

@@ -5,10 +5,14 @@ use std::path::Path;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row as Record};
+use parquet::schema::types::{Type, TypePtr};
 
 use super::{GlueTask, Label, Row, Split};
 use crate::error::{Error, Place, Result};
+use crate::excerpt::excerpt;
 use crate::hub::{Hub, RepoKind};
+use crate::limits::{Budget, LONGEST_LINE};
+use crate::pages;
 use crate::shards::{guarded, shards, unreadable};
 
 /// The Hub's repository of the GLUE tasks.
@@ -81,13 +85,24 @@ pub fn load_parquet(path: &Path, task: GlueTask, split: Split) -> Result<Vec<Row
 }
 
 fn read(path: &Path, task: GlueTask, split: Split) -> Result<Vec<Row>> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let reader = SerializedFileReader::new(file).map_err(|e| unreadable(path, e))?;
+    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    pages::check_footer(path, &mut file)?;
+    let again = file.try_clone().map_err(|e| Error::io(path, e))?;
+    let reader = SerializedFileReader::new(again).map_err(|e| unreadable(path, e))?;
     check_columns(&reader, path, task, split)?;
-    let mut rows = Vec::new();
-    for record in reader.get_row_iter(None).map_err(|e| unreadable(path, e))? {
+    let columns = projection(&reader, path, task)?;
+    let wanted = |leaf: &str| columns.get_fields().iter().any(|f| f.name() == leaf);
+    pages::check_pages(path, &mut file, reader.metadata(), wanted)?;
+    let (mut rows, mut budget) = (Vec::new(), Budget::default());
+    for record in reader
+        .get_row_iter(Some(columns))
+        .map_err(|e| unreadable(path, e))?
+    {
         let record = record.map_err(|e| unreadable(path, e))?;
-        rows.push(to_row(record, path, task, split, rows.len() + 1)?);
+        let row = to_row(record, path, task, split, rows.len() + 1)?;
+        let second = row.second.as_deref().unwrap_or_default();
+        budget.take(path, row.first.len() + second.len())?;
+        rows.push(row);
     }
     if rows.is_empty() {
         return Err(Error::Empty {
@@ -114,11 +129,31 @@ fn check_columns(
                 path: path.to_path_buf(),
                 task: task.name(),
                 column: column.to_string(),
-                found: found.join(", "),
+                found: excerpt(&found.join(", ")),
             });
         }
     }
     Ok(())
+}
+
+/// The columns that are read, of all that the file may have.
+fn projection(reader: &SerializedFileReader<File>, path: &Path, task: GlueTask) -> Result<Type> {
+    let schema = reader.metadata().file_metadata().schema();
+    let (first, second) = text_columns(task);
+    let names = [Some(first), second, Some("label")];
+    let wanted = |field: &&TypePtr| names.contains(&Some(field.name()));
+    let fields: Vec<TypePtr> = schema.get_fields().iter().filter(wanted).cloned().collect();
+    if let Some(field) = fields.iter().find(|field| !field.is_primitive()) {
+        return Err(Error::BadField {
+            path: path.to_path_buf(),
+            place: Place::Row(1),
+            column: field.name().to_string(),
+            expected: "a text or a number in each row",
+            got: "a structure or a list".to_string(),
+        });
+    }
+    let group = Type::group_type_builder(schema.name()).with_fields(fields);
+    group.build().map_err(|e| unreadable(path, e))
 }
 
 fn to_row(record: Record, path: &Path, task: GlueTask, split: Split, number: usize) -> Result<Row> {
@@ -142,6 +177,20 @@ fn to_row(record: Record, path: &Path, task: GlueTask, split: Split, number: usi
 
 fn to_text(field: Field, path: &Path, column: &str, number: usize) -> Result<String> {
     let place = Place::Row(number);
+    let length = match &field {
+        Field::Str(text) => text.len(),
+        Field::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    };
+    if length > LONGEST_LINE {
+        return Err(Error::BadField {
+            path: path.to_path_buf(),
+            place,
+            column: column.to_string(),
+            expected: "a text of at most 1 MiB",
+            got: format!("one of {length} bytes"),
+        });
+    }
     match field {
         Field::Str(text) => Ok(text),
         Field::Bytes(bytes) => {
@@ -155,7 +204,7 @@ fn to_text(field: Field, path: &Path, column: &str, number: usize) -> Result<Str
             place,
             column: column.to_string(),
             expected: "text",
-            got: other.to_string(),
+            got: excerpt(&other.to_string()),
         }),
     }
 }
@@ -182,7 +231,7 @@ fn to_label(
                 place: Place::Row(number),
                 column: "label".to_string(),
                 expected: "a number",
-                got: other.to_string(),
+                got: excerpt(&other.to_string()),
             });
         }
     };

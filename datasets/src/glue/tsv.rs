@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::{GlueTask, Row, Split};
 use crate::error::{Error, Place, Result};
+use crate::excerpt::{cut, excerpt};
+use crate::limits::Budget;
 use crate::lines::Lines;
 
 /// What to do with a row whose number of fields is not that of the header.
@@ -93,7 +95,7 @@ impl Columns {
                 path: path.to_path_buf(),
                 task: task.name(),
                 column: spellings.join(" / "),
-                found: cells.join(", "),
+                found: found(&cells, header),
             })
         };
         let names = names(task);
@@ -130,7 +132,7 @@ impl Columns {
                             place: Place::Line(line),
                             column: self.label_name,
                             expected: task.expected_label(),
-                            got: fields[column].to_string(),
+                            got: cut(fields[column]),
                         })?,
                 )
             }
@@ -140,6 +142,15 @@ impl Columns {
             second: self.second.map(|column| fields[column].to_string()),
             label,
         })
+    }
+}
+
+/// The columns of a header as an error shows them.
+fn found(cells: &[String], header: &str) -> String {
+    let names = excerpt(&cells.join(", "));
+    match header.contains('\r') {
+        true => format!("{names} (its lines end in CR alone: convert them to LF)"),
+        false => names,
     }
 }
 
@@ -167,12 +178,13 @@ pub(super) fn read(
         (number, text) = lines.next()?.ok_or_else(empty)?;
         columns
     };
-    let mut loaded = Loaded::default();
+    let (mut loaded, mut budget) = (Loaded::default(), Budget::default());
     loop {
         let fields: Vec<&str> = text.split('\t').collect();
         let following = lines.next()?;
         if fields.len() == columns.width {
             if keep(&fields) {
+                budget.take(path, text.len())?;
                 loaded.rows.push(columns.row(path, task, number, &fields)?);
             }
         } else if text.is_empty() && following.is_none() {

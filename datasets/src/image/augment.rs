@@ -3,6 +3,7 @@
 use super::Image;
 use super::resize::{Region, resize, resize_part};
 use crate::error::{Error, Result};
+use crate::limits::LONGEST_SIDE;
 use crate::random::Random;
 
 /// Which part of a picture a model sees.
@@ -88,7 +89,7 @@ impl Augment {
     pub fn imagenet_test(size: usize) -> Self {
         Self {
             crop: Crop::Center {
-                resize: size * 256 / 224,
+                resize: size.saturating_mul(256) / 224,
                 size,
             },
             flip: false,
@@ -152,6 +153,16 @@ impl Augment {
         Ok(())
     }
 
+    /// The largest number of pixels a side that [`Crop`] speaks of.
+    fn longest(&self) -> usize {
+        match self.crop {
+            Crop::Whole => 0,
+            Crop::Padded { size, padding } => size.max(padding),
+            Crop::RandomResized { size } => size,
+            Crop::Center { resize, size } => resize.max(size),
+        }
+    }
+
     fn cropped(&self, image: &Image, random: &mut Random) -> Result<Image> {
         let (height, width) = (image.height, image.width);
         let fails = |reason: &str| Error::Batch {
@@ -162,6 +173,17 @@ impl Augment {
         };
         if self.size() == Some(0) || height == 0 || width == 0 {
             return Err(fails("both need at least one pixel"));
+        }
+        if image.pixels.len() != 3 * height * width {
+            return Err(fails(&format!(
+                "it has {} values, not three a pixel",
+                image.pixels.len()
+            )));
+        }
+        if self.longest() > LONGEST_SIDE {
+            return Err(fails(&format!(
+                "at most {LONGEST_SIDE} pixels a side can be made"
+            )));
         }
         match self.crop {
             Crop::Whole => Ok(image.clone()),

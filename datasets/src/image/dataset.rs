@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::{Augment, Image, ImageBatch, Shard};
 use crate::error::{Error, Place, Result};
+use crate::limits::LONGEST_SIDE;
 
 /// What to do about data that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,8 +73,10 @@ impl ImageDataset {
         labels: Vec<u32>,
     ) -> Result<Self> {
         check_labels(&classes, &labels)?;
-        let expected = labels.len() * height * width * 3;
-        if pixels.len() != expected {
+        let sides = height.checked_mul(width).and_then(|n| n.checked_mul(3));
+        let expected = sides.and_then(|n| n.checked_mul(labels.len()));
+        if Some(pixels.len()) != expected {
+            let expected = expected.map_or("more".to_string(), |n| n.to_string());
             return Err(Error::Batch {
                 reason: format!(
                     "{} bytes for {} pictures of {height} x {width} x 3, expected {expected}",
@@ -240,6 +243,13 @@ impl ImageDataset {
             });
         };
         let (height, width) = match augment.size() {
+            Some(size) if size > LONGEST_SIDE => {
+                return Err(Error::Batch {
+                    reason: format!(
+                        "pictures of {size} x {size}; at most {LONGEST_SIDE} pixels a side can be made"
+                    ),
+                });
+            }
             Some(size) => (size, size),
             None => self.size_of(first)?,
         };

@@ -23,9 +23,21 @@ pub use dataset::{ImageDataset, OnCorrupt};
 pub(crate) use folder::{ENDINGS, class_folders, file_name, pictures};
 pub(crate) use shard::Shard;
 
+use std::io::Cursor;
 use std::path::Path;
 
+use ::image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
+
+use crate::border::guarded;
 use crate::error::{Error, Place, Result};
+use crate::excerpt::reason;
+use crate::limits::{self, MOST_PIXELS};
+
+/// Bytes of a decoded picture, which may have 16 bits a channel and transparency, and of what the decoder
+/// keeps on its way.
+const MOST_MEMORY: u64 = 8 * MOST_PIXELS;
+/// Bytes of the largest file of one picture.
+const LARGEST_FILE: u64 = MOST_MEMORY;
 
 /// A picture in RGB, eight bits a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +56,7 @@ impl Image {
     /// # Errors
     /// If it cannot be read or decoded; the error names the file.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        let bytes = limits::read(path, LARGEST_FILE)?;
         Self::decode(&bytes, path, None)
     }
 
@@ -54,18 +66,17 @@ impl Image {
     /// cut to 8. An orientation in the file's metadata is not applied.
     ///
     /// # Errors
-    /// If the bytes are not a whole picture of either kind.
+    /// If the bytes are not a whole picture of either kind, or one of more than [`MOST_PIXELS`].
     pub fn decode(bytes: &[u8], path: &Path, place: Option<Place>) -> Result<Self> {
-        let refused = |reason: String| Error::Image {
+        let decoded = match is_cut_off(bytes) {
+            true => Err("the JPEG ends before its end marker".to_string()),
+            false => guarded(|| decode(bytes)).flatten(),
+        };
+        let picture = decoded.map_err(|why| Error::Image {
             path: path.to_path_buf(),
             place,
-            reason,
-        };
-        if is_cut_off(bytes) {
-            return Err(refused("the JPEG ends before its end marker".to_string()));
-        }
-        let picture = ::image::load_from_memory(bytes).map_err(|e| refused(e.to_string()))?;
-        let picture = picture.into_rgb8();
+            reason: reason(why),
+        })?;
         let (width, height) = picture.dimensions();
         Ok(Self {
             height: height as usize,
@@ -73,6 +84,27 @@ impl Image {
             pixels: picture.into_raw(),
         })
     }
+}
+
+/// The picture, or why there is none. Its head says how large it is: that is looked at before memory is
+/// asked for.
+fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
+    let fails = |e: ImageError| e.to_string();
+    let mut reader = ImageReader::new(Cursor::new(bytes));
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MOST_MEMORY);
+    reader.limits(limits);
+    let reader = reader.with_guessed_format().map_err(|e| e.to_string())?;
+    let decoder = reader.into_decoder().map_err(fails)?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > MOST_PIXELS || decoder.total_bytes() > MOST_MEMORY {
+        return Err(format!(
+            "{height} x {width} pixels, which are more than the {MOST_PIXELS} that are read"
+        ));
+    }
+    let picture = DynamicImage::from_decoder(decoder).map_err(fails)?;
+    Ok(picture.into_rgb8())
 }
 
 /// Whether a JPEG has no end marker after its last scan. The decoder would fill the missing part

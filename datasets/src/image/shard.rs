@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::{ByteArrayType, DataType};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::ReaderProperties;
@@ -13,6 +13,8 @@ use parquet::file::reader::RowGroupReader;
 use parquet::file::serialized_reader::SerializedRowGroupReader;
 
 use crate::error::{Error, Place, Result};
+use crate::excerpt::excerpt;
+use crate::pages;
 use crate::shards::{guarded, unreadable};
 
 /// The column of class numbers.
@@ -44,7 +46,8 @@ impl Shard {
     }
 
     fn read(path: &Path, column: &str, data_set: &'static str) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+        pages::check_footer(path, &mut file)?;
         let metadata = ParquetMetaDataReader::new()
             .parse_and_finish(&file)
             .map_err(|e| unreadable(path, e))?;
@@ -55,12 +58,14 @@ impl Shard {
                 path: path.to_path_buf(),
                 task: data_set,
                 column: name.clone(),
-                found: names.join(", "),
+                found: excerpt(&names.join(", ")),
             };
             names.iter().position(|n| *n == name).ok_or_else(missing)
         };
         let leaf = find(format!("{column}.bytes"))?;
         let label = find(LABEL.to_string())?;
+        let read = |path: &str| path == names[leaf] || path == names[label];
+        pages::check_pages(path, &mut file, &metadata, read)?;
         let mut shard = Self {
             path: path.to_path_buf(),
             labels: Vec::new(),
@@ -90,7 +95,8 @@ impl Shard {
             let rows = metadata.num_rows().max(0) as usize;
             if row < start + rows {
                 let mut found = self.read_bytes(group, row - start, 1, start)?;
-                return found.pop().ok_or_else(|| self.no_picture(row));
+                let found = found.pop().ok_or_else(|| self.no_picture(row))?;
+                return Ok(found.data().to_vec());
             }
             start += rows;
         }
@@ -103,7 +109,7 @@ impl Shard {
     /// If a picture is missing, the file cannot be read, or for the reasons of `each`.
     pub(crate) fn for_each_group(
         &self,
-        mut each: impl FnMut(usize, Vec<Vec<u8>>) -> Result<()>,
+        mut each: impl FnMut(usize, Vec<ByteArray>) -> Result<()>,
     ) -> Result<()> {
         let mut start = 0;
         for (group, metadata) in self.metadata.row_groups().iter().enumerate() {
@@ -114,14 +120,15 @@ impl Shard {
         Ok(())
     }
 
-    /// `count` pictures of a row group after the first `skip`; `start` is the group's first row.
+    /// `count` pictures of a row group after the first `skip`; `start` is the group's first row. Not copied:
+    /// a dictionary's picture may be that of any number of rows.
     fn read_bytes(
         &self,
         group: usize,
         skip: usize,
         count: usize,
         start: usize,
-    ) -> Result<Vec<Vec<u8>>> {
+    ) -> Result<Vec<ByteArray>> {
         guarded(&self.path, || self.unguarded(group, skip, count, start))
     }
 
@@ -131,7 +138,7 @@ impl Shard {
         skip: usize,
         count: usize,
         start: usize,
-    ) -> Result<Vec<Vec<u8>>> {
+    ) -> Result<Vec<ByteArray>> {
         let ColumnReader::ByteArrayColumnReader(reader) = self.column_reader(group, self.leaf)?
         else {
             return Err(self.bad_field(start, &format!("{}.bytes", self.column), "bytes"));
@@ -140,7 +147,7 @@ impl Shard {
         if values.len() < count {
             return Err(self.no_picture(start + skip + values.len()));
         }
-        Ok(values.iter().map(|bytes| bytes.data().to_vec()).collect())
+        Ok(values)
     }
 
     /// The values of a column up to the first that is null.

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::NAME;
 use crate::error::{Error, Place, Result};
+use crate::excerpt::{cut, excerpt};
 use crate::image::{ENDINGS, ImageDataset, OnCorrupt, class_folders, file_name, pictures};
+use crate::limits::{LARGEST_LIST, read_text};
 
 /// Tiny ImageNet's list of its validation pictures: file, class, box.
 const ANNOTATIONS: &str = "val_annotations.txt";
@@ -55,7 +57,8 @@ pub fn load_folder(
         let number = number.ok_or_else(|| Error::Inconsistent {
             path: path.clone(),
             reason: format!(
-                "its class {name:?} is not among the {} of the training split; take both from one source",
+                "its class {:?} is not among the {} of the training split; take both from one source",
+                cut(&name),
                 classes.len()
             ),
         })?;
@@ -95,7 +98,7 @@ fn in_folders(folders: &[(String, PathBuf)], on_corrupt: OnCorrupt) -> Result<Fo
 }
 
 fn annotated(dir: &Path, list: &Path) -> Result<Vec<(PathBuf, String)>> {
-    let text = std::fs::read_to_string(list).map_err(|e| Error::io(list, e))?;
+    let text = read_text(list, LARGEST_LIST)?;
     let folder = dir.join(IMAGES);
     let wrong = |reason: String| Error::Inconsistent {
         path: list.to_path_buf(),
@@ -108,13 +111,15 @@ fn annotated(dir: &Path, list: &Path) -> Result<Vec<(PathBuf, String)>> {
         let mut fields = line.split('\t');
         let (Some(file), Some(class)) = (fields.next(), fields.next()) else {
             return Err(wrong(format!(
-                "{place}: {line:?}, expected a file and a class with a tab between"
+                "{place}: {:?}, expected a file and a class with a tab between",
+                cut(line)
             )));
         };
         let path = folder.join(file);
         if files.binary_search(&path).is_err() {
             return Err(wrong(format!(
-                "{place}: there is no {IMAGES}/{file}; unpack the pictures again"
+                "{place}: there is no {IMAGES}/{}; unpack the pictures again",
+                excerpt(file)
             )));
         }
         found.push((path, class.to_string()));

@@ -1,0 +1,10 @@
+//! The functions, by what they read.
+
+pub mod checkpoints;
+pub mod clicks;
+pub mod configs;
+pub mod conll;
+pub mod glue;
+pub mod models;
+pub mod pictures;
+pub mod text;

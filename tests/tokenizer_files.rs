@@ -1,0 +1,157 @@
+//! Tokenizers that are damaged, or another model's.
+
+use datasets::limits::LONGEST_LINE;
+use datasets::wordpiece::learn_wordpiece;
+use datasets::{Error, Row, TextEncoder};
+use testing::assert_says;
+use tokenizers::models::wordpiece::WordPiece;
+
+const TEXTS: [&str; 2] = [
+    "the film is not dull",
+    "the plot is truly gripping , the cast is not",
+];
+
+fn learned() -> tokenizers::Tokenizer {
+    learn_wordpiece(TEXTS, 60).unwrap()
+}
+
+fn json() -> serde_json::Value {
+    serde_json::from_str(&learned().to_string(false).unwrap()).unwrap()
+}
+
+fn open(json: &[u8]) -> Result<TextEncoder, Error> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), json).unwrap();
+    TextEncoder::from_folder(dir.path(), 16)
+}
+
+fn row(text: &str) -> Row {
+    Row {
+        first: text.to_string(),
+        second: None,
+        label: None,
+    }
+}
+
+/// Among them one within its decoder, where the tokenizers crate panics.
+#[test]
+fn a_tokenizer_that_is_cut_off_anywhere_is_an_error_with_its_name() {
+    let whole = json().to_string();
+    assert!(open(whole.as_bytes()).is_ok());
+    for length in 0..whole.len() {
+        assert_says(open(&whole.as_bytes()[..length]), &["tokenizer.json"]);
+    }
+    let mut part = json();
+    for decoder in [
+        r#"{"type":"WordPiece"}"#,
+        r#"{"type":"Nothing"}"#,
+        "{}",
+        "[]",
+        "7",
+        "\"x\"",
+    ] {
+        part["decoder"] = serde_json::from_str(decoder).unwrap();
+        if let Err(error) = open(part.to_string().as_bytes()) {
+            assert!(error.to_string().contains("tokenizer.json"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_tokenizer_without_special_tokens_is_refused() {
+    let mut bare = json();
+    bare["post_processor"] = serde_json::Value::Null;
+    assert_says(
+        open(bare.to_string().as_bytes()),
+        &["tokenizer.json", "[CLS]", "post-processor"],
+    );
+    bare["post_processor"] =
+        serde_json::json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true});
+    assert_says(
+        open(bare.to_string().as_bytes()),
+        &["tokenizer.json", "[CLS]"],
+    );
+    let model = WordPiece::builder().vocab([("[UNK]".to_string(), 0), ("the".to_string(), 1)]);
+    let made = tokenizers::Tokenizer::new(model.build().unwrap());
+    assert_says(TextEncoder::new(made, 16), &["[CLS]"]);
+}
+
+#[test]
+fn ids_of_special_tokens_count_even_outside_of_the_vocabulary() {
+    let mut strange = json();
+    strange["post_processor"]["cls"] = serde_json::json!(["[CLS]", 101]);
+    let encoder = open(strange.to_string().as_bytes()).unwrap();
+    assert_eq!(encoder.encode(&row("the")).unwrap().ids[0], 101);
+    assert_eq!(encoder.vocab_size(), 102);
+    assert_says(encoder.check(100, 16), &["up to 101", "has 100 entries"]);
+    assert!(encoder.check(102, 16).is_ok());
+    strange["post_processor"]["cls"] = serde_json::json!(["[CLS]", u32::MAX]);
+    let encoder = open(strange.to_string().as_bytes()).unwrap();
+    assert_says(encoder.check(100, 16), &["4294967295", "4294967296"]);
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused_unless_the_caller_knows() {
+    let encoder = TextEncoder::new(learned(), 16).unwrap();
+    let tokens = encoder.vocab_size();
+    assert!(encoder.check(2 * tokens, 16).is_ok());
+    let outcome = encoder.check(30_522, 16);
+    assert!(matches!(
+        outcome,
+        Err(Error::VocabularyTooLarge {
+            vocab_size: 30_522,
+            ..
+        })
+    ));
+    assert_says(
+        outcome,
+        &[
+            &tokens.to_string(),
+            "30522",
+            "another model's",
+            "tokenizer.json",
+        ],
+    );
+    let encoder = encoder.allow_small_vocabulary();
+    assert!(encoder.check(30_522, 16).is_ok());
+    // What would read beyond the embeddings is never allowed.
+    assert!(encoder.check(tokens - 1, 16).is_err());
+}
+
+#[test]
+fn a_text_has_an_end_and_so_has_a_word() {
+    let encoder = TextEncoder::new(learned(), 16).unwrap();
+    let long = "the ".repeat(LONGEST_LINE / 4);
+    assert_eq!(encoder.encode(&row(&long)).unwrap().ids.len(), 16);
+    let longer = format!("{long}t");
+    assert_says(
+        encoder.encode(&row(&longer)),
+        &["1048577 bytes", "at most 1048576"],
+    );
+    assert_says(
+        encoder.encode_many(&[row("the"), row(&longer)]),
+        &["1048577 bytes"],
+    );
+    assert_says(learn_wordpiece([longer.as_str()], 100), &["1048577 bytes"]);
+    // A word that WordPiece takes as unknown is not learned from, be it a megabyte: a hundred are.
+    let word = "ab".repeat(LONGEST_LINE / 2);
+    let learned = learn_wordpiece(["abba", &word], 1000).unwrap();
+    assert_eq!(
+        tokens(&learned),
+        tokens(&learn_wordpiece(["abba"], 1000).unwrap())
+    );
+    let at_the_limit = "ab".repeat(50);
+    let learned = learn_wordpiece([at_the_limit.as_str(); 2], 1000).unwrap();
+    assert!(learned.token_to_id(&at_the_limit).is_some());
+    let beyond = learn_wordpiece(["abba", &format!("{at_the_limit}a")], 1000).unwrap();
+    assert_eq!(
+        tokens(&beyond).len(),
+        tokens(&learn_wordpiece(["abba"], 1000).unwrap()).len()
+    );
+}
+
+fn tokens(tokenizer: &tokenizers::Tokenizer) -> Vec<(String, u32)> {
+    let mut tokens: Vec<_> = tokenizer.get_vocab(true).into_iter().collect();
+    tokens.sort();
+    tokens
+}
