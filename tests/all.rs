@@ -2,6 +2,7 @@
 
 mod accumulation;
 mod audit;
+mod bounded;
 mod callbacks;
 mod candle_holes;
 mod candle_models;

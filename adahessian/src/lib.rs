@@ -29,7 +29,8 @@ pub use optim::reducer::{Reducer, RowSums, Sums, ThreadGroup, ThreadReducer};
 pub use optim::{
     AdaHessian, Adagrad, Adam, AdamW, Average, Builder, Common, Composite, Curvature,
     CurvatureInfo, Delay, Entry, Group, Lamb, NotFinite, Number, Optim, Optimizer, RULES, Reach,
-    RmsProp, Rule, Rules, Sgd, SophiaH, State, Step, StepInfo, correction, optimizer_by_name,
+    RmsProp, Rule, Rules, Sgd, SophiaH, State, Step, StepBound, StepInfo, correction,
+    optimizer_by_name,
 };
 pub use schedule::Schedule;
 pub use second_order::{backward, backward_detached, has_graph, init, release};

@@ -49,6 +49,11 @@ pub struct OptimizerArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
 
+    /// Largest change of a variable in a step, relative to it, at the full learning rate; 0 for none
+    /// [default: by model]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = not_negative, help_heading = "How to train")]
+    pub bound: f64,
+
     /// Compute the Hessian on every N-th step
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = steps, help_heading = "AdaHessian")]
     pub hessian_every: u64,
@@ -57,6 +62,10 @@ pub struct OptimizerArgs {
     /// [default: by model]
     #[arg(long, value_name = "STEPS", default_value = "0", hide_default_value = true, value_parser = first, help_heading = "AdaHessian")]
     pub hessian_first: String,
+
+    /// Least curvature of an entry, as a share of its variable's mean; 0 for none
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = not_negative, help_heading = "AdaHessian")]
+    pub hessian_floor: f64,
 
     /// Hessian power k, 0 to 1 [default: by model]
     #[arg(long, value_name = "K", default_value_t = 1.0, hide_default_value = true, value_parser = share, help_heading = "AdaHessian")]

@@ -2,7 +2,7 @@
 
 use crate::flags::{OptimizerArgs, first_steps, two_betas};
 use adahessian::sparse::{Accumulator, SparseRule};
-use adahessian::{Average, Blocks, NamedVars, Optim, Rules, optimizer_by_name};
+use adahessian::{Average, Blocks, NamedVars, Optim, Rules, StepBound, optimizer_by_name};
 use anyhow::{Context, Result, bail};
 
 /// What is trained decides the scale of a good learning rate.
@@ -113,6 +113,7 @@ pub fn build(args: &OptimizerArgs, place: Place, vars: &NamedVars) -> Result<Box
     let optimizer = optimizer_by_name(&args.optimizer, &rules, vars, |common, curvature| {
         (common.lr, common.weight_decay) = (args.lr, args.weight_decay);
         common.clip_norm = args.clip_norm;
+        common.bound = (args.bound > 0.0).then(|| StepBound::new(args.bound));
         curvature.blocks = blocks;
         curvature.average = match args.average.as_str() {
             "signed" => Average::Signed,
@@ -121,6 +122,7 @@ pub fn build(args: &OptimizerArgs, place: Place, vars: &NamedVars) -> Result<Box
         curvature.every = args.hessian_every;
         curvature.always_first = first;
         curvature.samples = args.samples;
+        curvature.floor = args.hessian_floor;
         curvature.seed = place.seed;
     });
     Ok(optimizer?)

@@ -1,6 +1,7 @@
 //! The settings of an optimizer.
 
-use super::group::{Common, Group};
+use super::bound::StepBound;
+use super::group::{Common, Group, not_negative};
 use super::optimizer::Optimizer;
 use super::rule::Rule;
 use crate::block::Blocks;
@@ -49,6 +50,9 @@ pub struct Curvature {
     pub average: Average,
     /// Which entries share a block.
     pub blocks: Blocks,
+    /// The least of the averaged D, as a share of the mean of |D| over the variable; 0 for none. A single
+    /// probe comes out near zero somewhere, and with a D of which many steps are made the step is long there.
+    pub floor: f64,
     /// The seed of the probes.
     pub seed: u64,
 }
@@ -63,6 +67,7 @@ impl Default for Curvature {
             delay: Delay::Hold,
             average: Average::Absolute,
             blocks: Blocks::single(),
+            floor: 0.0,
             seed: 0,
         }
     }
@@ -79,7 +84,8 @@ impl Curvature {
             _ => Ok(()),
         };
         at_least_one("samples", self.samples as u64)?;
-        at_least_one("every", self.every)
+        at_least_one("every", self.every)?;
+        not_negative("floor of the curvature", self.floor)
     }
 }
 
@@ -144,6 +150,12 @@ impl<R: Rule> Builder<R> {
         self
     }
 
+    /// Limits how far a step moves each variable, relative to it: τ of [`StepBound`].
+    pub fn bound(mut self, relative: f64) -> Self {
+        self.common.bound = Some(StepBound::new(relative));
+        self
+    }
+
     /// After how many steps in a row with something that is not finite to give up.
     pub fn max_skipped(mut self, steps: u32) -> Self {
         self.common.max_skipped = steps;
@@ -199,6 +211,12 @@ impl<R: Rule> Builder<R> {
     /// Which entries share a block.
     pub fn blocks(mut self, blocks: Blocks) -> Self {
         self.curvature.blocks = blocks;
+        self
+    }
+
+    /// The least of the averaged D, as a share of its variable's mean of |D|.
+    pub fn floor(mut self, share: f64) -> Self {
+        self.curvature.floor = share;
         self
     }
 

@@ -133,6 +133,7 @@ fn joined(parts: Vec<StepInfo>) -> StepInfo {
         total.curvature = total.curvature.or(part.curvature);
         total.skipped = total.skipped.or(part.skipped);
         total.loss = total.loss.or(part.loss);
+        total.bounded += part.bounded;
     }
     StepInfo {
         gradient_norm,

@@ -1,5 +1,6 @@
 //! Settings that every optimizer has, and groups of variables with settings of their own.
 
+use super::bound::StepBound;
 use crate::block::{Block, name_matches};
 use crate::error::{Error, Result};
 use crate::vars::NamedVars;
@@ -77,6 +78,8 @@ pub struct Common {
     pub clip_norm: Option<f64>,
     /// The largest absolute value of a gradient's entry; before `clip_norm`.
     pub clip_value: Option<f64>,
+    /// The longest step of each variable, relative to it; none by default.
+    pub bound: Option<StepBound>,
     /// After how many steps in a row with a non-finite gradient to give up.
     pub max_skipped: u32,
     /// Variables that the first step need not reach: ends of names, or patterns with `*`, as in
@@ -92,6 +95,7 @@ impl Default for Common {
             groups: Vec::new(),
             clip_norm: None,
             clip_value: None,
+            bound: None,
             max_skipped: 10,
             allow_unreached: Vec::new(),
         }
@@ -151,6 +155,7 @@ impl Common {
             not_negative("weight decay of a group", group.weight_decay.unwrap_or(0.0))?;
         }
         positive("clip_norm", self.clip_norm.unwrap_or(1.0))?;
+        self.bound.map_or(Ok(()), |bound| bound.check())?;
         positive("clip_value", self.clip_value.unwrap_or(1.0))
     }
 }

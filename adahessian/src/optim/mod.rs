@@ -1,5 +1,6 @@
 //! Optimizers: one object-safe trait, one optimizer around any rule, the rules, and their states.
 
+mod bound;
 mod builder;
 mod by_name;
 mod composite;
@@ -15,6 +16,7 @@ mod rules;
 pub(crate) mod state;
 mod variable;
 
+pub use bound::StepBound;
 pub use builder::{Average, Builder, Curvature, Delay};
 pub use by_name::{RULES, Rules, optimizer_by_name};
 pub use composite::Composite;
@@ -49,6 +51,8 @@ pub struct StepInfo {
     pub gradient_norm: f64,
     /// The norm of the change of the variables; 0 if the step was skipped.
     pub update_norm: f64,
+    /// How many variables [`StepBound`] has held back.
+    pub bounded: usize,
     /// Statistics of the curvature, on the steps that computed it.
     pub curvature: Option<CurvatureInfo>,
     /// Why nothing was changed: the variable whose gradient or Hessian-vector product is not finite.

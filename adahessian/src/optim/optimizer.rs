@@ -138,6 +138,7 @@ impl<R: Rule> Optimizer<R> {
     /// The update of all variables that have a gradient or a diagonal.
     fn update_all(&mut self, ready: &Ready, clipping: Clipping) -> Result<Outcome> {
         let lr = Optim::lr(self);
+        let bound = self.common.bound.map(|bound| bound.times(self.lr_factor));
         let given = ready.gradients.iter().zip(&ready.diagonals);
         let slots = self.slots.iter_mut().zip(&self.settings);
         let mut outcome = Outcome::default();
@@ -146,6 +147,7 @@ impl<R: Rule> Optimizer<R> {
                 lr: lr * settings.lr_scale,
                 weight_decay: settings.weight_decay,
                 clipping,
+                bound: bound.map(|bound| bound.times(settings.lr_scale)),
             };
             let given = (g.as_ref(), d.as_ref());
             outcome += slots.step(&self.rule, &self.curvature, var, given, &rates)?;
@@ -339,6 +341,7 @@ impl<R: Rule> Optim for Optimizer<R> {
         let clipping = Clipping::new(&ready.gradients, info.gradient_norm, value, norm)?;
         let outcome = self.update_all(&ready, clipping)?;
         info.update_norm = outcome.change_squared.sqrt();
+        info.bounded = outcome.bounded;
         info.curvature = ready.refreshed.then(|| outcome.curvature());
         self.computed |= ready.refreshed;
         self.step += 1;

@@ -1,5 +1,6 @@
 //! One variable's step, from its rule: in one pass over memory, or of candle's operations.
 
+use super::bound::{self, StepBound, within};
 use super::number::{Expr, Lane};
 use super::pending::Clipping;
 use super::rule::{Entry, Rule, Step};
@@ -21,15 +22,32 @@ pub(crate) struct Diagonal {
     pub tensor: Tensor,
     pub block: Block,
     pub average: Average,
+    /// The least of the averaged D, as a share of the mean of |D| over the variable.
+    pub floor: f64,
 }
 
 impl Diagonal {
-    /// D averaged over its blocks.
+    /// D averaged over its blocks, and not below its floor.
     pub fn averaged(&self) -> Result<Tensor> {
-        match self.average {
-            Average::Absolute => self.block.average(&self.tensor.abs()?),
-            Average::Signed => self.block.average(&self.tensor),
+        let averaged = match self.average {
+            Average::Absolute => self.block.average(&self.tensor.abs()?)?,
+            Average::Signed => self.block.average(&self.tensor)?,
+        };
+        if self.floor == 0.0 {
+            return Ok(averaged);
         }
+        let mean = sum_f64(&self.tensor.abs()?)? / self.tensor.elem_count().max(1) as f64;
+        Ok(averaged.maximum(self.floor * mean)?)
+    }
+
+    /// The least that the averaged D may be.
+    fn least<T: Real>(&self, diagonal: &[T]) -> Option<T> {
+        if self.floor == 0.0 {
+            return None;
+        }
+        let sums = pieces(PIECE, [], [diagonal], |_, [], [part]| sizes(part)[0]);
+        let mean = sums.iter().sum::<f64>() / diagonal.len() as f64;
+        Some(T::from_f64(self.floor * mean))
     }
 
     fn averaging(&self) -> Averaging {
@@ -48,6 +66,7 @@ pub struct Pass<'a> {
     pub(crate) clipping: Clipping,
     pub(crate) diagonal: Option<&'a Diagonal>,
     pub(crate) step: Step,
+    pub(crate) bound: Option<StepBound>,
 }
 
 /// What a step did, of one variable or of several together.
@@ -55,6 +74,8 @@ pub struct Pass<'a> {
 pub struct Outcome {
     /// The squared norm of the change.
     pub(crate) change_squared: f64,
+    /// How many variables the bound of the step has held back.
+    pub(crate) bounded: usize,
     /// How many entries were updated, and how many of them have a denominator below eps.
     pub(crate) updated: usize,
     pub(crate) below_eps: f64,
@@ -146,9 +167,13 @@ fn sized<T: Real, R: Rule, const N: usize, const S: usize, const POWERS: bool>(
             let read = [pass.gradient, &diagonal.tensor];
             with_slices(all, read, |changed: [&mut [T]; N], read| {
                 let long = averaging.long_means(read[1]);
-                let parts = pieces(averaging.piece(), changed, read, |start, changed, read| {
+                let least = diagonal.least(read[1]);
+                let piece = |start, changed: [&mut [T]; N], read: [&[T]; 2]| {
                     let mut average = Buffer::scratch(read[1].len());
                     averaging.average(start, read[1], long.as_deref(), &mut average);
+                    if let Some(least) = least {
+                        raise(&mut average, least);
+                    }
                     let [abs_sum, abs_max] = sizes(&average);
                     let sums = update_slices(changed, [read[0], &average], entry);
                     Outcome {
@@ -157,16 +182,29 @@ fn sized<T: Real, R: Rule, const N: usize, const S: usize, const POWERS: bool>(
                         entries: average.len(),
                         ..Outcome::of_update(sums)
                     }
-                });
-                parts.into_iter().sum()
+                };
+                within(pass.bound, changed, |changed| {
+                    let parts = pieces(averaging.piece(), changed, read, piece);
+                    parts.into_iter().sum()
+                })
             })
         }
         _ => with_slices(all, [pass.gradient], |changed: [&mut [T]; N], read| {
-            let parts = pieces(PIECE, changed, read, |_, changed, read| {
-                Outcome::of_update(update_slices(changed, read, entry))
-            });
-            parts.into_iter().sum()
+            within(pass.bound, changed, |changed| {
+                let parts = pieces(PIECE, changed, read, |_, changed, read| {
+                    Outcome::of_update(update_slices(changed, read, entry))
+                });
+                parts.into_iter().sum()
+            })
         }),
+    }
+}
+
+fn raise<T: Real>(average: &mut [T], least: T) {
+    for x in average {
+        if *x < least {
+            *x = least;
+        }
     }
 }
 
@@ -189,10 +227,12 @@ fn trusted<T: Real, R: Rule, const S: usize, const POWERS: bool>(
     };
     let rate = pass.step.lr * entry.rule.trust(value, direction);
     with_slices([pass.value], slots, |changed: [&mut [T]; 1], read| {
-        let parts = pieces(PIECE, changed, read, |_, changed, read| {
-            Outcome::of_update(update_slices(changed, read, Trusted { entry, rate }))
-        });
-        parts.into_iter().sum()
+        within(pass.bound, changed, |changed| {
+            let parts = pieces(PIECE, changed, read, |_, changed, read| {
+                Outcome::of_update(update_slices(changed, read, Trusted { entry, rate }))
+            });
+            parts.into_iter().sum()
+        })
     })
 }
 
@@ -307,6 +347,7 @@ impl<T: Real, R: Rule, const S: usize, const POWERS: bool> Kernel<T, 1, S>
 /// What a step of candle's operations gives.
 pub(crate) struct Composed {
     pub value: Tensor,
+    pub bounded: usize,
     pub slots: Vec<Tensor>,
     pub below_eps: f64,
 }
@@ -340,6 +381,7 @@ pub(crate) fn composed<R: Rule>(
         let rate = pass.step.lr * rule.trust(of_value?, of_direction?);
         value = (pass.value - (value * rate)?)?;
     }
+    let (value, bounded) = bound::composed(pass.bound, pass.value, value)?;
     let below = match below {
         true => rule.below_eps(scalars, &slots),
         false => None,
@@ -347,6 +389,7 @@ pub(crate) fn composed<R: Rule>(
     let below_eps = below.map(|below| sum_f64(&below.tensor()?)).transpose()?;
     Ok(Composed {
         value,
+        bounded,
         slots: slots.into_iter().map(Expr::tensor).collect::<Result<_>>()?,
         below_eps: below_eps.unwrap_or_default(),
     })
@@ -405,6 +448,7 @@ impl Outcome {
 impl AddAssign for Outcome {
     fn add_assign(&mut self, other: Self) {
         self.change_squared += other.change_squared;
+        self.bounded += other.bounded;
         self.updated += other.updated;
         self.below_eps += other.below_eps;
         self.abs_sum += other.abs_sum;

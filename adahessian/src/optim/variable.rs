@@ -1,5 +1,6 @@
 //! What an optimizer keeps of one variable, and its step.
 
+use super::bound::StepBound;
 use super::builder::{Average, Curvature, Delay};
 use super::group::Resolved;
 use super::pass::{self, Diagonal, Outcome, Pass};
@@ -34,6 +35,8 @@ pub(super) struct Rates {
     pub weight_decay: f64,
     /// What is done to the gradient first.
     pub clipping: Clipping,
+    /// How far the variable may move.
+    pub bound: Option<StepBound>,
 }
 
 impl Slots {
@@ -106,7 +109,7 @@ impl Slots {
         self.diagonal_count += u64::from(fresh || repeats);
         let gradient = gradient.filter(|_| !R::SECOND_ORDER || self.diagonal_count > 0);
         self.count += u64::from(gradient.is_some());
-        let diagonal = self.diagonal(curvature.average, diagonal, repeats)?;
+        let diagonal = self.diagonal(curvature, diagonal, repeats)?;
         let diagonal = diagonal.as_ref();
         let step = self.numbers(curvature.delay, rates);
         // In half precision: computed with a copy in f32, and rounded once.
@@ -117,6 +120,7 @@ impl Slots {
             clipping: rates.clipping,
             diagonal,
             step,
+            bound: rates.bound,
         });
         if let (Some(pass), true) = (&pass, fuses) {
             versions::changed(var);
@@ -143,6 +147,7 @@ impl Slots {
             let done = pass::composed(rule, pass, &self.tensors, fresh)?;
             self.tensors = done.slots;
             outcome.below_eps = done.below_eps;
+            outcome.bounded = done.bounded;
             outcome.change_squared = replace(var, &done.value)?;
             outcome.updated = value.elem_count();
         }
@@ -152,14 +157,15 @@ impl Slots {
     /// The D that this step takes: the new one, or the last once more.
     fn diagonal(
         &mut self,
-        average: Average,
+        curvature: &Curvature,
         new: Option<&Tensor>,
         repeats: bool,
     ) -> Result<Option<Diagonal>> {
         let new = new.map(|new| Diagonal {
             tensor: new.clone(),
             block: self.block,
-            average,
+            average: curvature.average,
+            floor: curvature.floor,
         });
         let Some(last) = &mut self.last else {
             return Ok(new);
@@ -172,6 +178,7 @@ impl Slots {
             tensor: last.clone(),
             block: Block::Single,
             average: Average::Signed, // as it is
+            floor: 0.0,
         }))
     }
 
@@ -193,6 +200,7 @@ impl Slots {
             lr: 0.0,
             weight_decay: 0.0,
             clipping: Clipping::default(),
+            bound: None,
         };
         let curvature = pass::curvature(rule, &self.tensors, &self.numbers(delay, &rates))?;
         Ok(match (curvature, self.diagonal_count) {

@@ -47,6 +47,9 @@ struct StepLine<'a> {
     lr: f64,
     gradient_norm: f64,
     update_norm: f64,
+    /// Variables that the bound of the step held back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bounded: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     curvature_mean: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -108,6 +111,7 @@ impl Callback for JsonLines {
             lr: info.lr,
             gradient_norm: info.gradient_norm,
             update_norm: info.update_norm,
+            bounded: (info.bounded > 0).then_some(info.bounded),
             curvature_mean: curvature.map(|c| c.mean_abs),
             curvature_max: curvature.map(|c| c.max_abs),
             curvature_below_eps: curvature.map(|c| c.below_eps),

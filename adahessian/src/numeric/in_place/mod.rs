@@ -12,6 +12,7 @@
 mod blocks;
 mod entries;
 mod product;
+mod shorten;
 mod slices;
 mod squares;
 mod sums;
@@ -19,8 +20,9 @@ mod sums;
 pub(crate) use blocks::{Averaging, sizes};
 pub(crate) use entries::{Clip, Entry, update, update_slices};
 pub(crate) use product::product;
+pub(crate) use shorten::pull_back;
 pub(crate) use slices::{pieces, with_slices};
-pub(crate) use squares::sum_of_squares;
+pub(crate) use squares::{squares_of, sum_of_squares};
 pub(crate) use sums::{add_scaled, divide};
 
 /// Entries that one thread works on at a time: a few arrays of them fit into a core's cache.

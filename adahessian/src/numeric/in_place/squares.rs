@@ -35,15 +35,18 @@ impl ByType for Squares<'_> {
 }
 
 fn fused_squares<T: Real>(tensor: &Tensor) -> Result<Option<f64>> {
-    with_slices::<T, _, 0, 1>([], [tensor], |[], read| {
-        let parts = pieces(PIECE, [], read, |_, [], read| {
-            let [squares, _] = update_slices([], read, Square);
-            match squares.is_finite() {
-                true => [squares],
-                // Squares beyond the range of f32 are no error yet.
-                false => [read[0].iter().map(|x| x.to_f64() * x.to_f64()).sum()],
-            }
-        });
-        sum(parts)[0]
-    })
+    with_slices::<T, _, 0, 1>([], [tensor], |[], [read]| squares_of(read))
+}
+
+/// [`sum_of_squares`] of a slice.
+pub(crate) fn squares_of<T: Real>(data: &[T]) -> f64 {
+    let parts = pieces(PIECE, [], [data], |_, [], read| {
+        let [squares, _] = update_slices([], read, Square);
+        match squares.is_finite() {
+            true => [squares],
+            // Squares beyond the range of f32 are no error yet.
+            false => [read[0].iter().map(|x| x.to_f64() * x.to_f64()).sum()],
+        }
+    });
+    sum(parts)[0]
 }

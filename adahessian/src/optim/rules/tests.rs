@@ -55,6 +55,7 @@ fn run<R: Rule>(builder: &Builder<R>, shape: &[usize], dtype: DType, composed: b
                 limit: (step > 0).then_some(1.5),
                 scale: (step == 1).then_some(0.5),
             },
+            bound: builder.common.bound,
         };
         let wide = crate::numeric::wide(dtype);
         let gradient = normal(&format!("g{step}"), shape, wide);
@@ -92,6 +93,7 @@ fn one_pass_is_the_composed_step<R: Rule>(builder: &Builder<R>, shape: &[usize],
     };
     let tolerance = match (blocks, curvature.average) {
         (Block::Single, _) if R::TRUST => rounding * 0.1,
+        (Block::Single, _) if builder.common.bound.is_some() || curvature.floor > 0.0 => rounding,
         (Block::Single, _) => 0.0,
         (_, Average::Absolute) => rounding,
         // The mean of a block can come out near zero; the step divides by it.
@@ -114,7 +116,7 @@ fn one_pass_is_the_composed_step<R: Rule>(builder: &Builder<R>, shape: &[usize],
         let same = close(a.change_squared, b.change_squared, of_change)
             && close(a.abs_sum, b.abs_sum, 1e-5)
             && close(a.abs_max, b.abs_max, 1e-5)
-            && a.updated == b.updated;
+            && (a.updated, a.bounded) == (b.updated, b.bounded);
         assert!(same, "{what}: {a:?} {b:?}");
     }
 }
@@ -187,9 +189,37 @@ fn one_pass_is_the_composed_step_for_all_blocks() {
     }
 }
 
+/// Bounds that hold every step back, some, and none.
+#[test]
+fn bounded_steps_are_the_composed_ones() {
+    for relative in [1e-6, 0.05, 1e3] {
+        follows(Sgd::builder().bound(relative));
+        follows(AdamW::builder().bound(relative));
+        follows(Lamb::builder().bound(relative));
+        follows(AdaHessian::builder().bound(relative));
+        follows(AdaHessian::builder().bound(relative).delay(Delay::Stale));
+    }
+}
+
+#[test]
+fn floors_of_the_curvature_are_the_composed_ones() {
+    for block in ["single", "trailing:2", "chunks:7", "rows", "whole"] {
+        let blocks = Blocks::single().rule("w", block.parse().unwrap());
+        let absolute = AdaHessian::builder().floor(0.5).blocks(blocks);
+        let signed = absolute.clone().average(Average::Signed);
+        let stale = absolute.clone().delay(Delay::Stale);
+        for config in [absolute, signed, stale] {
+            one_pass_is_the_composed_step(&config, &[40, 33, 3, 5], DType::F64);
+        }
+    }
+}
+
 #[test]
 fn the_number_of_threads_changes_nothing() {
-    let config = AdaHessian::builder().blocks(Blocks::single().rule("w", Block::Whole));
+    let config = AdaHessian::builder()
+        .blocks(Blocks::single().rule("w", Block::Whole))
+        .bound(0.01)
+        .floor(0.1);
     let with = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let run = pool
@@ -217,6 +247,7 @@ fn what_cannot_be_done_in_place_is_left_alone() {
                 count: 1,
                 diagonal_count: 0,
             },
+            bound: None,
         };
         in_place(&Sgd::default(), &pass, &slots).unwrap()
     };

@@ -1,0 +1,110 @@
+//! A bound on how far one step moves a variable, relative to the variable itself.
+
+use super::group::{not_negative, positive};
+use super::pass::Outcome;
+use crate::error::Result;
+use crate::numeric::in_place::{pull_back, squares_of};
+use crate::numeric::{Buffer, Real, sum_f64};
+use candle_core::{DType, Tensor};
+
+/// A bound on the step Δ of each variable θ, whatever the rule:
+///
+/// ```text
+/// Δ ← Δ · min(1, τ · f · max(RMS(θ), floor) / RMS(Δ))
+/// ```
+///
+/// RMS is the root of the mean of the squares of all entries, f the schedule's factor times that of the
+/// variable's group ([`crate::Group::lr_scale`]), Δ the whole change, weight decay included. It is LARC
+/// (You et al. 2017) in its clipping form, with the length of the step in the place of the gradient's,
+/// and Adafactor's relative step (Shazeer and Stern 2018) as a limit.
+///
+/// A step of second order divides by an estimate; where that comes out near zero, or the rate is too high,
+/// nothing else keeps the step within what the quadratic model says anything about. The running
+/// quantities do not feel the bound. Tables that are sparse are not bounded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepBound {
+    /// τ: the largest change of a variable in one step, relative to it.
+    pub relative: f64,
+    /// The least RMS(θ) that is reckoned with, for variables that start at zero.
+    pub floor: f64,
+}
+
+impl StepBound {
+    /// The bound τ, with the floor 1e-3.
+    pub fn new(relative: f64) -> Self {
+        Self {
+            relative,
+            floor: 1e-3,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        positive("bound of the step", self.relative)?;
+        not_negative("floor of the step's bound", self.floor)
+    }
+
+    /// The bound with the schedule's and the group's factors in it.
+    pub(super) fn times(self, factor: f64) -> Self {
+        Self {
+            relative: self.relative * factor,
+            ..self
+        }
+    }
+
+    /// What is left of a change: 1 where the bound does not bind, nor where something is not a number.
+    fn share(&self, change_squared: f64, value_squared: f64, count: usize) -> f64 {
+        let count = count as f64;
+        let most = self.relative * (value_squared / count).sqrt().max(self.floor);
+        let change = (change_squared / count).sqrt();
+        match change > most {
+            true => most / change,
+            false => 1.0,
+        }
+    }
+}
+
+/// Updates the variable, which is the first of `changed`, and takes back what is too much of it.
+pub(super) fn within<T: Real, const N: usize>(
+    bound: Option<StepBound>,
+    mut changed: [&mut [T]; N],
+    update: impl FnOnce([&mut [T]; N]) -> Outcome,
+) -> Outcome {
+    let Some(bound) = bound else {
+        return update(changed);
+    };
+    let old = Buffer::copy_of(changed[0]);
+    let mut outcome = update(changed.each_mut().map(|slice| &mut **slice));
+    let value = changed[0];
+    if outcome.change_squared.is_infinite() {
+        // Squares beyond the range of f32.
+        let pairs = value.iter().zip(&*old);
+        let changes = pairs.map(|(new, old)| (new.to_f64() - old.to_f64()).powi(2));
+        outcome.change_squared = changes.sum();
+    }
+    let share = bound.share(outcome.change_squared, squares_of(&old), old.len());
+    if share < 1.0 {
+        outcome.change_squared = pull_back(value, &old, share);
+        outcome.bounded = 1;
+    }
+    outcome
+}
+
+/// The same of candle's operations: the value that takes the new one's place, and how many variables were
+/// bounded.
+pub(super) fn composed(
+    bound: Option<StepBound>,
+    old: &Tensor,
+    new: Tensor,
+) -> Result<(Tensor, usize)> {
+    let Some(bound) = bound else {
+        return Ok((new, 0));
+    };
+    let change = (&new - old)?;
+    let squares = |t: &Tensor| sum_f64(&t.to_dtype(DType::F64)?.sqr()?);
+    let [changed, value] = [&change, old].map(squares);
+    let share = bound.share(changed?, value?, old.elem_count());
+    match share < 1.0 {
+        true => Ok(((old + (change * share)?)?, 1)),
+        false => Ok((new, 0)),
+    }
+}
