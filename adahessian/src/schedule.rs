@@ -10,8 +10,8 @@ const MOST_WARMUPS: usize = 8;
 /// A factor on the learning rate, a function of (step, total steps) and of nothing else.
 ///
 /// As text, with all arguments in steps or as numbers: `constant`, `step:GAMMA:AT[:AT…]`,
-/// `inverse_sqrt`, `linear`, `polynomial:POWER[:END]`, `cosine[:END]`, each optionally preceded by
-/// `warmup:STEPS+`. Places and warm-ups below 1 are shares of the total.
+/// `inverse_sqrt`, `linear`, `polynomial:POWER[:END]`, `cosine[:END]`, `exponential:START:END`, each
+/// optionally preceded by `warmup:STEPS+`. Places and warm-ups below 1 are shares of the total.
 ///
 /// ```
 /// use adahessian::Schedule;
@@ -46,6 +46,14 @@ pub enum Schedule {
     },
     /// end + (1 - end) (1 + cos(π step/total)) / 2.
     Cosine {
+        /// The factor at the end.
+        end: f64,
+    },
+    /// start · (end / start)^(step/total): the same factor from each step to the next, as in a range test
+    /// of the learning rate.
+    Exponential {
+        /// The factor at the first step.
+        start: f64,
         /// The factor at the end.
         end: f64,
     },
@@ -86,6 +94,7 @@ impl Schedule {
             Schedule::Cosine { end } => {
                 end + (1.0 - end) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
             }
+            Schedule::Exponential { start, end } => start * (end / start).powf(done),
             Schedule::Warmup { steps, then } => {
                 let warmup = in_steps(*steps, total);
                 match step < warmup {
@@ -119,8 +128,8 @@ impl FromStr for Schedule {
         let wrong = || Error::Setting {
             what: "schedule",
             expected:
-                "constant, step:GAMMA:AT[:AT...], inverse_sqrt, linear, polynomial:POWER[:END] or \
-                       cosine[:END], after an optional warmup:STEPS+"
+                "constant, step:GAMMA:AT[:AT...], inverse_sqrt, linear, polynomial:POWER[:END], \
+                       cosine[:END] or exponential:START:END, after an optional warmup:STEPS+"
                     .into(),
             got: format!("`{}`", text.chars().take(100).collect::<String>()),
         };
@@ -155,6 +164,12 @@ impl FromStr for Schedule {
             }),
             ("cosine", Some([])) => Ok(Schedule::Cosine { end: 0.0 }),
             ("cosine", Some([end])) => Ok(Schedule::Cosine { end: *end }),
+            ("exponential", Some([start, end])) if *start > 0.0 && *end > 0.0 => {
+                Ok(Schedule::Exponential {
+                    start: *start,
+                    end: *end,
+                })
+            }
             _ => Err(wrong()),
         }
     }
@@ -172,6 +187,7 @@ impl fmt::Display for Schedule {
             Schedule::Linear => write!(f, "linear"),
             Schedule::Polynomial { power, end } => write!(f, "polynomial:{power}:{end}"),
             Schedule::Cosine { end } => write!(f, "cosine:{end}"),
+            Schedule::Exponential { start, end } => write!(f, "exponential:{start}:{end}"),
             Schedule::Warmup { steps, then } => write!(f, "warmup:{steps}+{then}"),
         }
     }
@@ -197,6 +213,8 @@ mod tests {
         assert_eq!(at("polynomial:1:0.5", 100, 100), 0.5);
         assert!((at("cosine", 50, 100) - 0.5).abs() < 1e-15);
         assert!((at("cosine:0.1", 100, 100) - 0.1).abs() < 1e-15);
+        assert_eq!(at("exponential:0.01:1", 0, 100), 0.01);
+        assert!((at("exponential:0.01:1", 50, 100) - 0.1).abs() < 1e-15);
         assert_eq!(at("warmup:4+constant", 1, 10), 0.5);
         assert_eq!(at("warmup:8000+inverse_sqrt", 7999, 100_000), 1.0);
         assert_eq!(at("warmup:8000+inverse_sqrt", 31_999, 100_000), 0.5);
@@ -211,6 +229,7 @@ mod tests {
             "inverse_sqrt",
             "warmup:0.1+cosine:0",
             "polynomial:2:0",
+            "exponential:0.001:10",
         ] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
         }
@@ -221,6 +240,7 @@ mod tests {
             "linear:3",
             "warmup:x+linear",
             "polynomial:nan",
+            "exponential:0:1",
         ] {
             assert!(text.parse::<Schedule>().is_err(), "{text}");
         }

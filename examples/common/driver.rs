@@ -1,13 +1,16 @@
 //! From a command line to a report: the one driver of all programs.
 
 use crate::experiment::Experiment;
+use crate::find_lr;
 use crate::flags::FREE;
 use crate::grid::{self, Cell};
+use crate::halving;
 use crate::layers::{self, Asked, Own};
 use crate::outcome;
 use crate::program;
 use crate::results::is_complete;
 use crate::session::Session;
+use crate::study;
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
 use std::path::{Path, PathBuf};
@@ -88,6 +91,9 @@ struct Plan<A: Own> {
     out: PathBuf,
     /// The run, comparison or checkpoint to go on with.
     resume: Option<PathBuf>,
+    /// Steps of a range test of the learning rate in the place of the runs.
+    find_lr: Option<u64>,
+    halving: bool,
     dry_run: bool,
 }
 
@@ -99,6 +105,7 @@ impl<A: Own> Plan<A> {
             let table = layers::read(file)?;
             asked = asked.over(&table, &file.display().to_string())?;
         }
+        asked = study::applied(asked)?;
         let resume = match (&invocation.resume, &invocation.out) {
             (None, _) => None,
             (Some(Some(path)), _) => Some(path.clone()),
@@ -114,11 +121,20 @@ impl<A: Own> Plan<A> {
                 folder.path().to_path_buf()
             }
         };
+        let mut cells = grid::cells(experiment, &asked, &out)?;
+        if let Some(steps) = invocation.find_lr {
+            cells = find_lr::cells(cells, steps)?;
+        }
+        if asked.invocation.halving {
+            halving::check(&cells)?;
+        }
         Ok(Self {
             asked: asked.text()?,
-            cells: grid::cells(experiment, &asked, &out)?,
+            cells,
             out,
             resume,
+            find_lr: invocation.find_lr,
+            halving: asked.invocation.halving,
             dry_run: invocation.dry_run,
         })
     }
@@ -126,6 +142,9 @@ impl<A: Own> Plan<A> {
     /// The runs with all their settings.
     fn text(&self) -> Result<String> {
         let mut text = format!("# {} runs\n", self.cells.len());
+        if self.halving {
+            text += "# --halving: first with a quarter of the epochs, the better half with half, the best quarter whole\n";
+        }
         for cell in &self.cells {
             let state = match (is_complete(&cell.folder), &self.resume) {
                 (true, Some(_)) => "finished already",
@@ -157,27 +176,84 @@ impl<A: Own> Plan<A> {
             program::check_device(&cell.settings.run.device)?;
             Session::new(cell, None, false, stop)?.config.check()?;
         }
-        let done = |cell: &&Cell<A>| self.resume.is_some() && is_complete(&cell.folder);
-        let finished = self.cells.iter().filter(done).count();
-        if finished > 0 {
-            println!(
-                "{finished} of {} runs are finished already",
-                self.cells.len()
-            );
-        }
         if self.resume.is_none() {
             RunFolder::check_free(&self.out)?;
         }
         let mut shared = Shared::<E>::default();
-        let open: Vec<&Cell<A>> = self.cells.iter().filter(|cell| !done(cell)).collect();
-        if let Some(first) = open.first() {
+        if let Some(first) = self.cells.iter().find(|cell| !self.is_done(cell)) {
             // Before anything is written: a folder that is not there shows first.
             shared.load(experiment, first, &self.out)?;
         }
         let _held = self.claim()?;
+        if let Some(steps) = self.find_lr {
+            let failed = self.make_all(experiment, &self.cells, &mut shared, stop)?;
+            find_lr::print::<E>(&self.cells, steps, &self.out)?;
+            return Ok(failed);
+        }
+        if self.halving {
+            return self.rungs(experiment, &mut shared, stop);
+        }
+        let failed = self.make_all(experiment, &self.cells, &mut shared, stop)?;
+        self.print(experiment, &self.cells)?;
+        Ok(failed)
+    }
+
+    fn is_done(&self, cell: &Cell<A>) -> bool {
+        self.resume.is_some() && is_complete(&cell.folder)
+    }
+
+    /// Successive halving; how many runs failed.
+    fn rungs<E: Experiment<Args = A>>(
+        &self,
+        experiment: &E,
+        shared: &mut Shared<E>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<usize> {
+        let (mut failed, mut kept) = (0, Vec::new());
+        for index in 0..halving::RUNGS.len() {
+            let cells = halving::rung(&self.cells, index, &kept);
+            println!(
+                "rung {} of {}: {} runs",
+                index + 1,
+                halving::RUNGS.len(),
+                cells.len()
+            );
+            failed += self.make_all(experiment, &cells, shared, stop)?;
+            if stop.load(Ordering::SeqCst) {
+                break;
+            }
+            self.print(experiment, &cells)?;
+            if index + 1 < halving::RUNGS.len() {
+                kept = halving::best(&self.cells, &cells, index + 1)?;
+            }
+        }
+        Ok(failed)
+    }
+
+    /// The table of these runs, as far as they are complete.
+    fn print<E: Experiment<Args = A>>(&self, experiment: &E, cells: &[Cell<A>]) -> Result<()> {
+        let last = cells.iter().rfind(|cell| is_complete(&cell.folder));
+        last.map_or(Ok(()), |cell| {
+            let remarks = experiment.remarks(cell)?;
+            outcome::print::<E>(experiment, cells, &self.out, remarks)
+        })
+    }
+
+    /// Makes those of these runs that are not complete; how many failed.
+    fn make_all<E: Experiment<Args = A>>(
+        &self,
+        experiment: &E,
+        cells: &[Cell<A>],
+        shared: &mut Shared<E>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<usize> {
+        let finished = cells.iter().filter(|cell| self.is_done(cell)).count();
+        if finished > 0 {
+            println!("{finished} of {} runs are finished already", cells.len());
+        }
         let mut failed = 0;
-        for cell in open {
-            match self.make(experiment, cell, &mut shared, stop) {
+        for cell in cells.iter().filter(|cell| !self.is_done(cell)) {
+            match self.make(experiment, cell, shared, stop) {
                 Ok(summary) if matches!(summary.outcome, Outcome::Interrupted { .. }) => break,
                 Ok(_) => {}
                 Err(error) if self.several() => {
@@ -187,16 +263,11 @@ impl<A: Own> Plan<A> {
                 Err(error) => return Err(error),
             }
             if self.several() {
-                outcome::write::<E>(experiment, &self.cells, &self.out, None)?;
+                outcome::write::<E>(experiment, cells, &self.out, None)?;
             }
             if stop.load(Ordering::SeqCst) {
                 break;
             }
-        }
-        let last = self.cells.iter().rfind(|cell| is_complete(&cell.folder));
-        if let Some(cell) = last {
-            let remarks = experiment.remarks(cell)?;
-            outcome::print::<E>(experiment, &self.cells, &self.out, remarks)?;
         }
         Ok(failed)
     }

@@ -40,6 +40,10 @@ pub struct OptimizerArgs {
     #[arg(long, default_value_t = 1e-3, hide_default_value = true, value_parser = above_zero, help_heading = "How to train")]
     pub lr: f64,
 
+    /// Times the learning rate: one sweep of it serves optimizers with different rates
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = above_zero, help_heading = "How to train")]
+    pub lr_scale: f64,
+
     /// Weight decay [default: by optimizer and model]
     #[arg(long, default_value_t = 0.0, hide_default_value = true, value_parser = not_negative, help_heading = "How to train")]
     pub weight_decay: f64,
@@ -104,6 +108,11 @@ pub struct OptimizerArgs {
 }
 
 impl OptimizerArgs {
+    /// The learning rate.
+    pub fn rate(&self) -> f64 {
+        self.lr * self.lr_scale
+    }
+
     /// The flags' own defaults, for this optimizer and rate.
     ///
     /// # Errors
@@ -213,6 +222,19 @@ pub struct Invocation {
     /// A run for each value of a flag, as in --sweep lr=1e-3,3e-3,1e-2; several make every combination
     #[arg(long, value_name = "FLAG=LIST", help_heading = "How to train")]
     pub sweep: Vec<String>,
+
+    /// A table of the paper as a comparison, with three seeds: optimizers (Table 2), rates (6), blocks (7), delays (8)
+    #[arg(long, value_name = "TABLE", value_parser = crate::study::NAMES, help_heading = "How to train")]
+    pub study: Option<String>,
+
+    /// Of a sweep, make all runs with a quarter of the epochs, the better half anew with half of them, and the best
+    /// quarter with all; every optimizer and task has the same budget
+    #[arg(long, help_heading = "How to train")]
+    pub halving: bool,
+
+    /// Find a learning rate to begin a search at: N steps of each optimizer while the rate rises over five decades
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "150", value_parser = clap::value_parser!(u64).range(20..=1_000_000), conflicts_with_all = ["resume", "halving", "study"], help_heading = "How to train")]
+    pub find_lr: Option<u64>,
 
     /// Settings from a TOML file; flags go before it
     #[arg(long, value_name = "FILE.toml", help_heading = "The run")]

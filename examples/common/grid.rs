@@ -10,6 +10,10 @@ use toml::{Table, Value};
 
 /// More runs would be a slip of the finger.
 const MOST_RUNS: usize = 10_000;
+/// Flags that are no settings of a run.
+const NOT_SWEPT: [&str; 8] = [
+    "sweep", "study", "halving", "find_lr", "config", "out", "resume", "dry_run",
+];
 
 /// One run, with settings that leave nothing open.
 #[derive(Clone, Debug)]
@@ -91,7 +95,7 @@ pub fn axes<E: Experiment>(asked: &Asked<E::Args>) -> Result<Vec<Axis>> {
             .with_context(|| format!("--sweep {sweep}: expected FLAG=VALUE,VALUE"))?;
         let name = name.trim().trim_start_matches("--").replace('-', "_");
         let taken = axes.iter().any(|axis| axis.name == name) || name == "seed";
-        if taken || ["sweep", "config", "out", "resume", "dry_run"].contains(&name.as_str()) {
+        if taken || NOT_SWEPT.contains(&name.as_str()) {
             bail!(
                 "--sweep {sweep}: give several values with --{} itself, or once",
                 name.replace('_', "-")

@@ -80,7 +80,9 @@ impl<A: Own> Asked<A> {
             ("config", invocation.config.is_some()),
             ("out", invocation.out.is_some()),
             ("resume", invocation.resume.is_some()),
+            ("study", invocation.study.is_some()),
             ("dry_run", invocation.dry_run),
+            ("find_lr", invocation.find_lr.is_some()),
         ];
         match others.iter().find(|(_, is_there)| *is_there) {
             Some((name, _)) => bail!("{origin}: `{name}` is a flag and no setting: take it out"),
@@ -101,6 +103,7 @@ impl<A: Own> Asked<A> {
         if invocation.sweep.is_empty() {
             invocation.sweep = below.invocation.sweep;
         }
+        invocation.halving |= below.invocation.halving;
         Ok(Self { invocation, ..both })
     }
 
@@ -128,6 +131,9 @@ impl<A: Own> Asked<A> {
         if !self.invocation.sweep.is_empty() {
             let sweeps = self.invocation.sweep.iter().cloned().map(Value::String);
             all.insert("sweep".into(), Value::Array(sweeps.collect()));
+        }
+        if self.invocation.halving {
+            all.insert("halving".into(), Value::Boolean(true));
         }
         Ok(toml::to_string(&all)?)
     }
@@ -179,7 +185,11 @@ fn arguments(given: &Table) -> Result<Vec<OsString>> {
                 Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => value.to_string(),
                 other => bail!("{name}: expected a text, a number or a truth value, got {other}"),
             };
-            all.push(OsString::from(format!("{flag}={text}")));
+            all.push(OsString::from(match (name.as_str(), value) {
+                // A flag without a value.
+                ("halving", Value::Boolean(true)) => flag.clone(),
+                _ => format!("{flag}={text}"),
+            }));
             Ok(())
         };
         match value {

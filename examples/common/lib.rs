@@ -2,8 +2,10 @@
 
 pub mod driver;
 pub mod experiment;
+pub mod find_lr;
 pub mod flags;
 pub mod grid;
+pub mod halving;
 pub mod layers;
 pub mod optimizers;
 pub mod outcome;
@@ -12,6 +14,7 @@ pub mod program;
 pub mod report;
 pub mod results;
 pub mod session;
+pub mod study;
 pub mod table;
 pub mod values;
 pub mod vision;

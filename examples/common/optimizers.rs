@@ -111,7 +111,7 @@ pub fn build(args: &OptimizerArgs, place: Place, vars: &NamedVars) -> Result<Box
     rules.adahessian.hessian_power = args.hessian_power;
     rules.adahessian.betas = two_betas(&args.betas).map_err(|e| anyhow::anyhow!("--betas {e}"))?;
     let optimizer = optimizer_by_name(&args.optimizer, &rules, vars, |common, curvature| {
-        (common.lr, common.weight_decay) = (args.lr, args.weight_decay);
+        (common.lr, common.weight_decay) = (args.rate(), args.weight_decay);
         common.clip_norm = args.clip_norm;
         common.bound = (args.bound > 0.0).then(|| StepBound::new(args.bound));
         curvature.blocks = blocks;

@@ -108,6 +108,8 @@ fn cells_of(
     let all = all_columns(columns, rows);
     let mut header = vec!["run".to_string(), "seeds".into()];
     header.extend(all.iter().map(|column| column.head.clone()));
+    let several = rows.iter().any(|row| row.runs > 1);
+    header.extend(several.then(|| "std. error".to_string()));
     header.extend(["best", "train loss", "s/step", "peak MiB", "minutes"].map(String::from));
     let number = |value: Option<f64>, places: usize| match value {
         Some(value) => format!("{value:.places$}"),
@@ -124,6 +126,13 @@ fn cells_of(
                 .map(|column| shown(row.last.get(&column.score), column)),
         );
         let main = all.iter().find(|column| column.score == row.main);
+        if several {
+            let error = main.zip(row.last.get(&row.main));
+            let error = error.and_then(|(main, last)| Some((main, error_of(last, row.runs)?)));
+            cells.push(error.map_or("-".into(), |(main, error)| {
+                format!("{:.*}", main.places, error * main.factor)
+            }));
+        }
         cells.push(main.map_or("-".into(), |main| shown(row.best.get(&row.main), main)));
         cells.push(row.train_loss.text(1.0, 4));
         cells.push(number(

@@ -176,7 +176,7 @@ impl Experiment for Clicks {
             own.eval_on,
             model.vars().elem_count(),
             model.config().rows(),
-            cell.settings.optimizer.lr,
+            cell.settings.optimizer.rate(),
             own.table_lr,
         );
         let task = Supervised::new(forward(&model), Loss::BinaryCrossEntropy, evaluation);

@@ -134,7 +134,7 @@ impl Experiment for Entities {
                 corpus.validation.len(),
                 corpus.labels.len(),
                 vars.elem_count(),
-                settings.optimizer.lr,
+                settings.optimizer.rate(),
             ),
             vars,
             export: Some(Box::new(move |folder| {

@@ -101,7 +101,8 @@ pub fn model(cell: &Cell<GlueArgs>, data: &Data, device: &Device) -> Result<Mode
         let texts = rows.flat_map(|r| std::iter::once(r.first.as_str()).chain(r.second.as_deref()));
         let tokenizer = wordpiece::learn_wordpiece(texts, SAMPLE_VOCABULARY)?;
         let config = sample_model();
-        let encoder = TextEncoder::new(tokenizer, own.max_length)?;
+        // The sample has fewer words than the model has room for.
+        let encoder = TextEncoder::new(tokenizer, own.max_length)?.allow_small_vocabulary();
         let classifier = SequenceClassifier::new(&config.architecture()?, labels, &start)?;
         return checked(classifier, encoder, None);
     };
@@ -156,7 +157,7 @@ pub fn announce(
         rows.validation.len(),
         mismatched.unwrap_or_default(),
         classifier.vars().elem_count() as f64 / 1e6,
-        cell.settings.optimizer.lr,
+        cell.settings.optimizer.rate(),
     );
     let or_none = |names: &[String]| match names {
         [] => "none".to_string(),

@@ -74,7 +74,7 @@ pub(super) fn within<T: Real, const N: usize>(
     };
     let old = Buffer::copy_of(changed[0]);
     let mut outcome = update(changed.each_mut().map(|slice| &mut **slice));
-    let value = changed[0];
+    let value = &mut *changed[0];
     if outcome.change_squared.is_infinite() {
         // Squares beyond the range of f32.
         let pairs = value.iter().zip(&*old);

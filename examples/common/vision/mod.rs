@@ -167,7 +167,7 @@ impl<B: Benchmark> Experiment for Vision<B> {
                 data.train.len(),
                 data.test.len(),
                 model.vars().elem_count(),
-                settings.optimizer.lr,
+                settings.optimizer.rate(),
             ),
             export: Some(Box::new(move |folder| Ok(exported.save(folder)?))),
             keep_checkpoints: 2,
@@ -211,7 +211,7 @@ fn optimizer(
 ) -> Result<Box<dyn adahessian::Optim>> {
     let mut args = cell.settings.optimizer.clone();
     if let "adahessian" | "adamw" = args.optimizer.as_str() {
-        args.weight_decay /= args.lr;
+        args.weight_decay /= args.rate();
     }
     let place = optimizers::Place {
         seed: cell.seed,
