@@ -31,9 +31,23 @@ pub fn main<E: Experiment>(experiment: &E, command: clap::Command) -> ExitCode {
 /// The exit code of a result: errors are shown.
 pub fn exit(result: Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", shown(&error));
         ExitCode::FAILURE
     })
+}
+
+/// An error and its causes, without those whose text the one before ends with already.
+fn shown(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .fold(String::new(), |text, cause| {
+            match (text.is_empty(), text.ends_with(&cause)) {
+                (true, _) => cause,
+                (false, true) => text,
+                (false, false) => format!("{text}: {cause}"),
+            }
+        })
 }
 
 /// Adds the flags of a program to its command.
@@ -257,7 +271,7 @@ impl<A: Own> Plan<A> {
                 Ok(summary) if matches!(summary.outcome, Outcome::Interrupted { .. }) => break,
                 Ok(_) => {}
                 Err(error) if self.several() => {
-                    eprintln!("{} failed: {error:#}", cell.label());
+                    eprintln!("{} failed: {}", cell.label(), shown(&error));
                     failed += 1;
                 }
                 Err(error) => return Err(error),

@@ -30,6 +30,11 @@ pub trait Experiment {
         "adahessian"
     }
 
+    /// The seeds where neither seeds nor optimizers were asked for, as a list.
+    fn default_seeds(_own: &Self::Args) -> &'static str {
+        "0"
+    }
+
     /// The settings of a run where nothing was asked for. `asked` has one value for each axis, what was given,
     /// and the flags' own defaults; what was given goes before what is returned.
     ///

@@ -1,11 +1,11 @@
 //! A range test of the learning rate (Smith 2017): one short run whose rate rises from far too low to far too
-//! high, the same factor from step to step. Where the loss falls fastest is a rate to begin a search at.
+//! high, the same factor from step to step. A little below where the loss runs away is a rate to begin a search at.
 
 use crate::experiment::Experiment;
 use crate::grid::Cell;
 use crate::layers::Own;
 use crate::plots::{self, Point, Series};
-use crate::results::Run;
+use crate::results::{Run, Spread};
 use crate::table;
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -17,8 +17,12 @@ pub const STEPS: u64 = 150;
 const RANGE: (f64, f64) = (1e-3, 1e2);
 /// Decay of the running mean of the loss.
 const SMOOTHING: f64 = 0.9;
-/// The end is where the smoothed loss has risen from its least by this share of its fall.
-const RISE: f64 = 0.5;
+/// The proposal is the rate where the loss runs away, divided by this.
+const BELOW: f64 = 8.0;
+/// Deviations of the noise that a fall of the loss must have.
+const CLEAR: f64 = 5.0;
+/// Steps for which the loss has to stay above what it was: a third of a decade of the usual test.
+const SUSTAINED: usize = 10;
 
 /// The runs of a test: one for each optimizer and program's choice, with the first seed.
 ///
@@ -51,57 +55,74 @@ struct Found {
     label: String,
     /// The rate at each step, and the smoothed loss.
     curve: Vec<(f64, f64)>,
-    /// Where the loss falls fastest.
-    steepest: f64,
-    /// Where it is least.
-    least: f64,
+    /// The first rate from which on the loss is above what it was.
+    edge: Option<f64>,
+    /// Where it falls fastest, if it falls by more than its noise.
+    steepest: Option<f64>,
 }
 
-fn found<A: Own>(cell: &Cell<A>, steps: u64) -> Result<Option<Found>> {
+fn found<A: Own>(cell: &Cell<A>, steps: u64) -> Result<Found> {
     let run = Run::read(&cell.group(), &cell.place, &cell.folder)?;
     let highest = cell.settings.optimizer.rate();
     let ratio = RANGE.0 / RANGE.1;
     let rate = |step: u64| highest * ratio * (1.0 / ratio).powf((step - 1) as f64 / steps as f64);
     let losses = run.losses.iter().filter(|(_, loss)| loss.is_finite());
     let curve = smoothed(losses.map(|(step, loss)| (rate((*step).max(1)), *loss)));
-    let label = cell.group();
-    Ok(places(&curve).map(|(steepest, least)| Found {
-        label,
+    let (edge, steepest) = places(&curve);
+    Ok(Found {
+        label: cell.group(),
         curve,
+        edge,
         steepest,
-        least,
-    }))
+    })
 }
 
-/// Running means, corrected for their start, up to where the loss runs away.
+/// Running means, corrected for their start.
 fn smoothed(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
     let (mut mean, mut weight) = (0.0, 1.0);
-    let (mut first, mut least) = (f64::NAN, f64::INFINITY);
-    let mut curve = Vec::new();
-    for (rate, loss) in points {
+    let smoothed = points.map(|(rate, loss)| {
         mean = SMOOTHING * mean + (1.0 - SMOOTHING) * loss;
         weight *= SMOOTHING;
-        let smooth = mean / (1.0 - weight);
-        if first.is_nan() {
-            first = smooth;
+        (rate, mean / (1.0 - weight))
+    });
+    smoothed.collect()
+}
+
+/// Where the loss runs away, and where it falls fastest over the logarithm of the rate. What it does in the first
+/// fifth, whose rates move nothing, is its noise.
+fn places(curve: &[(f64, f64)]) -> (Option<f64>, Option<f64>) {
+    let still = &curve[..curve.len() / 5];
+    if still.len() < 2 {
+        return (None, None);
+    }
+    let losses: Vec<f64> = still.iter().map(|(_, loss)| *loss).collect();
+    let still = Spread::of(&losses);
+    let noise = still.deviation.unwrap_or(0.0);
+    let mut least = (f64::NAN, still.mean);
+    let (mut edge, mut above) = (None, 0);
+    for &(rate, loss) in &curve[losses.len()..] {
+        if loss < least.1 {
+            least = (rate, loss);
         }
-        least = least.min(smooth);
-        curve.push((rate, smooth));
-        if smooth - least > RISE * (first - least).max(0.1 * first.abs()) {
+        let fall = still.mean - least.1;
+        let allowed = match fall > CLEAR * noise {
+            true => least.1 + 0.25 * fall + 2.0 * noise,
+            false => still.mean + 2.0 * noise,
+        };
+        match loss > allowed {
+            true if above == 0 => (edge, above) = (Some(rate), 1),
+            true => above += 1,
+            false => (edge, above) = (None, 0),
+        }
+        if above == SUSTAINED {
             break;
         }
     }
-    curve
-}
-
-/// The rates where the loss falls fastest over the logarithm of the rate, and where it is least.
-fn places(curve: &[(f64, f64)]) -> Option<(f64, f64)> {
-    let least = curve
+    let falls = still.mean - least.1 > CLEAR * noise;
+    let before: Vec<_> = curve
         .iter()
-        .min_by(|a, b| a.1.total_cmp(&b.1))
-        .map(|point| point.0)?;
-    let before = curve.iter().take_while(|(rate, _)| *rate <= least);
-    let before: Vec<_> = before.collect();
+        .take_while(|(rate, _)| *rate <= least.0)
+        .collect();
     // Over several steps: a slope between two is mostly noise.
     let width = (curve.len() / 15).max(2);
     let slopes = before.windows(width).map(|part| {
@@ -109,7 +130,7 @@ fn places(curve: &[(f64, f64)]) -> Option<(f64, f64)> {
         ((to.1 - from.1) / (to.0 / from.0).ln(), to.0)
     });
     let steepest = slopes.min_by(|a, b| a.0.total_cmp(&b.0));
-    Some((steepest.map_or(least, |(_, rate)| rate), least))
+    (edge, steepest.filter(|_| falls).map(|(_, rate)| rate))
 }
 
 /// Writes `find-lr.svg`, and prints what the tests propose.
@@ -118,36 +139,32 @@ fn places(curve: &[(f64, f64)]) -> Option<(f64, f64)> {
 /// If a run's files cannot be read or the figure cannot be written.
 pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> Result<()> {
     let all = cells.iter().map(|cell| found(cell, steps));
-    let all: Vec<Found> = all
-        .collect::<Result<Vec<_>>>()?
-        .into_iter()
-        .flatten()
-        .collect();
+    let all: Vec<Found> = all.collect::<Result<_>>()?;
     let lines = all.iter().map(|found| {
-        let rate = |rate: f64| format!("{rate:.1e}");
-        let shown = [
-            found.steepest,
-            found.least,
-            found.steepest.min(found.least / 10.0),
-        ];
-        std::iter::once(found.label.clone())
-            .chain(shown.map(rate))
-            .collect()
+        let rate = |rate: Option<f64>| rate.map_or("-".to_string(), |rate| format!("{rate:.1e}"));
+        let proposed = found.edge.map(|edge| edge / BELOW);
+        let shown = [found.edge, found.steepest, proposed].map(rate);
+        std::iter::once(found.label.clone()).chain(shown).collect()
     });
-    let header = ["run", "steepest", "least loss", "proposed"];
+    let header = ["run", "runs away at", "falls fastest at", "proposed"];
     println!("\n{}", table::format(&header, &lines.collect::<Vec<_>>()));
     println!("\nA proposal is where a search begins: --sweep lr-scale=0.3,1,3 around it.");
-    let series = all.into_iter().map(|found| Series {
-        label: found.label,
-        points: found
+    let series = all.into_iter().map(|found| {
+        // What has run away would flatten all the rest.
+        let most = 2.0 * found.curve.first().map_or(0.0, |(_, loss)| loss.abs());
+        let shown = found
             .curve
             .into_iter()
-            .map(|(rate, loss)| Point {
-                x: rate,
-                mean: loss,
-                deviation: None,
-            })
-            .collect(),
+            .take_while(|(_, loss)| *loss <= most);
+        let point = |(rate, loss)| Point {
+            x: rate,
+            mean: loss,
+            deviation: None,
+        };
+        Series {
+            label: found.label,
+            points: shown.map(point).collect(),
+        }
     });
     let title = "training loss as the rate rises";
     let svg = plots::lines(
@@ -167,16 +184,33 @@ pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> 
 mod tests {
     use super::*;
 
-    /// A loss that falls around 0.01 and runs away from 1 on.
+    fn curve(loss: impl Fn(f64) -> f64) -> Vec<(f64, f64)> {
+        // A loss that moves by a thousandth from batch to batch.
+        let noise = |i: u32| 1e-3 * f64::from(i * 7919 % 13) / 13.0;
+        let rates = (0..200).map(|i| (i, 1e-5 * 10f64.powf(f64::from(i) / 30.0)));
+        smoothed(rates.map(|(i, rate)| (rate, loss(rate) + noise(i))))
+    }
+
+    /// A loss that falls around 0.01 and runs away from 1 on; one that does not fall; one that does nothing.
     #[test]
-    fn the_steepest_fall_is_found() {
-        let rates = (0..200).map(|i| 1e-5 * 10f64.powf(i as f64 / 30.0));
-        let loss = |rate: f64| 1.0 / (1.0 + rate / 0.01) + (rate / 2.0).powi(4);
-        let curve = smoothed(rates.map(|rate| (rate, loss(rate))));
-        let (steepest, least) = places(&curve).unwrap();
-        assert!((0.005..0.06).contains(&steepest), "{steepest}");
-        assert!((0.3..1.5).contains(&least), "{least}");
-        assert!(curve.last().unwrap().0 < 4.0, "the run away is left out");
-        assert!(places(&[]).is_none());
+    fn the_edge_and_the_steepest_fall_are_found() {
+        let away = |rate: f64| (rate / 2.0).powi(4).min(1e6);
+        let (edge, steepest) = places(&curve(|rate| 1.0 / (1.0 + rate / 0.01) + away(rate)));
+        assert!(
+            edge.is_some_and(|edge| (1.0..3.0).contains(&edge)),
+            "{edge:?}"
+        );
+        assert!(
+            steepest.is_some_and(|rate| (0.003..0.06).contains(&rate)),
+            "{steepest:?}"
+        );
+        let (edge, steepest) = places(&curve(|rate| 0.7 + away(rate)));
+        assert!(
+            edge.is_some_and(|edge| (0.2..1.0).contains(&edge)),
+            "{edge:?}"
+        );
+        assert_eq!(steepest, None);
+        assert_eq!(places(&curve(|_| 0.7)), (None, None));
+        assert_eq!(places(&[]), (None, None));
     }
 }

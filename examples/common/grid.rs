@@ -118,7 +118,11 @@ pub fn cells<E: Experiment>(
     out: &Path,
 ) -> Result<Vec<Cell<E::Args>>> {
     let axes = axes::<E>(asked)?;
-    let seeds = list(&asked.settings.training.seed).map_err(anyhow::Error::msg)?;
+    let seeds = match asked.has("seed") || asked.has("optimizer") {
+        true => &asked.settings.training.seed,
+        false => E::default_seeds(&asked.settings.own),
+    };
+    let seeds = list(seeds).map_err(anyhow::Error::msg)?;
     let count = axes
         .iter()
         .try_fold(seeds.len(), |n, axis| n.checked_mul(axis.values.len()));

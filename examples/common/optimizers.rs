@@ -71,6 +71,22 @@ pub fn default_lr(optimizer: &str, family: Family) -> Result<f64> {
     Ok(rates_of(optimizer)?.lr[family as usize])
 }
 
+/// The bound of a step, for all optimizers alike; 0 for none, where no bound was found to do more good than harm.
+pub fn default_bound(family: Family) -> f64 {
+    match family {
+        Family::Scratch => 0.01,
+        Family::Pretrained | Family::Residual | Family::Clicks => 0.0,
+    }
+}
+
+/// The schedule of transformers, for all optimizers alike.
+pub fn default_schedule(family: Family) -> &'static str {
+    match family {
+        Family::Scratch => "warmup:0.1+linear",
+        _ => "linear",
+    }
+}
+
 /// The weight decay of transformers.
 ///
 /// # Errors

@@ -66,7 +66,8 @@ impl Experiment for Entities {
         let optimizer = &mut settings.optimizer;
         optimizer.lr = optimizers::default_lr(&optimizer.optimizer, family)?;
         optimizer.weight_decay = optimizers::default_decay(&optimizer.optimizer)?;
-        settings.training.schedule = "linear".into();
+        optimizer.bound = optimizers::default_bound(family);
+        settings.training.schedule = optimizers::default_schedule(family).into();
         settings.training.epochs = 10;
         settings.run.prefetch = 0;
         Ok(settings)

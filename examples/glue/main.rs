@@ -35,7 +35,7 @@ const ABOUT: &str = "Fine-tune a BERT, DistilBERT, RoBERTa or SqueezeBERT checkp
 const EXAMPLES: &str = "Examples:\n  \
     glue --model squeezebert/squeezebert-uncased --task rte,mrpc\n  \
     glue --model ./minilm --data ./glue_data --task sst2 --optimizer adahessian,adamw --seed 0,1,2 --out runs/sst2\n  \
-    glue --sweep lr=0.03,0.1,0.3\n  \
+    glue --optimizer adahessian,adamw --sweep lr-scale=0.1,0.3,1,3 --seed 0,1,2\n  \
     glue --resume runs/sst2\n\n\
     A run's model/ is a checkpoint that transformers opens as it is.";
 
@@ -109,6 +109,13 @@ impl Experiment for Glue {
         }
     }
 
+    fn default_seeds(own: &GlueArgs) -> &'static str {
+        match own.model {
+            Some(_) => "0",
+            None => "0,1",
+        }
+    }
+
     fn defaults(&self, asked: &Asked<GlueArgs>) -> Result<Settings<GlueArgs>> {
         let mut settings = asked.settings.clone();
         let family = match settings.own.model {
@@ -118,11 +125,12 @@ impl Experiment for Glue {
         let optimizer = &mut settings.optimizer;
         optimizer.lr = optimizers::default_lr(&optimizer.optimizer, family)?;
         optimizer.weight_decay = optimizers::default_decay(&optimizer.optimizer)?;
+        optimizer.bound = optimizers::default_bound(family);
         if optimizer.optimizer == "sophiah" {
             optimizer.block_size = "single".into();
         }
         let training = &mut settings.training;
-        training.schedule = "linear".into();
+        training.schedule = optimizers::default_schedule(family).into();
         training.epochs = match (family, settings.own.task.parse()?) {
             (Family::Scratch, _) => 8,
             (_, GlueTask::Rte | GlueTask::Stsb) => 10,

@@ -2,6 +2,8 @@
 //! and from where they go on.
 
 mod program;
+#[path = "program/searches.rs"]
+mod searches;
 
 use program::{Program, bits, folder, lines, write};
 use std::fs;

@@ -1,0 +1,111 @@
+//! Searches on the one driver: a range test of the rate, successive halving, the paper's tables.
+
+use crate::program::{Program, folder, lines};
+use std::fs;
+
+const SMALL: &str = "--limit 48 --limit-eval 16 --max-length 16 --batch-size 8";
+
+fn glue(arguments: &str) -> Program {
+    Program::new("glue", &format!("{SMALL} {arguments} --out"))
+}
+
+#[test]
+fn a_range_test_proposes_a_rate_for_each_optimizer() {
+    let out = folder();
+    let at = out.path().join("rates");
+    let text = glue("--optimizer adamw,sgd --seed 3,4 --find-lr 40")
+        .path(&at)
+        .succeeds();
+    assert!(
+        text.contains("proposed") && text.contains("find-lr.svg"),
+        "{text}"
+    );
+    let table = text
+        .lines()
+        .filter(|l| l.starts_with("adamw  ") || l.starts_with("sgd  "));
+    assert_eq!(table.count(), 2, "one seed is enough: {text}");
+    assert!(
+        fs::read_to_string(at.join("find-lr.svg"))
+            .unwrap()
+            .contains("adamw")
+    );
+    let again = out.path().join("again");
+    let error = glue("--sweep lr=0.1,0.2 --find-lr").path(&again).fails();
+    assert!(error.contains("--find-lr") && !again.exists(), "{error}");
+}
+
+/// Four rates by two optimizers: eight runs of one epoch, four of two, two of four; an interrupted search goes on.
+#[test]
+fn halving_keeps_the_better_half_of_each_optimizer() {
+    let out = folder();
+    let at = out.path().join("search");
+    let flags = "--optimizer adamw,sgd --epochs 4 --sweep lr-scale=0.1,1,10,100 --halving";
+    let text = glue(flags).path(&at).succeeds();
+    for rung in [
+        "rung 1 of 3: 8 runs",
+        "rung 2 of 3: 4 runs",
+        "rung 3 of 3: 2 runs",
+    ] {
+        assert_eq!(lines(&text, rung), 1, "{text}");
+    }
+    let runs = |rung: &str| {
+        let entries = fs::read_dir(at.join(rung)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    let last = runs("rung3");
+    assert!(
+        last[0].starts_with("sst2-adamw-") && last[1].starts_with("sst2-sgd-"),
+        "{last:?}"
+    );
+    assert!(
+        runs("rung2")
+            .iter()
+            .all(|name| runs("rung1").contains(name))
+    );
+    let config = fs::read_to_string(at.join("rung2").join(&runs("rung2")[0]).join("config.toml"));
+    assert!(config.unwrap().contains("epochs = 2\n"));
+
+    // As after a kill: a run of the second rung and all of the third are missing.
+    fs::remove_dir_all(at.join("rung2").join(&runs("rung2")[0])).unwrap();
+    fs::remove_dir_all(at.join("rung3")).unwrap();
+    let text = Program::new("glue", "--resume").path(&at).succeeds();
+    assert!(
+        text.contains("8 of 8 runs are finished") && text.contains("3 of 4 runs are finished"),
+        "{text}"
+    );
+    assert_eq!(runs("rung3"), last);
+
+    let refused = out.path().join("refused");
+    for flags in ["--halving", "--epochs 1 --sweep lr=0.1,0.2 --halving"] {
+        let error = glue(flags).path(&refused).fails();
+        assert!(error.contains("--halving") && !refused.exists(), "{error}");
+    }
+}
+
+#[test]
+fn a_table_of_the_paper_is_a_comparison() {
+    let out = folder();
+    let plan = |study: &str, runs: usize| {
+        let at = out.path().join(study);
+        let plan = glue(&format!("--dry-run --study {study}"))
+            .path(&at)
+            .succeeds();
+        assert!(plan.starts_with(&format!("# {runs} runs\n")), "{plan}");
+        plan
+    };
+    let rates = plan("rates", 3 * 8 * 3);
+    assert_eq!(lines(&rates, "lr_scale = 10.0"), 9, "{rates}");
+    plan("blocks", 10 * 3);
+    plan("delays", 5 * 3);
+    plan("optimizers", 4 * 3);
+    let at = out.path().join("delays");
+    let text = glue("--epochs 1 --seed 0,1 --study delays")
+        .path(&at)
+        .succeeds();
+    assert!(text.contains("std. error"), "{text}");
+    let report = fs::read_to_string(at.join("report.html")).unwrap();
+    assert!(report.contains("by hessian every"), "a figure of the sweep");
+}
