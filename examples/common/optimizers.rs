@@ -75,7 +75,8 @@ pub fn default_lr(optimizer: &str, family: Family) -> Result<f64> {
 pub fn default_bound(family: Family) -> f64 {
     match family {
         Family::Scratch => 0.01,
-        Family::Pretrained | Family::Residual | Family::Clicks => 0.0,
+        Family::Clicks => 0.02,
+        Family::Pretrained | Family::Residual => 0.0,
     }
 }
 

@@ -126,6 +126,7 @@ impl Experiment for Clicks {
         let mut settings = asked.settings.clone();
         let optimizer = &mut settings.optimizer;
         optimizer.lr = optimizers::default_lr(&optimizer.optimizer, Family::Clicks)?;
+        optimizer.bound = optimizers::default_bound(Family::Clicks);
         optimizer.hessian_power = 0.5;
         optimizer.betas = "0.9,0.98".into();
         // Two times the steps 1 / (1 - 0.98) that the average of the curvature remembers: single probes are near
