@@ -192,7 +192,8 @@ fn one_pass_is_the_composed_step_for_all_blocks() {
 /// Bounds that hold every step back, some, and none.
 #[test]
 fn bounded_steps_are_the_composed_ones() {
-    for relative in [1e-6, 0.05, 1e3] {
+    // Not the rate, 0.05, which is how far LAMB goes anyway.
+    for relative in [1e-6, 0.03, 1e3] {
         follows(Sgd::builder().bound(relative));
         follows(AdamW::builder().bound(relative));
         follows(Lamb::builder().bound(relative));
