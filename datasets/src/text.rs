@@ -237,7 +237,7 @@ impl TextEncoder {
     /// example this encoder makes, and that the tokenizer looks like the model's own.
     ///
     /// # Errors
-    /// If it cannot, or if more than half of the vocabulary has no token (see
+    /// If it cannot, or if more than nine tenths of the vocabulary have no token (see
     /// [`TextEncoder::allow_small_vocabulary`]); the error names both numbers.
     pub fn check(&self, vocab_size: usize, positions: usize) -> Result<()> {
         if self.largest_id as usize >= vocab_size {
@@ -246,7 +246,7 @@ impl TextEncoder {
                 vocab_size,
             });
         }
-        if !self.small && self.vocab_size() < vocab_size / 2 {
+        if !self.small && self.vocab_size() < vocab_size / 10 {
             return Err(Error::VocabularyTooLarge {
                 tokens: self.vocab_size(),
                 vocab_size,
