@@ -90,6 +90,64 @@ fn ids_of_special_tokens_count_even_outside_of_the_vocabulary() {
     assert_says(encoder.check(100, 16), &["4294967295", "4294967296"]);
 }
 
+/// A post-processor by template, of the pieces of a single text and of a pair.
+fn template(single: &[&str], pair: &[&str]) -> Result<TextEncoder, Error> {
+    let piece = |name: &&str| match *name {
+        "A" | "B" => serde_json::json!({"Sequence": {"id": name, "type_id": 0}}),
+        special => serde_json::json!({"SpecialToken": {"id": special, "type_id": 0}}),
+    };
+    let pieces = |names: &[&str]| names.iter().map(piece).collect::<Vec<_>>();
+    let mut file = json();
+    file["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": pieces(single),
+        "pair": pieces(pair),
+        "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]}},
+    });
+    open(file.to_string().as_bytes())
+}
+
+/// Of a file that repeats them, sequences came out longer than the maximum length, and in gigabytes.
+#[test]
+fn a_tokenizer_that_repeats_or_drops_a_text_is_refused() {
+    let encoder = template(&["[CLS]", "A"], &["[CLS]", "B", "[CLS]", "A"]).unwrap();
+    // The learned one has a [SEP] besides.
+    let film = TextEncoder::new(learned(), 16)
+        .unwrap()
+        .encode(&row("the film"));
+    let tokens = film.unwrap().ids.len() - 1;
+    assert_eq!(encoder.encode(&row("the film")).unwrap().ids.len(), tokens);
+    let long = row(&"the ".repeat(100));
+    assert_eq!(encoder.encode(&long).unwrap().ids.len(), 16);
+    assert_says(
+        template(&["[CLS]", "A", "A", "A"], &["[CLS]", "A", "B"]),
+        &[
+            "tokenizer.json",
+            "only text of a single text 3 times",
+            "not once",
+        ],
+    );
+    assert_says(
+        template(&["[CLS]", "A"], &["[CLS]", "A", "B", "B"]),
+        &["second text of a pair 2 times"],
+    );
+    assert_says(template(&["[CLS]"], &["[CLS]", "A", "B"]), &["0 times"]);
+    assert_says(
+        template(&["[CLS]", "A"], &["[CLS]", "B"]),
+        &["first text of a pair 0 times"],
+    );
+}
+
+#[test]
+fn a_maximum_length_leaves_room_for_the_special_tokens_of_single_texts_too() {
+    let mut single = vec!["[CLS]"; 20];
+    single.push("A");
+    assert_says(
+        template(&single, &["[CLS]", "A", "B"]),
+        &["max_length", "16", "more than 21"],
+    );
+}
+
 #[test]
 fn a_tokenizer_of_another_model_is_refused_unless_the_caller_knows() {
     let encoder = TextEncoder::new(learned(), 16).unwrap();

@@ -65,6 +65,7 @@
 //! ```
 
 mod ahead;
+mod around;
 pub mod batcher;
 mod batches;
 mod border;

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use rayon::prelude::*;
-use tokenizers::{Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{Encoding, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
 
+use crate::around::Around;
 use crate::border::guarded;
 use crate::error::{Error, Result};
 use crate::excerpt::reason;
@@ -14,10 +15,6 @@ use crate::wordpiece;
 
 /// Rows encoded at a time: enough for the threads.
 const PIECE: usize = 1024;
-/// What a tokenizer without a post-processor lacks.
-const NOTHING_SPECIAL: &str = "it puts no special tokens, such as [CLS] and [SEP], around a text, which the models \
-     need; take the tokenizer.json that came with the model, or give it a post-processor";
-
 /// One example as token ids.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Encoded {
@@ -46,7 +43,7 @@ pub struct TextEncoder {
     small: bool,
 }
 
-fn tokenizer_error(path: Option<&Path>, why: impl ToString) -> Error {
+pub(crate) fn tokenizer_error(path: Option<&Path>, why: impl ToString) -> Error {
     Error::Tokenizer {
         path: path.map(Path::to_path_buf),
         reason: reason(why),
@@ -54,7 +51,10 @@ fn tokenizer_error(path: Option<&Path>, why: impl ToString) -> Error {
 }
 
 /// Calls the tokenizers crate, which panics on some files and texts.
-fn called<T>(path: Option<&Path>, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+pub(crate) fn called<T>(
+    path: Option<&Path>,
+    call: impl FnOnce() -> tokenizers::Result<T>,
+) -> Result<T> {
     guarded(call)
         .map_err(|panic| tokenizer_error(path, panic))?
         .map_err(|e| tokenizer_error(path, e))
@@ -76,25 +76,20 @@ impl TextEncoder {
         let pad_id = pad_id(&tokenizer);
         tokenizer.with_padding(None);
         called(path, || tokenizer.with_truncation(None).map(|_| ()))?;
-        let nothing = called(path, || tokenizer.encode_fast(("", ""), true))?;
-        let special = nothing.get_special_tokens_mask().iter();
-        let special = special.filter(|&&special| special == 1).count();
-        if special == 0 {
-            return Err(tokenizer_error(path, NOTHING_SPECIAL));
-        }
+        let around = Around::of(&tokenizer, path)?;
+        let special = around.most;
         if max_length <= special + 1 {
             return Err(Error::Setting {
                 name: "max_length",
                 got: max_length.to_string(),
                 expected: format!(
-                    "more than {}: a pair has {special} special tokens",
+                    "more than {}: a text or a pair has {special} special tokens",
                     special + 1
                 ),
             });
         }
-        // Special tokens have ids of their own in the file, which need not be in the vocabulary.
         let ids = tokenizer.get_vocab(true).into_values();
-        let largest_id = ids.chain(nothing.get_ids().iter().copied()).max();
+        let largest_id = ids.chain(around.ids).max();
         let largest_id = largest_id.filter(|_| tokenizer.get_vocab_size(true) > 0);
         let largest_id = largest_id.ok_or_else(|| {
             tokenizer_error(path, "the vocabulary is empty; pass a trained tokenizer")
@@ -184,7 +179,7 @@ impl TextEncoder {
             Some(second) => self.tokenizer.encode_fast((first, second), true),
             None => self.tokenizer.encode_fast(first, true),
         })?;
-        Ok(encoded(&encoding, row.label))
+        self.encoded(&encoding, row.label)
     }
 
     /// [`TextEncoder::encode`] for many rows, in their order, on several threads.
@@ -208,8 +203,24 @@ impl TextEncoder {
             fits(words.iter().map(String::len).sum())?;
             // The fast one does not tell the words.
             let encoding = called(None, || self.tokenizer.encode(*words, true))?;
-            Ok((encoded(&encoding, None), encoding.get_word_ids().to_vec()))
+            let made = self.encoded(&encoding, None)?;
+            Ok((made, encoding.get_word_ids().to_vec()))
         })
+    }
+
+    /// Whatever a tokenizer's file may ask for, a model has no position behind the maximum length.
+    fn encoded(&self, encoding: &Encoding, label: Option<Label>) -> Result<Encoded> {
+        let ids = encoding.get_ids().to_vec();
+        if ids.len() > self.max_length {
+            let why = format!(
+                "it made {} tokens of a text, of at most {}; take the tokenizer.json that came with the model",
+                ids.len(),
+                self.max_length
+            );
+            return Err(tokenizer_error(None, why));
+        }
+        let types = encoding.get_type_ids().to_vec();
+        Ok(Encoded { ids, types, label })
     }
 
     /// The number of embeddings a model needs: the largest token id plus one.
@@ -287,14 +298,6 @@ fn in_pieces<T: Sync, E: Send>(
         }
     }
     Ok(all)
-}
-
-fn encoded(encoding: &tokenizers::Encoding, label: Option<Label>) -> Encoded {
-    Encoded {
-        ids: encoding.get_ids().to_vec(),
-        types: encoding.get_type_ids().to_vec(),
-        label,
-    }
 }
 
 /// See [`TextEncoder::pad_id`]; the file's own padding is looked at before it is switched off.
