@@ -14,7 +14,10 @@ use common::program;
 use common::values::list;
 use models::dlrm::{self, Dlrm, Ids};
 use models::resnet::{Config, Stem};
-use models::{Architecture, Model, ResNet, SequenceClassifier, Start, bert, squeezebert};
+use models::{
+    Architecture, Model, ResNet, SequenceClassifier, Start, Transformer, bert, squeezebert,
+    transformer,
+};
 use serde_json::json;
 use std::time::Instant;
 use trainers::callbacks::peak_memory_mib;
@@ -25,7 +28,7 @@ use trainers::callbacks::peak_memory_mib;
 #[derive(Parser)]
 struct Cli {
     /// squeezebert (base), squeezebert-mini, bert (base), bert-minilm, resnet20, resnet32, resnet56,
-    /// resnet18, resnet50 and the like, or dlrm (Criteo Kaggle's sizes)
+    /// resnet18, resnet50 and the like, nmt (the translator for IWSLT14) or dlrm (Criteo Kaggle's sizes)
     #[arg(long, default_value = "squeezebert")]
     model: String,
 
@@ -38,13 +41,18 @@ struct Cli {
     #[arg(long, default_value_t = 1, value_name = "N")]
     hessian_every: u64,
 
-    /// Examples a batch [default: 16 sequences, 128 images of CIFAR's size, 16 of ImageNet's, 128 clicks]
+    /// Examples a batch [default: 16 sequences, 32 pairs of sentences, 128 images of CIFAR's size, 16 of
+    /// ImageNet's, 128 clicks]
     #[arg(long, visible_alias = "batch", value_name = "N")]
     batch_size: Option<usize>,
 
-    /// Tokens a sequence
-    #[arg(long, default_value_t = 128)]
-    seq: usize,
+    /// Tokens a sequence [default: 128, of a translator 32]
+    #[arg(long)]
+    seq: Option<usize>,
+
+    /// Words of a translator
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    vocabulary: usize,
 
     /// Layers of a language model [default: the model's]
     #[arg(long, value_name = "N")]
@@ -99,7 +107,7 @@ fn architecture(model: &str) -> Result<Architecture> {
         "bert" => bert::Config::base().architecture()?,
         "bert-minilm" => bert::Config::mini_lm().architecture()?,
         other => bail!(
-            "--model {other}: expected squeezebert, squeezebert-mini, bert, bert-minilm or resnetN"
+            "--model {other}: expected squeezebert, squeezebert-mini, bert, bert-minilm, nmt, dlrm or resnetN"
         ),
     })
 }
@@ -140,6 +148,7 @@ impl Bench {
         };
         match cli.model.as_str() {
             "dlrm" => Self::clicks(cli, &start),
+            "nmt" => Self::sentences(cli, &start),
             name if name.starts_with("resnet") => Self::images(cli, &start),
             _ => Self::texts(cli, &start),
         }
@@ -148,12 +157,12 @@ impl Bench {
     fn texts(cli: &Cli, start: &Start) -> Result<Self> {
         let mut architecture = architecture(&cli.model)?;
         architecture.layers = cli.layers.unwrap_or(architecture.layers);
-        let batch = cli.batch_size.unwrap_or(16);
+        let (batch, length) = (cli.batch_size.unwrap_or(16), cli.seq.unwrap_or(128));
         let model = SequenceClassifier::new(&architecture, 2, start)?;
-        let ids = draw("ids", batch * cli.seq, architecture.vocabulary);
+        let ids = draw("ids", batch * length, architecture.vocabulary);
         let device = &start.device;
         Ok(Self {
-            inputs: Tensor::from_vec(ids, (batch, cli.seq), device)?,
+            inputs: Tensor::from_vec(ids, (batch, length), device)?,
             labels: Tensor::from_vec(draw("labels", batch, 2), batch, device)?,
             vars: model.vars(),
             blocks: model.blocks(),
@@ -161,6 +170,49 @@ impl Bench {
             table_rule: SparseRule::Sgd,
             loss: Box::new(move |ids, labels| {
                 cross_entropy(model.forward(ids, None, None, &Mode::Eval), labels)
+            }),
+            micro_batches: cli.micro_batches.clamp(1, batch),
+        })
+    }
+
+    /// Sources and what the decoder is given, side by side.
+    fn sentences(cli: &Cli, start: &Start) -> Result<Self> {
+        let mut config = transformer::Config {
+            vocab_size: cli.vocabulary,
+            ..transformer::Config::iwslt()
+        };
+        config.encoder_layers = cli.layers.unwrap_or(config.encoder_layers);
+        config.decoder_layers = cli.layers.unwrap_or(config.decoder_layers);
+        let (batch, length) = (cli.batch_size.unwrap_or(32), cli.seq.unwrap_or(32));
+        let model = Transformer::new(&config, start)?;
+        // Past the special ones: no padding.
+        let draw = |name, width| -> Result<Tensor> {
+            let ids = draw(name, batch * width, config.vocab_size - 4);
+            let ids = ids.into_iter().map(|id| id + 4).collect();
+            Ok(Tensor::from_vec::<_, u32>(
+                ids,
+                (batch, width),
+                &Device::Cpu,
+            )?)
+        };
+        Ok(Self {
+            inputs: draw("ids", 2 * length)?,
+            labels: draw("labels", length)?,
+            vars: model.vars(),
+            blocks: model.blocks(),
+            tables: Vec::new(),
+            table_rule: SparseRule::Sgd,
+            loss: Box::new(move |ids, labels| {
+                let (source, previous) =
+                    (ids.narrow(1, 0, length)?, ids.narrow(1, length, length)?);
+                let logits = model.forward(&source, &previous, &Mode::Eval)?;
+                let rows = logits.flatten_to(1)?; // [B T, V]
+                Ok(ops::cross_entropy(
+                    &rows,
+                    &labels.flatten_all()?,
+                    0.1,
+                    None,
+                )?)
             }),
             micro_batches: cli.micro_batches.clamp(1, batch),
         })

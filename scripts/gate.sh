@@ -71,6 +71,13 @@ cargo run -q -p examples --example entities -- --limit 64 --limit-eval 32 --epoc
 grep -q 'audit: .* gradient right to' "$out/entities.txt"
 grep -q '"f1"' "$out/entities/summary.json"
 test -s "$out/entities/report.html"
+# Numbers from German to English.
+cargo run -q -p examples --example translate -- train --limit 200 --limit-eval 10 --epochs 1 --max-tokens 400 --translate 4 --optimizer adahessian --audit --out "$out/translate" >"$out/translate.txt"
+grep -q 'audit: .* gradient right to' "$out/translate.txt"
+echo 'zwei und dreizehn .' | cargo run -q -p examples --example translate -- decode "$out/translate" --max-extra 5 >"$out/said.txt"
+test "$(wc -l <"$out/said.txt")" = 1
+cargo run -q -p examples --example step_time -- --model nmt --layers 1 --batch 2 --seq 4 --vocabulary 50 --units 1 --json >"$out/nmt.json"
+grep -q ratio_to_sgd "$out/nmt.json"
 # Clicks: text, store, a comparison that is finished when it is resumed, an evaluation of what it saved.
 cargo run -q -p examples --example criteo -- generate "$out/clicks.txt" --rows 2000
 cargo run -q -p examples --example criteo -- prepare "$out/clicks.txt" --out "$out/clicks.store" --hash-modulo 100

@@ -53,6 +53,7 @@ mod tokenizer_files;
 mod trainer;
 mod trainer_errors;
 mod trajectories;
+mod transformer;
 mod vision_models;
 mod vision_ops;
 mod vision_training;

@@ -138,6 +138,22 @@ fn a_tokenizer_that_repeats_or_drops_a_text_is_refused() {
     );
 }
 
+/// Each of them makes two bytes of one outside of ASCII, and a file has room for a hundred.
+#[test]
+fn a_tokenizer_that_makes_texts_much_longer_is_refused() {
+    let mut file = json();
+    let bytes = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let sequence =
+        |count| serde_json::json!({"type": "Sequence", "pretokenizers": vec![&bytes; count]});
+    file["pre_tokenizer"] = sequence(6);
+    assert!(open(file.to_string().as_bytes()).is_ok());
+    file["pre_tokenizer"] = sequence(30);
+    assert_says(
+        open(file.to_string().as_bytes()),
+        &["tokenizer.json", "times as long", "at most 64"],
+    );
+}
+
 #[test]
 fn a_maximum_length_leaves_room_for_the_special_tokens_of_single_texts_too() {
     let mut single = vec!["[CLS]"; 20];

@@ -157,7 +157,7 @@ pub enum Error {
         /// What the file says.
         got: String,
     },
-    /// A line of a file of labelled words that breaks the format.
+    /// A line of a file of labelled words, of a dictionary or of merges that breaks the format.
     #[error("{}, {place}: {got}, expected {expected}", path.display())]
     WordLine {
         /// The file.
@@ -239,6 +239,18 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A file of token ids, or its index, that is none, is damaged, or was made of something else.
+    #[error("{}: {got}, expected {expected}; {hint}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        got: String,
+        /// What to do.
+        hint: &'static str,
     },
     /// A store of clicks, or a vocabulary of one, in another version of the format.
     #[error(

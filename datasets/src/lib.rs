@@ -7,6 +7,9 @@
 //! conll (sentences) ──> text (pieces of words) ──> conll (examples) ──> batcher (order) ──> conll (tensors)
 //!   ↑ text, sample
 //!
+//! translation (pairs of lines) ──> subwords (token ids) ──> store (ids on the disk) ──> batches (order, tensors)
+//!   ↑ text, parquet, fairseq
+//!
 //! cifar10, imagenet ──> image (pictures) ──> batcher (order) ──> augment ──> batches (tensors)
 //!   ↑ binary, folder, parquet, hub
 //!
@@ -19,6 +22,8 @@
 //! * [`glue`] reads the GLUE tasks from the folder layout of the GLUE download, from parquet files
 //!   and from the Hugging Face Hub;
 //! * [`conll`] reads sentences whose words have labels and makes batches of them;
+//! * [`translation`] reads sentences and their translations, learns subwords of both languages or takes fairseq's,
+//!   and makes batches of at most so many tokens;
 //! * [`sample`] holds small data sets that come with the crate, so that everything runs offline;
 //! * [`text`] turns rows into token ids, [`wordpiece`] learns a vocabulary where there is none;
 //! * [`mod@collate`] pads a batch to its longest example and puts it on a device.
@@ -76,6 +81,7 @@ pub mod criteo;
 pub mod dataset;
 mod error;
 mod excerpt;
+mod expansion;
 pub mod glue;
 pub mod hub;
 pub mod image;
@@ -91,6 +97,7 @@ mod shards;
 mod split;
 pub mod text;
 mod text_batches;
+pub mod translation;
 pub mod wordpiece;
 
 pub use ahead::Ahead;

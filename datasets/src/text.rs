@@ -9,6 +9,7 @@ use crate::around::Around;
 use crate::border::guarded;
 use crate::error::{Error, Result};
 use crate::excerpt::reason;
+use crate::expansion;
 use crate::glue::{Label, Row};
 use crate::limits::{self, LARGEST_TOKENIZER, LONGEST_LINE};
 use crate::wordpiece;
@@ -137,6 +138,7 @@ impl TextEncoder {
         let whole = dir.join("tokenizer.json");
         if whole.is_file() {
             let bytes = limits::read(&whole, LARGEST_TOKENIZER)?;
+            stays_short(&whole, &bytes)?;
             let read = guarded(|| Tokenizer::from_bytes(bytes).map_err(|e| e.to_string()));
             let tokenizer = read.flatten().map_err(|why| Error::Tokenizer {
                 path: Some(whole.clone()),
@@ -273,8 +275,24 @@ impl TextEncoder {
     }
 }
 
+/// Refuses a `tokenizer.json` that makes texts many times longer; what is not in JSON is refused later.
+fn stays_short(path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = serde_json::from_slice(bytes).unwrap_or_default();
+    let (factor, most) = (expansion::factor(&file), expansion::MOST);
+    match factor <= most {
+        true => Ok(()),
+        false => {
+            let why = format!(
+                "its replacements and changes of alphabet may make a text {factor} times as long, of at most \
+                 {most}; take the tokenizer.json that came with the model"
+            );
+            Err(tokenizer_error(Some(path), why))
+        }
+    }
+}
+
 /// Refuses a text that no line of a file is as long as.
-fn fits(length: usize) -> Result<()> {
+pub(crate) fn fits(length: usize) -> Result<()> {
     match length {
         ..=LONGEST_LINE => Ok(()),
         _ => Err(tokenizer_error(

@@ -4,6 +4,8 @@
 mod program;
 #[path = "program/searches.rs"]
 mod searches;
+#[path = "program/translations.rs"]
+mod translations;
 
 use program::{Program, bits, folder, lines, write};
 use std::fs;

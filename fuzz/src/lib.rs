@@ -23,6 +23,7 @@ pub use targets::glue::{glue_parquet, glue_tsv};
 pub use targets::models::safetensors_config;
 pub use targets::pictures::{cifar_binary, image_decode, image_parquet};
 pub use targets::text::{tokenizer_json, wordpiece};
+pub use targets::translation::parallel_text;
 
 /// A target: its name, and what it does with an input.
 pub struct Target {
@@ -96,6 +97,22 @@ pub const TARGETS: &[Target] = &[
         ],
     ),
     target("tokenizer_json", tokenizer_json, JSON),
+    target(
+        "parallel_text",
+        parallel_text,
+        &[
+            "\n",
+            " ",
+            "</w>",
+            "@@",
+            "#version: 0.1\n",
+            " #fairseq:overwrite",
+            "MMIDIDX",
+            "PAR1",
+            "translation",
+            "\"Metaspace\"",
+        ],
+    ),
     target("safetensors_config", safetensors_config, JSON),
     target(
         "checkpoint_manifest",

@@ -7,6 +7,7 @@ mod parquet;
 mod pictures;
 mod text;
 mod trained;
+mod translation;
 
 use std::path::Path;
 
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Seed> {
         clicks::texts(),
         clicks::stores(),
         trained::folders(),
+        translation::files(),
     ];
     kinds.into_iter().flatten().collect()
 }

@@ -1,4 +1,4 @@
-//! BERT, SqueezeBERT, DistilBERT, RoBERTa, residual networks and DLRM for training with second derivatives:
+//! BERT, SqueezeBERT, DistilBERT, RoBERTa, the transformer for translation, residual networks and DLRM for training with second derivatives:
 //! every operation on the way is right to the second order (see [`adahessian::ops`]), and checkpoints go to
 //! and from the Hugging Face Hub, or torchvision, under the names they have there.
 //!
@@ -45,6 +45,7 @@ mod parts;
 pub mod resnet;
 pub mod roberta;
 pub mod squeezebert;
+pub mod transformer;
 pub mod weights;
 
 pub use architecture::Architecture;
@@ -54,4 +55,5 @@ pub use error::{Error, Result};
 pub use heads::{MaskedLanguageModel, Outputs, SequenceClassifier, TokenClassifier};
 pub use model::Model;
 pub use resnet::ResNet;
+pub use transformer::Transformer;
 pub use weights::{LoadReport, Start, Variables};

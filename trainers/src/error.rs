@@ -149,6 +149,32 @@ pub enum Error {
         checkpoint: Option<PathBuf>,
     },
 
+    /// An answer of a decoder that cannot be searched.
+    #[error("step {step} of the search: {what}: expected {expected}, got {got}")]
+    Decoder {
+        /// The number of steps taken before.
+        step: usize,
+        /// Where in the answer, or which sentence.
+        what: String,
+        /// What the search needs.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+
+    /// Files of variables that have no mean.
+    #[error("{}: {what}: expected {expected}, got {got}; average checkpoints of one run", path.display())]
+    Average {
+        /// The file, or the checkpoint's folder.
+        path: PathBuf,
+        /// The tensor, or the file.
+        what: String,
+        /// What the first file has.
+        expected: String,
+        /// What this one has.
+        got: String,
+    },
+
     /// A line or a record of a log that cannot be used.
     #[error("{}: {what}", path.display())]
     Log {

@@ -13,6 +13,7 @@
 //!   [`Batches`] and [`Ahead`], which makes batches of any kind ahead of the step, are those of `datasets`;
 //! * [`config`] is the loop's configuration, [`trainer`] the loop;
 //! * [`metrics`], by name, are those of GLUE and more, equal to scikit-learn's and SciPy's;
+//! * [`generation`] searches for sequences and scores them: beam search, BLEU, means of checkpoints;
 //! * [`checkpoint`] writes folders that a crash cannot spoil, [`run_folder`] knows where, [`disk`] how;
 //! * [`callbacks`] see every step and evaluation: progress bar, status lines, JSON lines, TensorBoard, curves and
 //!   summary. Nothing is written or shown but by them.
@@ -48,6 +49,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod disk;
 pub mod error;
+pub mod generation;
 pub mod metrics;
 pub mod run_folder;
 mod supervised;

@@ -32,7 +32,7 @@ pub use bags::{Bags, Pooling, bags};
 pub use conv::batch_norm::{BatchNorm, RunningStatistics, conv_batch_norm, statistics_at_rest};
 pub use conv::{Convolution, Method, conv2d};
 pub use dropout::{Dropout, Mode, dropout, residual};
-pub use embedding::{EmbeddingTables, embedding, embedding_sum, sum_of_rows};
+pub use embedding::{EmbeddingTables, embedding, embedding_sum, scaled_sum_of_rows, sum_of_rows};
 pub use interaction::interaction;
 pub use linear::linear;
 pub use loss::{binary_cross_entropy, cross_entropy, mse};

@@ -13,7 +13,7 @@ use super::header::SourceFile;
 use crate::error::{Error, Result};
 
 /// A file that is removed unless it was renamed or is to be kept.
-pub(super) struct Partial {
+pub(crate) struct Partial {
     path: PathBuf,
     kept: Kept,
 }
@@ -29,12 +29,12 @@ impl Kept {
 }
 
 impl Partial {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         let kept = Kept::default();
         Self { path, kept }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -48,7 +48,7 @@ impl Partial {
     }
 
     /// An I/O error with this file.
-    pub(super) fn failed(&self, error: std::io::Error) -> Error {
+    pub(crate) fn failed(&self, error: std::io::Error) -> Error {
         Error::io(&self.path, error)
     }
 }
@@ -64,7 +64,7 @@ impl Drop for Partial {
 }
 
 /// Makes renamings in the folder of a file outlast a loss of power.
-pub(super) fn sync_folder(file: &Path) {
+pub(crate) fn sync_folder(file: &Path) {
     let folder = file.parent().filter(|dir| !dir.as_os_str().is_empty());
     // Not every system can do it; the file is whole either way.
     if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {

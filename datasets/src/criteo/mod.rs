@@ -48,7 +48,7 @@ mod behind;
 mod chunk;
 mod column;
 mod fields;
-mod files;
+pub(crate) mod files;
 mod generate;
 mod header;
 mod journal;

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 pub use folder::{load_folder, load_folder_with};
+pub(crate) use parquet::to_text;
 pub use parquet::{load_hub, load_parquet, load_parquet_folder};
 pub use tsv::{Loaded, Ragged};
 

@@ -175,7 +175,8 @@ fn to_row(record: Record, path: &Path, task: GlueTask, split: Split, number: usi
     })
 }
 
-fn to_text(field: Field, path: &Path, column: &str, number: usize) -> Result<String> {
+/// The text of a field of a row.
+pub(crate) fn to_text(field: Field, path: &Path, column: &str, number: usize) -> Result<String> {
     let place = Place::Row(number);
     let length = match &field {
         Field::Str(text) => text.len(),

@@ -4,13 +4,16 @@
 //!   from nothing and yet out of reach of word counts;
 //! * names of persons, places and organisations: [`entities()`], generated sentences in which most
 //!   names could be any of these;
+//! * translation: [`number_pairs()`], German numbers and English ones, generated;
 //! * QNLI: 800 real pairs, licence and attribution in the README beside the file. A model without
 //!   pre-training learns little from them; they are for trying out pre-trained ones.
 
 mod entities;
+mod numbers;
 mod sentiment;
 
 pub use entities::entities;
+pub use numbers::{english, german, number_pairs};
 pub use sentiment::sentiment;
 
 use crate::conll::{Corpus, LabelSet};

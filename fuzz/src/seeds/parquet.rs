@@ -12,7 +12,7 @@ use parquet::schema::parser::parse_message_type;
 use super::{Seed, pictures::png, with};
 
 /// Values of a column.
-enum Values {
+pub(super) enum Values {
     Bytes(Vec<Option<Vec<u8>>>),
     Longs(Vec<i64>),
 }
@@ -33,7 +33,7 @@ fn properties(which: usize) -> WriterProperties {
 }
 
 /// `nulls`: the level of a value that is not there; those that are have the next.
-fn write(schema: &str, groups: &[Vec<Values>], which: usize, nulls: i16) -> Vec<u8> {
+pub(super) fn write(schema: &str, groups: &[Vec<Values>], which: usize, nulls: i16) -> Vec<u8> {
     let schema = Arc::new(parse_message_type(schema).expect("a schema"));
     let properties = Arc::new(properties(which));
     let writer = SerializedFileWriter::new(Vec::new(), schema, properties);

@@ -8,3 +8,4 @@ pub mod glue;
 pub mod models;
 pub mod pictures;
 pub mod text;
+pub mod translation;

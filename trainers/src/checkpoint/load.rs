@@ -53,6 +53,15 @@ pub fn configuration(path: &Path) -> Result<String> {
     config().map_err(|damage| corrupt(path, damage))
 }
 
+/// The bytes of a checkpoint's file of variables, checked.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn model_bytes(path: &Path) -> Result<Vec<u8>> {
+    let bytes = Manifest::read(path).and_then(|manifest| manifest.file(path, MODEL));
+    bytes.map_err(|damage| corrupt(path, damage))
+}
+
 fn corrupt(path: &Path, damage: Damage) -> Error {
     Error::Corrupt {
         path: path.into(),

@@ -22,8 +22,8 @@ mod manifest;
 mod progress;
 
 pub(crate) use folder::settled;
-pub(crate) use load::is_checkpoint;
 pub use load::{Loaded, configuration, load};
+pub(crate) use load::{is_checkpoint, model_bytes};
 pub use lock::Lock;
 pub(crate) use lock::lock_folder;
 pub use progress::{Evaluated, Progress};

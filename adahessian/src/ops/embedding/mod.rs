@@ -30,6 +30,7 @@ fn on(ids: &Tensor, weight: &dyn Operand) -> Result<Handle> {
     };
     let op = Rows {
         ids: vec![places(ids, rows)?],
+        scales: vec![1.0],
         width,
         shape: ids.dims().to_vec(),
     };
@@ -88,6 +89,7 @@ pub fn embedding_sum(ids: &Tensor, types: &Tensor, tables: &EmbeddingTables) -> 
             places(types, tables.token_types.dims()[0])?,
             (0..ids.elem_count()).map(|i| i % length.max(1)).collect(),
         ],
+        scales: vec![1.0; 3],
         width,
         shape: ids.dims().to_vec(),
     };
@@ -102,12 +104,25 @@ pub fn embedding_sum(ids: &Tensor, types: &Tensor, tables: &EmbeddingTables) -> 
 /// [`crate::Error::Setting`] for no tables, shapes that do not fit, or an id outside its table; candle's
 /// errors.
 pub fn sum_of_rows(parts: &[(&Tensor, &Tensor)]) -> Result<Handle> {
-    let Some((first, table)) = parts.first() else {
+    let once: Vec<_> = parts
+        .iter()
+        .map(|(ids, table)| (*ids, *table, 1.0))
+        .collect();
+    scaled_sum_of_rows(&once)
+}
+
+/// [`sum_of_rows`] of rows times a number for each table: √d E\[id\] + P\[position\] is what a translator's
+/// layers begin with. Tables may be constants.
+///
+/// # Errors
+/// As [`sum_of_rows`].
+pub fn scaled_sum_of_rows(parts: &[(&Tensor, &Tensor, f64)]) -> Result<Handle> {
+    let Some((first, table, _)) = parts.first() else {
         return wrong("tables of an embedding", "at least one", "none");
     };
     let width = table.dims().get(1).copied().unwrap_or(0);
     let mut all = Vec::with_capacity(parts.len());
-    for (ids, table) in parts {
+    for (ids, table, _) in parts {
         if ids.dims() != first.dims() || ids.elem_count() == 0 {
             let expected = format!("{:?}, as the first ones, no size of 0", first.dims());
             return wrong("ids of an embedding", expected, format!("{:?}", ids.dims()));
@@ -120,10 +135,11 @@ pub fn sum_of_rows(parts: &[(&Tensor, &Tensor)]) -> Result<Handle> {
     }
     let op = Rows {
         ids: all,
+        scales: parts.iter().map(|(.., scale)| *scale).collect(),
         width,
         shape: first.dims().to_vec(),
     };
-    let tables: Vec<&dyn Operand> = parts.iter().map(|(_, t)| *t as &dyn Operand).collect();
+    let tables: Vec<&dyn Operand> = parts.iter().map(|(_, t, _)| *t as &dyn Operand).collect();
     linear_map(op, &tables)
 }
 
@@ -154,9 +170,10 @@ fn check_tables(ids: &Tensor, types: &Tensor, tables: &EmbeddingTables) -> Resul
     }
 }
 
-/// For every row of y, its row in each table; the rows are added.
+/// For every row of y, its row in each table; the rows, times a number for each table, are added.
 struct Rows {
     ids: Vec<Vec<usize>>,
+    scales: Vec<f64>,
     width: usize,
     /// The shape of the ids.
     shape: Vec<usize>,
@@ -175,10 +192,14 @@ impl LinearMap for Rows {
 
     fn composed(&self, tables: &[Tensor]) -> Result<Tensor> {
         let mut sum: Option<Tensor> = None;
-        for (table, ids) in tables.iter().zip(&self.ids) {
+        for ((table, ids), scale) in tables.iter().zip(&self.ids).zip(&self.scales) {
             let ids = ids.iter().map(|&id| id as u32).collect();
             let ids = Tensor::from_vec::<_, u32>(ids, self.ids[0].len(), &Device::Cpu)?;
             let rows = table.index_select(&ids.to_device(table.device())?, 0)?;
+            let rows = match *scale == 1.0 {
+                true => rows,
+                false => (rows * *scale)?,
+            };
             sum = Some(match sum {
                 Some(sum) => (sum + rows)?,
                 None => rows,
@@ -196,10 +217,12 @@ impl LinearMap for Rows {
         let rows = y.par_chunks_exact_mut(width).enumerate().with_min_len(64);
         rows.for_each(|(row, y)| {
             y.fill(T::ZERO);
-            for (table, ids) in tables.iter().zip(&self.ids) {
-                let Some(table) = table else { continue };
+            for ((table, ids), scale) in tables.iter().zip(&self.ids).zip(&self.scales) {
+                let (Some(table), scale) = (table, T::from_f64(*scale)) else {
+                    continue;
+                };
                 let from = &table[ids[row] * width..][..width];
-                y.iter_mut().zip(from).for_each(|(y, &x)| *y += x);
+                y.iter_mut().zip(from).for_each(|(y, &x)| *y += scale * x);
             }
         });
         y
@@ -208,6 +231,7 @@ impl LinearMap for Rows {
     /// Adds the rows up in their order, every thread in columns of its own.
     fn transposed<T: Real>(&self, g: &[T], input: usize, length: usize) -> Buffer<T> {
         let (width, ids) = (self.width, &self.ids[input]);
+        let scale = T::from_f64(self.scales[input]);
         let mut table = Buffer::zeroed(length);
         // The rows of y that each row of the table went to; by table row, so that threads part them.
         let mut order: Vec<usize> = (0..ids.len()).collect();
@@ -226,7 +250,9 @@ impl LinearMap for Rows {
         work.into_par_iter().for_each(|(group, to)| {
             for &row in group {
                 let from = &g[row * width..][..width];
-                to.iter_mut().zip(from).for_each(|(to, &x)| *to += x);
+                to.iter_mut()
+                    .zip(from)
+                    .for_each(|(to, &x)| *to += scale * x);
             }
         });
         table

@@ -1,0 +1,38 @@
+//! Files that become visible whole.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::criteo::files::{Partial, sync_folder};
+use crate::error::{Error, Result};
+
+/// A path with an ending behind its name.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Writes a file under a temporary name, waits until it is on the disk, and gives it its own name.
+pub(super) fn whole(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<()> {
+    let partial = Partial::new(beside(path, ".partial"));
+    let write = || {
+        let mut file = BufWriter::new(File::create(partial.path())?);
+        content(&mut file)?;
+        file.flush()?;
+        file.get_ref().sync_all()
+    };
+    write().map_err(|e| partial.failed(e))?;
+    put_in_place(&partial, path)
+}
+
+/// Gives a temporary file that is on the disk its own name.
+pub(super) fn put_in_place(partial: &Partial, path: &Path) -> Result<()> {
+    fs::rename(partial.path(), path).map_err(|e| Error::io(path, e))?;
+    sync_folder(path);
+    Ok(())
+}

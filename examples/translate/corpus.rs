@@ -1,0 +1,224 @@
+//! Parallel text from a folder: its files, its preparation, its subwords.
+
+use crate::train::TranslateArgs;
+use anyhow::{Context, Result, bail};
+use datasets::sample::number_pairs;
+use datasets::translation::{
+    Filter, Language, Moses, Pair, PairStore, PairTexts, ParallelLines, Subwords, encode_pairs,
+    learn_subwords, lower_case, try_learn_subwords,
+};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// The names of a set of validation sentences, the first that is there.
+const VALIDATION: [&str; 4] = ["valid", "val", "validation", "dev"];
+/// Pairs of the sample.
+const SAMPLE: (usize, usize) = (4000, 200);
+
+/// What is done to a line before it is cut into subwords, and undone behind.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Preparation {
+    /// Whether punctuation is split off.
+    pub tokenize: bool,
+    /// Whether case is dropped.
+    pub lower_case: bool,
+}
+
+impl Preparation {
+    /// A line as the model sees it.
+    pub fn prepared(self, line: &str, language: &str) -> String {
+        let mut line = match self.tokenize {
+            true => Moses::new(Language::from_code(language)).tokenize(line),
+            false => line.to_string(),
+        };
+        if self.lower_case {
+            line = lower_case(&line);
+        }
+        line
+    }
+
+    /// What the model says, as people write it.
+    pub fn undone(self, line: &str, language: &str) -> String {
+        match self.tokenize {
+            true => Moses::new(Language::from_code(language)).detokenize(line),
+            false => line.to_string(),
+        }
+    }
+}
+
+/// What the runs on the same text share.
+pub struct Data {
+    pub subwords: Subwords,
+    pub train: PairStore,
+    pub validation: PairStore,
+    /// The validation sentences as the model sees them.
+    pub pairs: Vec<Pair>,
+}
+
+/// The two files of a set.
+pub fn files(folder: &Path, set: &str, languages: [&str; 2]) -> Option<[PathBuf; 2]> {
+    let file = |language: &str| {
+        let names = [format!("{set}.{language}"), format!("{set}.{language}.gz")];
+        let paths = names.into_iter().map(|name| folder.join(name));
+        paths.into_iter().find(|path| path.is_file())
+    };
+    Some([file(languages[0])?, file(languages[1])?])
+}
+
+/// The pairs of a set, as the model sees them.
+pub fn pairs(
+    folder: &Path,
+    set: &str,
+    languages: [&str; 2],
+    preparation: Preparation,
+) -> Result<Vec<Pair>> {
+    let [source, target] = files(folder, set, languages).with_context(|| {
+        let [source, target] = languages;
+        format!(
+            "{}: no {set}.{source} and {set}.{target}, plain or with .gz behind",
+            folder.display()
+        )
+    })?;
+    let lines = ParallelLines::open(&source, &target)?;
+    let pairs = lines.map(|pair| {
+        let pair = pair?;
+        Ok(Pair {
+            source: preparation.prepared(&pair.source, languages[0]),
+            target: preparation.prepared(&pair.target, languages[1]),
+        })
+    });
+    pairs.collect()
+}
+
+/// The data of a run; what is made of large text is kept in `out`, and opened there again.
+pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Result<Data> {
+    let Some(folder) = &own.data else {
+        return sample(own, limits);
+    };
+    let languages = [own.source.as_str(), own.target.as_str()];
+    let set = VALIDATION
+        .iter()
+        .find(|set| files(folder, set, languages).is_some());
+    let Some(set) = set else {
+        bail!(
+            "{}: no validation sentences; tried {} with .{} and .{}, plain or with .gz behind",
+            folder.display(),
+            VALIDATION.join(", "),
+            languages[0],
+            languages[1]
+        );
+    };
+    let mut validation = pairs(folder, set, languages, own.preparation())?;
+    validation.truncate(limits[1].unwrap_or(usize::MAX));
+    let made = out.join("data");
+    std::fs::create_dir_all(&made).with_context(|| made.display().to_string())?;
+    let train = prepared(own, folder, limits[0], &made)?;
+    let subwords = subwords(own, &train, &made)?;
+    let texts = PairTexts {
+        source: &train[0],
+        target: &train[1],
+        source_subwords: &subwords,
+        target_subwords: &subwords,
+        filter: own.filter(),
+    };
+    Ok(Data {
+        train: texts.open_or_build(&made.join("train.pairs"))?,
+        validation: store(&validation, &subwords, Filter::NONE)?,
+        pairs: validation,
+        subwords,
+    })
+}
+
+fn store(pairs: &[Pair], subwords: &Subwords, filter: Filter) -> Result<PairStore> {
+    let ids = encode_pairs(pairs, subwords, subwords, &filter)?;
+    Ok(PairStore::in_memory(ids)?)
+}
+
+fn sample(own: &TranslateArgs, limits: [Option<usize>; 2]) -> Result<Data> {
+    let [train, validation] = number_pairs(SAMPLE.0, SAMPLE.1, 0);
+    let cut = |pairs: Vec<(String, String)>, limit: Option<usize>| -> Vec<Pair> {
+        let pairs = pairs.into_iter().take(limit.unwrap_or(usize::MAX));
+        pairs
+            .map(|(source, target)| Pair { source, target })
+            .collect()
+    };
+    let (train, validation) = (cut(train, limits[0]), cut(validation, limits[1]));
+    let lines = train.iter().flat_map(|pair| [&pair.source, &pair.target]);
+    let subwords = learn_subwords(lines, own.vocabulary)?;
+    Ok(Data {
+        train: store(&train, &subwords, own.filter())?,
+        validation: store(&validation, &subwords, Filter::NONE)?,
+        pairs: validation,
+        subwords,
+    })
+}
+
+/// The training text as the model sees it: the folder's own files, or files in `made`.
+fn prepared(
+    own: &TranslateArgs,
+    folder: &Path,
+    limit: Option<usize>,
+    made: &Path,
+) -> Result<[PathBuf; 2]> {
+    let languages = [own.source.as_str(), own.target.as_str()];
+    let own_files = files(folder, "train", languages).with_context(|| {
+        format!(
+            "{}: no train.{} and train.{}, plain or with .gz behind",
+            folder.display(),
+            languages[0],
+            languages[1]
+        )
+    })?;
+    let preparation = own.preparation();
+    if !preparation.tokenize && !preparation.lower_case && limit.is_none() {
+        return Ok(own_files);
+    }
+    let files = languages.map(|language| made.join(format!("train.{language}")));
+    if files.iter().all(|file| file.is_file()) {
+        return Ok(files);
+    }
+    let parts = files.each_ref().map(|file| file.with_extension("part"));
+    let open = |path: &Path| File::create(path).with_context(|| path.display().to_string());
+    let mut writers = [
+        BufWriter::new(open(&parts[0])?),
+        BufWriter::new(open(&parts[1])?),
+    ];
+    let lines = ParallelLines::open(&own_files[0], &own_files[1])?;
+    for pair in lines.take(limit.unwrap_or(usize::MAX)) {
+        let pair = pair?;
+        for ((writer, line), language) in writers
+            .iter_mut()
+            .zip([pair.source, pair.target])
+            .zip(languages)
+        {
+            writeln!(writer, "{}", preparation.prepared(&line, language))?;
+        }
+    }
+    for (writer, (part, file)) in writers.into_iter().zip(parts.iter().zip(&files)) {
+        writer.into_inner()?.sync_all()?;
+        std::fs::rename(part, file).with_context(|| file.display().to_string())?;
+    }
+    Ok(files)
+}
+
+/// The folder's own subwords, else those that were learned before, else new ones.
+fn subwords(own: &TranslateArgs, train: &[PathBuf; 2], made: &Path) -> Result<Subwords> {
+    if let Some(folder) = &own.subwords {
+        return Ok(Subwords::from_folder(folder)?);
+    }
+    if made.join("tokenizer.json").is_file() {
+        return Ok(Subwords::from_folder(made)?);
+    }
+    let lines = ParallelLines::open(&train[0], &train[1])?;
+    let lines = lines.flat_map(|pair| match pair {
+        Ok(pair) => [Ok(pair.source), Ok(pair.target)]
+            .into_iter()
+            .collect::<Vec<_>>(),
+        Err(error) => vec![Err(error)],
+    });
+    let subwords = try_learn_subwords(lines, own.vocabulary)?;
+    subwords.save(made)?;
+    Ok(subwords)
+}

@@ -1,0 +1,117 @@
+//! `translate decode`: lines in, translations out.
+
+use crate::translator::Translator;
+use anyhow::Result;
+use clap::Args;
+use common::program;
+use common::values::count;
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use trainers::generation::BeamSearch;
+
+/// Lines that are translated at a time where nobody waits for each.
+const PIECE: usize = 512;
+
+/// How a search is made.
+#[derive(Args)]
+pub struct SearchArgs {
+    /// Prefixes of each sentence that are gone on with
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count)]
+    pub beam: usize,
+
+    /// The power of the length that a score is divided by
+    #[arg(long, value_name = "POWER", default_value_t = 1.0)]
+    pub length_penalty: f64,
+
+    /// Longest translation, times the source's length, and added to that
+    #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
+    pub max_ratio: f64,
+
+    /// See --max-ratio
+    #[arg(long, value_name = "TOKENS", default_value_t = 200)]
+    pub max_extra: usize,
+}
+
+impl SearchArgs {
+    pub fn search(&self, translator: &Translator) -> BeamSearch {
+        BeamSearch {
+            beam: self.beam,
+            length_penalty: self.length_penalty,
+            max_ratio: self.max_ratio,
+            max_extra: self.max_extra,
+            ..translator.search()
+        }
+    }
+}
+
+/// Translate the lines of standard input, one at a time if it is a terminal.
+#[derive(Args)]
+pub struct Options {
+    /// The folder of a run, or of its model
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+
+    #[command(flatten)]
+    search: SearchArgs,
+
+    /// Print the N best translations of a line, with their scores
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count)]
+    n_best: usize,
+
+    /// Print the tokens as the model says them
+    #[arg(long)]
+    raw: bool,
+
+    /// Threads [default: the machine's physical cores]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    program::start(options.threads)?;
+    let translator = Translator::load(&options.run)?;
+    let search = BeamSearch {
+        n_best: options.n_best,
+        ..options.search.search(&translator)
+    };
+    let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let waits = std::io::IsTerminal::is_terminal(&std::io::stdin());
+    let piece = if waits { 1 } else { PIECE };
+    let mut lines = Vec::with_capacity(piece);
+    for line in input.lines() {
+        lines.push(line?);
+        if lines.len() == piece {
+            say(options, &translator, &search, &lines, &mut output)?;
+            lines.clear();
+        }
+    }
+    say(options, &translator, &search, &lines, &mut output)
+}
+
+fn say(
+    options: &Options,
+    translator: &Translator,
+    search: &BeamSearch,
+    lines: &[String],
+    output: &mut impl Write,
+) -> Result<()> {
+    let languages = &translator.languages;
+    let prepare = |line: &String| languages.preparation.prepared(line, &languages.source);
+    let prepared: Vec<String> = lines.iter().map(prepare).collect();
+    let prepared: Vec<&str> = prepared.iter().map(String::as_str).collect();
+    for found in translator.translate(&prepared, search)? {
+        for translation in found {
+            let text = match options.raw {
+                true => translation.text,
+                false => languages
+                    .preparation
+                    .undone(&translation.text, &languages.target),
+            };
+            match options.n_best {
+                1 => writeln!(output, "{text}")?,
+                _ => writeln!(output, "{:.4}\t{text}", translation.score)?,
+            }
+        }
+    }
+    Ok(output.flush()?)
+}

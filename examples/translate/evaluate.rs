@@ -1,0 +1,154 @@
+//! `translate evaluate`: BLEU of trained models on a set of sentences.
+
+use crate::corpus;
+use crate::decode::SearchArgs;
+use crate::translator::Translator;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use common::{program, table};
+use datasets::sample::number_pairs;
+use datasets::translation::{Pair, read_parallel};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use trainers::generation::{MultiBleu, sacre_bleu};
+
+/// Translate a set of sentences with trained models, and score the translations.
+#[derive(Args)]
+pub struct Options {
+    /// Folders of runs or of comparisons, or of models
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+
+    /// The folder of the set [default: generated numbers]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// The set: the files SET.LANGUAGE
+    #[arg(long, default_value = "test")]
+    set: String,
+
+    /// The first N sentences only
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+
+    #[command(flatten)]
+    search: SearchArgs,
+
+    /// Write each model's translations into this folder, in a file of its name
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Threads [default: the machine's physical cores]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    program::start(options.threads)?;
+    let mut lines = Vec::new();
+    for run in &options.runs {
+        for path in models(run)? {
+            lines.push(evaluate(options, &path).with_context(|| path.display().to_string())?);
+        }
+    }
+    let header = [
+        "run",
+        "sentences",
+        "multi-BLEU",
+        "lower case",
+        "sacreBLEU",
+        "seconds",
+    ];
+    println!("{}", table::format(&header, &lines));
+    Ok(())
+}
+
+/// The runs of a comparison that have a model, in the order of their names; else the path itself.
+fn models(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.join("model").is_dir() || path.join("config.json").is_file() {
+        return Ok(vec![path.into()]);
+    }
+    let entries = path
+        .read_dir()
+        .with_context(|| path.display().to_string())?;
+    let mut runs = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    runs.retain(|run| run.join("model").is_dir());
+    runs.sort();
+    match runs.is_empty() {
+        true => bail!("{}: no model, and no runs with one", path.display()),
+        false => Ok(runs),
+    }
+}
+
+/// As people wrote them.
+fn pairs(options: &Options, translator: &Translator) -> Result<Vec<Pair>> {
+    let mut pairs = match &options.data {
+        Some(folder) => {
+            let languages = &translator.languages;
+            let codes = [languages.source.as_str(), languages.target.as_str()];
+            let files = corpus::files(folder, &options.set, codes);
+            let [source, target] = files.with_context(|| {
+                let [source, target] = codes;
+                let (folder, set) = (folder.display(), &options.set);
+                format!("{folder}: no {set}.{source} and {set}.{target}, plain or with .gz behind")
+            })?;
+            read_parallel(&source, &target)?
+        }
+        None => {
+            let [_, pairs] = number_pairs(0, 500, 1);
+            pairs
+                .into_iter()
+                .map(|(source, target)| Pair { source, target })
+                .collect()
+        }
+    };
+    pairs.truncate(options.limit.unwrap_or(usize::MAX));
+    Ok(pairs)
+}
+
+fn evaluate(options: &Options, path: &Path) -> Result<Vec<String>> {
+    let translator = Translator::load(path)?;
+    let languages = translator.languages.clone();
+    let pairs = pairs(options, &translator)?;
+    let prepare = |text: &str, language: &str| languages.preparation.prepared(text, language);
+    let sources: Vec<String> = pairs
+        .iter()
+        .map(|pair| prepare(&pair.source, &languages.source))
+        .collect();
+    let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+    let began = Instant::now();
+    let found = translator.translate(&sources, &options.search.search(&translator))?;
+    let seconds = began.elapsed().as_secs_f64();
+    let texts: Vec<&str> = found.iter().map(|best| best[0].text.as_str()).collect();
+    let people: Vec<String> = texts
+        .iter()
+        .map(|text| languages.preparation.undone(text, &languages.target))
+        .collect();
+    if let Some(folder) = &options.out {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let file = folder.join(format!("{name}.{}", languages.target));
+        fs::write(&file, people.join("\n") + "\n").with_context(|| file.display().to_string())?;
+    }
+    let prepared: Vec<String> = pairs
+        .iter()
+        .map(|pair| prepare(&pair.target, &languages.target))
+        .collect();
+    let raw: Vec<&str> = pairs.iter().map(|pair| pair.target.as_str()).collect();
+    let cased = MultiBleu { lowercase: false };
+    let small = MultiBleu { lowercase: true };
+    Ok(vec![
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        pairs.len().to_string(),
+        format!("{:.2}", cased.score(&texts, &[prepared.as_slice()])?.score),
+        format!("{:.2}", small.score(&texts, &[prepared.as_slice()])?.score),
+        format!("{:.2}", sacre_bleu(&people, &[raw.as_slice()])?.score),
+        format!("{seconds:.1}"),
+    ])
+}

@@ -1,0 +1,169 @@
+//! From lines to their translations.
+
+use crate::corpus::Preparation;
+use anyhow::{Context, Result};
+use candle_core::{D, DType, Device, Tensor};
+use datasets::translation::Subwords;
+use models::transformer::{Decoding, Transformer};
+use models::{Model as _, Start};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use trainers::generation::{BeamSearch, Decoder};
+
+/// The file beside a model that says how its text was prepared.
+const SETTINGS: &str = "translation.json";
+/// Sources of a batch together have at most as many tokens, padding included.
+const BATCH_TOKENS: usize = 2048;
+
+/// What is saved with a model besides its variables.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Languages {
+    /// The source's code.
+    pub source: String,
+    /// The target's.
+    pub target: String,
+    /// What is done to lines.
+    pub preparation: Preparation,
+}
+
+/// A model with all that it needs between text and text.
+#[derive(Clone)]
+pub struct Translator {
+    pub model: Transformer,
+    pub subwords: Subwords,
+    pub languages: Languages,
+}
+
+/// A translation with its score.
+pub struct Translation {
+    /// As the model says it, in words.
+    pub text: String,
+    pub score: f64,
+}
+
+/// The model's rows for a search.
+struct Rows<'a> {
+    decoding: Decoding<'a>,
+    vocabulary: usize,
+}
+
+impl Decoder for Rows<'_> {
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    fn step(&mut self, tokens: &[u32]) -> trainers::Result<Vec<f32>> {
+        let logits = self.decoding.step(tokens).map_err(trainers::Error::user)?;
+        let logits = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let log_p = candle_nn::ops::log_softmax(&logits, D::Minus1)?;
+        Ok(log_p.flatten_all()?.to_vec1()?)
+    }
+
+    fn select(&mut self, rows: &[usize]) -> trainers::Result<()> {
+        self.decoding.select(rows).map_err(trainers::Error::user)
+    }
+}
+
+impl Translator {
+    /// The model of a run's folder, or of one that [`Translator::save`] wrote.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let inner = folder.join("model");
+        let folder = match inner.is_dir() {
+            true => inner.as_path(),
+            false => folder,
+        };
+        let (model, _) = Transformer::load(folder, &Start::default())?;
+        let path = folder.join(SETTINGS);
+        let text = std::fs::read_to_string(&path);
+        let text = text.with_context(|| format!("{}: how text was prepared", path.display()))?;
+        let languages = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        let subwords = Subwords::from_folder(folder)?;
+        Ok(Self {
+            model,
+            subwords,
+            languages,
+        })
+    }
+
+    /// Writes a folder that [`Translator::load`] reads.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        self.model.save(folder)?;
+        self.subwords.save(folder)?;
+        let path = folder.join(SETTINGS);
+        let text = serde_json::to_string_pretty(&self.languages)?;
+        std::fs::write(&path, text + "\n").with_context(|| path.display().to_string())
+    }
+
+    /// A search with the model's special tokens.
+    pub fn search(&self) -> BeamSearch {
+        let subwords = &self.subwords;
+        BeamSearch {
+            forbidden: vec![subwords.bos()],
+            ..BeamSearch::new(subwords.eos(), subwords.eos(), subwords.pad())
+        }
+    }
+
+    /// The translations of lines that are prepared already, `n_best` each, the best first.
+    pub fn translate(&self, lines: &[&str], search: &BeamSearch) -> Result<Vec<Vec<Translation>>> {
+        let most = self.positions().saturating_sub(1);
+        let ids = lines.iter().map(|line| {
+            let mut ids = self.subwords.encode(line)?;
+            ids.truncate(most);
+            ids.push(self.subwords.eos());
+            Ok(ids)
+        });
+        let ids = ids.collect::<Result<Vec<_>>>()?;
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|&line| ids[line].len());
+        let mut all: Vec<Vec<Translation>> = lines.iter().map(|_| Vec::new()).collect();
+        let mut rest = order.as_slice();
+        while !rest.is_empty() {
+            // The longest is the last.
+            let fits = |&count: &usize| count * ids[rest[count - 1]].len() <= BATCH_TOKENS;
+            let count = (1..=rest.len()).take_while(fits).last().unwrap_or(1);
+            let (batch, others) = rest.split_at(count);
+            let sources: Vec<&[u32]> = batch.iter().map(|&line| ids[line].as_slice()).collect();
+            for (&line, found) in batch.iter().zip(self.batch(&sources, search)?) {
+                all[line] = found;
+            }
+            rest = others;
+        }
+        Ok(all)
+    }
+
+    fn positions(&self) -> usize {
+        self.model.config().max_position_embeddings
+    }
+
+    fn batch(&self, sources: &[&[u32]], search: &BeamSearch) -> Result<Vec<Vec<Translation>>> {
+        let width = sources.iter().map(|ids| ids.len()).max().unwrap_or(0);
+        let padded = sources.iter().flat_map(|ids| {
+            let padding = std::iter::repeat_n(self.subwords.pad(), width - ids.len());
+            ids.iter().copied().chain(padding)
+        });
+        let shape = (sources.len(), width);
+        let ids = Tensor::from_vec(padded.collect::<Vec<u32>>(), shape, &Device::Cpu)?;
+        let mut rows = Rows {
+            decoding: self.model.decode(&ids)?,
+            vocabulary: self.model.config().vocab_size,
+        };
+        let mut search = search.clone();
+        // Not longer than the model has positions for, whatever is allowed.
+        search.max_extra = search.max_extra.min(self.positions().saturating_sub(1));
+        search.max_ratio = search.max_ratio.min(
+            self.positions().saturating_sub(1 + search.max_extra) as f64 / width.max(1) as f64,
+        );
+        let lengths: Vec<usize> = sources.iter().map(|ids| ids.len()).collect();
+        let found = search.search(&mut rows, &lengths)?;
+        let texts = found.into_iter().map(|hypotheses| {
+            let texts = hypotheses.iter().map(|hypothesis| {
+                Ok(Translation {
+                    text: self.subwords.decode(hypothesis.text())?,
+                    score: hypothesis.score,
+                })
+            });
+            texts.collect::<Result<Vec<_>>>()
+        });
+        texts.collect()
+    }
+}

@@ -1,0 +1,3 @@
+mod average;
+mod beam;
+mod bleu;
