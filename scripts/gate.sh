@@ -139,6 +139,7 @@ else
       grep -q '^8 comparisons on Cuda .* passed$' "$out/gpu.txt"
       scripts/same-loss.sh "$target/debug/examples/step_time" --model resnet20 --batch-size 4 --units 1
       scripts/same-loss.sh "$target/debug/examples/step_time" --model squeezebert-mini --layers 1 --batch-size 2 --seq 16 --units 1
+      scripts/same-loss.sh "$target/debug/examples/step_time" --model nmt --layers 1 --batch-size 2 --seq 4 --vocabulary 50 --units 1
       scripts/same-loss.sh "$target/debug/examples/step_time" --model dlrm --batch-size 8 --table-rows 50 --units 1
       cargo test "${both[@]}" --test cuda
     )

@@ -209,3 +209,41 @@ fn roberta_of_candle_transformers_opens_here() -> Result<()> {
     let ours = last_state(&model, &ids, &mask)?;
     assert_close("RoBERTa", &ours, &text_only(&expected)?, TOLERANCE)
 }
+
+/// `EXPORTS=DIR cargo test -p tests exported`, then `python scripts/check_exports.py DIR`: what is saved, with the
+/// logits of a batch beside it, opens in transformers with the same ones.
+#[test]
+fn exports_for_transformers_are_written_where_asked() -> Result<()> {
+    let kept = std::env::var_os("EXPORTS");
+    let scratch = tempfile::tempdir()?;
+    let folder = kept.as_ref().map_or(scratch.path(), Path::new);
+    let squeezebert = models::squeezebert::Config {
+        initializer_range: RANGE,
+        ..models::squeezebert::Config::tiny()
+    };
+    let architectures = [
+        ("bert", our_bert().architecture()?, 0),
+        ("distilbert", our_distilbert().architecture()?, 0),
+        ("roberta", our_roberta().architecture()?, 1),
+        ("squeezebert", squeezebert.architecture()?, 0),
+    ];
+    for (name, architecture, padding) in architectures {
+        let at = folder.join(name);
+        let model = SequenceClassifier::new(&architecture, 3, &start())?;
+        model.save(&at)?;
+        let (ids, mask) = batch(padding)?;
+        let logits = model.forward(&ids, None, Some(&mask), &Mode::Eval)?; // [2, 3]
+        let batch = [
+            ("input_ids", ids.to_dtype(DType::I64)?),
+            ("attention_mask", mask.to_dtype(DType::I64)?),
+            ("logits", logits),
+        ];
+        let path = at.join("batch.safetensors");
+        candle_core::safetensors::save(&batch.into_iter().collect(), &path)?;
+        assert!(path.is_file());
+    }
+    if kept.is_none() {
+        println!("EXPORTS is not set: nothing is kept for transformers");
+    }
+    Ok(())
+}

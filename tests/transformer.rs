@@ -169,7 +169,7 @@ fn derivatives(vars: &NamedVars, loss: &Tensor) -> Result<(f64, VarVec, VarVec)>
     let hessian = Hessian::of(loss, vars)?;
     let probe = VarVec::from_fn(vars, |name, shape, dtype, _| {
         let sign = |i: usize| {
-            if (i * i + name.len()) % 3 == 0 {
+            if (i * i + name.len()).is_multiple_of(3) {
                 1f64
             } else {
                 -1.0
@@ -239,9 +239,11 @@ fn token_by_token_is_all_at_once() -> Result<()> {
                 &[2, 0, 0, 1]
             };
             let order = Tensor::new(order, &CPU)?;
-            let tokens = previous.i((.., position))?.index_select(&order, 0)?;
+            let tokens = previous.i((.., position))?.contiguous()?;
+            let tokens = tokens.index_select(&order, 0)?;
             let logits = decoding.step(&tokens.to_vec1::<u32>()?)?;
-            let expected = all.i((.., position, ..))?.index_select(&order, 0)?;
+            let expected = all.i((.., position, ..))?.contiguous()?;
+            let expected = expected.index_select(&order, 0)?;
             assert!(relative_error(&logits, &expected)? < 1e-12, "{position}");
         }
         assert_eq!((decoding.rows(), decoding.length()), (4, 4));

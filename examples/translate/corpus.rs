@@ -92,7 +92,8 @@ pub fn pairs(
     pairs.collect()
 }
 
-/// The data of a run; what is made of large text is kept in `out`, and opened there again.
+/// The data of a run. What is made of the training text is kept beside the run's folder, in a folder of its name
+/// and `-data`, and opened there again.
 pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Result<Data> {
     let Some(folder) = &own.data else {
         return sample(own, limits);
@@ -112,7 +113,9 @@ pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Resu
     };
     let mut validation = pairs(folder, set, languages, own.preparation())?;
     validation.truncate(limits[1].unwrap_or(usize::MAX));
-    let made = out.join("data");
+    let mut made = out.as_os_str().to_os_string();
+    made.push("-data");
+    let made = PathBuf::from(made);
     std::fs::create_dir_all(&made).with_context(|| made.display().to_string())?;
     let train = prepared(own, folder, limits[0], &made)?;
     let subwords = subwords(own, &train, &made)?;
@@ -179,7 +182,7 @@ fn prepared(
     if files.iter().all(|file| file.is_file()) {
         return Ok(files);
     }
-    let parts = files.each_ref().map(|file| file.with_extension("part"));
+    let parts = languages.map(|language| made.join(format!("train.{language}.part")));
     let open = |path: &Path| File::create(path).with_context(|| path.display().to_string());
     let mut writers = [
         BufWriter::new(open(&parts[0])?),

@@ -1,0 +1,47 @@
+"""Opens exported classifiers in transformers and compares their logits with those that lie beside them.
+
+    EXPORTS=DIR cargo test -p tests exported
+    python scripts/check_exports.py DIR
+
+Needs torch, transformers and safetensors. DIR has a folder for each model: config.json, model.safetensors,
+batch.safetensors (input_ids, attention_mask, logits)."""
+
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+TOLERANCE = 1e-4
+
+
+def difference(folder):
+    batch = load_file(folder / "batch.safetensors")
+    model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+        folder, output_loading_info=True
+    )
+    lacking = {kind: names for kind, names in report.items() if names}
+    if lacking:
+        sys.exit(f"{folder}: {lacking}")
+    with torch.no_grad():
+        logits = model.eval()(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits
+    return (logits - batch["logits"]).abs().max().item()
+
+
+def main():
+    folders = sorted(path.parent for path in Path(sys.argv[1]).glob("*/batch.safetensors"))
+    if not folders:
+        sys.exit(f"{sys.argv[1]}: no model with a batch.safetensors")
+    print(f"transformers {transformers.__version__}, torch {torch.__version__}")
+    for folder in folders:
+        worst = difference(folder)
+        print(f"{folder.name}: logits differ by at most {worst:.1e}")
+        if worst > TOLERANCE:
+            sys.exit(f"{folder.name}: more than {TOLERANCE}")
+
+
+if __name__ == "__main__":
+    main()
