@@ -117,7 +117,9 @@ pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Resu
     made.push("-data");
     let made = PathBuf::from(made);
     std::fs::create_dir_all(&made).with_context(|| made.display().to_string())?;
-    let train = prepared(own, folder, limits[0], &made)?;
+    let raw = training_files(folder, languages)?;
+    keep_if_made_of(&stamp(own, limits[0], &raw)?, &made)?;
+    let train = prepared(own, &raw, limits[0], &made)?;
     let subwords = subwords(own, &train, &made)?;
     let texts = PairTexts {
         source: &train[0],
@@ -158,25 +160,69 @@ fn sample(own: &TranslateArgs, limits: [Option<usize>; 2]) -> Result<Data> {
     })
 }
 
+/// What is made of the training text, besides that text's files in both languages.
+const MADE: [&str; 2] = ["tokenizer.json", "train.pairs"];
+/// The file that says what they were made of.
+const MADE_OF: &str = "made-of.json";
+
+fn training_files(folder: &Path, languages: [&str; 2]) -> Result<[PathBuf; 2]> {
+    let [source, target] = languages;
+    files(folder, "train", languages).with_context(|| {
+        let folder = folder.display();
+        format!("{folder}: no train.{source} and train.{target}, plain or with .gz behind")
+    })
+}
+
+/// All that decides what is made of the text.
+fn stamp(own: &TranslateArgs, limit: Option<usize>, raw: &[PathBuf; 2]) -> Result<String> {
+    let describe = |path: &PathBuf| -> Result<serde_json::Value> {
+        let file = path
+            .metadata()
+            .with_context(|| path.display().to_string())?;
+        let changed = file.modified()?.duration_since(std::time::UNIX_EPOCH)?;
+        Ok(serde_json::json!([
+            path,
+            file.len(),
+            changed.as_nanos().to_string()
+        ]))
+    };
+    let stamp = serde_json::json!({
+        "preparation": own.preparation(), "vocabulary": own.vocabulary, "subwords": own.subwords, "limit": limit,
+        "max_length": own.max_length, "source": describe(&raw[0])?, "target": describe(&raw[1])?,
+    });
+    Ok(stamp.to_string())
+}
+
+/// Removes what an earlier run made of something else.
+fn keep_if_made_of(stamp: &str, made: &Path) -> Result<()> {
+    let path = made.join(MADE_OF);
+    if std::fs::read_to_string(&path).is_ok_and(|before| before == stamp) {
+        return Ok(());
+    }
+    for entry in made
+        .read_dir()
+        .with_context(|| made.display().to_string())?
+    {
+        let file = entry?.path();
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        if MADE.contains(&name.as_ref()) || name.starts_with("train.") {
+            std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
+        }
+    }
+    std::fs::write(&path, stamp).with_context(|| path.display().to_string())
+}
+
 /// The training text as the model sees it: the folder's own files, or files in `made`.
 fn prepared(
     own: &TranslateArgs,
-    folder: &Path,
+    raw: &[PathBuf; 2],
     limit: Option<usize>,
     made: &Path,
 ) -> Result<[PathBuf; 2]> {
     let languages = [own.source.as_str(), own.target.as_str()];
-    let own_files = files(folder, "train", languages).with_context(|| {
-        format!(
-            "{}: no train.{} and train.{}, plain or with .gz behind",
-            folder.display(),
-            languages[0],
-            languages[1]
-        )
-    })?;
     let preparation = own.preparation();
     if !preparation.tokenize && !preparation.lower_case && limit.is_none() {
-        return Ok(own_files);
+        return Ok(raw.clone());
     }
     let files = languages.map(|language| made.join(format!("train.{language}")));
     if files.iter().all(|file| file.is_file()) {
@@ -188,7 +234,7 @@ fn prepared(
         BufWriter::new(open(&parts[0])?),
         BufWriter::new(open(&parts[1])?),
     ];
-    let lines = ParallelLines::open(&own_files[0], &own_files[1])?;
+    let lines = ParallelLines::open(&raw[0], &raw[1])?;
     for pair in lines.take(limit.unwrap_or(usize::MAX)) {
         let pair = pair?;
         for ((writer, line), language) in writers

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use common::{program, table};
 use datasets::sample::number_pairs;
-use datasets::translation::{Pair, read_parallel};
+use datasets::translation::{Pair, read_parallel, remove_marks};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -135,9 +135,10 @@ fn evaluate(options: &Options, path: &Path) -> Result<Vec<String>> {
     }
     let prepared: Vec<String> = pairs
         .iter()
-        .map(|pair| prepare(&pair.target, &languages.target))
+        .map(|pair| remove_marks(&prepare(&pair.target, &languages.target)))
         .collect();
-    let raw: Vec<&str> = pairs.iter().map(|pair| pair.target.as_str()).collect();
+    let raw = pairs.iter().map(|pair| remove_marks(&pair.target));
+    let raw: Vec<String> = raw.collect();
     let cased = MultiBleu { lowercase: false };
     let small = MultiBleu { lowercase: true };
     Ok(vec![

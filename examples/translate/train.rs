@@ -15,7 +15,9 @@ use common::optimizers::{self, Family, Place};
 use common::program;
 use common::session::Session;
 use common::values::{count, share};
-use datasets::translation::{Filter, TokenBatcher, TranslationBatch, TranslationBatches};
+use datasets::translation::{
+    Filter, TokenBatcher, TranslationBatch, TranslationBatches, remove_marks,
+};
 use datasets::{Ahead, Batches};
 use models::transformer::Config;
 use models::{Model as _, Start, Transformer};
@@ -316,8 +318,9 @@ where
             return Ok(scores);
         }
         let sources: Vec<&str> = self.pairs.iter().map(|pair| pair.source.as_str()).collect();
-        let references = self.pairs.iter().map(|pair| pair.target.as_str());
-        let references: Vec<&str> = references.collect();
+        // Of text that is in pieces already, the words.
+        let references = self.pairs.iter().map(|pair| remove_marks(&pair.target));
+        let references: Vec<String> = references.collect();
         // What does not end soon is not worth waiting for.
         let search = BeamSearch {
             max_ratio: 2.0,

@@ -167,6 +167,13 @@ fn text_is_prepared_once_and_a_run_on_it_goes_on_bit_for_bit() {
     error.succeeds();
     let error = train("", &parts).fails();
     assert!(error.contains("parts"), "{error}");
+    // Nor is what was made of other text taken for this one's.
+    let others = out.path().join("whole-data");
+    fs::rename(&others, out.path().join("new-data")).unwrap();
+    train("--max-steps 1", &out.path().join("new")).succeeds();
+    let prepared = fs::read_to_string(out.path().join("new-data/train.de")).unwrap();
+    assert!(prepared.starts_with("ein wolf"), "{prepared}");
+
     write(&text.join("train.de"), "Ein Hund.\n");
     let error = train("", &out.path().join("other")).fails();
     assert!(
