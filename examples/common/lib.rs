@@ -13,6 +13,7 @@ pub mod plots;
 pub mod program;
 pub mod report;
 pub mod results;
+pub mod runs;
 pub mod session;
 pub mod study;
 pub mod table;

@@ -9,7 +9,7 @@ use common::experiment::Experiment;
 use common::flags::Settings;
 use common::layers::{self, Asked};
 use common::values::list;
-use common::{program, table};
+use common::{program, runs, table};
 use datasets::Batches;
 use datasets::criteo::Store;
 use models::Model;
@@ -54,7 +54,8 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     program::start(options.threads)?;
-    let paths = options.runs.iter().map(|path| runs(path));
+    let is_run = |path: &Path| path.join("checkpoint").is_dir();
+    let paths = options.runs.iter().map(|path| runs::named(path, is_run));
     let paths = paths.collect::<Result<Vec<_>>>()?.concat();
     if options.predictions.is_some() && paths.len() > 1 {
         bail!("--predictions: expected one run, got {}", paths.len());
@@ -75,26 +76,6 @@ pub fn run(options: &Options) -> Result<()> {
     header.extend(COLUMNS.iter().map(|column| column.head));
     println!("{}", table::format(&header, &lines));
     Ok(())
-}
-
-/// The runs of a comparison, in the order of their names; else the path itself.
-fn runs(path: &Path) -> Result<Vec<PathBuf>> {
-    let is_run = RunFolder::open(path).is_ok_and(|run| run.checkpoints().folder().is_dir());
-    if is_run {
-        return Ok(vec![path.into()]);
-    }
-    let entries = path
-        .read_dir()
-        .with_context(|| path.display().to_string())?;
-    let mut runs = entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<_>>>()?;
-    runs.retain(|run| run.join("checkpoint").is_dir());
-    runs.sort();
-    match runs.is_empty() {
-        true => Ok(vec![path.into()]), // which says what it is not
-        false => Ok(runs),
-    }
 }
 
 /// A run's model as a checkpoint has it.

@@ -3,9 +3,9 @@
 use crate::corpus;
 use crate::decode::SearchArgs;
 use crate::translator::Translator;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
-use common::{program, table};
+use common::{program, runs, table};
 use datasets::sample::number_pairs;
 use datasets::translation::{Pair, read_parallel, remove_marks};
 use std::fs;
@@ -46,9 +46,10 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     program::start(options.threads)?;
+    let has_model = |path: &Path| path.join("model").is_dir() || path.join("config.json").is_file();
     let mut lines = Vec::new();
     for run in &options.runs {
-        for path in models(run)? {
+        for path in runs::named(run, has_model)? {
             lines.push(evaluate(options, &path).with_context(|| path.display().to_string())?);
         }
     }
@@ -62,25 +63,6 @@ pub fn run(options: &Options) -> Result<()> {
     ];
     println!("{}", table::format(&header, &lines));
     Ok(())
-}
-
-/// The runs of a comparison that have a model, in the order of their names; else the path itself.
-fn models(path: &Path) -> Result<Vec<PathBuf>> {
-    if path.join("model").is_dir() || path.join("config.json").is_file() {
-        return Ok(vec![path.into()]);
-    }
-    let entries = path
-        .read_dir()
-        .with_context(|| path.display().to_string())?;
-    let mut runs = entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<_>>>()?;
-    runs.retain(|run| run.join("model").is_dir());
-    runs.sort();
-    match runs.is_empty() {
-        true => bail!("{}: no model, and no runs with one", path.display()),
-        false => Ok(runs),
-    }
 }
 
 /// As people wrote them.
