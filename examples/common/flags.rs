@@ -223,7 +223,8 @@ pub struct Invocation {
     #[arg(long, value_name = "FLAG=LIST", help_heading = "How to train")]
     pub sweep: Vec<String>,
 
-    /// A table of the paper as a comparison, with three seeds: optimizers (Table 2), rates (6), blocks (7), delays (8)
+    /// A table of the paper as a comparison, with three seeds: optimizers (Table 2), rates (6), blocks (7), delays (8); or
+    /// curvature, of parts of the batch on some of the steps
     #[arg(long, value_name = "TABLE", value_parser = crate::study::NAMES, help_heading = "How to train")]
     pub study: Option<String>,
 

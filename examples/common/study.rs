@@ -1,4 +1,5 @@
-//! The tables of the AdaHessian paper (Yao et al. 2021) as comparisons that every program can make.
+//! The tables of the AdaHessian paper (Yao et al. 2021), and one that it has not, as comparisons that every program can
+//! make.
 
 use crate::layers::{Asked, Own};
 use anyhow::{Result, bail};
@@ -11,42 +12,51 @@ pub struct Study {
     /// The optimizers, where none are named.
     pub optimizers: &'static str,
     /// What is swept besides them.
-    pub sweep: Option<&'static str>,
+    pub sweeps: &'static [&'static str],
 }
 
 /// Seeds, where none are named.
 const SEEDS: &str = "0,1,2";
 
-/// All of them, with the paper's values.
-pub const STUDIES: [Study; 4] = [
+/// All of them, with the paper's values where it has some.
+pub const STUDIES: [Study; 5] = [
     // Table 2.
     Study {
         name: "optimizers",
         optimizers: "adahessian,adamw,adam,sgd",
-        sweep: None,
+        sweeps: &[],
     },
     // Table 6.
     Study {
         name: "rates",
         optimizers: "adahessian,adamw,sgd",
-        sweep: Some("lr-scale=0.5,1,2,3,4,5,6,10"),
+        sweeps: &["lr-scale=0.5,1,2,3,4,5,6,10"],
     },
     // Table 7, and what its blocks end in.
     Study {
         name: "blocks",
         optimizers: "adahessian",
-        sweep: Some("block-size=single,2,4,8,16,32,64,128,rows,whole"),
+        sweeps: &["block-size=single,2,4,8,16,32,64,128,rows,whole"],
     },
     // Table 8.
     Study {
         name: "delays",
         optimizers: "adahessian",
-        sweep: Some("hessian-every=1,2,3,4,5"),
+        sweeps: &["hessian-every=1,2,3,4,5"],
+    },
+    // How little curvature does: a part of the batch, on some of the steps.
+    Study {
+        name: "curvature",
+        optimizers: "adahessian",
+        sweeps: &[
+            "curvature-fraction=0.125,0.25,0.5,1",
+            "hessian-every=1,2,5,10",
+        ],
     },
 ];
 
 /// Their names, for the flag.
-pub const NAMES: [&str; 4] = ["optimizers", "rates", "blocks", "delays"];
+pub const NAMES: [&str; 5] = ["optimizers", "rates", "blocks", "delays", "curvature"];
 
 /// What is asked for with a study's axes in it; what was named besides goes before its own.
 ///
@@ -64,12 +74,12 @@ pub fn applied<A: Own>(asked: Asked<A>) -> Result<Asked<A>> {
         }
     }
     let mut invocation = asked.invocation;
-    if let Some(sweep) = study.sweep {
+    for (place, sweep) in study.sweeps.iter().enumerate() {
         let flag = sweep.split('=').next().unwrap_or_default();
         if given.contains_key(&flag.replace('-', "_")) {
             bail!("--{flag}: --study {} varies it; leave it out", study.name);
         }
-        invocation.sweep.insert(0, sweep.into());
+        invocation.sweep.insert(place, sweep.to_string());
     }
     let asked = Asked::<A>::of(&given, "settings")?;
     Ok(Asked {
@@ -108,10 +118,7 @@ mod tests {
                 (optimizer.optimizer.as_str(), training.seed.as_str()),
                 (study.optimizers, SEEDS)
             );
-            assert_eq!(
-                asked.invocation.sweep.first().map(String::as_str),
-                study.sweep
-            );
+            assert_eq!(asked.invocation.sweep, study.sweeps);
         }
         let own = asked("--study rates --optimizer lamb --seed 7 --sweep bound=0,1").unwrap();
         assert_eq!(own.settings.optimizer.optimizer, "lamb");

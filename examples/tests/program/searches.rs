@@ -101,6 +101,12 @@ fn a_table_of_the_paper_is_a_comparison() {
     plan("blocks", 10 * 3);
     plan("delays", 5 * 3);
     plan("optimizers", 4 * 3);
+    let curvature = plan("curvature", 16 * 3);
+    assert_eq!(
+        lines(&curvature, "curvature_fraction = 0.125"),
+        12,
+        "{curvature}"
+    );
     let at = out.path().join("delays");
     let text = glue("--epochs 1 --seed 0,1 --study delays")
         .path(&at)
