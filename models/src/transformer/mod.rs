@@ -11,8 +11,8 @@
 //! Where layers normalise what goes in, h and g are normalised once more. Variables have fairseq's names
 //! (`decoder.layers.0.encoder_attn.k_proj.weight`); the table is `encoder.embed_tokens.weight`.
 //!
-//! Padding changes nothing: it is not attended to, and positions are counted without it, from 2 as fairseq
-//! does (from the padding's id + 1 there, which is 1).
+//! Padding changes nothing: it is not attended to, and positions are counted without it, from 2, as in
+//! fairseq, where they begin behind the padding's id, 1.
 
 mod config;
 mod decode;
