@@ -13,13 +13,15 @@ use std::time::SystemTime;
 use candle_core::Device;
 use datasets::Batches;
 use datasets::criteo::{
-    CATEGORIES, ClickBatches, INTEGERS, Malformed, Phase, Planted, Preprocessing, Progress, Store,
-    Vocabularies, generate, generate_rows, prepare, prepare_noting, prepare_with,
+    CATEGORIES, ClickBatches, INTEGERS, Malformed, Part, Phase, Planted, Preprocessing, Progress,
+    Store, Vocabularies, generate, generate_rows, generate_store, prepare, prepare_noting,
+    prepare_with,
 };
 use datasets::{Error, Place, Result};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::TempDir;
+use testing::assert_says;
 
 /// More than chunks of 1 MiB, so that chunks are cut and merged.
 const ROWS: u64 = 25_000;
@@ -916,4 +918,55 @@ fn generated_logs_are_reproducible_and_their_probabilities_calibrated() {
         sum.log_loss < entropy - 0.05 && sum.log_loss > 0.3,
         "{sum:?}"
     );
+}
+
+#[test]
+fn a_generated_store_is_made_once_and_knows_what_its_model_reaches() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("planted.clicks");
+    // What an interrupted call left behind.
+    let text = put(&dir, "planted.txt", b"1\t2");
+    let store = generate_store(&path, 2000, 8).unwrap();
+    assert!(!text.exists());
+    let made = fs::metadata(&path).unwrap().modified().unwrap();
+    let again = generate_store(&path, 2000, 8).unwrap();
+    assert_eq!(again.len(), 2000);
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), made);
+    assert_says(
+        generate_store(&path, 1999, 8),
+        &["1999", "2000", "remove it"],
+    );
+
+    let (logits, labels) = Planted::new(8).logits(&store, 500..700).unwrap();
+    let model = Planted::new(8);
+    for (row, (logit, label)) in (500..700).zip(logits.into_iter().zip(labels)) {
+        let drawn = model.row(row);
+        assert_eq!((logit, Some(label)), (model.logit(&drawn), drawn.label));
+    }
+    assert_says(
+        Planted::new(9).logits(&store, 0..2000),
+        &["9", "planted.clicks", "row"],
+    );
+}
+
+#[test]
+fn parts_of_the_days_have_names() {
+    let dir = TempDir::new().unwrap();
+    let store = generate_store(&dir.path().join("a.clicks"), 1001, 0).unwrap();
+    let days = store.days(7).unwrap();
+    let rows = |name: &str| days.rows(name.parse().unwrap());
+    assert_eq!(rows("all"), 0..1001);
+    assert_eq!(rows("train"), 0..858);
+    assert_eq!(rows("test"), 858..930);
+    assert_eq!(rows("validation"), 930..1001);
+    assert_eq!(rows("last-day"), 858..1001);
+    assert_says(
+        "tests".parse::<Part>(),
+        &["tests", "test, validation, last-day, train or all"],
+    );
+    let batches = ClickBatches::in_order(&store, rows("test"), 10);
+    assert_eq!(batches.clone().first(None).rows, 858..930);
+    assert_eq!(batches.clone().first(Some(25)).rows, 858..883);
+    assert_eq!(batches.clone().first(Some(1000)).rows, 858..930);
+    assert_eq!(batches.first(Some(25)).len(0), 3);
 }

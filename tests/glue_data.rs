@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use datasets::glue::{
-    GlueTask, Label, Ragged, Row, Split, load, load_folder, load_folder_with, load_parquet,
-    load_parquet_folder,
+    GlueCorpus, GlueTask, Label, Ragged, Row, Split, load, load_folder, load_folder_with,
+    load_parquet, load_parquet_folder,
 };
 use datasets::{Error, Place, sample};
 use parquet::basic::{Compression, ZstdLevel};
@@ -16,6 +16,7 @@ use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use tempfile::TempDir;
+use testing::assert_says;
 
 fn fixtures(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -158,6 +159,60 @@ fn every_task_is_read_in_its_original_format() {
     // The task's own folder will do as well.
     let own = load_folder(&dir.join("RTE"), GlueTask::Rte, Split::Train).unwrap();
     assert_eq!(own, train(GlueTask::Rte));
+}
+
+#[test]
+fn a_task_has_a_corpus_and_mnli_two_validation_sets() {
+    let dir = fixtures("glue");
+    let rte = GlueCorpus::load(Some(&dir), GlueTask::Rte).unwrap();
+    assert_eq!(
+        rte.train,
+        load(Some(&dir), GlueTask::Rte, Split::Train).unwrap()
+    );
+    assert_eq!(rte.mismatched, None);
+    let texts: Vec<&str> = rte.texts().collect();
+    assert_eq!(texts.len(), 2 * rte.train.len());
+    assert_eq!(texts[0], rte.train[0].first);
+
+    let copy = TempDir::new().unwrap();
+    fs::create_dir(copy.path().join("MNLI")).unwrap();
+    for name in ["train.tsv", "dev_matched.tsv", "dev_mismatched.tsv"] {
+        fs::copy(
+            dir.join("MNLI").join(name),
+            copy.path().join("MNLI").join(name),
+        )
+        .unwrap();
+    }
+    let mut both = GlueCorpus::load(Some(copy.path()), GlueTask::Mnli).unwrap();
+    assert_eq!(both.mismatched.as_ref().map(Vec::len), Some(1));
+    both.truncate(Some(2), Some(0));
+    assert_eq!((both.train.len(), both.validation.len()), (2, 0));
+    assert_eq!(both.mismatched, Some(Vec::new()));
+
+    // A folder may lack it, but what is there must be whole.
+    let other = copy.path().join("MNLI/dev_mismatched.tsv");
+    fs::write(&other, "index\tsentence1\n0\ta").unwrap();
+    assert_says(
+        GlueCorpus::load(Some(copy.path()), GlueTask::Mnli),
+        &["dev_mismatched.tsv"],
+    );
+    fs::remove_file(&other).unwrap();
+    let one = GlueCorpus::load(Some(copy.path()), GlueTask::Mnli).unwrap();
+    assert_eq!((one.validation.len(), one.mismatched), (1, None));
+
+    let sample = sample::glue_corpus(GlueTask::Sst2).unwrap().unwrap();
+    assert_eq!((sample.train.len(), sample.validation.len()), (1600, 400));
+    assert_eq!(sample::glue_corpus(GlueTask::Rte).unwrap(), None);
+}
+
+#[test]
+fn tasks_come_in_lists() {
+    let list = GlueTask::list("rte,sst-2").unwrap();
+    assert_eq!(list, [GlueTask::Rte, GlueTask::Sst2]);
+    let all = GlueTask::list("all").unwrap();
+    assert_eq!(all.len(), GlueTask::all().len() - 1);
+    assert!(!all.contains(&GlueTask::MnliMismatched));
+    assert_says(GlueTask::list("rte,snli"), &["snli", "rte, mrpc"]);
 }
 
 #[test]

@@ -150,7 +150,30 @@ fn a_tokenizer_that_makes_texts_much_longer_is_refused() {
     file["pre_tokenizer"] = sequence(30);
     assert_says(
         open(file.to_string().as_bytes()),
-        &["tokenizer.json", "times as long", "at most 64"],
+        &["tokenizer.json", "times as long", "cut the text"],
+    );
+}
+
+/// Words in the place of signs: 225 times as long at the most, which no text is, and short texts cannot be.
+#[test]
+fn a_tokenizer_may_write_signs_as_words() {
+    let sign = |sign: &str, word: &str| serde_json::json!({"type": "Replace", "pattern": {"String": sign}, "content": word});
+    let signs = [
+        sign("%", " percent "),
+        sign("&", " and "),
+        sign("+", " plus"),
+    ];
+    let mut file = json();
+    let lower = file["normalizer"].clone();
+    let steps: Vec<_> = std::iter::once(lower).chain(signs).collect();
+    file["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": steps});
+    let encoder = open(file.to_string().as_bytes()).unwrap();
+    assert!(!encoder.encode(&row("50 % & more")).unwrap().ids.is_empty());
+    assert!(encoder.encode(&row(&"the ".repeat(8_000))).is_ok());
+    let error = encoder.encode(&row(&"the ".repeat(10_000)));
+    assert_says(
+        error,
+        &["225 times as long", "40000 bytes", "8388608 bytes"],
     );
 }
 

@@ -1,9 +1,28 @@
 //! How much longer a tokenizer may make a text before it cuts it.
 
+use std::path::Path;
+
 use serde_json::Value;
 
-/// Times as long, at the most. A blank that becomes a mark of three bytes is 3, bytes as letters are 2, both 6.
-pub(crate) const MOST: f64 = 64.0;
+use crate::error::Result;
+use crate::text::tokenizer_error;
+
+/// Bytes that a text may become in front of the model, of which the tokenizer keeps some ten times as much. A
+/// blank that becomes a mark of three bytes makes three of one, bytes as letters two, both six.
+const LONGEST: f64 = (8 << 20) as f64;
+
+/// Refuses a text of `length` bytes that steps of this `factor` may make too long.
+pub(crate) fn fits(length: usize, factor: f64, path: Option<&Path>) -> Result<()> {
+    let becomes = length as f64 * factor;
+    if becomes <= LONGEST || factor <= 1.0 {
+        return Ok(());
+    }
+    let why = format!(
+        "its replacements and changes of alphabet may make a text {factor} times as long, and one of {length} \
+         bytes more than {LONGEST} bytes; take the tokenizer.json that came with the model, or cut the text"
+    );
+    Err(tokenizer_error(path, why))
+}
 
 /// How many times longer the steps of a `tokenizer.json` in front of its model may make a text, as far as they
 /// multiply: a replacement by its length over that of the shortest thing it replaces, and a change of alphabet,

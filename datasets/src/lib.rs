@@ -107,7 +107,7 @@ pub use collate::{TextBatch, collate};
 pub use conll::{Corpus, LabelSet, Sentence, TokenBatch, TokenDataset};
 pub use dataset::TextDataset;
 pub use error::{Error, Place, Result};
-pub use glue::{GlueTask, Label, Row};
+pub use glue::{GlueCorpus, GlueTask, Label, Row};
 pub use hub::{Hub, RepoKind};
 pub use image::{Augment, Crop, Image, ImageBatch, ImageBatches, ImageDataset, OnCorrupt};
 pub use prefetch::{Prefetch, Waited};

@@ -40,6 +40,8 @@ pub struct TextEncoder {
     max_length: usize,
     pad_id: u32,
     largest_id: u32,
+    /// How many times longer its steps may make a text before it is cut.
+    factor: f64,
     /// Whether it may leave most of a model's vocabulary unused.
     small: bool,
 }
@@ -109,6 +111,7 @@ impl TextEncoder {
             max_length,
             pad_id,
             largest_id,
+            factor: 1.0,
             small: false,
         })
     }
@@ -138,7 +141,8 @@ impl TextEncoder {
         let whole = dir.join("tokenizer.json");
         if whole.is_file() {
             let bytes = limits::read(&whole, LARGEST_TOKENIZER)?;
-            stays_short(&whole, &bytes)?;
+            let factor = expansion::factor(&serde_json::from_slice(&bytes).unwrap_or_default());
+            expansion::fits(1, factor, Some(&whole))?;
             let read = guarded(|| Tokenizer::from_bytes(bytes).map_err(|e| e.to_string()));
             let tokenizer = read.flatten().map_err(|why| Error::Tokenizer {
                 path: Some(whole.clone()),
@@ -147,7 +151,8 @@ impl TextEncoder {
                     reason(why)
                 ),
             })?;
-            return Self::prepared(tokenizer, max_length, Some(&whole));
+            let encoder = Self::prepared(tokenizer, max_length, Some(&whole))?;
+            return Ok(Self { factor, ..encoder });
         }
         let vocabulary = dir.join("vocab.txt");
         if !vocabulary.is_file() {
@@ -172,11 +177,12 @@ impl TextEncoder {
     /// has it.
     ///
     /// # Errors
-    /// If the tokenizer refuses the text, or it is longer than [`LONGEST_LINE`] bytes.
+    /// If the tokenizer refuses the text, it is longer than [`LONGEST_LINE`] bytes, or the tokenizer's
+    /// replacements may make it longer than 8 MiB.
     pub fn encode(&self, row: &Row) -> Result<Encoded> {
         let first = row.first.as_str();
         let second = row.second.as_deref();
-        fits(first.len().max(second.map_or(0, str::len)))?;
+        self.fits(first.len().max(second.map_or(0, str::len)))?;
         let encoding = called(None, || match second {
             Some(second) => self.tokenizer.encode_fast((first, second), true),
             None => self.tokenizer.encode_fast(first, true),
@@ -202,12 +208,17 @@ impl TextEncoder {
     /// errors, the first.
     pub fn encode_words(&self, sentences: &[&[String]]) -> Result<Vec<WordPieces>> {
         in_pieces(sentences, |words| {
-            fits(words.iter().map(String::len).sum())?;
+            self.fits(words.iter().map(String::len).sum())?;
             // The fast one does not tell the words.
             let encoding = called(None, || self.tokenizer.encode(*words, true))?;
             let made = self.encoded(&encoding, None)?;
             Ok((made, encoding.get_word_ids().to_vec()))
         })
+    }
+
+    fn fits(&self, length: usize) -> Result<()> {
+        fits(length)?;
+        expansion::fits(length, self.factor, None)
     }
 
     /// Whatever a tokenizer's file may ask for, a model has no position behind the maximum length.
@@ -272,22 +283,6 @@ impl TextEncoder {
             });
         }
         Ok(())
-    }
-}
-
-/// Refuses a `tokenizer.json` that makes texts many times longer; what is not in JSON is refused later.
-fn stays_short(path: &Path, bytes: &[u8]) -> Result<()> {
-    let file = serde_json::from_slice(bytes).unwrap_or_default();
-    let (factor, most) = (expansion::factor(&file), expansion::MOST);
-    match factor <= most {
-        true => Ok(()),
-        false => {
-            let why = format!(
-                "its replacements and changes of alphabet may make a text {factor} times as long, of at most \
-                 {most}; take the tokenizer.json that came with the model"
-            );
-            Err(tokenizer_error(Some(path), why))
-        }
     }
 }
 

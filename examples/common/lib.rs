@@ -17,5 +17,6 @@ pub mod runs;
 pub mod session;
 pub mod study;
 pub mod table;
+pub mod text;
 pub mod values;
 pub mod vision;

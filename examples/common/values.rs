@@ -110,6 +110,25 @@ pub fn list_text(text: &str) -> Result<String, String> {
     Ok(list(text)?.join(","))
 }
 
+/// A list of sizes separated by commas, each as [`count`] has it.
+///
+/// # Errors
+/// For anything else.
+pub fn counts(text: &str) -> Result<Vec<usize>, String> {
+    let parts = text.split(',').map(|part| count(part.trim()));
+    parts
+        .collect::<Result<_, _>>()
+        .map_err(|why| format!("sizes separated by commas: {why}"))
+}
+
+/// The text of such [`counts`].
+///
+/// # Errors
+/// As [`counts`].
+pub fn counts_text(text: &str) -> Result<String, String> {
+    counts(text).map(|_| text.to_string())
+}
+
 /// The text of a [`list`] of seeds: whole numbers from 0 to 2⁶³ - 1.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! `criteo evaluate`: the scores of trained models, and their predictions.
 
+use crate::parts;
 use crate::train::{COLUMNS, ClickArgs, Clicks, forward};
-use crate::{parts, planted};
 use anyhow::{Context, Result, bail};
 use candle_core::DType;
 use clap::Args;
@@ -116,7 +116,7 @@ impl Trained {
             let scores = task.metrics(&["clicks"])?.evaluate()?;
             let name = self.folder.display().to_string();
             lines.push(line(name, self.step.to_string(), &rows, &scores));
-            if let Some(scores) = planted::scores(&self.store, own, &rows, options.limit)? {
+            if let Some(scores) = parts::planted(&self.store, own, &rows, options.limit)? {
                 let name = "(the model that made them)".to_string();
                 lines.push(line(name, String::new(), &rows, &scores));
             }

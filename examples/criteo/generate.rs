@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use common::program;
-use datasets::criteo::{self, Generated};
+use datasets::criteo;
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Write click logs of a known model in the contest's format.
 ///
@@ -33,22 +33,18 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     program::start(options.threads)?;
-    let made = write(&options.file, options.rows, options.seed)?;
+    let path = options.file.as_path();
+    let place = || path.display().to_string();
+    let file = File::create_new(path).with_context(place)?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    let made = criteo::generate(options.rows, options.seed, &mut file).with_context(place)?;
     println!(
         "{}: {} rows, {} clicks; the model that made them has log loss {:.5} on them, {:.5} expected",
-        options.file.display(),
+        path.display(),
         made.rows,
         made.clicks,
         made.log_loss,
         made.expected_log_loss,
     );
     Ok(())
-}
-
-/// Writes the rows; an existing file is refused.
-pub fn write(path: &Path, rows: u64, seed: u64) -> Result<Generated> {
-    let place = || path.display().to_string();
-    let file = File::create_new(path).with_context(place)?;
-    let mut file = BufWriter::with_capacity(1 << 20, file);
-    criteo::generate(rows, seed, &mut file).with_context(place)
 }

@@ -4,7 +4,6 @@
 mod evaluate;
 mod generate;
 mod parts;
-mod planted;
 mod prepare;
 mod train;
 

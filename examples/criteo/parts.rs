@@ -4,14 +4,15 @@ use crate::train::ClickArgs;
 use adahessian::sparse::{Precision, SparseOptimizer};
 use adahessian::{Composite, Rules};
 use anyhow::{Context, Result, bail};
-use candle_core::Device;
 use common::grid::Cell;
 use common::optimizers::{self, Place};
-use datasets::criteo::{ClickBatches, INTEGERS, Store};
+use common::values;
+use datasets::criteo::{ClickBatches, INTEGERS, Planted, Store};
 use models::dlrm::{Config, Dlrm};
 use models::{Model, Start};
-use std::ops::Range;
 use std::path::Path;
+use trainers::Scores;
+use trainers::metrics::clicks;
 
 /// Rows in a batch of an evaluation: few enough that the peak memory is that of training.
 const EVALUATION_BATCH: usize = 1024;
@@ -27,30 +28,23 @@ pub fn store(own: &ClickArgs) -> Result<Store> {
     })
 }
 
-/// Some of a store's days by name.
-pub fn rows(store: &Store, own: &ClickArgs, name: &str) -> Result<Range<usize>> {
-    let days = store.days(own.days)?;
-    Ok(match name {
-        "all" => 0..store.len(),
-        "train" => days.train,
-        "test" => days.test,
-        "validation" => days.validation,
-        "last-day" => days.test.start..days.validation.end,
-        other => bail!("--eval-on {other}: expected test, validation, last-day, train or all"),
-    })
+/// A part of a store by its name, at most the first `limit` rows of it.
+fn batches(
+    store: &Store,
+    own: &ClickArgs,
+    name: &str,
+    limit: Option<usize>,
+) -> Result<ClickBatches> {
+    let rows = store.days(own.days)?.rows(name.parse()?);
+    Ok(ClickBatches::in_order(store, rows, EVALUATION_BATCH).first(limit))
 }
 
 pub fn train_batches(cell: &Cell<ClickArgs>, store: &Store) -> Result<ClickBatches> {
     let (own, training) = (&cell.settings.own, &cell.settings.training);
-    let mut rows = rows(store, own, "train")?;
-    rows.end = rows.start + rows.len().min(training.limit.unwrap_or(usize::MAX));
     Ok(ClickBatches {
-        store: store.clone(),
-        rows,
         batch_size: training.batch_size,
         shuffle: own.shuffle.then_some(cell.seed),
-        drop_last: false,
-        device: Device::Cpu,
+        ..batches(store, own, "train", training.limit)?
     })
 }
 
@@ -61,23 +55,32 @@ pub fn evaluation(
     name: &str,
     limit: Option<usize>,
 ) -> Result<ClickBatches> {
-    let mut rows = rows(store, own, name)?;
-    rows.end = rows.start + rows.len().min(limit.unwrap_or(usize::MAX));
-    Ok(ClickBatches {
-        store: store.clone(),
-        rows,
-        batch_size: EVALUATION_BATCH,
-        shuffle: None,
-        drop_last: false,
-        device: Device::Cpu,
-    })
+    batches(store, own, name, limit).with_context(|| format!("rows to evaluate on: {name}"))
+}
+
+/// The scores on some of a store's rows of the model that made them, if the flags name one: nobody can do
+/// better, on average.
+pub fn planted(
+    store: &Store,
+    own: &ClickArgs,
+    name: &str,
+    limit: Option<usize>,
+) -> Result<Option<Scores>> {
+    let Some(seed) = own.planted else {
+        return Ok(None);
+    };
+    let rows = evaluation(store, own, name, limit)?.rows;
+    let scored = Planted::new(seed).logits(store, rows);
+    let (logits, labels) = scored.with_context(|| format!("--planted {seed}"))?;
+    Ok(Some(clicks(&logits, &labels)?.0))
 }
 
 /// The model with its first weights; `fresh` refuses a table file that is there already.
 pub fn model(own: &ClickArgs, seed: u64, store: &Store, fresh: bool) -> Result<Dlrm> {
     let mut bottom = vec![INTEGERS];
-    bottom.extend(widths("--bottom", &own.bottom)?);
-    let mut top = widths("--top", &own.top)?;
+    let widths = |text: &str| values::counts(text).map_err(anyhow::Error::msg);
+    bottom.extend(widths(&own.bottom).context("--bottom")?);
+    let mut top = widths(&own.top).context("--top")?;
     top.push(1);
     let config = Config {
         bottom,
@@ -116,12 +119,6 @@ fn mapped(
         );
     }
     Ok(Dlrm::mapped(config, start, path)?)
-}
-
-fn widths(flag: &str, text: &str) -> Result<Vec<usize>> {
-    let parts = text.split(',').map(|part| part.trim().parse::<usize>());
-    let widths = parts.collect::<Result<Vec<_>, _>>();
-    widths.with_context(|| format!("{flag} {text}: expected widths separated by commas"))
 }
 
 /// The dense layers' optimizer beside the tables'.

@@ -1,6 +1,6 @@
 //! `criteo train`: DLRM on a store of clicks.
 
-use crate::{generate, parts, planted};
+use crate::parts;
 use adahessian::ops::Mode;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
@@ -12,8 +12,8 @@ use common::layers::Asked;
 use common::optimizers::{self, Family};
 use common::program;
 use common::session::Session;
-use common::values::{above_zero, count, steps};
-use datasets::criteo::{ClickBatch, Preprocessing, Store, prepare};
+use common::values::{above_zero, count, counts_text, steps};
+use datasets::criteo::{ClickBatch, Store, generate_store};
 use datasets::{Ahead, Batches};
 use models::Model as _;
 use models::dlrm::{Dlrm, Ids};
@@ -52,21 +52,11 @@ pub struct ClickArgs {
     pub planted: Option<u64>,
 
     /// Widths of the bottom network's layers, the last one being that of the tables' rows
-    #[arg(
-        long,
-        value_name = "LIST",
-        default_value = "512,256,64,16",
-        help_heading = "What to train"
-    )]
+    #[arg(long, value_name = "LIST", default_value = "512,256,64,16", value_parser = counts_text, help_heading = "What to train")]
     pub bottom: String,
 
     /// Widths of the top network's layers before the last
-    #[arg(
-        long,
-        value_name = "LIST",
-        default_value = "512,256",
-        help_heading = "What to train"
-    )]
+    #[arg(long, value_name = "LIST", default_value = "512,256", value_parser = counts_text, help_heading = "What to train")]
     pub top: String,
 
     /// What the tables are stored as
@@ -155,11 +145,16 @@ impl Experiment for Clicks {
     }
 
     fn load(&self, settings: &Settings<ClickArgs>, out: &Path) -> Result<Store> {
-        let mut own = settings.own.clone();
-        if let Some(rows) = own.synthetic {
-            own.data = Some(synthetic(rows, out)?);
-        }
-        parts::store(&own)
+        let Some(rows) = settings.own.synthetic else {
+            return parts::store(&settings.own);
+        };
+        let folder = out.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)?;
+        Ok(generate_store(
+            &folder.join(format!("planted-{rows}.clicks")),
+            rows,
+            0,
+        )?)
     }
 
     fn run(&self, cell: &Cell<ClickArgs>, store: &Store, session: Session) -> Result<Summary> {
@@ -201,17 +196,17 @@ impl Experiment for Clicks {
     }
 
     fn remarks(&self, cell: &Cell<ClickArgs>) -> Result<Remarks> {
-        let (own, out) = (&cell.settings.own, cell.folder.as_path());
+        let own = &cell.settings.own;
         if own.planted.is_none() {
             return Ok(Remarks::default());
         }
-        let parent = out.parent().unwrap_or(Path::new("."));
-        let store = match cell.place.is_empty() {
-            true => self.load(&cell.settings, out)?,
-            false => self.load(&cell.settings, parent)?,
+        let out = match cell.place.is_empty() {
+            true => cell.folder.as_path(),
+            false => cell.folder.parent().unwrap_or(Path::new(".")),
         };
+        let store = self.load(&cell.settings, out)?;
         let limit = cell.settings.training.limit_eval;
-        let scores = planted::scores(&store, own, &own.eval_on, limit)?;
+        let scores = parts::planted(&store, own, &own.eval_on, limit)?;
         let rows = scores.map(|scores| ("the model that made them".to_string(), scores));
         Ok(Remarks {
             rows: rows.into_iter().collect(),
@@ -246,22 +241,4 @@ pub fn forward(model: &Dlrm) -> impl Fn(&ClickBatch, &Mode) -> trainers::Result<
         let logits = model.forward(&batch.dense, &ids, mode);
         logits.map_err(trainers::Error::user)
     }
-}
-
-/// The store of generated rows, a function of their number, beside the output folder.
-fn synthetic(rows: u64, out: &Path) -> Result<PathBuf> {
-    let folder = out.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let path = folder.join(format!("planted-{rows}.clicks"));
-    if !path.exists() {
-        let text = folder.join(format!("planted-{rows}.txt"));
-        if text.exists() {
-            std::fs::remove_file(&text)?; // what an interrupted call left
-        }
-        generate::write(&text, rows, 0)?;
-        let text_alone = std::slice::from_ref(&text);
-        prepare(text_alone, &path, &Preprocessing::default(), |_| ())?;
-        std::fs::remove_file(&text)?;
-    }
-    Ok(path)
 }

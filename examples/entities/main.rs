@@ -10,12 +10,12 @@ use common::experiment::{Experiment, Parts};
 use common::flags::Settings;
 use common::grid::Cell;
 use common::layers::Asked;
-use common::optimizers::{self, Family, Place};
+use common::optimizers::{self, Place};
 use common::session::Session;
 use common::values::count;
-use common::{driver, program};
+use common::{driver, program, text};
 use datasets::conll::{Corpus, Scheme, TokenBatch, TokenBatches, TokenDataset};
-use datasets::{Ahead, Batcher, Batches, TextEncoder, sample, wordpiece};
+use datasets::{Ahead, Batcher, Batches, TextEncoder, sample};
 use models::{Model as _, Start, TokenClassifier, auto, bert};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -59,17 +59,9 @@ impl Experiment for Entities {
 
     fn defaults(&self, asked: &Asked<EntityArgs>) -> Result<Settings<EntityArgs>> {
         let mut settings = asked.settings.clone();
-        let family = match settings.own.model {
-            Some(_) => Family::Pretrained,
-            None => Family::Scratch,
-        };
-        let optimizer = &mut settings.optimizer;
-        optimizer.lr = optimizers::default_lr(&optimizer.optimizer, family)?;
-        optimizer.weight_decay = optimizers::default_decay(&optimizer.optimizer)?;
-        optimizer.bound = optimizers::default_bound(family);
-        settings.training.schedule = optimizers::default_schedule(family).into();
+        let pretrained = settings.own.model.is_some();
+        text::defaults(&mut settings, pretrained)?;
         settings.training.epochs = 10;
-        settings.run.prefetch = 0;
         Ok(settings)
     }
 
@@ -164,8 +156,8 @@ fn model(
         }
         None => {
             let texts: Vec<String> = corpus.train.iter().map(|s| s.tokens.join(" ")).collect();
-            let tokenizer =
-                wordpiece::learn_wordpiece(texts.iter().map(String::as_str), VOCABULARY)?;
+            let texts = texts.iter().map(String::as_str);
+            let encoder = text::learned(texts, VOCABULARY, own.max_length)?;
             let config = bert::Config {
                 vocab_size: VOCABULARY,
                 max_position_embeddings: own.max_length,
@@ -173,11 +165,7 @@ fn model(
                 ..bert::Config::tiny()
             };
             let model = TokenClassifier::new(&config.architecture()?, labels, start)?;
-            (
-                model,
-                // The sample has fewer words than the model has room for.
-                TextEncoder::new(tokenizer, own.max_length)?.allow_small_vocabulary(),
-            )
+            (model, encoder)
         }
     };
     let architecture = model.encoder().architecture();

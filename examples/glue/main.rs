@@ -13,15 +13,14 @@ use common::experiment::{Experiment, Parts};
 use common::flags::Settings;
 use common::grid::{Axis, Cell};
 use common::layers::Asked;
-use common::optimizers::{self, Family, Place};
+use common::optimizers::{self, Place};
 use common::session::Session;
 use common::values::{count, list_text};
-use common::{driver, program};
-use datasets::{
-    Ahead, Batcher, Batches, FixedBatches, GlueTask, TextBatch, TextBatches, TextDataset, hub,
-};
+use common::{driver, program, text};
+use datasets::{Ahead, Batcher, Batches, FixedBatches, TextBatch, TextBatches, TextDataset};
+use datasets::{GlueTask, hub};
 use models::Model as _;
-use parts::{Model, Rows};
+use parts::{Data, Model};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -77,12 +76,6 @@ struct GlueArgs {
 
 struct Glue;
 
-/// Rows of one task, and the folder of the checkpoint to start from.
-struct Data {
-    rows: Rows,
-    checkpoint: Option<PathBuf>,
-}
-
 fn main() -> ExitCode {
     let command = Command::new("glue").about(ABOUT).after_help(EXAMPLES);
     driver::main(&Glue, command)
@@ -95,7 +88,7 @@ impl Experiment for Glue {
     const NAME: &'static str = "glue";
 
     fn axes(own: &GlueArgs) -> Result<Vec<Axis>> {
-        let tasks = parts::tasks(&own.task)?;
+        let tasks = GlueTask::list(&own.task)?;
         Ok(vec![Axis {
             name: "task".into(),
             values: tasks.iter().map(GlueTask::to_string).collect(),
@@ -118,27 +111,14 @@ impl Experiment for Glue {
 
     fn defaults(&self, asked: &Asked<GlueArgs>) -> Result<Settings<GlueArgs>> {
         let mut settings = asked.settings.clone();
-        let family = match settings.own.model {
-            Some(_) => Family::Pretrained,
-            None => Family::Scratch,
-        };
-        let optimizer = &mut settings.optimizer;
-        optimizer.lr = optimizers::default_lr(&optimizer.optimizer, family)?;
-        optimizer.weight_decay = optimizers::default_decay(&optimizer.optimizer)?;
-        optimizer.bound = optimizers::default_bound(family);
-        if optimizer.optimizer == "sophiah" {
-            optimizer.block_size = "single".into();
-        }
-        let training = &mut settings.training;
-        training.schedule = optimizers::default_schedule(family).into();
-        training.epochs = match (family, settings.own.task.parse()?) {
-            (Family::Scratch, _) => 8,
-            (_, GlueTask::Rte | GlueTask::Stsb) => 10,
-            _ => 5,
+        let pretrained = settings.own.model.is_some();
+        text::defaults(&mut settings, pretrained)?;
+        settings.training.epochs = match (pretrained, settings.own.task.parse()?) {
+            (false, _) => 8,
+            (true, GlueTask::Rte | GlueTask::Stsb) => 10,
+            (true, _) => 5,
         };
         settings.run.log_every = settings.run.log_every.or(Some(10));
-        // Their texts are encoded once; a batch is made in no time.
-        settings.run.prefetch = 0;
         Ok(settings)
     }
 
@@ -147,12 +127,12 @@ impl Experiment for Glue {
         let checkpoint = settings.own.model.as_deref().map(hub::checkpoint_folder);
         Ok(Data {
             checkpoint: checkpoint.transpose()?,
-            rows: parts::rows(settings)?,
+            corpus: parts::corpus(settings)?,
         })
     }
 
     fn run(&self, cell: &Cell<GlueArgs>, data: &Data, session: Session) -> Result<Summary> {
-        let (settings, rows) = (&cell.settings, &data.rows);
+        let (settings, corpus) = (&cell.settings, &data.corpus);
         let device = program::device(&settings.run.device)?;
         let Model {
             classifier,
@@ -160,7 +140,7 @@ impl Experiment for Glue {
             report,
         } = parts::model(cell, data, &device)?;
         let classifier = Arc::new(classifier);
-        let train = TextDataset::encode(&encoder, &rows.train)?;
+        let train = TextDataset::encode(&encoder, &corpus.train)?;
         let batcher = Batcher {
             batch_size: settings.training.batch_size,
             seed: cell.seed,
@@ -185,8 +165,8 @@ impl Experiment for Glue {
             Ok(FixedBatches(batches))
         };
         let mut task =
-            Supervised::new(forward, loss, validation(&rows.validation)?).metrics(&[metric])?;
-        if let Some(rows) = &rows.mismatched {
+            Supervised::new(forward, loss, validation(&corpus.validation)?).metrics(&[metric])?;
+        if let Some(rows) = &corpus.mismatched {
             task = task.also("_mismatched", validation(rows)?);
         }
         let place = Place {
@@ -201,7 +181,7 @@ impl Experiment for Glue {
             batches,
             vars: classifier.vars(),
             optimizer,
-            announce: parts::announce(cell, rows, &classifier, report.as_ref()),
+            announce: parts::announce(cell, corpus, &classifier, report.as_ref()),
             export: Some(Box::new(move |folder| {
                 classifier.save(folder)?;
                 Ok(encoder.save(folder)?)

@@ -107,6 +107,24 @@ pub struct ClickBatches {
 }
 
 impl ClickBatches {
+    /// Rows of a store in its order, all of them, on the CPU.
+    pub fn in_order(store: &Store, rows: Range<usize>, batch_size: usize) -> Self {
+        Self {
+            store: store.clone(),
+            rows,
+            batch_size,
+            shuffle: None,
+            drop_last: false,
+            device: Device::Cpu,
+        }
+    }
+
+    /// The first `limit` of these rows, or all where there are fewer or no limit.
+    pub fn first(mut self, limit: Option<usize>) -> Self {
+        self.rows.end = self.rows.start + self.rows.len().min(limit.unwrap_or(usize::MAX));
+        self
+    }
+
     /// The rows of batch `index` of epoch `epoch`; none if there is no such batch.
     pub fn order(&self, epoch: usize, index: usize) -> Vec<usize> {
         if index >= self.len(epoch) {

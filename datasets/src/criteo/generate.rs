@@ -1,11 +1,14 @@
 //! Click logs of a known model in the format of the contest.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::ops::Range;
+use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::{Planted, Row};
+use super::{Planted, Preprocessing, Row, Store, prepare};
+use crate::error::{Error, Result};
 
 /// Rows that a thread makes at once.
 const BLOCK: u64 = 4096;
@@ -72,6 +75,40 @@ pub fn generate_rows(
     sum.log_loss /= rows;
     sum.expected_log_loss /= rows;
     Ok(sum)
+}
+
+/// The store at `path` of `rows` rows of the model [`Planted::new`]`(seed)`, made if it is not there yet; its
+/// text, some 230 bytes a row, lies beside it as long as that takes.
+///
+/// # Errors
+/// If a file cannot be written or read, or what is there is no store of so many rows.
+pub fn generate_store(path: &Path, rows: u64, seed: u64) -> Result<Store> {
+    if !path.exists() {
+        let text = path.with_extension("txt");
+        let failed = |source| Error::Io {
+            path: text.clone(),
+            source,
+        };
+        // What an interrupted call left is overwritten.
+        let file = File::create(&text).map_err(failed)?;
+        generate(rows, seed, &mut BufWriter::with_capacity(1 << 20, file)).map_err(failed)?;
+        let text_alone = std::slice::from_ref(&text);
+        prepare(text_alone, path, &Preprocessing::default(), |_| ())?;
+        std::fs::remove_file(&text).map_err(failed)?;
+    }
+    let store = Store::open(path)?;
+    if store.len() as u64 == rows {
+        return Ok(store);
+    }
+    Err(Error::Setting {
+        name: "rows",
+        got: rows.to_string(),
+        expected: format!(
+            "{}, as many as {} has; remove it to make it again",
+            store.len(),
+            path.display()
+        ),
+    })
 }
 
 /// The text of some rows; the losses are sums.

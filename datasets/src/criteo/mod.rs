@@ -69,7 +69,7 @@ mod text;
 mod vocabulary;
 
 pub use batches::{ClickBatch, ClickBatches};
-pub use generate::{Generated, generate, generate_rows};
+pub use generate::{Generated, generate, generate_rows, generate_store};
 pub use header::{Skipped, SourceFile, Summary, VocabularyFile};
 pub use planted::Planted;
 #[doc(hidden)]
@@ -78,7 +78,7 @@ pub use prepare::{prepare, prepare_with};
 pub use preprocessing::{Malformed, Preprocessing};
 pub use progress::{Phase, Progress};
 pub use row::Row;
-pub use split::Days;
+pub use split::{Days, Part};
 pub use store::Store;
 pub use vocabulary::Vocabularies;
 

@@ -1,6 +1,9 @@
 //! A known model of clicks, and the rows it draws.
 
-use super::{CATEGORIES, INTEGERS, Row, mix};
+use std::ops::Range;
+
+use super::{CATEGORIES, INTEGERS, Row, Store, mix};
+use crate::error::{Error, Result};
 use crate::random::Random;
 
 /// Distinct values of each table: those of the contest, the largest tables cut to some 100,000s.
@@ -124,6 +127,29 @@ impl Planted {
             };
         }
         logit
+    }
+
+    /// The logits of some rows of a store of all rows of this model, from row 0 on, and their labels: what nobody
+    /// can do better than, on average.
+    ///
+    /// # Errors
+    /// If a row's label is not the one that the model drew: the store is another one.
+    pub fn logits(&self, store: &Store, rows: Range<usize>) -> Result<(Vec<f64>, Vec<bool>)> {
+        let of_row = |index| {
+            let row = self.row(index as u64);
+            if row.label != store.label(index) {
+                return Err(Error::Setting {
+                    name: "seed of the planted model",
+                    got: self.seed.to_string(),
+                    expected: format!(
+                        "that of {}; its row {index} is another one",
+                        store.path().display()
+                    ),
+                });
+            }
+            Ok((self.logit(&row), row.label == Some(true)))
+        };
+        rows.map(of_row).collect()
     }
 
     /// A number in -1..1, a function of the seed and of `key`.

@@ -1,6 +1,7 @@
 //! Which rows are for training, for tests and for validation.
 
 use std::ops::Range;
+use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
@@ -15,6 +16,55 @@ pub struct Days {
     pub test: Range<usize>,
     /// The second half of the last day.
     pub validation: Range<usize>,
+}
+
+impl Days {
+    /// The rows of a part.
+    pub fn rows(&self, part: Part) -> Range<usize> {
+        match part {
+            Part::All => 0..self.validation.end,
+            Part::Train => self.train.clone(),
+            Part::Test => self.test.clone(),
+            Part::Validation => self.validation.clone(),
+            Part::LastDay => self.test.start..self.validation.end,
+        }
+    }
+}
+
+/// A part of [`Days`] by its name on a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// `all`: every row.
+    All,
+    /// `train`: all days but the last.
+    Train,
+    /// `test`: the first half of the last day.
+    Test,
+    /// `validation`: its second half.
+    Validation,
+    /// `last-day`: both halves.
+    LastDay,
+}
+
+impl FromStr for Part {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text {
+            "all" => Self::All,
+            "train" => Self::Train,
+            "test" => Self::Test,
+            "validation" => Self::Validation,
+            "last-day" => Self::LastDay,
+            other => {
+                return Err(Error::Setting {
+                    name: "part of the days",
+                    got: crate::excerpt::cut(other),
+                    expected: "test, validation, last-day, train or all".to_string(),
+                });
+            }
+        })
+    }
 }
 
 /// `count` days of `rows` rows, as Facebook's program cuts them: the file of the contest has seven

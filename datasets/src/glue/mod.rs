@@ -9,6 +9,7 @@
 //! Class numbers are those of the Hub whatever the source, so that published fine-tuned models
 //! agree with them.
 
+mod corpus;
 mod folder;
 mod parquet;
 mod tsv;
@@ -17,6 +18,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+pub use corpus::GlueCorpus;
 pub use folder::{load_folder, load_folder_with};
 pub(crate) use parquet::to_text;
 pub use parquet::{load_hub, load_parquet, load_parquet_folder};
@@ -74,6 +76,19 @@ impl GlueTask {
     pub fn all() -> &'static [GlueTask] {
         use GlueTask::*;
         &[Rte, Mrpc, Stsb, Sst2, Qnli, Qqp, Mnli, MnliMismatched, Cola]
+    }
+
+    /// The tasks of a list such as `rte,mrpc`; `all` are those that have training data of their own.
+    ///
+    /// # Errors
+    /// For an unknown name.
+    pub fn list(text: &str) -> Result<Vec<GlueTask>> {
+        let own = |task: &GlueTask| *task != GlueTask::MnliMismatched;
+        let tasks = text.split(',').map(|name| match name {
+            "all" => Ok(Self::all().iter().copied().filter(own).collect()),
+            name => Ok(vec![name.parse()?]),
+        });
+        Ok(tasks.collect::<Result<Vec<Vec<_>>>>()?.concat())
     }
 
     /// The task's name on a command line: `rte`, `mrpc`, …, `mnli-mm`.

@@ -18,7 +18,7 @@ pub use sentiment::sentiment;
 
 use crate::conll::{Corpus, LabelSet};
 use crate::error::{Error, Place, Result};
-use crate::glue::{GlueTask, Label, Row, Split};
+use crate::glue::{GlueCorpus, GlueTask, Label, Row, Split};
 use crate::random::Random;
 
 /// `split, question, sentence, label`, tab-separated, with a header.
@@ -57,6 +57,22 @@ pub fn entity_corpus() -> Result<Corpus> {
         train,
         validation,
     })
+}
+
+/// The sample of a GLUE task, both of its splits; `None` where [`rows`] has none.
+///
+/// # Errors
+/// If the embedded file is damaged.
+pub fn glue_corpus(task: GlueTask) -> Result<Option<GlueCorpus>> {
+    let splits = (rows(task, Split::Train)?, rows(task, Split::Validation)?);
+    let (Some(train), Some(validation)) = splits else {
+        return Ok(None);
+    };
+    Ok(Some(GlueCorpus {
+        train,
+        validation,
+        mismatched: None,
+    }))
 }
 
 /// The sample of a task: SST-2 with 1,600 and 400 rows, QNLI with 600 and 200; `None` for other

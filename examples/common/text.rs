@@ -1,0 +1,59 @@
+//! What programs on text share: where a model starts from, and what follows from that.
+
+use crate::flags::Settings;
+use crate::optimizers::{self, Family};
+use anyhow::Result;
+use datasets::{TextEncoder, wordpiece};
+use models::LoadReport;
+
+/// Defaults of optimizer and schedule for a checkpoint, or for a model from scratch.
+///
+/// # Errors
+/// For an unknown optimizer.
+pub fn defaults<A: clap::Args>(settings: &mut Settings<A>, pretrained: bool) -> Result<()> {
+    let family = match pretrained {
+        true => Family::Pretrained,
+        false => Family::Scratch,
+    };
+    let optimizer = &mut settings.optimizer;
+    optimizer.lr = optimizers::default_lr(&optimizer.optimizer, family)?;
+    optimizer.weight_decay = optimizers::default_decay(&optimizer.optimizer)?;
+    optimizer.bound = optimizers::default_bound(family);
+    if optimizer.optimizer == "sophiah" {
+        optimizer.block_size = "single".into();
+    }
+    settings.training.schedule = optimizers::default_schedule(family).into();
+    // Texts are encoded once; a batch is made in no time.
+    settings.run.prefetch = 0;
+    Ok(())
+}
+
+/// A tokenizer learned from the texts to train on, for a model from scratch.
+///
+/// # Errors
+/// If there is nothing to learn from, or `max_length` leaves no room for text.
+pub fn learned<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+    vocabulary: usize,
+    max_length: usize,
+) -> Result<TextEncoder> {
+    let tokenizer = wordpiece::learn_wordpiece(texts, vocabulary)?;
+    // A sample may have fewer words than the model has room for.
+    Ok(TextEncoder::new(tokenizer, max_length)?.allow_small_vocabulary())
+}
+
+/// What a checkpoint brought, in a line; nothing for a model from scratch.
+pub fn loaded(report: Option<&LoadReport>) -> String {
+    let or_none = |names: &[String]| match names {
+        [] => "none".to_string(),
+        names => names.join(", "),
+    };
+    report.map_or_else(String::new, |report| {
+        format!(
+            "\n  {} tensors loaded, fresh: {}, not used: {}",
+            report.loaded.len(),
+            or_none(&report.initialised),
+            or_none(&report.unused)
+        )
+    })
+}
