@@ -42,53 +42,56 @@ step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib
 
 step "examples, small"
-cargo run -q -p examples --example glue -- --help >"$out/help.txt"
+# As the tests built them: `cargo run -p examples` would choose other features of dependencies than the whole
+# workspace has, and so build all of them again.
+built=${CARGO_TARGET_DIR:-target}/debug/examples
+"$built/glue" --help >"$out/help.txt"
 grep -q -- '--hessian-every' "$out/help.txt"
-cargo run -q -p examples --example quadratic -- --out "$out/quadratic"
+"$built/quadratic" --out "$out/quadratic"
 test -s "$out/quadratic/quadratic.svg"
-cargo run -q -p examples --example step_time -- --model squeezebert-mini --batch 2 --seq 16 --units 1 --json >"$out/step.json"
+"$built/step_time" --model squeezebert-mini --batch 2 --seq 16 --units 1 --json >"$out/step.json"
 grep -q ratio_to_sgd "$out/step.json"
-cargo run -q -p examples --example step_time -- --model resnet20 --batch-size 4 --units 1 --optimizer sgd,adahessian --json >"$out/resnet.json"
+"$built/step_time" --model resnet20 --batch-size 4 --units 1 --optimizer sgd,adahessian --json >"$out/resnet.json"
 grep -q '"model":"resnet20"' "$out/resnet.json"
-cargo run -q -p examples --example gpu_check
+"$built/gpu_check"
 # A comparison on generated pictures; the second command finds it finished and only makes the table again.
-cargo run -q -p examples --example cifar -- --synthetic --limit 64 --limit-test 20 --epochs 1 --optimizer sgd,adahessian --seed 0,1 --audit --out "$out/cifar" >"$out/cifar.txt"
+"$built/cifar" --synthetic --limit 64 --limit-test 20 --epochs 1 --optimizer sgd,adahessian --seed 0,1 --audit --out "$out/cifar" >"$out/cifar.txt"
 test "$(grep -c 'audit: .* gradient right to' "$out/cifar.txt")" = 4
 # (Through files: grep -q would close a pipe before the program has written everything.)
-cargo run -q -p examples --example cifar -- --resume "$out/cifar" >"$out/resumed.txt"
+"$built/cifar" --resume "$out/cifar" >"$out/resumed.txt"
 grep -q '4 of 4 runs are finished already' "$out/resumed.txt"
 for file in config.toml curves.svg results.json report.html adahessian-seed1/summary.json adahessian-seed1/model/model.safetensors; do
   test -s "$out/cifar/$file"
 done
-cargo run -q -p examples --example imagenet -- --synthetic --limit 32 --limit-test 16 --epochs 1 --audit --out "$out/imagenet" >"$out/imagenet.txt"
+"$built/imagenet" --synthetic --limit 32 --limit-test 16 --epochs 1 --audit --out "$out/imagenet" >"$out/imagenet.txt"
 grep -q 'audit: .* gradient right to' "$out/imagenet.txt"
 grep -q '"top5"' "$out/imagenet/summary.json"
 
-cargo run -q -p examples --example step_time -- --model dlrm --batch-size 8 --table-rows 50 --units 1 --optimizer adahessian,adagrad --json >"$out/dlrm.json"
+"$built/step_time" --model dlrm --batch-size 8 --table-rows 50 --units 1 --optimizer adahessian,adagrad --json >"$out/dlrm.json"
 grep -q ratio_to_sgd "$out/dlrm.json"
 # Names in sentences, from scratch.
-cargo run -q -p examples --example entities -- --limit 64 --limit-eval 32 --epochs 1 --audit --out "$out/entities" >"$out/entities.txt"
+"$built/entities" --limit 64 --limit-eval 32 --epochs 1 --audit --out "$out/entities" >"$out/entities.txt"
 grep -q 'audit: .* gradient right to' "$out/entities.txt"
 grep -q '"f1"' "$out/entities/summary.json"
 test -s "$out/entities/report.html"
 # Numbers from German to English.
-cargo run -q -p examples --example translate -- train --limit 200 --limit-eval 10 --epochs 1 --max-tokens 400 --translate 4 --optimizer adahessian --audit --out "$out/translate" >"$out/translate.txt"
+"$built/translate" train --limit 200 --limit-eval 10 --epochs 1 --max-tokens 400 --translate 4 --optimizer adahessian --audit --out "$out/translate" >"$out/translate.txt"
 grep -q 'audit: .* gradient right to' "$out/translate.txt"
-echo 'zwei und dreizehn .' | cargo run -q -p examples --example translate -- decode "$out/translate" --max-extra 5 >"$out/said.txt"
+echo 'zwei und dreizehn .' | "$built/translate" decode "$out/translate" --max-extra 5 >"$out/said.txt"
 test "$(wc -l <"$out/said.txt")" = 1
-cargo run -q -p examples --example step_time -- --model nmt --layers 1 --batch 2 --seq 4 --vocabulary 50 --units 1 --json >"$out/nmt.json"
+"$built/step_time" --model nmt --layers 1 --batch 2 --seq 4 --vocabulary 50 --units 1 --json >"$out/nmt.json"
 grep -q ratio_to_sgd "$out/nmt.json"
 # Clicks: text, store, a comparison that is finished when it is resumed, an evaluation of what it saved.
-cargo run -q -p examples --example criteo -- generate "$out/clicks.txt" --rows 2000
-cargo run -q -p examples --example criteo -- prepare "$out/clicks.txt" --out "$out/clicks.store" --hash-modulo 100
-cargo run -q -p examples --example criteo -- train --data "$out/clicks.store" --planted 0 --bottom 16,8 --top 16 --optimizer adahessian,adagrad,sgd --audit --out "$out/clicks" >"$out/audited.txt"
+"$built/criteo" generate "$out/clicks.txt" --rows 2000
+"$built/criteo" prepare "$out/clicks.txt" --out "$out/clicks.store" --hash-modulo 100
+"$built/criteo" train --data "$out/clicks.store" --planted 0 --bottom 16,8 --top 16 --optimizer adahessian,adagrad,sgd --audit --out "$out/clicks" >"$out/audited.txt"
 test "$(grep -c 'audit: .* gradient right to' "$out/audited.txt")" = 3
-cargo run -q -p examples --example criteo -- train --resume "$out/clicks" >"$out/clicks.txt"
+"$built/criteo" train --resume "$out/clicks" >"$out/clicks.txt"
 grep -q '3 of 3 runs are finished already' "$out/clicks.txt"
 for file in config.toml curves.svg results.json report.html adahessian-seed0/summary.json adahessian-seed0/curves.svg; do
   test -s "$out/clicks/$file"
 done
-cargo run -q -p examples --example criteo -- evaluate "$out/clicks/adahessian-seed0" --on last-day >"$out/scores.txt"
+"$built/criteo" evaluate "$out/clicks/adahessian-seed0" --on last-day >"$out/scores.txt"
 grep -q 'the model that made them' "$out/scores.txt"
 
 [ "$mode" = quick ] && { step "done, quick"; exit 0; }
@@ -113,12 +116,13 @@ else
   mkdir -p "${CARGO_TARGET_DIR:-target}"
   target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
   environment=$(scripts/setup-cuda.sh "${CUDA_DIR:-$target/cuda-toolkit}")
-  # Always both packages: with another choice the features of dependencies, and so all of candle, would differ.
-  both=(-p examples -p tests --features examples/cuda,tests/cuda)
+  # Always the whole workspace, as for the tests: with another choice the features of dependencies would differ,
+  # and they would all be built again.
+  all=(--workspace --features examples/cuda,tests/cuda)
   (
     eval "$environment"
-    cargo build "${both[@]}" --example gpu_check --example step_time
-    cargo test "${both[@]}" --test cuda --no-run
+    cargo build "${all[@]}" --example gpu_check --example step_time
+    cargo test "${all[@]}" --test cuda --no-run
     # Where there is no driver it says so, and that is all.
     "$target/debug/examples/gpu_check"
   )
@@ -141,7 +145,7 @@ else
       scripts/same-loss.sh "$target/debug/examples/step_time" --model squeezebert-mini --layers 1 --batch-size 2 --seq 16 --units 1
       scripts/same-loss.sh "$target/debug/examples/step_time" --model nmt --layers 1 --batch-size 2 --seq 4 --vocabulary 50 --units 1
       scripts/same-loss.sh "$target/debug/examples/step_time" --model dlrm --batch-size 8 --table-rows 50 --units 1
-      cargo test "${both[@]}" --test cuda
+      cargo test "${all[@]}" --test cuda
     )
   else
     step "CUDA on a device in software left out: $device is not beside this checkout, nothing of CUDA was run"

@@ -3,12 +3,12 @@
 
 use adahessian::engine::Handle;
 use adahessian::ops::{self, Activation, Dropout, EmbeddingTables, Mode};
-use adahessian::{Hessian, VarVec};
+use adahessian::{Hessian, NamedVars, VarVec};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use testing::assert_says;
 use testing::dropped_norm;
-use testing::twins::{COMPOSED, FUSED, loss, random, to, twins, vars};
+use testing::twins::{COMPOSED, Enter, FUSED, loss, random, to, twins, vars};
 
 const TRAINING: Mode = Mode::Train {
     seed: 11,
@@ -215,6 +215,67 @@ fn embeddings() -> Result<()> {
         let y = ops::layer_norm(&sum, weight, bias, 1e-6)?;
         ops::dropout(&y, &dropout)?.exit()
     })
+}
+
+#[test]
+fn rows_of_tables_times_a_number() -> Result<()> {
+    let vars = vars(&[("words", &[11, 4]), ("positions", &[6, 4])])?;
+    let ids = Tensor::new(&[[3u32, 3, 10], [3, 0, 0]], &Device::Cpu)?;
+    // Not 0 to T - 1: behind padding.
+    let places = Tensor::new(&[[2u32, 3, 4], [1, 1, 2]], &Device::Cpu)?;
+    let scaled = |scales: [f64; 2]| {
+        let (ids, places) = (&ids, &places);
+        move |vars: &NamedVars, enter: Enter| {
+            let (words, positions) = (vars.get("words")?, vars.get("positions")?);
+            let [first, second] = scales;
+            match format!("{:?}", enter(words)?).contains("composed") {
+                true => {
+                    let words = ops::embedding(ids, &enter(words)?)?.exit()?;
+                    let positions = ops::embedding(places, &enter(positions)?)?.exit()?;
+                    Ok(((words * first)? + (positions * second)?)?)
+                }
+                false => {
+                    let parts: [(&Tensor, &Tensor, f64); 2] =
+                        [(ids, words, first), (places, positions, second)];
+                    ops::scaled_sum_of_rows(&parts)?.exit()
+                }
+            }
+        }
+    };
+    twins("scaled rows", &vars, true, &scaled([4f64.sqrt(), 1.0]))?;
+    twins("scaled rows, signs", &vars, true, &scaled([-1.7, 0.3]))?;
+    // The same table twice: its gradient is the sum of both.
+    twins("rows of one table", &vars, true, &|vars, enter| {
+        let words = vars.get("words")?;
+        match format!("{:?}", enter(words)?).contains("composed") {
+            true => {
+                let [one, other] =
+                    [&ids, &places].map(|ids| ops::embedding(ids, &enter(words)?)?.exit());
+                let rest = (vars.get("positions")?.sqr()?.sum_all()? * 0.1)?;
+                Ok(((one? * 2.0)? + other?)?.broadcast_add(&rest)?)
+            }
+            false => {
+                let parts: [(&Tensor, &Tensor, f64); 2] =
+                    [(&ids, words, 2.0), (&places, words, 1.0)];
+                let rest = (vars.get("positions")?.sqr()?.sum_all()? * 0.1)?;
+                Ok(ops::scaled_sum_of_rows(&parts)?
+                    .exit()?
+                    .broadcast_add(&rest)?)
+            }
+        }
+    })?;
+    assert_says(
+        ops::scaled_sum_of_rows(&[
+            (&ids, vars.get("words")?, 1.0),
+            (&places.narrow(1, 0, 2)?, vars.get("positions")?, 1.0),
+        ]),
+        &["ids of an embedding", "[2, 3]", "[2, 2]"],
+    );
+    assert_says(
+        ops::scaled_sum_of_rows(&[(&ids, vars.get("positions")?, 1.0)]),
+        &["10"],
+    );
+    Ok(())
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 
 use crate::error::{Error, Place, Result};
-use crate::limits::LONGEST_LINE;
+use crate::limits::{LARGEST_LIST, LONGEST_LINE, MOST_SYMBOLS};
 
 /// Bytes of the longest line that is read, without its end: a file without line ends, or one that unpacks
 /// to any length, shall not fill the memory.
@@ -19,6 +19,8 @@ pub(crate) struct Lines {
     reader: Box<dyn BufRead>,
     gzipped: bool,
     number: usize,
+    /// Bytes of the lines so far.
+    bytes: usize,
 }
 
 impl Lines {
@@ -37,7 +39,26 @@ impl Lines {
             reader,
             gzipped,
             number: 0,
+            bytes: 0,
         })
+    }
+
+    /// The next line of a list that is kept in memory, such as a vocabulary of `what`: an error behind
+    /// [`MOST_SYMBOLS`] lines or [`LARGEST_LIST`] bytes of text.
+    pub(crate) fn next_of_list(&mut self, what: &'static str) -> Result<Option<(usize, String)>> {
+        let next = self.next()?;
+        let too_much = |what, most| Error::TooMuch {
+            path: self.path.clone(),
+            what,
+            most,
+        };
+        if self.bytes as u64 > LARGEST_LIST {
+            return Err(too_much("bytes of text", LARGEST_LIST));
+        }
+        if next.is_some() && self.number > MOST_SYMBOLS {
+            return Err(too_much(what, MOST_SYMBOLS as u64));
+        }
+        Ok(next)
     }
 
     /// The next line and its number, counted from 1.
@@ -69,6 +90,7 @@ impl Lines {
         if self.number == 1 && text.starts_with('\u{feff}') {
             text.remove(0);
         }
+        self.bytes = self.bytes.saturating_add(text.len());
         Ok(Some((self.number, text)))
     }
 
@@ -82,5 +104,34 @@ impl Lines {
         } else {
             Error::io(&self.path, source)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_ends_with_its_lines_or_its_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list.txt");
+        let last = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let mut lines = Lines::open(&path).unwrap();
+            loop {
+                match lines.next_of_list("symbols") {
+                    Ok(Some(_)) => (),
+                    Ok(None) => return lines.number.to_string(),
+                    Err(error) => return error.to_string(),
+                }
+            }
+        };
+        let full = "a\n".repeat(MOST_SYMBOLS);
+        assert_eq!(last(&full), MOST_SYMBOLS.to_string());
+        assert!(last(&format!("{full}a")).contains("1048576 symbols"));
+        let long = "a".repeat(LONGEST_LINE) + "\n";
+        let full = long.repeat(LARGEST_LIST as usize / LONGEST_LINE);
+        assert_eq!(last(&full), "64");
+        assert!(last(&format!("{full}a")).contains("67108864 bytes of text"));
     }
 }

@@ -15,7 +15,6 @@ use super::texts::Fingerprint;
 use super::{bad_line, write};
 use crate::error::{Error, Result};
 use crate::excerpt::cut;
-use crate::limits::{LARGEST_LIST, MOST_SYMBOLS};
 use crate::lines::Lines;
 
 /// Ends the last piece of a word, in the file.
@@ -70,18 +69,7 @@ impl BpeCodes {
             pairs: Vec::new(),
             cache: Mutex::default(),
         };
-        let mut bytes = LARGEST_LIST as usize;
-        while let Some((number, line)) = lines.next()? {
-            let too_much = |what, most| Error::TooMuch {
-                path: path.to_path_buf(),
-                what,
-                most,
-            };
-            let left = bytes.checked_sub(line.len());
-            bytes = left.ok_or_else(|| too_much("bytes of text", LARGEST_LIST))?;
-            if number > MOST_SYMBOLS {
-                return Err(too_much("merges", MOST_SYMBOLS as u64));
-            }
+        while let Some((number, line)) = lines.next_of_list("merges")? {
             match line.strip_prefix("#version:") {
                 Some(version) if number == 1 => {
                     codes.end_is_symbol = is_first_version(path, version)?

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::{bad_line, is_blank, write};
 use crate::error::{Error, Result};
 use crate::excerpt::cut;
-use crate::limits::{LARGEST_LIST, MOST_SYMBOLS};
 use crate::lines::Lines;
 
 /// The special symbols in the order of their ids; learned subwords have the same.
@@ -61,18 +60,8 @@ impl Dictionary {
     /// there are no lines. The error names the line.
     pub fn from_file(path: &Path) -> Result<Self> {
         let mut lines = Lines::open(path)?;
-        let (mut dictionary, mut bytes) = (Self::default(), LARGEST_LIST as usize);
-        while let Some((number, line)) = lines.next()? {
-            let too_much = |what, most| Error::TooMuch {
-                path: path.to_path_buf(),
-                what,
-                most,
-            };
-            let left = bytes.checked_sub(line.len());
-            bytes = left.ok_or_else(|| too_much("bytes of text", LARGEST_LIST))?;
-            if number > MOST_SYMBOLS {
-                return Err(too_much("symbols", MOST_SYMBOLS as u64));
-            }
+        let mut dictionary = Self::default();
+        while let Some((number, line)) = lines.next_of_list("symbols")? {
             dictionary.add_line(path, number, &line)?;
         }
         if dictionary.len() == SPECIAL.len() {
