@@ -109,6 +109,9 @@ pub struct Parts<T, B> {
     pub export: Option<Export>,
     /// How many checkpoints are kept besides the best one.
     pub keep_checkpoints: usize,
+    /// A checksum of what is trained on, where that is made anew at each start: a run whose text or vocabulary is
+    /// another one when it goes on would end as nonsense without an error.
+    pub mark: Option<String>,
 }
 
 /// Writes what was trained into an empty folder.

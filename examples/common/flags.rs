@@ -32,8 +32,9 @@ pub struct Settings<A: Args> {
 /// Which optimizer, and how it is set.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerArgs {
-    /// Optimizers, separated by commas: adahessian, sophiah, adamw, adam, sgd, rmsprop, adagrad, lamb
-    #[arg(long, value_name = "LIST", default_value = "adahessian", value_parser = list_text, help_heading = "How to train")]
+    /// Optimizers, separated by commas: adahessian, sophiah, adamw, adam, sgd, rmsprop, adagrad, lamb [default:
+    /// adahessian; in demonstrations adahessian,adamw]
+    #[arg(long, value_name = "LIST", default_value = "adahessian", hide_default_value = true, value_parser = list_text, help_heading = "How to train")]
     pub optimizer: String,
 
     /// Learning rate [default: by optimizer and model]
@@ -75,7 +76,8 @@ pub struct OptimizerArgs {
     #[arg(long, value_name = "K", default_value_t = 1.0, hide_default_value = true, value_parser = share, help_heading = "AdaHessian")]
     pub hessian_power: f64,
 
-    /// Decay of the averages of gradient and curvature [default: by model]
+    /// Decay of the averages of gradient and curvature, or of gradient and its square (adamw, adam, lamb) [default:
+    /// by model]
     #[arg(long, value_name = "B1,B2", default_value = "0.9,0.999", hide_default_value = true, value_parser = betas, help_heading = "AdaHessian")]
     pub betas: String,
 
@@ -90,16 +92,16 @@ pub struct OptimizerArgs {
     )]
     pub block_size: String,
 
-    /// What is averaged over a block: absolute (published code) or signed (paper)
-    #[arg(long, default_value = "absolute", value_parser = ["absolute", "signed"], help_heading = "AdaHessian")]
+    /// What is averaged over a block: absolute (published code) or signed (paper) [default: absolute, of sophiah signed]
+    #[arg(long, default_value = "absolute", hide_default_value = true, value_parser = ["absolute", "signed"], help_heading = "AdaHessian")]
     pub average: String,
 
     /// Probes a step
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count, help_heading = "AdaHessian")]
     pub samples: usize,
 
-    /// Added to the denominator
-    #[arg(long, default_value_t = 1e-4, value_parser = above_zero, help_heading = "AdaHessian")]
+    /// Added to AdaHessian's denominator [default: 1e-4, of translate 2.5e-8]
+    #[arg(long, default_value_t = 1e-4, hide_default_value = true, value_parser = above_zero, help_heading = "AdaHessian")]
     pub eps: f64,
 
     /// Share of the batch that the Hessian is taken on, above 0
@@ -210,6 +212,11 @@ pub struct RunArgs {
     #[arg(long, value_parser = threads, help_heading = "The run")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+
+    /// What a run was begun on, as a checksum; programs write it
+    #[arg(long, hide = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_mark: Option<String>,
 
     /// cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu", help_heading = "The run")]

@@ -3,6 +3,7 @@
 use crate::experiment::Experiment;
 use crate::flags::Settings;
 use crate::layers::{Asked, Own};
+use crate::optimizers;
 use crate::values::list;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -177,7 +178,8 @@ fn cell<E: Experiment>(
     own.insert("seed".into(), Value::String(seed.into()));
     let mut given = asked.given.clone();
     given.extend(own);
-    let asked = Asked::<E::Args>::of(&given, "settings")?;
+    let mut asked = Asked::<E::Args>::of(&given, "settings")?;
+    optimizers::own_defaults(&mut asked.settings.optimizer);
     let defaults = experiment.defaults(&asked)?;
     let mut settings = asked.resolved(&defaults)?;
     settings.training.schedule =

@@ -65,6 +65,16 @@ pub fn check(optimizer: &str) -> Result<()> {
     rates_of(optimizer).map(drop)
 }
 
+/// What a rule has otherwise than AdaHessian, whose the flags' own defaults are: Sophia-H takes the curvature with its
+/// sign, of each entry, on every tenth step (Liu et al. 2023).
+pub fn own_defaults(args: &mut OptimizerArgs) {
+    if args.optimizer == "sophiah" {
+        args.average = "signed".into();
+        args.block_size = "single".into();
+        args.hessian_every = 10;
+    }
+}
+
 /// The learning rate that works for this optimizer.
 ///
 /// # Errors
@@ -125,10 +135,7 @@ pub fn build(args: &OptimizerArgs, place: Place, vars: &NamedVars) -> Result<Box
     };
     let first = first_steps(&args.hessian_first, place.steps_per_epoch);
     let first = first.map_err(|e| anyhow::anyhow!("--hessian-first {e}"))?;
-    let mut rules = place.rules;
-    rules.adahessian.eps = args.eps;
-    rules.adahessian.hessian_power = args.hessian_power;
-    rules.adahessian.betas = two_betas(&args.betas).map_err(|e| anyhow::anyhow!("--betas {e}"))?;
+    let rules = set(place.rules, args)?;
     let optimizer = optimizer_by_name(&args.optimizer, &rules, vars, |common, curvature| {
         (common.lr, common.weight_decay) = (args.rate(), args.weight_decay);
         common.clip_norm = args.clip_norm;
@@ -145,6 +152,16 @@ pub fn build(args: &OptimizerArgs, place: Place, vars: &NamedVars) -> Result<Box
         curvature.seed = place.seed;
     });
     Ok(optimizer?)
+}
+
+/// The rules with what the flags say of them.
+fn set(mut rules: Rules, args: &OptimizerArgs) -> Result<Rules> {
+    let betas = two_betas(&args.betas).map_err(|e| anyhow::anyhow!("--betas {e}"))?;
+    rules.adahessian.eps = args.eps;
+    rules.adahessian.hessian_power = args.hessian_power;
+    rules.adahessian.betas = betas;
+    (rules.adamw.betas, rules.adam.betas, rules.lamb.betas) = (betas, betas, betas);
+    Ok(rules)
 }
 
 /// What sparse tables are stepped with, by name.
@@ -199,6 +216,35 @@ mod tests {
         assert_eq!(default_lr("adahessian", Family::Scratch).unwrap(), 0.1);
         assert_eq!(default_lr("sgd", Family::Residual).unwrap(), 0.1);
         assert_eq!(default_decay("adamw").unwrap(), 0.01);
+    }
+
+    #[test]
+    fn betas_are_those_of_every_rule_with_two_averages() {
+        let mut given = args("adamw");
+        given.betas = "0.8,0.95".into();
+        let rules = set(Rules::default(), &given).unwrap();
+        let betas = [
+            rules.adahessian.betas,
+            rules.adamw.betas,
+            rules.adam.betas,
+            rules.lamb.betas,
+        ];
+        assert_eq!(betas, [(0.8, 0.95); 4]);
+        // Sophia-H's are its own.
+        assert_eq!(rules.sophiah.betas, Rules::default().sophiah.betas);
+    }
+
+    #[test]
+    fn sophia_is_sophia() {
+        let mut given = args("sophiah");
+        own_defaults(&mut given);
+        assert_eq!(
+            (given.average.as_str(), given.hessian_every),
+            ("signed", 10)
+        );
+        let mut other = args("adahessian");
+        own_defaults(&mut other);
+        assert_eq!(other, args("adahessian"));
     }
 
     #[test]

@@ -17,6 +17,9 @@ use trainers::{
     checkpoint, disk,
 };
 
+/// The setting that [`Parts::mark`] becomes.
+const MARK: &str = "data_mark";
+
 /// How a run is begun or gone on with, and stopped.
 pub struct Session {
     /// The run's folder, which need not exist.
@@ -77,6 +80,10 @@ impl Session {
         let steps = parts.batches.len(0) as u64;
         self.config.log_every = self.log_every.unwrap_or((steps / 50).clamp(1, 10));
         self.config.keep_checkpoints = parts.keep_checkpoints;
+        if let Some(mark) = &parts.mark {
+            let mark = toml::Value::String(mark.clone());
+            self.settings.insert(MARK.into(), mark);
+        }
         let text = toml::to_string(&self.settings)?;
         let folder = self.claim(&text)?;
         println!("{}: {}", self.label, parts.announce);
@@ -138,6 +145,17 @@ fn same_steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
         .chain(now.keys().filter(|name| !before.contains_key(*name)));
     for name in names.filter(|name| !FREE.contains(&name.as_str())) {
         if before.get(name) != now.get(name) {
+            if name == MARK {
+                // Runs of older versions have none.
+                match before.contains_key(name) {
+                    true => bail!(
+                        "{}: what the run was begun on has changed since, its text, labels or vocabulary: bring it \
+                         back, or begin another run with another --out",
+                        folder.display()
+                    ),
+                    false => continue,
+                }
+            }
             let shown =
                 |value: Option<&toml::Value>| value.map_or("none".into(), ToString::to_string);
             bail!(

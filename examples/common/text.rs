@@ -19,9 +19,6 @@ pub fn defaults<A: clap::Args>(settings: &mut Settings<A>, pretrained: bool) -> 
     optimizer.lr = optimizers::default_lr(&optimizer.optimizer, family)?;
     optimizer.weight_decay = optimizers::default_decay(&optimizer.optimizer)?;
     optimizer.bound = optimizers::default_bound(family);
-    if optimizer.optimizer == "sophiah" {
-        optimizer.block_size = "single".into();
-    }
     settings.training.schedule = optimizers::default_schedule(family).into();
     // Texts are encoded once; a batch is made in no time.
     settings.run.prefetch = 0;
@@ -40,6 +37,16 @@ pub fn learned<'a>(
     let tokenizer = wordpiece::learn_wordpiece(texts, vocabulary)?;
     // A sample may have fewer words than the model has room for.
     Ok(TextEncoder::new(tokenizer, max_length)?.allow_small_vocabulary())
+}
+
+/// A checksum of a tokenizer: one that is learned from rows that have changed gives words other numbers.
+///
+/// # Errors
+/// If the tokenizer cannot be written.
+pub fn mark(encoder: &TextEncoder) -> Result<String> {
+    let tokenizer = encoder.tokenizer().to_string(false);
+    let tokenizer = tokenizer.map_err(anyhow::Error::msg)?;
+    Ok(format!("{:08x}", crc32fast::hash(tokenizer.as_bytes())))
 }
 
 /// What a checkpoint brought, in a line; nothing for a model from scratch.

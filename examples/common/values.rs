@@ -76,6 +76,17 @@ pub fn not_negative(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A finite number of at least 1.
+///
+/// # Errors
+/// For anything else.
+pub fn one_or_more(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value >= 1.0 && value.is_finite() => Ok(value),
+        _ => Err("expected a number of at least 1".into()),
+    }
+}
+
 /// A number from 0 to 1.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ pub struct Options {
     /// The file to write
     file: PathBuf,
 
-    /// Rows; some 230 bytes each
+    /// Rows; some 244 bytes each
     #[arg(long, default_value_t = 1_000_000, value_name = "N")]
     rows: u64,
 

@@ -118,7 +118,9 @@ impl Experiment for Clicks {
         optimizer.lr = optimizers::default_lr(&optimizer.optimizer, Family::Clicks)?;
         optimizer.bound = optimizers::default_bound(Family::Clicks);
         optimizer.hessian_power = 0.5;
-        optimizer.betas = "0.9,0.98".into();
+        if optimizer.optimizer == "adahessian" {
+            optimizer.betas = "0.9,0.98".into();
+        }
         // Two times the steps 1 / (1 - 0.98) that the average of the curvature remembers: single probes are near
         // zero somewhere, and there the step is too long.
         optimizer.hessian_first = if optimizer.hessian_every > 1 {
@@ -186,6 +188,7 @@ impl Experiment for Clicks {
             announce,
             export: None,
             keep_checkpoints: 1, // with the tables they are large
+            mark: None,
         })?;
         program::waited(&batches.waited());
         Ok(summary)

@@ -34,7 +34,8 @@ struct EntityArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<PathBuf>,
 
-    /// A folder with train.txt and valid.txt (or dev.txt), a word and its label a line [default: a shipped sample]
+    /// A folder with train.txt or eng.train and valid.txt, dev.txt or eng.testa, a word and its label a line, in IOB1 or
+    /// IOB2 [default: a shipped sample]
     #[arg(long, value_name = "DIR", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<PathBuf>,
@@ -68,7 +69,7 @@ impl Experiment for Entities {
     fn load(&self, settings: &Settings<EntityArgs>, _out: &Path) -> Result<Corpus> {
         let mut corpus = match &settings.own.data {
             None => sample::entity_corpus()?,
-            Some(folder) => Corpus::from_folder(folder, Scheme::Iob2)?,
+            Some(folder) => Corpus::from_folder(folder, Scheme::Iob1)?, // takes IOB2 as it is,
         };
         let training = &settings.training;
         corpus.train.truncate(training.limit.unwrap_or(usize::MAX));
@@ -116,6 +117,7 @@ impl Experiment for Entities {
             rules: Rules::default(),
         };
         let vars = model.vars();
+        let mark = Some(text::mark(&encoder)?);
         session.train(Parts {
             task: Supervised::new(forward, Loss::CROSS_ENTROPY, validation)
                 .metric(EntityMetric::new(corpus.labels.names())),
@@ -135,6 +137,7 @@ impl Experiment for Entities {
                 Ok(encoder.save(folder)?)
             })),
             keep_checkpoints: 2,
+            mark,
         })
     }
 }

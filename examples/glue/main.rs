@@ -175,6 +175,7 @@ impl Experiment for Glue {
             blocks: classifier.blocks(),
             rules: Rules::default(),
         };
+        let mark = Some(text::mark(&encoder)?);
         let optimizer = optimizers::build(&settings.optimizer, place, &classifier.vars())?;
         session.train(Parts {
             task,
@@ -187,6 +188,7 @@ impl Experiment for Glue {
                 Ok(encoder.save(folder)?)
             })),
             keep_checkpoints: 2,
+            mark,
         })
     }
 }

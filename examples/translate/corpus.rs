@@ -4,8 +4,8 @@ use crate::train::TranslateArgs;
 use anyhow::{Context, Result, bail};
 use datasets::sample::number_pairs;
 use datasets::translation::{
-    Filter, Language, Moses, Pair, PairStore, PairTexts, ParallelLines, Subwords, encode_pairs,
-    learn_subwords, lower_case, try_learn_subwords,
+    Filter, Language, Moses, Pair, PairStore, PairTexts, ParallelLines, RULES, Subwords,
+    encode_pairs, learn_subwords, lower_case, try_learn_subwords,
 };
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// The names of a set of validation sentences, the first that is there.
 const VALIDATION: [&str; 4] = ["valid", "val", "validation", "dev"];
 /// Pairs of the sample.
-const SAMPLE: (usize, usize) = (4000, 200);
+pub const SAMPLE: (usize, usize) = (4000, 200);
 
 /// What is done to a line before it is cut into subwords, and undone behind.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,44 @@ pub struct Data {
     pub validation: PairStore,
     /// The validation sentences as the model sees them.
     pub pairs: Vec<Pair>,
+    /// Training pairs that are empty, too long or too unequal.
+    pub left_out: usize,
+}
+
+impl Data {
+    /// The longest validation sentence in tokens.
+    ///
+    /// # Errors
+    /// If a sentence has more tokens than the model has positions: better now than at the end of an epoch.
+    pub fn longest(&self, positions: usize) -> Result<usize> {
+        for (set, store) in [("training", &self.train), ("validation", &self.validation)] {
+            let lengths = store.lengths();
+            let longest = lengths.iter().map(|pair| pair.0.max(pair.1)).enumerate();
+            if let Some((pair, tokens)) = longest.max_by_key(|&(_, tokens)| tokens)
+                && tokens > positions
+            {
+                bail!(
+                    "{set} pair {pair}, counted from 0, has {tokens} tokens; the model has {positions} positions: \
+                     lower --max-length for training pairs, cut validation pairs"
+                );
+            }
+        }
+        let lengths = self.validation.lengths().into_iter();
+        Ok(lengths.map(|pair| pair.0.max(pair.1)).max().unwrap_or(0))
+    }
+
+    /// A checksum of all that is trained on, as token ids.
+    pub fn mark(&self) -> String {
+        let mut hasher = crc32fast::Hasher::new();
+        for pair in 0..self.train.len() {
+            for ids in [self.train.source(pair), self.train.target(pair)] {
+                let ids = ids.unwrap_or_default();
+                hasher.update(&(ids.len() as u64).to_le_bytes());
+                ids.iter().for_each(|id| hasher.update(&id.to_le_bytes()));
+            }
+        }
+        format!("{:08x}", hasher.finalize())
+    }
 }
 
 /// The two files of a set.
@@ -93,7 +131,8 @@ pub fn pairs(
 }
 
 /// The data of a run. What is made of the training text is kept beside the run's folder, in a folder of its name
-/// and `-data`, and opened there again.
+/// and `-data`, and opened there again; of other text, or of the same one prepared otherwise, something else is
+/// made beside it.
 pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Result<Data> {
     let Some(folder) = &own.data else {
         return sample(own, limits);
@@ -113,12 +152,11 @@ pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Resu
     };
     let mut validation = pairs(folder, set, languages, own.preparation())?;
     validation.truncate(limits[1].unwrap_or(usize::MAX));
-    let mut made = out.as_os_str().to_os_string();
-    made.push("-data");
-    let made = PathBuf::from(made);
-    std::fs::create_dir_all(&made).with_context(|| made.display().to_string())?;
     let raw = training_files(folder, languages)?;
-    keep_if_made_of(&stamp(own, limits[0], &raw)?, &made)?;
+    let made = place(&stamp(own, limits[0], &raw)?, out)?;
+    // Two runs that begin together would write the same files.
+    let lock = File::create(made.join(".lock")).with_context(|| made.display().to_string())?;
+    lock.lock().with_context(|| made.display().to_string())?;
     let train = prepared(own, &raw, limits[0], &made)?;
     let subwords = subwords(own, &train, &made)?;
     let texts = PairTexts {
@@ -128,8 +166,11 @@ pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Resu
         target_subwords: &subwords,
         filter: own.filter(),
     };
+    let store_of_train = texts.open_or_build(&made.join("train.pairs"))?;
+    let pairs_in_all = ParallelLines::open(&train[0], &train[1])?.count();
     Ok(Data {
-        train: texts.open_or_build(&made.join("train.pairs"))?,
+        left_out: pairs_in_all.saturating_sub(store_of_train.len()),
+        train: store_of_train,
         validation: store(&validation, &subwords, Filter::NONE)?,
         pairs: validation,
         subwords,
@@ -152,17 +193,18 @@ fn sample(own: &TranslateArgs, limits: [Option<usize>; 2]) -> Result<Data> {
     let (train, validation) = (cut(train, limits[0]), cut(validation, limits[1]));
     let lines = train.iter().flat_map(|pair| [&pair.source, &pair.target]);
     let subwords = learn_subwords(lines, own.vocabulary)?;
+    let pairs_in_all = train.len();
+    let train = store(&train, &subwords, own.filter())?;
     Ok(Data {
-        train: store(&train, &subwords, own.filter())?,
+        left_out: pairs_in_all - train.len(),
+        train,
         validation: store(&validation, &subwords, Filter::NONE)?,
         pairs: validation,
         subwords,
     })
 }
 
-/// What is made of the training text, besides that text's files in both languages.
-const MADE: [&str; 2] = ["tokenizer.json", "train.pairs"];
-/// The file that says what they were made of.
+/// The file that says what the others in its folder were made of.
 const MADE_OF: &str = "made-of.json";
 
 fn training_files(folder: &Path, languages: [&str; 2]) -> Result<[PathBuf; 2]> {
@@ -187,29 +229,31 @@ fn stamp(own: &TranslateArgs, limit: Option<usize>, raw: &[PathBuf; 2]) -> Resul
         ]))
     };
     let stamp = serde_json::json!({
+        "rules": RULES,
         "preparation": own.preparation(), "vocabulary": own.vocabulary, "subwords": own.subwords, "limit": limit,
-        "max_length": own.max_length, "source": describe(&raw[0])?, "target": describe(&raw[1])?,
+        "max_length": own.max_length, "max_pair_ratio": own.max_pair_ratio, "source": describe(&raw[0])?, "target": describe(&raw[1])?,
     });
     Ok(stamp.to_string())
 }
 
-/// Removes what an earlier run made of something else.
-fn keep_if_made_of(stamp: &str, made: &Path) -> Result<()> {
+/// The folder of what is made of such text, beside the run's.
+fn place(stamp: &str, out: &Path) -> Result<PathBuf> {
+    // Without a slash behind, which would lead into the run's own folder.
+    let mut made = out.components().collect::<PathBuf>().into_os_string();
+    made.push("-data");
+    let made = Path::new(&made).join(format!("{:08x}", crc32fast::hash(stamp.as_bytes())));
+    std::fs::create_dir_all(&made).with_context(|| made.display().to_string())?;
     let path = made.join(MADE_OF);
-    if std::fs::read_to_string(&path).is_ok_and(|before| before == stamp) {
-        return Ok(());
-    }
-    for entry in made
-        .read_dir()
-        .with_context(|| made.display().to_string())?
-    {
-        let file = entry?.path();
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        if MADE.contains(&name.as_ref()) || name.starts_with("train.") {
-            std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
+    match std::fs::read_to_string(&path) {
+        Ok(before) if before == stamp => Ok(made),
+        Ok(_) if path.metadata()?.len() > 0 => {
+            bail!("{}: was made of other text; remove it", made.display())
+        }
+        _ => {
+            trainers::disk::write_whole(&path, stamp.as_bytes())?;
+            Ok(made)
         }
     }
-    std::fs::write(&path, stamp).with_context(|| path.display().to_string())
 }
 
 /// The training text as the model sees it: the folder's own files, or files in `made`.

@@ -1,16 +1,18 @@
 //! `translate decode`: lines in, translations out.
 
 use crate::translator::Translator;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use common::program;
 use common::values::count;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use trainers::generation::BeamSearch;
 
-/// Lines that are translated at a time where nobody waits for each.
+/// Lines that are translated at a time, at the most.
 const PIECE: usize = 512;
+/// Bytes that are read at a time.
+const BUFFER: usize = 1 << 16;
 
 /// How a search is made.
 #[derive(Args)]
@@ -23,11 +25,11 @@ pub struct SearchArgs {
     #[arg(long, value_name = "POWER", default_value_t = 1.0)]
     pub length_penalty: f64,
 
-    /// Longest translation, times the source's length, and added to that
+    /// A translation has at most RATIO times the source's tokens, and --max-extra more
     #[arg(long, value_name = "RATIO", default_value_t = 0.0)]
     pub max_ratio: f64,
 
-    /// See --max-ratio
+    /// Tokens that a translation may have beyond --max-ratio
     #[arg(long, value_name = "TOKENS", default_value_t = 200)]
     pub max_extra: usize,
 }
@@ -44,7 +46,8 @@ impl SearchArgs {
     }
 }
 
-/// Translate the lines of standard input, one at a time if it is a terminal.
+/// Translate the lines of standard input: as many together as are there, so that who writes one and waits has its
+/// translation.
 #[derive(Args)]
 pub struct Options {
     /// The folder of a run, or of its model
@@ -74,18 +77,27 @@ pub fn run(options: &Options) -> Result<()> {
         n_best: options.n_best,
         ..options.search.search(&translator)
     };
-    let (input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
-    let waits = std::io::IsTerminal::is_terminal(&std::io::stdin());
-    let piece = if waits { 1 } else { PIECE };
-    let mut lines = Vec::with_capacity(piece);
-    for line in input.lines() {
-        lines.push(line?);
-        if lines.len() == piece {
+    let mut input = BufReader::with_capacity(BUFFER, std::io::stdin().lock());
+    let mut output = std::io::stdout().lock();
+    let (mut lines, mut number) = (Vec::with_capacity(PIECE), 0);
+    loop {
+        let mut line = String::new();
+        let read = input.read_line(&mut line);
+        if !matches!(read, Ok(bytes) if bytes > 0) {
+            // What came before a line that is no text is translated all the same.
+            say(options, &translator, &search, &lines, &mut output)?;
+            return read
+                .map(drop)
+                .with_context(|| format!("line {} of the standard input", number + 1));
+        }
+        number += 1;
+        lines.push(line.trim_end_matches(['\n', '\r']).to_string());
+        let waits = !input.buffer().contains(&b'\n');
+        if waits || lines.len() == PIECE {
             say(options, &translator, &search, &lines, &mut output)?;
             lines.clear();
         }
     }
-    say(options, &translator, &search, &lines, &mut output)
 }
 
 fn say(

@@ -3,15 +3,15 @@
 use crate::corpus;
 use crate::decode::SearchArgs;
 use crate::translator::Translator;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use common::{program, runs, table};
 use datasets::sample::number_pairs;
 use datasets::translation::{Pair, read_parallel, remove_marks};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
-use trainers::generation::{MultiBleu, sacre_bleu};
+use trainers::generation::{MultiBleu, SacreBleu};
 
 /// Translate a set of sentences with trained models, and score the translations.
 #[derive(Args)]
@@ -35,7 +35,7 @@ pub struct Options {
     #[command(flatten)]
     search: SearchArgs,
 
-    /// Write each model's translations into this folder, in a file of its name
+    /// Write each model's translations into this folder, in a file named after the run's path
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -80,7 +80,8 @@ fn pairs(options: &Options, translator: &Translator) -> Result<Vec<Pair>> {
             read_parallel(&source, &target)?
         }
         None => {
-            let [_, pairs] = number_pairs(0, 500, 1);
+            // Behind those that the sample has for training and validation.
+            let [_, pairs] = number_pairs(corpus::SAMPLE.0 + corpus::SAMPLE.1, 500, 0);
             pairs
                 .into_iter()
                 .map(|(source, target)| Pair { source, target })
@@ -111,8 +112,13 @@ fn evaluate(options: &Options, path: &Path) -> Result<Vec<String>> {
         .collect();
     if let Some(folder) = &options.out {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let file = folder.join(format!("{name}.{}", languages.target));
+        let file = folder.join(format!("{}.{}", file_name(path), languages.target));
+        if file.exists() {
+            bail!(
+                "{}: is there already: remove it, or choose another --out",
+                file.display()
+            );
+        }
         fs::write(&file, people.join("\n") + "\n").with_context(|| file.display().to_string())?;
     }
     let prepared: Vec<String> = pairs
@@ -123,15 +129,29 @@ fn evaluate(options: &Options, path: &Path) -> Result<Vec<String>> {
     let raw: Vec<String> = raw.collect();
     let cased = MultiBleu { lowercase: false };
     let small = MultiBleu { lowercase: true };
+    // A model that knows no case is not asked for it.
+    let sacre = SacreBleu {
+        lowercase: languages.preparation.lower_case,
+        ..SacreBleu::default()
+    };
     Ok(vec![
-        path.file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned(),
+        path.display().to_string(),
         pairs.len().to_string(),
         format!("{:.2}", cased.score(&texts, &[prepared.as_slice()])?.score),
         format!("{:.2}", small.score(&texts, &[prepared.as_slice()])?.score),
-        format!("{:.2}", sacre_bleu(&people, &[raw.as_slice()])?.score),
+        format!("{:.2}", sacre.score(&people, &[raw.as_slice()])?.score),
         format!("{seconds:.1}"),
     ])
+}
+
+/// A run's path in one word: two runs of one name differ in their folders.
+fn file_name(path: &Path) -> String {
+    let parts = path.components().filter_map(|part| match part {
+        Component::Normal(part) => Some(part.to_string_lossy()),
+        _ => None,
+    });
+    match parts.collect::<Vec<_>>().join("-") {
+        name if name.is_empty() => "run".into(),
+        name => name,
+    }
 }

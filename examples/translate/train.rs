@@ -14,7 +14,7 @@ use common::layers::Asked;
 use common::optimizers::{self, Family, Place};
 use common::program;
 use common::session::Session;
-use common::values::{count, share};
+use common::values::{count, one_or_more, share};
 use datasets::translation::{
     Filter, TokenBatcher, TranslationBatch, TranslationBatches, remove_marks,
 };
@@ -74,15 +74,25 @@ pub struct TranslateArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subwords: Option<PathBuf>,
 
-    /// small (3 + 3 layers of width 256), iwslt (6 + 6, 512), base (the same, wider) or tiny (2 + 2, 64) [default:
-    /// small, of numbers tiny]
+    /// small (3 + 3 layers of width 256 and 512), iwslt (6 + 6, 512 and 1024), base (6 + 6, 512 and 2048) or tiny
+    /// (2 + 2, 64 and 128) [default: small, of numbers tiny]
     #[arg(long, default_value = "small", hide_default_value = true, value_parser = ["tiny", "small", "iwslt", "base"], help_heading = "What to train")]
     pub preset: String,
 
-    /// Dropout of the hidden states [default: the preset's]
+    /// Dropout of the hidden states [default: the preset's: 0.3, of base 0.1]
     #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
+
+    /// Dropout of attention's weights [default: the preset's: 0.1, of base 0]
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_dropout: Option<f64>,
+
+    /// Dropout behind the ReLU of a layer [default: as --attention-dropout]
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation_dropout: Option<f64>,
 
     /// Probability that is spread over all words while training
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = share, help_heading = "How to train")]
@@ -96,6 +106,11 @@ pub struct TranslateArgs {
     #[arg(long, value_name = "N", default_value_t = 175, value_parser = count, help_heading = "What to train")]
     pub max_length: usize,
 
+    /// Train on pairs of which one side has at most so many times the other's subwords [default: any]
+    #[arg(long, value_name = "RATIO", value_parser = one_or_more, help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_pair_ratio: Option<f64>,
+
     /// Validation sentences that are translated word by word at each evaluation, for BLEU
     #[arg(
         long,
@@ -104,6 +119,10 @@ pub struct TranslateArgs {
         help_heading = "The run"
     )]
     pub translate: usize,
+
+    /// Checkpoints that are kept besides the best one, for `translate average`
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count, help_heading = "The run")]
+    pub keep_checkpoints: usize,
 }
 
 impl TranslateArgs {
@@ -118,7 +137,7 @@ impl TranslateArgs {
     pub fn filter(&self) -> Filter {
         Filter {
             max_length: self.max_length,
-            ..Filter::default()
+            max_ratio: self.max_pair_ratio.unwrap_or(f64::INFINITY),
         }
     }
 
@@ -134,6 +153,8 @@ impl TranslateArgs {
         };
         config.vocab_size = vocab_size;
         config.dropout = self.dropout.unwrap_or(config.dropout);
+        config.attention_dropout = self.attention_dropout.unwrap_or(config.attention_dropout);
+        config.activation_dropout = self.activation_dropout.unwrap_or(config.activation_dropout);
         config.check()?;
         Ok(config)
     }
@@ -208,7 +229,9 @@ impl Experiment for Translate {
             device: device.clone(),
             ..Start::default()
         };
-        let model = Transformer::new(&own.config(data.subwords.vocab_size())?, &start)?;
+        let config = own.config(data.subwords.vocab_size())?;
+        let longest = data.longest(config.max_position_embeddings)?;
+        let model = Transformer::new(&config, &start)?;
         let (blocks, vars) = (model.blocks(), model.vars());
         let translator = Translator {
             model,
@@ -227,7 +250,7 @@ impl Experiment for Translate {
             ..TokenBatcher::default()
         };
         let in_order = TokenBatcher {
-            max_tokens: EVALUATION_TOKENS,
+            max_tokens: EVALUATION_TOKENS.max(longest),
             shuffle: false,
             ..TokenBatcher::default()
         };
@@ -235,8 +258,9 @@ impl Experiment for Translate {
         let validation = TranslationBatches::new(data.validation.clone(), in_order, pad, &device)?;
         let batches = Ahead::new(batches, settings.run.prefetch);
         let announce = format!(
-            "{} training and {} validation pairs, {} subwords, {} parameters, learning rate {}",
+            "{} training pairs ({} were left out) and {} validation pairs, {} subwords, {} parameters, learning rate {}",
             data.train.len(),
+            data.left_out,
             data.validation.len(),
             data.subwords.vocab_size(),
             vars.elem_count(),
@@ -267,7 +291,8 @@ impl Experiment for Translate {
             vars,
             announce,
             export: Some(Box::new(move |folder| translator.save(folder))),
-            keep_checkpoints: 5,
+            keep_checkpoints: own.keep_checkpoints,
+            mark: Some(data.mark()),
         })
     }
 
@@ -313,7 +338,9 @@ where
 
     fn evaluate(&self) -> trainers::Result<Scores> {
         let scores = self.likelihood.evaluate()?;
-        let scores = scores.clone().with("perplexity", perplexity(scores.main()));
+        let scores = scores
+            .clone()
+            .with("perplexity", perplexity(scores.main()).min(f64::MAX)); // of a run that ran away
         if self.pairs.is_empty() {
             return Ok(scores);
         }

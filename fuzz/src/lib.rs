@@ -3,7 +3,7 @@
 //! ```text
 //! fuzz_targets/NAME.rs (cargo-fuzz, nightly) ─┐
 //!                                             ├─> fuzz::NAME(&[u8])
-//! src/bin/replay.rs (mutator of its own) ─────┘
+//! src/bin/replay/ (mutator of its own) ─────┘
 //! ```
 //!
 //! A function says whether the library took the input, and either will do. What it must never do: panic, hang, or ask

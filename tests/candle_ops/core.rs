@@ -48,7 +48,7 @@ pub fn elementwise() -> Vec<Row> {
         row("silu", V, |x| x[0].silu()),
         row("elu", V, |x| x[0].elu(1.3)),
         row("gelu", V, |x| x[0].gelu())
-            .instead("`adahessian::nn::Activation::Gelu`, which is right to rounding; six digits are enough to train with"),
+            .instead("`adahessian::nn::Activation::NewGelu`, the same tanh form, which is right to rounding; six digits are enough to train with"),
         row("gelu_erf", V, |x| x[0].gelu_erf())
             .instead("`adahessian::nn::Activation::Gelu`"),
         row("floor", V, |x| &x[0] + x[0].floor()?),

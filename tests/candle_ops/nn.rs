@@ -38,7 +38,7 @@ pub fn activations() -> Vec<Row> {
         row("Activation::NewGelu, GeluPytorchTanh", V, |x| {
             activation(Activation::NewGelu, x)? + activation(Activation::GeluPytorchTanh, x)?
         })
-        .instead(GELU),
+        .instead("`adahessian::nn::Activation::NewGelu`, the same tanh form"),
         row("Activation::Relu, Relu2, Relu6", V, |x| {
             let all = (activation(Activation::Relu, x)? + activation(Activation::Relu2, x)?)?;
             all + activation(Activation::Relu6, x)?

@@ -78,7 +78,7 @@ pub fn generate_rows(
 }
 
 /// The store at `path` of `rows` rows of the model [`Planted::new`]`(seed)`, made if it is not there yet; its
-/// text, some 230 bytes a row, lies beside it as long as that takes.
+/// text, some 244 bytes a row, lies beside it as long as that takes.
 ///
 /// # Errors
 /// If a file cannot be written or read, or what is there is no store of so many rows.

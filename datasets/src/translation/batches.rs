@@ -1,5 +1,6 @@
 //! A store of pairs in batches.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
@@ -10,6 +11,8 @@ use crate::error::{Error, Result};
 
 /// An epoch and the pairs of each of its batches.
 type Epoch = (usize, Arc<Vec<Vec<usize>>>);
+/// Epochs whose order is kept.
+const KEPT: usize = 2;
 
 /// A store of pairs cut into batches by a [`TokenBatcher`]; how many they are may differ by epoch.
 pub struct TranslationBatches {
@@ -18,7 +21,8 @@ pub struct TranslationBatches {
     lengths: Vec<(usize, usize)>,
     pad: u32,
     device: Device,
-    last: Mutex<Option<Epoch>>,
+    /// The newest ones: who makes batches ahead is in the next epoch while the loop is still in this one.
+    last: Mutex<VecDeque<Epoch>>,
 }
 
 impl TranslationBatches {
@@ -50,14 +54,13 @@ impl TranslationBatches {
     /// Never after [`TranslationBatches::new`].
     pub fn order(&self, epoch: usize) -> Result<Arc<Vec<Vec<usize>>>> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((of, order)) if *of == epoch => Ok(Arc::clone(order)),
-            _ => {
-                let order = Arc::new(self.batcher.order(&self.lengths, epoch)?);
-                *last = Some((epoch, Arc::clone(&order)));
-                Ok(order)
-            }
+        if let Some((_, order)) = last.iter().find(|(of, _)| *of == epoch) {
+            return Ok(Arc::clone(order));
         }
+        let order = Arc::new(self.batcher.order(&self.lengths, epoch)?);
+        last.truncate(KEPT - 1);
+        last.push_front((epoch, Arc::clone(&order)));
+        Ok(order)
     }
 
     /// A batch of these pairs, in this order.
@@ -121,6 +124,13 @@ mod tests {
             }
             assert_eq!(seen, batches.order(epoch).unwrap().concat());
         }
+        // Both are there still, and a third one drops the first.
+        let kept = [0, 1].map(|epoch| batches.order(epoch).unwrap());
+        let again = [0, 1].map(|epoch| batches.order(epoch).unwrap());
+        assert!(kept.iter().zip(&again).all(|(a, b)| Arc::ptr_eq(a, b)));
+        batches.order(2).unwrap();
+        assert!(Arc::ptr_eq(&kept[1], &batches.order(1).unwrap()));
+        assert!(!Arc::ptr_eq(&kept[0], &batches.order(0).unwrap()));
         assert!(batches.get(0, 1000).is_err() && batches.batch(&[50]).is_err());
     }
 }

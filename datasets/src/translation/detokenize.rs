@@ -13,10 +13,12 @@ impl Moses {
     /// What the tokens do not tell is lost: there will be blanks around `/` and dashes, and behind an apostrophe that
     /// was a token.
     pub fn detokenize(&self, line: &str) -> String {
+        // Hyphens that were split off, as `tokenizer.perl -a` does.
+        let line = line.replace(" @-@ ", "-");
         let line = ESCAPES
             .iter()
             .rev()
-            .fold(line.to_string(), |line, (to, from)| line.replace(from, to));
+            .fold(line, |line, (to, from)| line.replace(from, to));
         let words: Vec<&str> = line.split_whitespace().collect();
         let mut text = String::with_capacity(line.len());
         let mut blank = false;

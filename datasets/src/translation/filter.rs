@@ -13,7 +13,8 @@ pub struct Filter {
 }
 
 impl Default for Filter {
-    /// 175 tokens and a ratio of 1.5, as the usual preparation of IWSLT 2014 has them.
+    /// 175 tokens and a ratio of 1.5: the numbers of IWSLT 2014's usual preparation, which counts words before they
+    /// are cut into subwords.
     fn default() -> Self {
         Self {
             max_length: 175,

@@ -66,10 +66,15 @@ fn count_words<S: AsRef<str>>(
     lines: impl IntoIterator<Item = Result<S>>,
 ) -> Result<BTreeMap<String, u64>> {
     let mut words = BTreeMap::new();
-    for line in lines {
+    for (number, line) in lines.into_iter().enumerate() {
         let line = line?;
         let line = line.as_ref();
-        fits(line.len())?;
+        let in_line = |why| Error::Setting {
+            name: "lines",
+            got: format!("line {number}, counted from 0"),
+            expected: format!("text to learn from: {why}"),
+        };
+        fits(line.len()).map_err(in_line)?;
         for word in line.split(is_blank).filter(|word| !word.is_empty()) {
             if word.chars().nth(LONGEST_WORD).is_some() {
                 continue;

@@ -86,7 +86,7 @@ pub use parallel::{Pair, ParallelLines, read_parallel};
 pub use parquet::{read_parquet, read_parquet_folder};
 pub use store::PairStore;
 pub use subwords::Subwords;
-pub use texts::{PairIds, PairTexts, encode_pairs};
+pub use texts::{PairIds, PairTexts, RULES, encode_pairs};
 
 use std::path::Path;
 

@@ -65,8 +65,26 @@ pub fn lower_case(text: &str) -> String {
     text.to_lowercase()
 }
 
+/// Numbers that Perl's classes do not count among digits: they are tokens, `m ²`. Those of Latin text (Unicode's
+/// category No).
+fn is_other_number(c: char) -> bool {
+    matches!(c, '²' | '³' | '¹' | '¼'..='¾' | '\u{2070}'..='\u{2079}' | '\u{2080}'..='\u{2089}')
+        || matches!(c, '\u{2150}'..='\u{215f}' | '\u{2189}' | '\u{2460}'..='\u{249b}' | '\u{24ea}'..='\u{24ff}')
+        || matches!(c, '\u{2776}'..='\u{2793}')
+}
+
 fn is_letter_or_digit(c: char) -> bool {
-    c.is_alphabetic() || c.is_numeric()
+    c.is_alphabetic() || (c.is_numeric() && !is_other_number(c))
+}
+
+/// Without blanks at its ends.
+fn trimmed(line: &[char]) -> &[char] {
+    let start = line.iter().position(|&c| c != ' ').unwrap_or(line.len());
+    let end = line
+        .iter()
+        .rposition(|&c| c != ' ')
+        .map_or(start, |last| last + 1);
+    &line[start..end]
 }
 
 impl Moses {
@@ -108,13 +126,30 @@ impl Moses {
         let blank = |c: char| if is_blank(c) { ' ' } else { c };
         let characters = line.chars().map(blank).filter(|c| !c.is_control());
         let characters: Vec<char> = characters.collect();
+        let characters = trimmed(&characters);
+        let mut between_letters = None;
         let mut spaced = String::with_capacity(line.len() * 5 / 4);
         for (place, &c) in characters.iter().enumerate() {
             let before = place.checked_sub(1).and_then(|place| characters.get(place));
+            let sides = before.copied().zip(characters.get(place + 1).copied());
             let (before, next) = (
                 before.copied().unwrap_or(' '),
                 characters.get(place + 1).copied().unwrap_or(' '),
             );
+            // Of rock'n'roll Perl sees the first apostrophe alone: its letters are used up.
+            let used_up = between_letters.is_some_and(|last: usize| last + 2 == place);
+            let mut apostrophe = || {
+                let letters = before.is_alphabetic() && next.is_alphabetic();
+                let joins = matches!(self.language, Language::English | Language::French);
+                match letters && joins {
+                    true if used_up => (false, false),
+                    true => {
+                        between_letters = Some(place);
+                        self.around_apostrophe(sides)
+                    }
+                    false => self.around_apostrophe(sides),
+                }
+            };
             let (left, right) = match c {
                 '.' => match (before == '.', next == '.') {
                     (false, false) => (false, false),
@@ -124,10 +159,8 @@ impl Moses {
                     let token = !(before.is_numeric() && next.is_numeric());
                     (token, token)
                 }
-                '\'' => self.around_apostrophe(before, next),
-                '’' if before.is_alphabetic() && next.is_alphabetic() => {
-                    self.around_apostrophe(before, next)
-                }
+                '\'' => apostrophe(),
+                '’' if before.is_alphabetic() && next.is_alphabetic() => apostrophe(),
                 '`' | '-' | ' ' => (false, false),
                 c if is_letter_or_digit(c) => (false, false),
                 _ => (true, true),
@@ -139,8 +172,13 @@ impl Moses {
         spaced
     }
 
-    /// Whether there is a blank before an apostrophe, and one behind it.
-    fn around_apostrophe(&self, before: char, next: char) -> (bool, bool) {
+    /// Whether there is a blank before an apostrophe, and one behind it. In English and French one at the line's
+    /// start or end stays with its word.
+    fn around_apostrophe(&self, sides: Option<(char, char)>) -> (bool, bool) {
+        let Some((before, next)) = sides else {
+            let alone = matches!(self.language, Language::English | Language::French);
+            return (!alone, !alone);
+        };
         let letters = (before.is_alphabetic(), next.is_alphabetic());
         match (self.language, letters) {
             (Language::English, (true, true)) => (true, false),

@@ -27,14 +27,16 @@ const COLUMN: &str = "translation";
 /// If the file is unreadable, cut off, compressed with a method that is not built in, too large for memory or empty,
 /// lacks a language, or has anything but text there.
 pub fn read_parquet(path: &Path, source: &str, target: &str) -> Result<Vec<Pair>> {
-    guarded(path, || read(path, source, target))
+    let mut budget = Budget::default();
+    guarded(path, || read(path, source, target, &mut budget))
 }
 
 /// The pairs of `DIR/FOLDER/{split}-NNNNN-of-NNNNN.parquet`, all shards in order; the folder is that of a
 /// configuration on the Hub, `de-en` for example, or empty.
 ///
 /// # Errors
-/// If there is no such file, a shard is missing, or for the reasons of [`read_parquet`].
+/// If there is no such file, a shard is missing, all of them together are too large for memory, or for the reasons
+/// of [`read_parquet`].
 pub fn read_parquet_folder(
     dir: &Path,
     folder: &str,
@@ -48,14 +50,14 @@ pub fn read_parquet_folder(
         Split::Test => "test",
     };
     let what = format!("{split} split of {source} and {target}");
-    let mut pairs = Vec::new();
+    let (mut pairs, mut budget) = (Vec::new(), Budget::default());
     for path in shards(dir, folder, name, &what)? {
-        pairs.extend(read_parquet(&path, source, target)?);
+        pairs.extend(guarded(&path, || read(&path, source, target, &mut budget))?);
     }
     Ok(pairs)
 }
 
-fn read(path: &Path, source: &str, target: &str) -> Result<Vec<Pair>> {
+fn read(path: &Path, source: &str, target: &str, budget: &mut Budget) -> Result<Vec<Pair>> {
     let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
     pages::check_footer(path, &mut file)?;
     let again = file.try_clone().map_err(|e| Error::io(path, e))?;
@@ -69,7 +71,7 @@ fn read(path: &Path, source: &str, target: &str) -> Result<Vec<Pair>> {
     let leaves = [leaf(source), leaf(target)];
     let wanted = |column: &str| leaves.iter().any(|leaf| leaf == column);
     pages::check_pages(path, &mut file, reader.metadata(), wanted)?;
-    let (mut pairs, mut budget) = (Vec::new(), Budget::default());
+    let mut pairs = Vec::new();
     let rows = reader
         .get_row_iter(Some(columns))
         .map_err(|e| unreadable(path, e))?;

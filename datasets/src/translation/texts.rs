@@ -19,6 +19,9 @@ pub type PairIds = (Vec<u32>, Vec<u32>);
 const PIECE: usize = 1024;
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Raised with each change of the rules by which text becomes tokens and ids: what was made by others is made anew.
+pub const RULES: u64 = 2;
+
 /// What a store of pairs is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct PairTexts<'a> {
@@ -42,6 +45,7 @@ impl PairTexts<'_> {
     /// If a file cannot be read.
     pub fn fingerprint(&self) -> Result<u64> {
         let mut fingerprint = Fingerprint::default();
+        fingerprint.number(RULES);
         fingerprint.file(self.source)?;
         fingerprint.file(self.target)?;
         self.source_subwords.describe(&mut fingerprint)?;
@@ -103,7 +107,7 @@ impl PairTexts<'_> {
 /// The ids of pairs in memory, in their order, without those that the filter drops.
 ///
 /// # Errors
-/// If a line is too long, see [`Subwords::encode`], or the filter is out of range.
+/// If a line is too long, see [`Subwords::encode`], with the pair's number from 0; or the filter is out of range.
 pub fn encode_pairs(
     pairs: &[Pair],
     source: &Subwords,
@@ -112,14 +116,20 @@ pub fn encode_pairs(
 ) -> Result<Vec<PairIds>> {
     filter.check()?;
     let mut all = Vec::new();
-    for piece in pairs.chunks(PIECE) {
+    for (piece, number) in pairs.chunks(PIECE).zip((0..).step_by(PIECE)) {
         let encode = |pair: &Pair| encode(pair, source, target, filter);
         let made: Vec<Result<Option<PairIds>>> = piece.par_iter().map(encode).collect();
-        for pair in made {
-            all.extend(pair?);
+        for (pair, number) in made.into_iter().zip(number..) {
+            all.extend(pair.map_err(|why| in_pair(number, &why))?);
         }
     }
     Ok(all)
+}
+
+fn in_pair(number: usize, why: &Error) -> Error {
+    Error::Batch {
+        reason: format!("pair {number}, counted from 0: {why}"),
+    }
 }
 
 /// The ids of a pair; `None` if the filter drops it.

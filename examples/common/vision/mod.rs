@@ -171,6 +171,7 @@ impl<B: Benchmark> Experiment for Vision<B> {
             ),
             export: Some(Box::new(move |folder| Ok(exported.save(folder)?))),
             keep_checkpoints: 2,
+            mark: None,
         })?;
         program::waited(&train.waited());
         match replaced.load(Ordering::Relaxed) {

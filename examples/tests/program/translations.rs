@@ -19,6 +19,14 @@ fn trained(at: &Path) {
         .succeeds();
 }
 
+/// A file of what was made of the text of the runs whose folder has this name; of several, the newest.
+fn made(out: &Path, name: &str, file: &str) -> String {
+    let folders = fs::read_dir(out.join(format!("{name}-data"))).unwrap();
+    let mut folders: Vec<_> = folders.map(|entry| entry.unwrap().path()).collect();
+    folders.sort_by_key(|folder| folder.metadata().unwrap().modified().unwrap());
+    fs::read_to_string(folders.last().unwrap().join(file)).unwrap()
+}
+
 /// What `decode` says to these lines.
 fn said(run: &Path, flags: &str, lines: &str) -> String {
     let program = translate("decode").path(run);
@@ -79,7 +87,12 @@ fn a_translator_is_trained_asked_scored_and_averaged() {
         .path(&run)
         .succeeds();
     assert!(table.contains("sacreBLEU"), "{table}");
-    let hypotheses = texts.join("run.en");
+    let name: Vec<_> = run
+        .iter()
+        .skip(1)
+        .map(|part| part.to_string_lossy())
+        .collect();
+    let hypotheses = texts.join(format!("{}.en", name.join("-")));
     assert_eq!(fs::read_to_string(&hypotheses).unwrap().lines().count(), 8);
     let own = translate("score")
         .path(&hypotheses)
@@ -102,11 +115,76 @@ fn a_translator_is_trained_asked_scored_and_averaged() {
             .count(),
         1
     );
+    let no = out.path().join("no");
     let error = translate("average --last 9 --out")
-        .path(&out.path().join("no"))
+        .path(&no)
         .path(&run)
         .fails();
     assert!(error.contains("averag") && error.contains('9'), "{error}");
+    assert!(!no.exists(), "no model that is no mean");
+    let error = translate("average --last 2 --out")
+        .path(&mean)
+        .path(&run)
+        .fails();
+    assert!(error.contains("is there already"), "{error}");
+    let best = out.path().join("best");
+    translate("average --best --out")
+        .path(&best)
+        .path(&run)
+        .succeeds();
+    assert!(best.join("tokenizer.json").is_file());
+    let error = translate("evaluate --limit 1 --out")
+        .path(&texts)
+        .path(&run)
+        .fails();
+    assert!(error.contains("is there already"), "{error}");
+    latin_1_behind_a_good_line(&run);
+}
+
+/// What came before a line that is no text is translated, and the error names the line.
+fn latin_1_behind_a_good_line(run: &Path) {
+    let program = translate("decode --max-extra 3 --max-ratio 1").path(run);
+    let mut command = program.command();
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"zwei\nf\xfcnf\n")
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(!output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("line 2"), "{error}");
+}
+
+/// Who writes a line and waits has its translation, though the pipe is open.
+#[test]
+fn a_pipe_is_answered_line_by_line() {
+    use std::io::{BufRead, BufReader};
+    let out = folder();
+    let run = out.path().join("run");
+    trained(&run);
+    let program = translate("decode --max-extra 3 --max-ratio 1").path(&run);
+    let mut child = program
+        .command()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut answers = BufReader::new(output).lines();
+    for line in ["zwei .", "drei ."] {
+        writeln!(input, "{line}").unwrap();
+        assert!(answers.next().unwrap().is_ok());
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
@@ -143,13 +221,20 @@ fn text_is_prepared_once_and_a_run_on_it_goes_on_bit_for_bit() {
     };
     let (whole, parts) = (out.path().join("whole"), out.path().join("parts"));
     train("", &whole).succeeds();
-    let prepared = fs::read_to_string(out.path().join("whole-data/train.en")).unwrap();
+    let prepared = made(out.path(), "whole", "train.en");
     assert!(
         prepared.starts_with("a dog runs , number 0 .\n"),
         "{prepared}"
     );
     train("--max-steps 3", &parts).succeeds();
     fs::remove_file(parts.join("summary.json")).unwrap();
+    // Other text gives words other numbers.
+    write(&text.join("train.de"), &german.replace("Hund", "Wolf"));
+    let error = translate("train --max-steps 1000000 --resume")
+        .path(&parts)
+        .fails();
+    assert!(error.contains("has changed since"), "{error}");
+    write(&text.join("train.de"), &german);
     translate("train --max-steps 1000000 --resume")
         .path(&parts)
         .succeeds();
@@ -170,10 +255,18 @@ fn text_is_prepared_once_and_a_run_on_it_goes_on_bit_for_bit() {
     // Nor is what was made of other text taken for this one's.
     let others = out.path().join("whole-data");
     fs::rename(&others, out.path().join("new-data")).unwrap();
-    train("--max-steps 1", &out.path().join("new")).succeeds();
-    let prepared = fs::read_to_string(out.path().join("new-data/train.de")).unwrap();
+    // A slash behind the folder's name leads to the same place.
+    train("--max-steps 1", &out.path().join("new/")).succeeds();
+    let prepared = made(out.path(), "new", "train.de");
     assert!(prepared.starts_with("ein wolf"), "{prepared}");
 
+    let long = format!("{}\n", "Hund ".repeat(1200));
+    write(&text.join("val.de"), &long);
+    let error = train("", &out.path().join("long")).fails();
+    assert!(
+        error.contains("validation pair 0") && error.contains("1024 positions"),
+        "{error}"
+    );
     write(&text.join("train.de"), "Ein Hund.\n");
     let error = train("", &out.path().join("other")).fails();
     assert!(

@@ -45,6 +45,28 @@ fn english_sentences_there_and_back() {
     assert_eq!(english().tokenize("No. I said no."), "No . I said no .");
 }
 
+/// Apostrophes at the ends of a line, one letter between two of them, and numbers that are no digits, as Perl sees
+/// them.
+#[test]
+fn perl_needs_neighbours() {
+    for (text, tokens) in [
+        ("'Okay.", "'Okay ."),
+        ("  'Okay. ", "'Okay ."),
+        ("the dogs'", "the dogs'"),
+        ("\"'Okay", "\" ' Okay"),
+        ("rock'n'roll", "rock 'n'roll"),
+        ("a'b'c'd", "a 'b'c 'd"),
+        ("20 m² of CO₂", "20 m ² of CO ₂"),
+    ] {
+        assert_eq!(english().tokenize(text), tokens);
+    }
+    assert_eq!(german().tokenize("'Gut'"), "' Gut '");
+    assert_eq!(
+        english().detokenize("a well @-@ known fact"),
+        "a well-known fact"
+    );
+}
+
 #[test]
 fn german_sentences_there_and_back() {
     for (text, tokens) in [
