@@ -212,6 +212,7 @@ fn tasks_come_in_lists() {
     let all = GlueTask::list("all").unwrap();
     assert_eq!(all.len(), GlueTask::all().len() - 1);
     assert!(!all.contains(&GlueTask::MnliMismatched));
+    assert_eq!(GlueTask::list("sst2,sst-2,all").unwrap().len(), all.len());
     assert_says(GlueTask::list("rte,snli"), &["snli", "rte, mrpc"]);
 }
 

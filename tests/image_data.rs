@@ -724,6 +724,22 @@ fn pictures_named_by_their_class_need_no_folders() {
     assert_eq!(data.image(0).unwrap(), picture(5, 5, 1));
 }
 
+/// The validation pictures may not have every class.
+#[test]
+fn classes_of_pictures_without_folders_are_numbered_by_training() {
+    let dir = TempDir::new().unwrap();
+    for (name, salt) in [
+        ("train/n02391049_zebra.JPEG", 0),
+        ("train/n01440764_tench.JPEG", 1),
+        ("val/n02391049_other.JPEG", 2),
+    ] {
+        put(dir.path().join(name), &png(&picture(5, 5, salt)));
+    }
+    let data = imagenet::load(Some(dir.path()), Split::Validation, OnCorrupt::Fail).unwrap();
+    assert_eq!(data.classes(), ["n01440764", "n02391049"]);
+    assert_eq!(data.label(0).unwrap(), 1);
+}
+
 #[test]
 fn imagenet_parquet_is_read_row_by_row() {
     let dir = TempDir::new().unwrap();

@@ -73,6 +73,26 @@ fn after_a_step(config: TrainConfig) -> Result<RunningStatistics> {
     Ok(running)
 }
 
+/// A step on it is skipped, and the statistics with it.
+#[test]
+fn a_batch_that_is_not_finite_moves_no_running_statistics() -> Result<()> {
+    let vars = model()?;
+    let running = RunningStatistics::new(2, DType::F64, &Device::Cpu)?;
+    forward(&vars, &running, &batch()?.inputs)?;
+    let read = |running: &RunningStatistics| -> Result<[Vec<f64>; 2]> {
+        Ok([running.mean.to_vec1()?, running.variance.to_vec1()?])
+    };
+    let before = read(&running)?;
+    for bad in [f64::NAN, f64::INFINITY] {
+        let inputs = (batch()?.inputs * bad)?;
+        forward(&vars, &running, &inputs)?;
+        assert_eq!(read(&running)?, before);
+    }
+    forward(&vars, &running, &batch()?.inputs)?;
+    assert_ne!(read(&running)?, before);
+    Ok(())
+}
+
 #[test]
 fn a_curvature_on_a_part_moves_the_running_statistics_once() -> Result<()> {
     let (vars, expected) = (

@@ -241,6 +241,24 @@ fn steps_that_are_not_finite() -> Result<()> {
     Ok(())
 }
 
+/// Made again, and as if it had not been tried: the best score is still the best.
+#[test]
+fn an_evaluation_that_failed_is_owed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let config = TrainConfig {
+        eval_every: Some(2),
+        ..TrainConfig::default()
+    };
+    let mut trainer = trainer(scripted(&[0.5, f64::NAN, 0.75, 0.6])?, config)?.run_folder(&run, "");
+    assert!(trainer.fit().is_err());
+    trainer.fit()?;
+    let best = trainer.progress().best.clone();
+    assert_eq!(best.map(|best| best.step), Some(4));
+    assert!(run.checkpoints().folder().join("best-00000004").is_dir());
+    Ok(())
+}
+
 #[test]
 fn an_evaluation_that_is_not_finite() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::Batcher;
 use crate::error::{Error, Result};
@@ -106,13 +106,22 @@ pub trait LabelledBatch: Sized {
 pub struct TensorBatch {
     /// The inputs, `[size, …]`.
     pub inputs: Tensor,
-    /// The labels, `[size]`.
+    /// The labels, `[size]`, or one a position, `[size, ..]`.
     pub labels: Tensor,
 }
 
 impl LabelledBatch for TensorBatch {
     fn size(&self) -> usize {
         self.inputs.dims().first().copied().unwrap_or(0)
+    }
+
+    /// The labels that count, where there is one a position.
+    fn weight(&self) -> Result<f64> {
+        if self.labels.rank() < 2 || self.labels.dtype() != DType::U32 {
+            return Ok(self.size() as f64);
+        }
+        let labels = self.labels.flatten_all()?.to_vec1::<u32>()?;
+        Ok(labels.iter().filter(|label| **label != UNLABELLED).count() as f64)
     }
 
     fn narrow(&self, start: usize, len: usize) -> Result<Self> {

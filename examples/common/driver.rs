@@ -2,7 +2,7 @@
 
 use crate::experiment::Experiment;
 use crate::find_lr;
-use crate::flags::FREE;
+use crate::flags::{FREE, LENGTH};
 use crate::grid::{self, Cell};
 use crate::halving;
 use crate::layers::{self, Asked, Own};
@@ -83,6 +83,10 @@ pub fn train<E: Experiment>(experiment: &E, matches: &ArgMatches) -> Result<Exit
     )?;
     let stop = program::stop_flag()?;
     let failed = plan.run(experiment, &stop)?;
+    if stop.load(Ordering::SeqCst) && plan.find_lr.is_some() {
+        println!("stopped; a range test is begun again, with another --out");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
     if stop.load(Ordering::SeqCst) {
         println!(
             "stopped; go on with: {} --resume {}",
@@ -130,6 +134,7 @@ impl<A: Own> Plan<A> {
             None => invocation.out.clone().unwrap_or_else(|| free(E::NAME)),
             Some(path) => {
                 let folder = RunFolder::open(path)?;
+                stays(path, &folder, invocation.out.as_deref())?;
                 let settings = folder.settings()?;
                 asked = resumed(asked, &settings, &folder)?;
                 folder.path().to_path_buf()
@@ -141,6 +146,15 @@ impl<A: Own> Plan<A> {
         }
         if asked.invocation.halving {
             halving::check(&cells)?;
+        }
+        if let (Some(_), [cell]) = (&resume, cells.as_slice())
+            && is_complete(&cell.folder)
+            && !same_length(cell)
+        {
+            println!(
+                "{}: it was complete, and goes on to another length; the schedule of the steps to come is that length's",
+                cell.folder.display()
+            );
         }
         Ok(Self {
             asked: asked.text()?,
@@ -200,9 +214,12 @@ impl<A: Own> Plan<A> {
         }
         let _held = self.claim()?;
         if let Some(steps) = self.find_lr {
-            let failed = self.make_all(experiment, &self.cells, &mut shared, stop)?;
-            find_lr::print::<E>(&self.cells, steps, &self.out)?;
-            return Ok(failed);
+            // A run that is given up because it ran away has shown what it was made for.
+            self.make_all(experiment, &self.cells, &mut shared, stop)?;
+            if stop.load(Ordering::SeqCst) {
+                return Ok(0);
+            }
+            return find_lr::print::<E>(&self.cells, steps, &self.out);
         }
         if self.halving {
             return self.rungs(experiment, &mut shared, stop);
@@ -213,7 +230,7 @@ impl<A: Own> Plan<A> {
     }
 
     fn is_done(&self, cell: &Cell<A>) -> bool {
-        self.resume.is_some() && is_complete(&cell.folder)
+        self.resume.is_some() && is_complete(&cell.folder) && (self.several() || same_length(cell))
     }
 
     /// Successive halving; how many runs failed.
@@ -270,13 +287,13 @@ impl<A: Own> Plan<A> {
             match self.make(experiment, cell, shared, stop) {
                 Ok(summary) if matches!(summary.outcome, Outcome::Interrupted { .. }) => break,
                 Ok(_) => {}
-                Err(error) if self.several() => {
+                Err(error) if self.several() || self.find_lr.is_some() => {
                     eprintln!("{} failed: {}", cell.label(), shown(&error));
                     failed += 1;
                 }
                 Err(error) => return Err(error),
             }
-            if self.several() {
+            if self.several() && self.find_lr.is_none() {
                 outcome::write::<E>(experiment, cells, &self.out, None)?;
             }
             if stop.load(Ordering::SeqCst) {
@@ -323,17 +340,41 @@ impl<A: Own> Plan<A> {
 fn resumed<A: Own>(asked: Asked<A>, settings: &str, folder: &RunFolder) -> Result<Asked<A>> {
     let before = layers::parse(settings)?;
     let place = folder.config().display().to_string();
-    let sweeps = &asked.invocation.sweep;
+    if before.contains_key("find_lr") {
+        bail!(
+            "{}: is a range test of the learning rate, which is begun again with another --out",
+            folder.path().display()
+        );
+    }
+    let invocation = &asked.invocation;
+    let sweeps = invocation.sweep.iter().cloned().map(toml::Value::String);
+    let sweeps = toml::Value::Array(sweeps.collect());
+    // What was begun with them may name them again.
+    let same_sweeps = invocation.sweep.is_empty() || before.get("sweep") == Some(&sweeps);
+    if !same_sweeps || (invocation.halving && !before.contains_key("halving")) {
+        bail!(
+            "--sweep, --study, --halving: runs are added to no comparison that was begun; leave them out to go on, or \
+             begin another with another --out"
+        );
+    }
+    // A run on its own has its checkpoints in its folder, and can be of another length.
+    let is_run = folder.path().join("checkpoint").is_dir();
+    let is_free = |name: &str| FREE.contains(&name) && (is_run || !LENGTH.contains(&name));
     let refused = asked
         .given
         .iter()
-        .find(|(name, value)| !FREE.contains(&name.as_str()) && before.get(*name) != Some(*value));
-    match (refused, sweeps.is_empty()) {
-        (None, true) => asked.over(&before, &place),
-        (None, false) => bail!(
-            "--sweep: runs are added to no comparison that was begun; begin another with another --out"
-        ),
-        (Some((name, value)), _) => {
+        .find(|(name, value)| !is_free(name) && before.get(*name) != Some(*value));
+    match refused {
+        None => asked.over(&before, &place),
+        Some((name, value)) if LENGTH.contains(&name.as_str()) => {
+            let flag = name.replace('_', "-");
+            bail!(
+                "--{flag} {value}: some runs of {} may be complete, and all of a comparison have one length: leave the \
+                 flag out, or begin another with another --out",
+                folder.path().display()
+            )
+        }
+        Some((name, value)) => {
             let flag = name.replace('_', "-");
             let was = before
                 .get(name)
@@ -345,6 +386,43 @@ fn resumed<A: Own>(asked: Asked<A>, settings: &str, folder: &RunFolder) -> Resul
             )
         }
     }
+}
+
+/// Refuses to go on elsewhere than in the run's folder, and from before the end of a run that is complete: its end
+/// would be taken back.
+fn stays(path: &Path, folder: &RunFolder, out: Option<&Path>) -> Result<()> {
+    let own = folder.path();
+    if let Some(out) = out
+        && out.components().ne(path.components())
+        && out.components().ne(own.components())
+    {
+        bail!(
+            "--out {}: --resume {} goes on in its own folder, {}; leave one of the two out",
+            out.display(),
+            path.display(),
+            own.display()
+        );
+    }
+    if path.join("manifest").is_file() && is_complete(own) {
+        bail!(
+            "{}: the run is complete, and its end would be lost; remove {} to go back to this checkpoint",
+            path.display(),
+            folder.summary().display()
+        );
+    }
+    Ok(())
+}
+
+/// Whether a complete run came to the end that is asked for now.
+fn same_length<A: Own>(cell: &Cell<A>) -> bool {
+    let before = RunFolder::open(&cell.folder).and_then(|folder| folder.settings());
+    let before = before.ok().and_then(|text| layers::parse(&text).ok());
+    let (Some(before), Ok(now)) = (before, layers::table(&cell.settings)) else {
+        return true;
+    };
+    LENGTH
+        .iter()
+        .all(|name| before.get(*name) == now.get(*name))
 }
 
 /// The newest checkpoint of a run's folder, which need not exist.

@@ -5,7 +5,7 @@ use crate::experiment::Experiment;
 use crate::grid::Cell;
 use crate::layers::Own;
 use crate::plots::{self, Point, Series};
-use crate::results::{Run, Spread};
+use crate::results::{self, Spread};
 use crate::table;
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -42,6 +42,8 @@ pub fn cells<A: Own>(cells: Vec<Cell<A>>, steps: u64) -> Result<Vec<Cell<A>>> {
         cell.settings.training.epochs = 1_000_000;
         cell.settings.training.max_steps = Some(steps);
         cell.settings.training.patience = None;
+        // It would be that of a hundredth of the rate.
+        cell.settings.optimizer.bound = 0.0;
         cell.settings.run.log_every = Some(1);
         cell.settings.run.eval_every = None;
         cell.settings.run.checkpoint_every = None;
@@ -62,13 +64,17 @@ struct Found {
 }
 
 fn found<A: Own>(cell: &Cell<A>, steps: u64) -> Result<Found> {
-    let run = Run::read(&cell.group(), &cell.place, &cell.folder)?;
+    let losses = results::losses(&cell.folder)?;
     let highest = cell.settings.optimizer.rate();
     let ratio = RANGE.0 / RANGE.1;
     let rate = |step: u64| highest * ratio * (1.0 / ratio).powf((step - 1) as f64 / steps as f64);
-    let losses = run.losses.iter().filter(|(_, loss)| loss.is_finite());
-    let curve = smoothed(losses.map(|(step, loss)| (rate((*step).max(1)), *loss)));
+    let finite = losses.iter().filter(|(_, loss)| loss.is_finite());
+    let curve = smoothed(finite.map(|(step, loss)| (rate((*step).max(1)), *loss)));
     let (edge, steepest) = places(&curve);
+    // A run that was given up ran away at its last rate, if not before.
+    let gave_up = losses.keys().next_back().is_some_and(|last| *last < steps);
+    let last = curve.last().map(|(rate, _)| *rate);
+    let edge = edge.or(last.filter(|_| gave_up));
     Ok(Found {
         label: cell.group(),
         curve,
@@ -133,13 +139,19 @@ fn places(curve: &[(f64, f64)]) -> (Option<f64>, Option<f64>) {
     (edge, steepest.filter(|_| falls).map(|(_, rate)| rate))
 }
 
-/// Writes `find-lr.svg`, and prints what the tests propose.
+/// Writes `find-lr.svg`, and prints what the tests propose; how many runs made no step.
 ///
 /// # Errors
 /// If a run's files cannot be read or the figure cannot be written.
-pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> Result<()> {
-    let all = cells.iter().map(|cell| found(cell, steps));
+pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> Result<usize> {
+    let (tested, failed): (Vec<_>, Vec<_>) = cells
+        .iter()
+        .partition(|cell| results::losses(&cell.folder).is_ok_and(|losses| !losses.is_empty()));
+    let all = tested.into_iter().map(|cell| found(cell, steps));
     let all: Vec<Found> = all.collect::<Result<_>>()?;
+    if all.is_empty() {
+        return Ok(failed.len());
+    }
     let lines = all.iter().map(|found| {
         let rate = |rate: Option<f64>| rate.map_or("-".to_string(), |rate| format!("{rate:.1e}"));
         let proposed = found.edge.map(|edge| edge / BELOW);
@@ -148,7 +160,9 @@ pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> 
     });
     let header = ["run", "runs away at", "falls fastest at", "proposed"];
     println!("\n{}", table::format(&header, &lines.collect::<Vec<_>>()));
-    println!("\nA proposal is where a search begins: --sweep lr-scale=0.3,1,3 around it.");
+    println!(
+        "\nA proposal is where a search begins: --sweep lr-scale=0.3,1,3 around it. The tests ran without --bound."
+    );
     let series = all.into_iter().map(|found| {
         // What has run away would flatten all the rest.
         let most = 2.0 * found.curve.first().map_or(0.0, |(_, loss)| loss.abs());
@@ -177,7 +191,7 @@ pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> 
     let path = out.join("find-lr.svg");
     write_whole(&path, svg.as_bytes())?;
     println!("\ncurves: {}", path.display());
-    Ok(())
+    Ok(failed.len())
 }
 
 #[cfg(test)]

@@ -277,6 +277,9 @@ pub const FREE: [&str; 10] = [
     "patience",
 ];
 
+/// Those of [`FREE`] that say how long a run goes on.
+pub const LENGTH: [&str; 3] = ["epochs", "max_steps", "patience"];
+
 /// Steps or epochs.
 fn first(text: &str) -> Result<String, String> {
     first_steps(text, 1).map(|_| text.to_string())

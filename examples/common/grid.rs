@@ -4,16 +4,26 @@ use crate::experiment::Experiment;
 use crate::flags::Settings;
 use crate::layers::{Asked, Own};
 use crate::optimizers;
-use crate::values::list;
+use crate::values::{list, list_as_it_is};
 use anyhow::{Context, Result, bail};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// More runs would be a slip of the finger.
 const MOST_RUNS: usize = 10_000;
 /// Flags that are no settings of a run.
-const NOT_SWEPT: [&str; 8] = [
-    "sweep", "study", "halving", "find_lr", "config", "out", "resume", "dry_run",
+const NOT_SWEPT: [&str; 10] = [
+    "sweep",
+    "study",
+    "halving",
+    "find_lr",
+    "config",
+    "out",
+    "resume",
+    "dry_run",
+    "threads",
+    "data_mark",
 ];
 
 /// One run, with settings that leave nothing open.
@@ -95,14 +105,18 @@ pub fn axes<E: Experiment>(asked: &Asked<E::Args>) -> Result<Vec<Axis>> {
             .split_once('=')
             .with_context(|| format!("--sweep {sweep}: expected FLAG=VALUE,VALUE"))?;
         let name = name.trim().trim_start_matches("--").replace('-', "_");
+        let flag = name.replace('_', "-");
         let taken = axes.iter().any(|axis| axis.name == name) || name == "seed";
-        if taken || NOT_SWEPT.contains(&name.as_str()) {
-            bail!(
-                "--sweep {sweep}: give several values with --{} itself, or once",
-                name.replace('_', "-")
-            );
+        if taken {
+            bail!("--sweep {sweep}: give several values with --{flag} itself, or once");
         }
-        let values = list(values).map_err(|e| anyhow::anyhow!("--sweep {sweep}: {e}"))?;
+        if NOT_SWEPT.contains(&name.as_str()) {
+            bail!("--sweep {sweep}: --{flag} is no setting of a run");
+        }
+        if asked.has(&name) {
+            bail!("--{flag}: --sweep {sweep} varies it; leave one of the two out");
+        }
+        let values = list_as_it_is(values).map_err(|e| anyhow::anyhow!("--sweep {sweep}: {e}"))?;
         axes.push(Axis { name, values });
     }
     Ok(axes)
@@ -145,7 +159,15 @@ pub fn cells<E: Experiment>(
             )?);
         }
     }
-    Ok(cells)
+    let mut folders = HashSet::new();
+    match cells.iter().find(|cell| !folders.insert(&cell.folder)) {
+        None => Ok(cells),
+        Some(twice) => bail!(
+            "{}: two runs would have the folder {}; give each value once",
+            twice.label(),
+            twice.folder.display()
+        ),
+    }
 }
 
 /// Every choice of one value of each axis, the last axis fastest.

@@ -9,6 +9,7 @@ use crate::grid::Cell;
 use crate::layers::Own;
 use crate::results::{self, Row, Run};
 use anyhow::{Result, bail};
+use std::cmp::Ordering;
 
 /// What the epochs, and the number of choices, are divided by in each rung.
 pub const RUNGS: [(usize, usize); 3] = [(4, 1), (2, 2), (1, 4)];
@@ -18,10 +19,11 @@ pub const RUNGS: [(usize, usize); 3] = [(4, 1), (2, 2), (1, 4)];
 /// # Errors
 /// If there are too few epochs or choices to halve.
 pub fn check<A: Own>(cells: &[Cell<A>]) -> Result<()> {
-    if let Some(cell) = cells.iter().find(|cell| cell.settings.training.epochs < 2) {
+    if let Some(cell) = cells.iter().find(|cell| cell.settings.training.epochs < 4) {
         bail!(
-            "--halving: {} has one epoch, of which there is no half",
-            cell.label()
+            "--halving: {} has {} epochs, of which there is no quarter: expected four or more",
+            cell.label(),
+            cell.settings.training.epochs
         );
     }
     let fields = fields(cells);
@@ -44,6 +46,9 @@ pub fn rung<A: Own>(cells: &[Cell<A>], index: usize, kept: &[String]) -> Vec<Cel
         let mut cell = cell.clone();
         let epochs = &mut cell.settings.training.epochs;
         *epochs = epochs.div_ceil(share);
+        if let Some(steps) = &mut cell.settings.training.max_steps {
+            *steps = steps.div_ceil(share as u64);
+        }
         let name = cell.folder.file_name().unwrap_or_default().to_os_string();
         cell.folder.pop();
         cell.folder.push(format!("rung{}", index + 1));
@@ -68,7 +73,14 @@ pub fn best<A: Own>(all: &[Cell<A>], ran: &[Cell<A>], next: usize) -> Result<Vec
             .iter()
             .filter(|row| field.choices.contains(&row.group))
             .collect();
-        own.sort_by(|a, b| score(b).total_cmp(&score(a)));
+        // A choice that lost seeds is behind all that lost none.
+        let most = own.iter().map(|row| row.runs).max();
+        let whole = |row: &Row| Some(row.runs) == most;
+        own.sort_by(|a, b| {
+            (whole(b), score(b))
+                .partial_cmp(&(whole(a), score(a)))
+                .unwrap_or(Ordering::Equal)
+        });
         let count = field.choices.len().div_ceil(share);
         own.into_iter()
             .take(count)

@@ -135,6 +135,9 @@ impl<A: Own> Asked<A> {
         if self.invocation.halving {
             all.insert("halving".into(), Value::Boolean(true));
         }
+        if let Some(steps) = self.invocation.find_lr {
+            all.insert("find_lr".into(), Value::Integer(steps as i64));
+        }
         Ok(toml::to_string(&all)?)
     }
 }
@@ -193,7 +196,15 @@ fn arguments(given: &Table) -> Result<Vec<OsString>> {
             Ok(())
         };
         match value {
-            Value::Array(values) => values.iter().try_for_each(add)?,
+            // A flag that is given several times, and one that is a list.
+            Value::Array(values) if name == "sweep" => values.iter().try_for_each(add)?,
+            Value::Array(values) => {
+                let parts = values.iter().map(|value| match value {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                });
+                add(&Value::String(parts.collect::<Vec<_>>().join(",")))?;
+            }
             value => add(value)?,
         }
     }

@@ -37,7 +37,8 @@ pub fn write<E: Experiment>(
     }
     let (header, lines) = cells_of(experiment.columns(), &rows, remarks);
     let figures = figures(&rows)?;
-    if cells.len() > 1 {
+    // A single run has written its own.
+    if cells.len() > 1 || cells.first().is_some_and(|cell| cell.folder != out) {
         write_whole(
             &out.join("results.json"),
             &serde_json::to_vec_pretty(&rows)?,
@@ -231,8 +232,11 @@ fn winner(rows: &[&Row]) -> Option<String> {
             .copied()
             .filter(|s| s.mean.is_finite())
     };
+    // A choice that lost seeds, or has not had all of them yet, is compared with none that did not.
+    let most = rows.iter().map(|row| row.runs).max();
     let mut ranked: Vec<(&Row, Spread)> = rows
         .iter()
+        .filter(|row| Some(row.runs) == most)
         .filter_map(|row| Some((*row, score(row)?)))
         .collect();
     let higher = rows.first()?.higher_is_better;
@@ -256,15 +260,20 @@ fn winner(rows: &[&Row]) -> Option<String> {
     }
     Some(
         match (error_of(best, first.runs), error_of(next, second.runs)) {
+            (Some(a), Some(b)) if a.hypot(b) == 0.0 => format!(
+                "{ahead}; the seeds of each agree to the digit: there are too few examples to tell."
+            ),
             (Some(a), Some(b)) => {
-                let error = a.hypot(b);
-                match gap > 2.0 * error {
+                let errors = gap / a.hypot(b);
+                let chance = quantile(freedom((a, first.runs), (b, second.runs)));
+                match errors > chance {
                     true => format!(
-                        "{ahead}: {:.1} standard errors of the difference.",
-                        gap / error
+                        "{ahead}: {errors:.1} standard errors of the difference, where chance has {chance:.1} once in \
+                         twenty times with so many seeds."
                     ),
                     false => format!(
-                        "{ahead}, but within two standard errors of the difference ({error:.4}): these seeds do not tell them apart."
+                        "{ahead}, but by {errors:.1} standard errors of the difference, where chance has {chance:.1} \
+                         once in twenty times: these seeds do not tell them apart."
                     ),
                 }
             }
@@ -273,6 +282,32 @@ fn winner(rows: &[&Row]) -> Option<String> {
             ),
         },
     )
+}
+
+/// Welch's degrees of freedom of the difference of two means, from their standard errors and numbers of runs.
+fn freedom((a, of_a): (f64, usize), (b, of_b): (f64, usize)) -> f64 {
+    let part = |error: f64, runs: usize| error.powi(4) / (runs.max(2) - 1) as f64;
+    (a * a + b * b).powi(2) / (part(a, of_a) + part(b, of_b))
+}
+
+/// What Student's t is beyond, either way, in one of twenty cases; between two rows of the table the larger value.
+fn quantile(freedom: f64) -> f64 {
+    const TABLE: [(f64, f64); 12] = [
+        (1.0, 12.706),
+        (2.0, 4.303),
+        (3.0, 3.182),
+        (4.0, 2.776),
+        (5.0, 2.571),
+        (6.0, 2.447),
+        (7.0, 2.365),
+        (8.0, 2.306),
+        (10.0, 2.228),
+        (15.0, 2.131),
+        (30.0, 2.042),
+        (120.0, 1.980),
+    ];
+    let row = TABLE.iter().rfind(|(at, _)| *at <= freedom);
+    row.map_or(TABLE[0].1, |(_, quantile)| *quantile)
 }
 
 /// The standard error of a mean over seeds.
@@ -285,10 +320,26 @@ fn error_of(spread: &Spread, runs: usize) -> Option<f64> {
 /// Caption and SVG.
 type Figure = (String, String);
 
-/// Losses and scores by step, and the score by each flag that was swept over numbers.
+/// Losses and scores by step, and the score by each flag that was swept over numbers; apart for tasks that are judged
+/// by different scores.
 fn figures(rows: &[Row]) -> Result<Vec<Figure>> {
+    let mut mains: Vec<&str> = Vec::new();
+    for row in rows {
+        if !mains.contains(&row.main.as_str()) {
+            mains.push(&row.main);
+        }
+    }
+    let mut figures = Vec::new();
+    for main in mains {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.main == main).collect();
+        figures.extend(figures_of(&rows, main)?);
+    }
+    Ok(figures)
+}
+
+fn figures_of(rows: &[&Row], main: &str) -> Result<Vec<Figure>> {
     let series = |curve: fn(&Row) -> &BTreeMap<u64, Spread>| -> Vec<Series> {
-        let of = |row: &Row| Series {
+        let of = |row: &&Row| Series {
             label: row.group.clone(),
             points: curve(row)
                 .iter()
@@ -297,15 +348,9 @@ fn figures(rows: &[Row]) -> Result<Vec<Figure>> {
         };
         rows.iter().map(of).collect()
     };
-    let main = rows.first().map(|row| row.main.clone()).unwrap_or_default();
-    let losses = plots::lines(
-        "training loss",
-        "step",
-        "loss",
-        false,
-        &series(|row| &row.losses),
-    )?;
-    let scores = plots::lines(&main, "step", &main, false, &series(|row| &row.scores))?;
+    let losses = series(|row| &row.losses);
+    let losses = plots::lines("training loss", "step", "loss", false, &losses)?;
+    let scores = plots::lines(main, "step", main, false, &series(|row| &row.scores))?;
     let mut figures = vec![
         (format!("{main} of the evaluations"), scores),
         ("Training loss of the logged steps".into(), losses),
@@ -318,7 +363,7 @@ fn figures(rows: &[Row]) -> Result<Vec<Figure>> {
     swept.sort_unstable();
     swept.dedup();
     for name in swept.into_iter().filter(|name| *name != "optimizer") {
-        if let Some(figure) = sweep(rows, name, &main)? {
+        if let Some(figure) = sweep(rows, name, main)? {
             figures.push(figure);
         }
     }
@@ -334,7 +379,7 @@ fn point(x: f64, spread: &Spread) -> Point {
 }
 
 /// The main score by a flag's values, a line for each choice of the others; none where they are no numbers.
-fn sweep(rows: &[Row], name: &str, main: &str) -> Result<Option<Figure>> {
+fn sweep(rows: &[&Row], name: &str, main: &str) -> Result<Option<Figure>> {
     let mut lines: BTreeMap<String, Vec<Point>> = BTreeMap::new();
     for row in rows {
         let value = row.place.iter().find(|(n, _)| n == name);
@@ -367,4 +412,71 @@ fn sweep(rows: &[Row], name: &str, main: &str) -> Result<Option<Figure>> {
         format!("{main} of the last evaluation by {flag}"),
         svg,
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against a table of Student's distribution, and Welch's formula in its two simple cases.
+    #[test]
+    fn few_seeds_prove_little() {
+        for (freedom, expected) in [
+            (0.5, 12.706),
+            (2.0, 4.303),
+            (4.9, 2.776),
+            (12.0, 2.228),
+            (1e9, 1.980),
+        ] {
+            assert_eq!(quantile(freedom), expected);
+        }
+        assert!((freedom((0.1, 3), (0.1, 3)) - 4.0).abs() < 1e-12);
+        assert!((freedom((0.1, 5), (0.0, 5)) - 4.0).abs() < 1e-12);
+    }
+
+    fn row(group: &str, scores: &[f64]) -> Row {
+        let last = BTreeMap::from([("accuracy".to_string(), Spread::of(scores))]);
+        Row {
+            group: group.into(),
+            place: Vec::new(),
+            runs: scores.len(),
+            main: "accuracy".into(),
+            higher_is_better: true,
+            best: last.clone(),
+            last,
+            losses: BTreeMap::new(),
+            scores: BTreeMap::new(),
+            train_loss: Spread::of(&[0.1]),
+            seconds_per_step: None,
+            peak_memory_mib: None,
+            minutes: 1.0,
+        }
+    }
+
+    #[test]
+    fn the_winner_is_one_that_the_seeds_bear_out() {
+        let said = |rows: &[Row]| winner(&rows.iter().collect::<Vec<_>>()).unwrap_or_default();
+        // 2.8 standard errors: of two seeds each that is chance.
+        let two = said(&[row("a", &[0.90, 0.92]), row("b", &[0.86, 0.88])]);
+        assert!(
+            two.contains("a is ahead of b") && two.contains("do not tell them apart"),
+            "{two}"
+        );
+        let ten: Vec<f64> = (0..10).map(|i| 0.9 + 0.002 * f64::from(i)).collect();
+        let lower: Vec<f64> = ten.iter().map(|score| score - 0.02).collect();
+        let clear = said(&[row("a", &ten), row("b", &lower)]);
+        assert!(
+            clear.contains("standard errors of the difference, where chance"),
+            "{clear}"
+        );
+        let same = said(&[row("a", &[0.5, 0.5]), row("b", &[0.4, 0.4])]);
+        assert!(same.contains("agree to the digit"), "{same}");
+        // One that lost two of three seeds is not ahead.
+        let lost = said(&[
+            row("a", &[0.99]),
+            row("b", &[0.8, 0.81, 0.82]),
+            row("c", &[0.7, 0.72, 0.71]),
+        ]);
+        assert!(lost.contains("b is ahead of c"), "{lost}");
+    }
 }

@@ -52,6 +52,34 @@ pub fn is_complete(folder: &Path) -> bool {
 /// Values by step.
 pub type Curve = BTreeMap<u64, f64>;
 
+/// The training loss of the logged steps of a run, complete or not.
+///
+/// # Errors
+/// If `metrics.jsonl` cannot be read; the error names the line.
+pub fn losses(folder: &Path) -> Result<Curve> {
+    Ok(curves(folder)?.0)
+}
+
+/// Losses of the steps and the main score of the evaluations.
+fn curves(folder: &Path) -> Result<(Curve, Curve)> {
+    let path = folder.join("metrics.jsonl");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let (mut losses, mut main) = (Curve::new(), Curve::new());
+    for (number, line) in text.lines().enumerate() {
+        let place = || format!("{}: line {}", path.display(), number + 1);
+        let line: Line = serde_json::from_str(line).with_context(place)?;
+        match line.kind.as_str() {
+            "step" => losses.extend(line.loss.map(|loss| (line.step, loss))),
+            "evaluation" => {
+                let score = line.main.and_then(|name| line.scores.get(&name).copied());
+                main.extend(score.flatten().map(|score| (line.step, score)));
+            }
+            _ => {}
+        }
+    }
+    Ok((losses, main))
+}
+
 /// One complete run.
 pub struct Run {
     /// What it has in common with those that differ in the seed alone.
@@ -71,21 +99,7 @@ impl Run {
     /// # Errors
     /// If one of them cannot be read; the error names the file.
     pub fn read(group: &str, place: &[(String, String)], folder: &Path) -> Result<Self> {
-        let path = folder.join("metrics.jsonl");
-        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let (mut losses, mut main) = (Curve::new(), Curve::new());
-        for (number, line) in text.lines().enumerate() {
-            let place = || format!("{}: line {}", path.display(), number + 1);
-            let line: Line = serde_json::from_str(line).with_context(place)?;
-            match line.kind.as_str() {
-                "step" => losses.extend(line.loss.map(|loss| (line.step, loss))),
-                "evaluation" => {
-                    let score = line.main.and_then(|name| line.scores.get(&name).copied());
-                    main.extend(score.flatten().map(|score| (line.step, score)));
-                }
-                _ => {}
-            }
-        }
+        let (losses, main) = curves(folder)?;
         Ok(Self {
             group: group.into(),
             place: place.into(),

@@ -95,12 +95,20 @@ pub fn share(text: &str) -> Result<f64, String> {
     number(text, 0.0..=1.0)
 }
 
-/// A list separated by commas, without repetitions.
+/// A list separated by commas, without repetitions, in small letters.
 ///
 /// # Errors
 /// For nothing, and for something twice.
 pub fn list(text: &str) -> Result<Vec<String>, String> {
-    let parts = text.split(',').map(|p| p.trim().to_lowercase());
+    list_as_it_is(&text.to_lowercase())
+}
+
+/// A [`list`] whose capital letters stay: of paths, say.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_as_it_is(text: &str) -> Result<Vec<String>, String> {
+    let parts = text.split(',').map(|part| part.trim().to_string());
     let parts: Vec<String> = parts.filter(|p| !p.is_empty()).collect();
     if parts.is_empty() {
         return Err("expected at least one".into());

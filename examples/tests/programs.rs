@@ -2,6 +2,8 @@
 //! and from where they go on.
 
 mod program;
+#[path = "program/resumes.rs"]
+mod resumes;
 #[path = "program/searches.rs"]
 mod searches;
 #[path = "program/translations.rs"]

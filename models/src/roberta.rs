@@ -157,7 +157,8 @@ impl Config {
             heads: self.num_attention_heads,
             intermediate: self.intermediate_size,
             positions: table - least + 1, // the rows behind the padding's
-            token_types: self.type_vocab_size,
+            // Hugging Face's RoBERTa is never given any, whatever its tokenizer says.
+            token_types: 0,
             groups: Groups::DENSE,
         })
     }

@@ -211,6 +211,15 @@ fn contents(path: &Path) -> Result<Contents> {
     let names = entries(path)?;
     let has = |name: &str| names.iter().any(|n| n == name);
     let checkpoint = Checkpoints::new(path.join("checkpoint")).newest()?;
+    // Of a run, a model and a report come behind its first checkpoint: without one they are somebody's, as is a
+    // configuration that no run wrote.
+    let config = path.join("config.toml");
+    let written = fs::read_to_string(&config).unwrap_or_default();
+    let foreign = has("model") || has("report.html");
+    let foreign = foreign || !(written.trim().is_empty() || written.contains(CHECKSUM));
+    if foreign && checkpoint.is_none() && !has("summary.json") && !has("results.json") {
+        return Ok(Contents::Others);
+    }
     Ok(
         match checkpoint.is_some() || has("summary.json") || has("results.json") {
             true => Contents::Run,

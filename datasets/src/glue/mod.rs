@@ -78,7 +78,7 @@ impl GlueTask {
         &[Rte, Mrpc, Stsb, Sst2, Qnli, Qqp, Mnli, MnliMismatched, Cola]
     }
 
-    /// The tasks of a list such as `rte,mrpc`; `all` are those that have training data of their own.
+    /// The tasks of a list such as `rte,mrpc`, each once; `all` are those that have training data of their own.
     ///
     /// # Errors
     /// For an unknown name.
@@ -88,7 +88,13 @@ impl GlueTask {
             "all" => Ok(Self::all().iter().copied().filter(own).collect()),
             name => Ok(vec![name.parse()?]),
         });
-        Ok(tasks.collect::<Result<Vec<Vec<_>>>>()?.concat())
+        let mut all: Vec<GlueTask> = Vec::new();
+        for task in tasks.collect::<Result<Vec<Vec<_>>>>()?.concat() {
+            if !all.contains(&task) {
+                all.push(task);
+            }
+        }
+        Ok(all)
     }
 
     /// The task's name on a command line: `rte`, `mrpc`, …, `mnli-mm`.

@@ -138,7 +138,7 @@ fn annotated(dir: &Path, list: &Path) -> Result<Vec<(PathBuf, String)>> {
     Ok(found)
 }
 
-fn named(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
+pub(super) fn named(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
     let files = pictures(dir)?;
     if files.is_empty() {
         return Err(no_pictures(dir));

@@ -58,7 +58,15 @@ pub fn load(data: Option<&Path>, split: Split, on_corrupt: OnCorrupt) -> Result<
             None
         } else {
             let folders = class_folders(&train)?.into_iter();
-            Some(folders.map(|(name, _)| name).collect::<Vec<_>>())
+            let mut names: Vec<String> = folders.map(|(name, _)| name).collect();
+            if names.is_empty() {
+                // Pictures whose names begin with their class.
+                let pictures = folder::named(&train).unwrap_or_default();
+                names = pictures.into_iter().map(|(_, name)| name).collect();
+                names.sort();
+                names.dedup();
+            }
+            Some(names)
         };
         let classes = classes.filter(|classes| !classes.is_empty());
         return load_folder(&folder, classes, on_corrupt);

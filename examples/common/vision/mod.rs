@@ -14,7 +14,7 @@ use crate::session::Session;
 use crate::values::{count, share};
 use adahessian::Rules;
 use adahessian::ops::Mode;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
 use datasets::{Ahead, Batcher, Batches, ImageBatch, ImageBatches};
@@ -66,7 +66,7 @@ pub struct VisionArgs {
     pub width: Option<usize>,
 
     /// The folder with the images
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["hub", "synthetic"], help_heading = "What to train")]
+    #[arg(long, value_name = "DIR", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
 
@@ -116,6 +116,18 @@ impl<B: Benchmark> Experiment for Vision<B> {
 
     fn defaults(&self, asked: &Asked<VisionArgs>) -> Result<Settings<VisionArgs>> {
         let mut settings = asked.settings.clone();
+        // By their values: a configuration names all three.
+        let own = &settings.own;
+        if [own.data.is_some(), own.hub, own.synthetic]
+            .iter()
+            .filter(|&&given| given)
+            .count()
+            > 1
+        {
+            bail!(
+                "--data, --hub, --synthetic: the images come from one of them; leave the others out"
+            );
+        }
         settings.training.batch_size = 256;
         self.0.defaults(&mut settings);
         let epochs = match asked.has("epochs") {

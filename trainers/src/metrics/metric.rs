@@ -47,7 +47,8 @@ pub const METRICS: [&str; 9] = [
 /// | `pearson_spearman` | the same | `combined` (their mean), `pearson`, `spearman` |
 /// | `clicks` | logits, labels 0 and 1 | see [`clicks`](super::clicks); `says_nothing` |
 ///
-/// Labels that are [`UNLABELLED`] do not count.
+/// Labels that are [`UNLABELLED`] do not count in the metrics of classes; for `topN` and those of values they are an error
+/// or a value like any other.
 ///
 /// # Errors
 /// [`Error::Setting`] with the list of names.

@@ -9,8 +9,8 @@ use std::str::FromStr;
 /// What is made small: the mean of a loss over the labels of a batch, by one fused operation on the CPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loss {
-    /// -log softmax(logits) at the label, of logits `[.., classes]` and classes `[..]`. Labels that are
-    /// [`UNLABELLED`] are not counted.
+    /// -log softmax(logits) at the label, of logits `[.., classes]` and classes `[..]`. Where there is a label a
+    /// position, `[size, ..]`, those that are [`UNLABELLED`] are not counted.
     CrossEntropy {
         /// The probability mass that is spread evenly over all classes while training, in 0..1.
         label_smoothing: f64,

@@ -40,7 +40,8 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         let report = StartReport {
             total_steps,
             epochs: self.config.epochs,
-            resumed_at: self.resumed.then_some(self.progress.step),
+            // A second call goes on, too: what was logged stays.
+            resumed_at: (self.resumed || self.progress.step > 0).then_some(self.progress.step),
             seed: self.config.seed,
         };
         self.callbacks
@@ -49,6 +50,9 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     fn run(&mut self, total: u64) -> Result<Outcome> {
+        if self.owed {
+            self.evaluate()?;
+        }
         while self.progress.step < total {
             if self
                 .config
@@ -148,7 +152,16 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         }
     }
 
+    /// Until it has come to its end a further call of [`Trainer::fit`] owes it.
     fn evaluate(&mut self) -> Result<()> {
+        let before = self.progress.clone();
+        let made = self.evaluate_and_keep();
+        self.owed = made.is_err();
+        // As if it had not been tried: the next one may be the best.
+        made.inspect_err(|_| self.progress = before)
+    }
+
+    fn evaluate_and_keep(&mut self) -> Result<()> {
         self.callbacks
             .iter_mut()
             .try_for_each(|c| c.before_evaluation(self.progress.step))?;

@@ -37,6 +37,8 @@ pub struct Trainer<T, B> {
     stop: Arc<AtomicBool>,
     progress: Progress,
     resumed: bool,
+    /// An evaluation that is due and failed.
+    owed: bool,
     /// The newest checkpoint of this run and its step.
     saved: Option<(u64, PathBuf)>,
     /// Seconds of each step of this process.
@@ -71,6 +73,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             stop: Arc::default(),
             progress: Progress::default(),
             resumed: false,
+            owed: false,
             saved: None,
             step_seconds: Vec::new(),
             elapsed_before: 0.0,

@@ -78,8 +78,15 @@ fn accumulate_apart<T: Task>(
     drop((gradients, loss)); // one graph at a time
 
     let size = task.size(part);
-    let few = ((fraction * size as f64).ceil() as usize).clamp(1, size);
-    let few = task.narrow(part, 0, few)?;
+    // A product like 0.07 · 100 is a little above the number that is meant.
+    let few = (fraction * size as f64 * (1.0 - 4.0 * f64::EPSILON)).ceil() as usize;
+    let mut count = few.clamp(1, size);
+    let mut few = task.narrow(part, 0, count)?;
+    // The first examples may have nothing that counts; the part has something.
+    while task.weight(&few)? == 0.0 && count < size {
+        count += 1;
+        few = task.narrow(part, 0, count)?;
+    }
     // Running statistics have moved with the first loss; once a step is enough.
     let loss = statistics_at_rest(|| task.loss(&few, mode))?;
     let gradients = adahessian::backward(&loss)?;

@@ -46,7 +46,8 @@ impl RunningStatistics {
     }
 
     /// Moves them towards a batch's mean and (uncorrected) variance over `count` values a channel, with
-    /// the batch's weight `momentum`. Without `mean` the running mean stays.
+    /// the batch's weight `momentum`. Without `mean` the running mean stays. A channel whose batch is not finite keeps
+    /// what it has: the step is skipped, and so it shall be here.
     pub(crate) fn follow(
         &self,
         mean: Option<&Tensor>,
@@ -61,8 +62,11 @@ impl RunningStatistics {
         let mix = |old: &Var, new: &Tensor, factor: f64| -> Result<()> {
             let new = (new * (momentum * factor))?.to_dtype(old.dtype())?;
             let new = new.to_device(old.device())?;
-            let old_part = (old.as_detached_tensor() * (1.0 - momentum))?;
-            Ok(old.set(&(old_part + new)?)?)
+            let kept = old.as_detached_tensor();
+            let mixed = ((&kept * (1.0 - momentum))? + new)?;
+            // Without a copy to the host: 0 x is 0 for finite numbers alone.
+            let finite = (&mixed * 0.0)?.eq(0.0)?;
+            Ok(old.set(&finite.where_cond(&mixed, &kept)?)?)
         };
         if let Some(mean) = mean {
             mix(&self.mean, mean, 1.0)?;

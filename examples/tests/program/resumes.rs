@@ -1,0 +1,188 @@
+//! What a run and a comparison may be gone on with, and what nobody may lose by it.
+
+use crate::program::{Program, folder, write};
+use std::fs;
+use std::path::Path;
+
+const SMALL: &str = "--limit 16 --limit-eval 8 --max-length 12 --batch-size 8";
+
+fn glue(arguments: &str, at: &Path) -> Program {
+    Program::new("glue", &format!("{SMALL} {arguments} --out")).path(at)
+}
+
+fn resumed(name: &'static str, arguments: &str, at: &Path) -> Program {
+    Program::new(name, &format!("{arguments} --resume")).path(at)
+}
+
+fn epochs(run: &Path) -> usize {
+    let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    metrics
+        .lines()
+        .filter(|line| line.contains("\"evaluation\""))
+        .count()
+}
+
+/// Pictures in CIFAR-10's binary files: a label and 3,072 bytes each.
+fn pictures(folder: &Path) {
+    let records = |count: usize| -> Vec<u8> {
+        let record = |i: usize| {
+            let mut bytes = vec![(i * 37 % 251) as u8; 3073];
+            bytes[0] = (i % 10) as u8;
+            bytes
+        };
+        (0..count).flat_map(record).collect()
+    };
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("data_batch_1.bin"), records(20)).unwrap();
+    fs::write(folder.join("test_batch.bin"), records(10)).unwrap();
+}
+
+/// Its configuration names the folder of the images beside two flags that would exclude it.
+#[test]
+fn a_run_on_real_pictures_goes_on() {
+    let out = folder();
+    let (data, run) = (out.path().join("data"), out.path().join("run"));
+    pictures(&data);
+    let cifar = "--model resnet8 --epochs 2 --batch-size 10 --optimizer sgd --data";
+    Program::new("cifar", &format!("--max-steps 2 {cifar}"))
+        .path(&data)
+        .argument("--out")
+        .path(&run)
+        .succeeds();
+    let text = resumed("cifar", "--max-steps 4", &run).succeeds();
+    assert!(text.contains("goes on to another length"), "{text}");
+    assert_eq!(epochs(&run), 2);
+    let error = Program::new("cifar", &format!("--synthetic {cifar}"))
+        .path(&data)
+        .fails();
+    assert!(error.contains("--data, --hub, --synthetic"), "{error}");
+}
+
+#[test]
+fn a_complete_run_goes_on_to_another_length_and_a_comparison_does_not() {
+    let out = folder();
+    let (run, several) = (out.path().join("run"), out.path().join("several"));
+    glue("--optimizer sgd --epochs 1", &run).succeeds();
+    let same = resumed("glue", "", &run).succeeds();
+    assert!(
+        same.contains("1 of 1 runs are finished already") && epochs(&run) == 1,
+        "{same}"
+    );
+    resumed("glue", "--epochs 2", &run).succeeds();
+    assert_eq!(epochs(&run), 2);
+    // Back to a checkpoint before its end: not without a word.
+    let mut checkpoints: Vec<_> = fs::read_dir(run.join("checkpoint"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    checkpoints.retain(|path| path.join("manifest").is_file());
+    let error = resumed("glue", "", &checkpoints[0]).fails();
+    assert!(error.contains("its end would be lost"), "{error}");
+    let error = resumed("glue", "", &run)
+        .argument("--out")
+        .path(&several)
+        .fails();
+    assert!(error.contains("goes on in its own folder"), "{error}");
+
+    let sweep = "--optimizer sgd --epochs 1 --sweep lr=0.01,0.1";
+    glue(sweep, &several).succeeds();
+    let error = resumed("glue", "--epochs 2", &several).fails();
+    assert!(
+        error.contains("all of a comparison have one length"),
+        "{error}"
+    );
+    // The command that it was begun with, once more.
+    let text = glue(sweep, &several).argument("--resume").succeeds();
+    assert!(text.contains("2 of 2 runs are finished already"), "{text}");
+    let error = resumed("glue", "--sweep lr=0.01,0.2", &several).fails();
+    assert!(error.contains("runs are added to no comparison"), "{error}");
+    let error = resumed("glue", "--halving", &several).fails();
+    assert!(error.contains("--halving"), "{error}");
+}
+
+#[test]
+fn a_folder_that_holds_somebodys_model_or_settings_is_no_run() {
+    let out = folder();
+    let (one, two) = (out.path().join("one"), out.path().join("two"));
+    fs::create_dir_all(one.join("model")).unwrap();
+    write(&one.join("model/config.json"), "{}");
+    fs::create_dir_all(&two).unwrap();
+    write(
+        &two.join("config.toml"),
+        "optimizer = \"sgd\"\nepochs = 1\n",
+    );
+    let error = glue("--optimizer sgd", &one).fails();
+    assert!(
+        error.contains("choose another --out") && one.join("model/config.json").is_file(),
+        "{error}"
+    );
+    let error = Program::new("glue", SMALL)
+        .argument("--config")
+        .path(&two.join("config.toml"))
+        .argument("--out")
+        .path(&two)
+        .fails();
+    assert!(error.contains("choose another --out"), "{error}");
+    assert!(
+        fs::read_to_string(two.join("config.toml"))
+            .unwrap()
+            .starts_with("optimizer")
+    );
+}
+
+#[test]
+fn lists_are_lists_wherever_they_stand() {
+    let out = folder();
+    let settings = out.path().join("settings.toml");
+    write(
+        &settings,
+        "optimizer = [\"sgd\", \"adamw\"]\nseed = [0, 1]\n",
+    );
+    let plan = glue("--dry-run", &out.path().join("a"))
+        .argument("--config")
+        .path(&settings)
+        .succeeds();
+    assert!(plan.contains("# 4 runs"), "{plan}");
+    let paths = glue(
+        "--dry-run --optimizer sgd --sweep data=/Data/A,/Data/B",
+        &out.path().join("b"),
+    )
+    .succeeds();
+    assert!(paths.contains("data = \"/Data/A\""), "{paths}");
+    for (flags, piece) in [
+        (
+            "--optimizer sgd --lr 0.5 --sweep lr=0.1,0.3",
+            "leave one of the two out",
+        ),
+        ("--optimizer sgd --sweep threads=1,2", "no setting of a run"),
+        (
+            "--optimizer sgd --sweep data=a/b,a_b",
+            "would have the folder",
+        ),
+        (
+            "--optimizer sgd --epochs 3 --sweep lr=0.1,0.2 --halving",
+            "no quarter",
+        ),
+    ] {
+        let error = glue(flags, &out.path().join("c")).fails();
+        assert!(error.contains(piece), "{flags}: {error}");
+    }
+}
+
+/// A rate that no run survives is what the test looks for.
+#[test]
+fn a_range_test_that_runs_away_has_its_proposal_and_is_no_comparison() {
+    let out = folder();
+    let run = out.path().join("lr");
+    let text = glue("--optimizer sgd,adamw --lr 1e8 --find-lr 60", &run).succeeds();
+    assert!(
+        text.contains("proposed") && run.join("find-lr.svg").is_file(),
+        "{text}"
+    );
+    assert!(
+        !run.join("report.html").exists(),
+        "no winner of range tests"
+    );
+    let error = resumed("glue", "", &run).fails();
+    assert!(error.contains("range test"), "{error}");
+}
