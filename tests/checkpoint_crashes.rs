@@ -312,6 +312,28 @@ fn a_run_goes_on_after_a_crash_while_its_only_checkpoint_was_replaced() -> Resul
     Ok(())
 }
 
+/// A process may die between saving a checkpoint and removing the one before it.
+#[test]
+fn what_a_checkpoint_replaced_goes_when_the_run_goes_on() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let careless = Checkpoints::new(folder.path()).keep(9);
+    for step in [2, 4, 6] {
+        save(&careless, 0.5, step)?;
+    }
+    save_best(&careless, 0.5, 4)?;
+    let (best, aside) = (
+        folder.path().join("best-00000004"),
+        folder.path().join("aside"),
+    );
+    fs::rename(&best, &aside)?;
+    save_best(&careless, 0.5, 6)?;
+    fs::rename(&aside, &best)?;
+    Checkpoints::new(folder.path()).keep(2).remove_after(6)?;
+    let left = ["best-00000006", "step-00000004", "step-00000006"];
+    assert_eq!(names(folder.path())?, left);
+    Ok(())
+}
+
 #[test]
 fn the_best_checkpoint_of_an_abandoned_branch_goes_with_it() -> Result<()> {
     let folder = tempfile::tempdir()?;

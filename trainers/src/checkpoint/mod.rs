@@ -112,10 +112,7 @@ impl Checkpoints {
     pub fn save(&self, content: Content) -> Result<PathBuf> {
         let _held = self.lock()?;
         let path = self.publish("step", content)?;
-        let published = self.list()?;
-        for old in &published[..published.len().saturating_sub(self.keep)] {
-            discard(old)?;
-        }
+        self.thin("step", self.keep)?;
         Ok(path)
     }
 
@@ -185,7 +182,8 @@ impl Checkpoints {
     }
 
     /// Removes the checkpoints of later steps, a best one too: a run that goes on from an earlier one
-    /// leaves them behind, and knows nothing of an evaluation that has not happened yet.
+    /// leaves them behind, and knows nothing of an evaluation that has not happened yet. Of those before it the ones
+    /// go that a process left which died between saving a checkpoint and removing the one that it replaced.
     ///
     /// # Errors
     /// [`Error::Io`] if one cannot be removed. Those of [`Checkpoints::lock`].
@@ -196,7 +194,15 @@ impl Checkpoints {
             let mut later = self.of_kind(kind)?.into_iter().filter(|(s, _)| *s > step);
             later.try_for_each(|(_, path)| discard(&path))?;
         }
-        Ok(())
+        self.thin("step", self.keep)?;
+        self.thin("best", 1)
+    }
+
+    /// Removes all but the newest ones.
+    fn thin(&self, kind: &str, keep: usize) -> Result<()> {
+        let all = self.of_kind(kind)?;
+        let mut old = all.iter().take(all.len().saturating_sub(keep));
+        old.try_for_each(|(_, path)| discard(path))
     }
 
     /// Whether a path has the name of a best evaluation's checkpoint.
