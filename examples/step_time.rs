@@ -332,6 +332,8 @@ impl Bench {
                 let this = self.step(optimizer)?;
                 loss = loss.or(this);
             }
+            // A GPU is told what to do and goes on alone: the unit ends when it has done it.
+            self.inputs.device().synchronize()?;
             if unit > 0 {
                 seconds.push(began.elapsed().as_secs_f64() / cycle as f64);
             }
