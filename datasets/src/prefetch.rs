@@ -64,7 +64,11 @@ impl<T: Send + 'static> Prefetch<T> {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let made = catch_unwind(AssertUnwindSafe(|| make(index)));
+                let made = catch_unwind(AssertUnwindSafe(|| {
+                    let batch = make(index)?;
+                    arrived()?;
+                    Ok(batch)
+                }));
                 let panicked = made.is_err();
                 let batch = made.unwrap_or_else(|payload| Err(panic_error(index, &*payload)));
                 // Sending fails once nobody listens.
@@ -121,6 +125,29 @@ impl<T> Drop for Prefetch<T> {
             let _ = worker.join();
         }
     }
+}
+
+/// Waits until what this thread has sent to a GPU is there. A device that `Device::new_cuda` has made gives every
+/// thread a stream of its own: who takes the batch could read it before it has arrived.
+#[cfg(feature = "cuda")]
+fn arrived() -> Result<()> {
+    use candle_core::cuda::cudarc::driver::{result, sys};
+    // A thread without a context, or in a program that has not woken the driver, has sent nothing.
+    let Ok(Some(_)) = result::ctx::get_current() else {
+        return Ok(());
+    };
+    // SAFETY: the handle is the constant that stands for the calling thread's own stream in its current context
+    // (CU_STREAM_PER_THREAD); it is never destroyed.
+    let arrived = unsafe { result::stream::synchronize(0x2 as sys::CUstream) };
+    arrived.map_err(|e| Error::Batch {
+        reason: format!("it cannot be sent to the GPU: {e}"),
+    })
+}
+
+/// Without CUDA a batch is there when it is made.
+#[cfg(not(feature = "cuda"))]
+fn arrived() -> Result<()> {
+    Ok(())
 }
 
 fn panic_error(index: usize, payload: &(dyn Any + Send)) -> Error {

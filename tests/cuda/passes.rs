@@ -39,6 +39,62 @@ fn a_second_pass_and_a_loss_that_was_moved() -> Result<()> {
     assert_number("again", curvature(&x, &loss)?, 18.0, 1e-12)
 }
 
+/// Products of many milliseconds on either side of each hand-over between threads, each of which has a stream of its own:
+/// a pass that did not wait for them would read what is not there yet. On a GPU give `CUDA_TEST_WIDTH=4096`; a device in
+/// software has no streams, and shows nothing here.
+#[test]
+fn passes_come_after_what_they_read() -> Result<()> {
+    let Some(device) = device() else {
+        return Ok(());
+    };
+    let width = std::env::var("CUDA_TEST_WIDTH").map_or(Ok(16), |width| width.parse::<usize>())?;
+    let count = width * width;
+    // Moves each column to the right; so many moves are one place more than none.
+    let moves = 9;
+    let turn: Vec<f32> = (0..count)
+        .map(|i| f32::from(u8::from((i / width + 1) % width == i % width)))
+        .collect();
+    let turn = Tensor::from_vec(turn, (width, width), &Device::Cpu)?.to_device(&device)?;
+    for round in 0..8usize {
+        let values: Vec<f32> = (0..count)
+            .map(|i| ((i * 7 + round) % 13) as f32 - 6.0)
+            .collect();
+        let x = Tensor::from_vec(values.clone(), (width, width), &Device::Cpu)?;
+        let x = Var::from_tensor(&x.to_device(&device)?)?;
+        let mut moved = x.as_tensor().clone();
+        for _ in 0..moves {
+            moved = moved.matmul(&turn)?;
+        }
+        // Σ x³ of whatever order: small whole numbers, exact in f32 wherever they are not summed.
+        let loss = (moved.sqr()? * &moved)?.sum_all()?;
+        let vars = NamedVars::new([("x".to_string(), x.clone())])?;
+        let ones = VarVec::from_fn(&vars, |_, shape, dtype, device| {
+            Ok(Tensor::ones(shape, dtype, device)?)
+        })?;
+        let hessian = Hessian::of(&loss, &vars)?;
+        let (gradient, product) = (hessian.gradient()?, hessian.apply(&ones)?);
+        drop(hessian);
+        let read = |all: &VarVec| -> Result<Vec<f32>> {
+            Ok(all.get("x")?.flatten_all()?.to_vec1::<f32>()?)
+        };
+        let wrong = |got: Vec<f32>, expected: &dyn Fn(f32) -> f32| {
+            let pairs = got.iter().zip(&values);
+            pairs.filter(|(got, x)| **got != expected(**x)).count()
+        };
+        assert_eq!(
+            wrong(read(&product)?, &|x| 6.0 * x),
+            0,
+            "products of round {round}"
+        );
+        assert_eq!(
+            wrong(read(&gradient)?, &|x| 3.0 * x * x),
+            0,
+            "gradients of round {round}"
+        );
+    }
+    Ok(())
+}
+
 /// What a pass leaves is freed on a thread that has not worked for the device itself.
 #[test]
 fn graphs_are_released() -> Result<()> {

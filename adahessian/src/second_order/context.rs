@@ -4,13 +4,23 @@
 //! and copies make theirs current by the way; looking up a kernel does not, and neither does freeing
 //! memory. So a thread of its own that begins with a product of two gradients, or only drops a graph,
 //! would have none.
+//!
+//! Nor is a thread's work for the device in any order with another's: a device that `Device::new_cuda` has
+//! made gives every thread a stream of its own, and a pass would read what its caller has asked for, but not
+//! got yet, and free what is still read. So who hands work over leaves a [`Mark`] in its stream, and who takes
+//! it up lets its own stream wait for that. No thread waits, only the device.
 
 use crate::error::Result;
 use candle_core::Device;
 
 /// The context that a pass needs, if it runs on a CUDA device.
 #[cfg(feature = "cuda")]
+#[derive(Clone)]
 pub(super) struct Context(Option<cuda::Shared>);
+
+/// All that a thread has asked of the device so far.
+#[cfg(feature = "cuda")]
+pub(super) struct Mark(Option<cuda::Event>);
 
 #[cfg(feature = "cuda")]
 impl Context {
@@ -30,11 +40,29 @@ impl Context {
     pub fn bind_pool(&self) -> Result<()> {
         self.0.as_ref().map_or(Ok(()), cuda::bind_pool)
     }
+
+    /// Marks what this thread has asked of the device so far.
+    pub fn mark(&self) -> Result<Mark> {
+        Ok(Mark(self.0.as_ref().map(cuda::mark).transpose()?))
+    }
+
+    /// What this thread asks of the device from now on comes after what was marked.
+    pub fn after(&self, mark: &Mark) -> Result<()> {
+        match (&self.0, &mark.0) {
+            (Some(context), Some(event)) => cuda::after(context, event),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Without CUDA there is none.
 #[cfg(not(feature = "cuda"))]
+#[derive(Clone)]
 pub(super) struct Context;
+
+/// Without CUDA a thread's work is done when it says so.
+#[cfg(not(feature = "cuda"))]
+pub(super) struct Mark;
 
 #[cfg(not(feature = "cuda"))]
 impl Context {
@@ -49,6 +77,14 @@ impl Context {
     pub fn bind_pool(&self) -> Result<()> {
         Ok(())
     }
+
+    pub fn mark(&self) -> Result<Mark> {
+        Ok(Mark)
+    }
+
+    pub fn after(&self, _: &Mark) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(feature = "cuda")]
@@ -56,11 +92,12 @@ mod cuda {
     use super::super::worker::worker_error;
     use crate::error::Result;
     use candle_core::Device;
-    use candle_core::cuda::cudarc::driver::CudaContext;
+    use candle_core::cuda::cudarc::driver::{CudaContext, CudaEvent, DriverError};
     use std::cell::RefCell;
     use std::sync::{Arc, Mutex, Weak};
 
     pub type Shared = Arc<CudaContext>;
+    pub type Event = CudaEvent;
 
     /// The last context that was asked for. It is not kept alive: what lies in it does that.
     static LAST: Mutex<Weak<CudaContext>> = Mutex::new(Weak::new());
@@ -85,6 +122,24 @@ mod cuda {
     pub fn bind(context: &Shared) -> Result<()> {
         let bound = context.bind_to_thread();
         bound.map_err(|e| worker_error(format!("cannot use the CUDA device's context: {e}")))
+    }
+
+    /// In the calling thread's own stream. What lies in a stream of the program's (`Device::new_cuda_with_stream`)
+    /// is in order already, whichever thread asks.
+    pub fn mark(context: &Shared) -> Result<Event> {
+        let event = context.per_thread_stream().record_event(None);
+        event.map_err(out_of_order)
+    }
+
+    pub fn after(context: &Shared, event: &Event) -> Result<()> {
+        let waits = context.per_thread_stream().wait(event);
+        waits.map_err(out_of_order)
+    }
+
+    fn out_of_order(error: DriverError) -> crate::error::Error {
+        worker_error(format!(
+            "cannot put its work on the CUDA device in order: {error}"
+        ))
     }
 
     pub fn bind_pool(context: &Shared) -> Result<()> {

@@ -6,7 +6,8 @@
 //! needs nobody outside. A waiting caller sleeps; it does not take up other work of its pool meanwhile,
 //! which might want a lock that it holds.
 //!
-//! Before each pass on a CUDA device its context is made current there, see [`super::context`].
+//! Before each pass on a CUDA device its context is made current there, and the pass is put in order with
+//! what the caller does on the device before and after it, see [`super::context`].
 
 use super::context::Context;
 use crate::error::{Error, Result};
@@ -107,20 +108,28 @@ impl Worker {
             (Place::Worker(Role::Finisher) | Place::Helper, Role::Keeper) => return Err(nested()),
         }
         let (send, receive) = mpsc::sync_channel(1);
+        let (there, before) = (context.clone(), context.mark()?);
         let job = Box::new(move || {
-            let pass = || context.bind_pool().map(|()| work());
+            let pass = || -> Result<T> {
+                there.bind_pool()?;
+                there.after(&before)?;
+                Ok(work())
+            };
             let outcome = catch_unwind(AssertUnwindSafe(pass));
+            let done = there.mark();
             // The receiver waits below; it cannot have gone.
-            let _ = send.send(outcome);
+            let _ = send.send((outcome, done));
         });
         let jobs = self.jobs.lock().unwrap_or_else(|e| e.into_inner());
         jobs.send(job).map_err(|_| worker_error("is gone".into()))?;
         drop(jobs);
-        match receive.recv() {
-            Ok(Ok(value)) => value,
-            Ok(Err(panic)) => Err(worker_error(format!("panicked: {}", panic_text(&*panic)))),
-            Err(_) => Err(worker_error("is gone".into())),
-        }
+        let gone = |_| worker_error("is gone".into());
+        let (outcome, done) = receive.recv().map_err(gone)?;
+        let panicked =
+            |panic: Box<dyn Any + Send>| worker_error(format!("panicked: {}", panic_text(&*panic)));
+        let value = outcome.map_err(panicked)??;
+        context.after(&done?)?;
+        Ok(value)
     }
 }
 

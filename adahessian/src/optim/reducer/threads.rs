@@ -130,6 +130,7 @@ impl Drop for ThreadReducer {
 impl Reducer for ThreadReducer {
     fn reduce(&mut self, own: Sums) -> Result<Sums> {
         let device = own.tensors.values().next().map(|t| t.device().clone());
+        arrived(&own)?;
         let mut round = self.round();
         let number = round.number;
         round.own[self.rank] = Some(own);
@@ -164,6 +165,15 @@ impl Reducer for ThreadReducer {
 
 type Added<T> = std::result::Result<T, Failure>;
 
+/// Waits until a GPU has done what these sums come from: there every thread may have a stream of its own, and another
+/// thread is to read them.
+fn arrived(sums: &Sums) -> candle_core::Result<()> {
+    let rows = sums.rows.values().map(|rows| &rows.gradients);
+    let mut all = sums.tensors.values().chain(rows);
+    let on_gpu = all.find(|tensor| !tensor.device().is_cpu());
+    on_gpu.map_or(Ok(()), |tensor| tensor.device().synchronize())
+}
+
 fn added(all: Vec<Sums>) -> Added<Sums> {
     let mut ranks = all.into_iter();
     let mut sum = ranks.next().unwrap_or_default();
@@ -173,6 +183,7 @@ fn added(all: Vec<Sums>) -> Added<Sums> {
         let numbers = |_: &str, a: &f64, b: &f64| Ok(a + b);
         join(&mut sum.numbers, next.numbers, rank + 1, numbers)?;
     }
+    arrived(&sum)?;
     Ok(sum)
 }
 
