@@ -25,6 +25,7 @@ mod image_batches;
 mod image_data;
 mod limits;
 mod malformed;
+mod masked;
 mod memory;
 mod metrics;
 mod models;

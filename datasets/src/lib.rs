@@ -10,6 +10,8 @@
 //! translation (pairs of lines) ──> subwords (token ids) ──> store (ids on the disk) ──> batches (order, tensors)
 //!   ↑ text, parquet, fairseq
 //!
+//! masked (lines) ──> text (token ids) ──> masked (sequences, what is hidden) ──> batcher (order) ──> masked (tensors)
+//!
 //! cifar10, imagenet ──> image (pictures) ──> batcher (order) ──> augment ──> batches (tensors)
 //!   ↑ binary, folder, parquet, hub
 //!
@@ -24,6 +26,7 @@
 //! * [`conll`] reads sentences whose words have labels and makes batches of them;
 //! * [`translation`] reads sentences and their translations, learns subwords of both languages or takes fairseq's,
 //!   and makes batches of at most so many tokens;
+//! * [`masked`] cuts text without labels into sequences and hides a share of their tokens;
 //! * [`sample`] holds small data sets that come with the crate, so that everything runs offline;
 //! * [`text`] turns rows into token ids, [`wordpiece`] learns a vocabulary where there is none;
 //! * [`mod@collate`] pads a batch to its longest example and puts it on a device.
@@ -89,6 +92,7 @@ pub mod imagenet;
 pub mod limits;
 mod lines;
 mod lock;
+pub mod masked;
 mod pages;
 pub mod prefetch;
 mod random;
@@ -110,6 +114,7 @@ pub use error::{Error, Place, Result};
 pub use glue::{GlueCorpus, GlueTask, Label, Row};
 pub use hub::{Hub, RepoKind};
 pub use image::{Augment, Crop, Image, ImageBatch, ImageBatches, ImageDataset, OnCorrupt};
+pub use masked::{MaskedBatch, MaskedBatches, Masking, Packed};
 pub use prefetch::{Prefetch, Waited};
 pub use split::Split;
 pub use text::{Encoded, TextEncoder, WordPieces};

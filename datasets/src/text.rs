@@ -216,6 +216,21 @@ impl TextEncoder {
         })
     }
 
+    /// All token ids of each text, without special ones and without a maximum length, in their order, on several
+    /// threads.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::encode`].
+    pub fn pieces(&self, texts: &[String]) -> Result<Vec<Vec<u32>>> {
+        let mut whole = self.tokenizer.clone();
+        called(None, || whole.with_truncation(None).map(|_| ()))?;
+        in_pieces(texts, |text| {
+            self.fits(text.len())?;
+            let encoding = called(None, || whole.encode_fast(text.as_str(), false))?;
+            Ok(encoding.get_ids().to_vec())
+        })
+    }
+
     fn fits(&self, length: usize) -> Result<()> {
         fits(length)?;
         expansion::fits(length, self.factor, None)

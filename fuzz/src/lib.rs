@@ -20,6 +20,7 @@ pub use targets::clicks::{criteo_store, criteo_text};
 pub use targets::configs::{run_config, train_config};
 pub use targets::conll::conll;
 pub use targets::glue::{glue_parquet, glue_tsv};
+pub use targets::masked::masked_text;
 pub use targets::models::safetensors_config;
 pub use targets::pictures::{cifar_binary, image_decode, image_parquet};
 pub use targets::text::{tokenizer_json, wordpiece};
@@ -68,6 +69,13 @@ pub const TARGETS: &[Target] = &[
             "I-PER",
             "-DOCSTART-",
             "\u{feff}",
+        ],
+    ),
+    target(
+        "masked_text",
+        masked_text,
+        &[
+            "\n", " = ", " @-@ ", "<unk>", "[MASK]", "##", "\u{feff}", "\r",
         ],
     ),
     target(

@@ -19,6 +19,7 @@ pub fn all() -> Vec<Seed> {
     let kinds = [
         text::glue(),
         text::conll(),
+        text::masked(),
         text::tokenizers(),
         text::configs(),
         parquet::texts(),

@@ -53,6 +53,22 @@ pub(super) fn conll() -> Vec<Seed> {
     ]
 }
 
+/// Prose, and WikiText's form of it.
+pub(super) fn masked() -> Vec<Seed> {
+    let prose = b"The game began development in 2010 .\n\nIt was unaffable , the game .\n";
+    let prepared =
+        b" \n = The game = \n \n The game began <unk> in 2 @,@ 010 , a role @-@ playing game . \n";
+    vec![
+        ("masked_text", "prose".to_string(), with(&[0], prose)),
+        ("masked_text", "prepared".to_string(), with(&[5], prepared)),
+        (
+            "masked_text",
+            "packed".to_string(),
+            with(&[3], &gzip(prepared)),
+        ),
+    ]
+}
+
 const TEXTS: [&str; 3] = [
     "the film is not dull .",
     "the plot is truly gripping , the cast is not .",

@@ -5,6 +5,7 @@ pub mod clicks;
 pub mod configs;
 pub mod conll;
 pub mod glue;
+pub mod masked;
 pub mod models;
 pub mod pictures;
 pub mod text;

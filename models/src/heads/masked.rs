@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::layer::Reach;
 use crate::model::{Model, runs_of_four};
 use crate::weights::{self, LoadReport, Start, Variables};
+use adahessian::engine::Handle;
 use adahessian::nn::{LayerNorm, Linear, VarBuilder};
 use adahessian::ops::{self, Activation, Mode};
 use adahessian::{Block, Kind};
@@ -77,17 +78,50 @@ impl MaskedLanguageModel {
         attention_mask: Option<&Tensor>,
         mode: &Mode,
     ) -> Result<Tensor> {
-        let inputs = Inputs {
-            ids: input_ids,
-            types: token_type_ids,
-            mask: attention_mask,
-        };
-        let last = self.encoder.run(inputs, Reach::All, mode, |_| Ok(()))?; // [B, T, D]
+        let last = self.last(input_ids, token_type_ids, attention_mask, mode)?; // [B, T, D]
+        self.said(&last)
+    }
+
+    /// The logits [N, V] of the tokens at `positions` alone, `[N]` of u32 or i64, as they lie in `[B·T]`: a seventh of the
+    /// arithmetic and of the memory where every seventh token is to be said.
+    ///
+    /// # Errors
+    /// As [`MaskedLanguageModel::forward`]; for a position that is not there.
+    pub fn forward_at(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: Option<&Tensor>,
+        attention_mask: Option<&Tensor>,
+        positions: &Tensor,
+        mode: &Mode,
+    ) -> Result<Tensor> {
+        let last = self
+            .last(input_ids, token_type_ids, attention_mask, mode)?
+            .exit()?; // [B, T, D]
+        let width = self.encoder.architecture().width;
+        let rows = Handle::enter(&last.reshape(((), width))?)?; // [B·T, D]
+        self.said(&ops::embedding(positions, &rows)?)
+    }
+
+    /// The last hidden state, [B, T, D].
+    fn last(
+        &self,
+        ids: &Tensor,
+        types: Option<&Tensor>,
+        mask: Option<&Tensor>,
+        mode: &Mode,
+    ) -> Result<Handle> {
+        let inputs = Inputs { ids, types, mask };
+        self.encoder.run(inputs, Reach::All, mode, |_| Ok(()))
+    }
+
+    /// From hidden states [.., D] to logits [.., V].
+    fn said(&self, states: &Handle) -> Result<Tensor> {
         let head = &self.head;
-        let hidden = head.dense.forward_activation(&last, head.activation)?; // [B, T, D]
-        let hidden = head.norm.normalise(&hidden)?; // [B, T, D]
+        let hidden = head.dense.forward_activation(states, head.activation)?; // [.., D]
+        let hidden = head.norm.normalise(&hidden)?; // [.., D]
         let (words, bias) = (self.encoder.words(), Some(&head.bias));
-        let logits = ops::linear(&hidden, words, bias, 1, Activation::Identity)?; // [B, T, V]
+        let logits = ops::linear(&hidden, words, bias, 1, Activation::Identity)?; // [.., V]
         Ok(logits.exit()?)
     }
 

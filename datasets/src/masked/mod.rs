@@ -1,0 +1,19 @@
+//! Text without labels, for masked language models: a share of the tokens is hidden, and the model is to say them.
+//!
+//! ```text
+//! file (lines) ──> pieces ──> packed (one run of ids, cut into sequences) ──> masking ──> batches (tensors)
+//! ```
+//!
+//! [`TextFile`] reads lines, WikiText's prepared ones as prose; [`Packed`] cuts what the tokenizer makes of them into
+//! sequences of one length, `[CLS] … [SEP]`; [`Masking`] chooses what is hidden, anew in every epoch, as a function of
+//! (seed, epoch, sequence); [`MaskedBatches`] makes batches of both.
+
+mod batch;
+mod choice;
+mod file;
+mod packed;
+
+pub use batch::{MaskedBatch, MaskedBatches};
+pub use choice::Masking;
+pub use file::{TextFile, file};
+pub use packed::{Packed, Pieces};

@@ -1,0 +1,164 @@
+//! A text as one run of token ids, cut into sequences of one length.
+
+use crate::error::{Error, Result};
+use crate::text::{TextEncoder, called, tokenizer_error};
+
+/// What masking has to know of a tokenizer's ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pieces {
+    /// What a sequence begins with: `[CLS]`, say.
+    pub first: u32,
+    /// What it ends with: `[SEP]`, say.
+    pub last: u32,
+    /// What hides a token: `[MASK]` or `<mask>`.
+    pub mask: u32,
+    /// The ids that are no special tokens, ascending.
+    plain: Vec<u32>,
+    /// Whether an id begins a word.
+    begins: Vec<bool>,
+}
+
+impl Pieces {
+    /// Those of an encoder's tokenizer. WordPiece marks what goes on with a word (`##`), byte-level and SentencePiece
+    /// vocabularies what begins one; without such marks each token is a word.
+    ///
+    /// # Errors
+    /// If the tokenizer has no mask, or puts other than one token before and one behind a text.
+    pub fn of(encoder: &TextEncoder) -> Result<Self> {
+        let tokenizer = encoder.tokenizer();
+        let around = called(None, || tokenizer.encode_fast("", true))?;
+        let &[first, last] = around.get_ids() else {
+            let got = around.get_ids().len();
+            return Err(tokenizer_error(
+                None,
+                format!(
+                    "it puts {got} tokens around a text, not one before and one behind; take a BERT's or RoBERTa's"
+                ),
+            ));
+        };
+        let masks = ["[MASK]", "<mask>"];
+        let mask = masks.iter().find_map(|name| tokenizer.token_to_id(name));
+        let mask = mask.ok_or_else(|| {
+            tokenizer_error(
+                None,
+                "no token [MASK] or <mask>; take the tokenizer of a masked language model",
+            )
+        })?;
+        let vocabulary = tokenizer.get_vocab(true);
+        let has = |mark: &str| vocabulary.keys().any(|token| token.starts_with(mark));
+        let (continues, starts) = (has("##"), ["Ġ", "▁"].into_iter().find(|mark| has(mark)));
+        let begins_word = |token: &str| match starts {
+            _ if continues => !token.starts_with("##"),
+            Some(mark) => token.starts_with(mark),
+            None => true,
+        };
+        let special = tokenizer.get_added_tokens_decoder();
+        let is_special = |id: &u32| special.get(id).is_some_and(|token| token.special);
+        let mut begins = vec![true; encoder.vocab_size()];
+        let mut plain = Vec::with_capacity(vocabulary.len());
+        for (token, id) in &vocabulary {
+            if let Some(begins) = begins.get_mut(*id as usize) {
+                *begins = begins_word(token);
+            }
+            if !is_special(id) {
+                plain.push(*id);
+            }
+        }
+        plain.sort_unstable();
+        match plain.is_empty() {
+            true => Err(tokenizer_error(None, "all of its tokens are special ones")),
+            false => Ok(Self {
+                first,
+                last,
+                mask,
+                plain,
+                begins,
+            }),
+        }
+    }
+
+    /// Whether a word begins with this token; ids that the tokenizer does not have are words.
+    pub fn begins(&self, id: u32) -> bool {
+        self.begins.get(id as usize).copied().unwrap_or(true)
+    }
+
+    /// Whether this is a token of text, no special one.
+    pub fn is_plain(&self, id: u32) -> bool {
+        self.plain.binary_search(&id).is_ok()
+    }
+
+    /// The ids that are no special tokens, ascending.
+    pub fn plain(&self) -> &[u32] {
+        &self.plain
+    }
+}
+
+/// The token ids of a text in one run, in sequences of one length.
+///
+/// Memory: four bytes a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    ids: Vec<u32>,
+    /// Tokens of text in a sequence.
+    body: usize,
+    pieces: Pieces,
+}
+
+impl Packed {
+    /// What the tokenizer makes of `lines`, one behind the other, for sequences of the encoder's maximum length with the
+    /// special tokens before and behind. What is left at the end and is no whole sequence is not used.
+    ///
+    /// # Errors
+    /// If the tokenizer refuses a line, has no mask, or there is no whole sequence.
+    pub fn encode(encoder: &TextEncoder, lines: &[String]) -> Result<Self> {
+        let pieces = Pieces::of(encoder)?;
+        let ids = encoder.pieces(lines)?.concat();
+        let body = encoder.max_length().saturating_sub(2);
+        if body == 0 || ids.len() < body {
+            return Err(Error::Setting {
+                name: "max_length",
+                got: format!("{} for a text of {} tokens", encoder.max_length(), ids.len()),
+                expected: "at least one whole sequence, with two special tokens in it; give more text or a smaller length".into(),
+            });
+        }
+        Ok(Self { ids, body, pieces })
+    }
+
+    /// How many tokens the text has.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// How many sequences it makes.
+    pub fn len(&self) -> usize {
+        self.ids.len() / self.body
+    }
+
+    /// Whether there are none; [`Packed::encode`] makes no such.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tokens of a sequence, special ones included.
+    pub fn length(&self) -> usize {
+        self.body + 2
+    }
+
+    /// What its tokenizer's ids are.
+    pub fn pieces(&self) -> &Pieces {
+        &self.pieces
+    }
+
+    /// The tokens of text of sequence `index`.
+    ///
+    /// # Errors
+    /// If there are not as many sequences.
+    pub fn body(&self, index: usize) -> Result<&[u32]> {
+        let start = index.checked_mul(self.body);
+        let range = start.and_then(|start| Some(start..start.checked_add(self.body)?));
+        let body = range.and_then(|range| self.ids.get(range));
+        body.ok_or_else(|| Error::Batch {
+            reason: format!("sequence {index} of a text of {}", self.len()),
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! Trains a SqueezeBERT or a BERT on text without labels: a share of the tokens is hidden, and the model is to say them.
+//!
+//! What it saves is a checkpoint that `glue` and transformers fine-tune.
+
+mod parts;
+mod words;
+
+use adahessian::Rules;
+use adahessian::ops::Mode;
+use anyhow::Result;
+use clap::{Args, Command};
+use common::experiment::{Column, Experiment, Parts};
+use common::flags::Settings;
+use common::grid::Cell;
+use common::layers::Asked;
+use common::optimizers::{self, Place};
+use common::session::Session;
+use common::values::{count, share};
+use common::{driver, program, text};
+use datasets::{Ahead, Batcher, Batches, MaskedBatch, MaskedBatches, Masking};
+use models::Model as _;
+use parts::Data;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use trainers::{Loss, Summary, Supervised};
+use words::Words;
+
+const ABOUT: &str = "Train a SqueezeBERT or a BERT on text without labels, with LAMB, AdaHessian or another optimizer: a share of \
+    the tokens is hidden, and the model is to say them.\n\n\
+    Without --data: a tiny one on the sentences of the shipped sample, offline.";
+const EXAMPLES: &str = "Examples:\n  \
+    pretrain --data ./wikitext-2 --preset squeezebert-mini --layers 6 --vocabulary 5000 --epochs 100 --out runs/mini\n  \
+    pretrain --data ./wikitext-2 --model runs/mini/model --max-length 256 --out runs/longer   # a second phase\n  \
+    glue --model runs/mini/model --task qnli";
+
+/// Sequences in a batch of an evaluation.
+const EVALUATION_BATCH: usize = 32;
+/// The seed of what is hidden in an evaluation: the same for all runs.
+const EVALUATION_SEED: u64 = 0;
+
+#[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct PretrainArgs {
+    /// A folder with train.txt and valid.txt, or WikiText's wiki.train.tokens and wiki.valid.tokens, plain or .gz
+    /// [default: the shipped sample's sentences]
+    #[arg(long, value_name = "DIR", help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<PathBuf>,
+
+    /// Go on from a folder with config.json, model.safetensors and tokenizer.json [default: fresh weights]
+    #[arg(long, value_name = "DIR", help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<PathBuf>,
+
+    /// squeezebert (base), squeezebert-mini (4 layers, width 256), squeezebert-tiny (2 layers, width 64), bert (base),
+    /// bert-mini or bert-tiny [default: squeezebert-mini, of the sample squeezebert-tiny]
+    #[arg(long, default_value = "squeezebert-mini", hide_default_value = true, value_parser = parts::PRESETS, help_heading = "What to train")]
+    preset: String,
+
+    /// Layers [default: the preset's]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<usize>,
+
+    /// Pieces of words that are learned from the text [default: 8000, of the sample 1000]
+    #[arg(long, value_name = "N", default_value_t = 8000, hide_default_value = true, value_parser = count, help_heading = "What to train")]
+    vocabulary: usize,
+
+    /// Length of the sequences in tokens [default: 128, of the sample 32]
+    #[arg(long, value_name = "TOKENS", default_value_t = 128, hide_default_value = true, value_parser = count, help_heading = "What to train")]
+    max_length: usize,
+
+    /// Longest sequence that the model can ever take [default: 128, or --max-length where that is more]
+    #[arg(long, value_name = "TOKENS", default_value_t = 128, hide_default_value = true, value_parser = count, help_heading = "What to train")]
+    positions: usize,
+
+    /// Share of the tokens that are to be said
+    #[arg(long, value_name = "SHARE", default_value_t = 0.15, value_parser = share, help_heading = "How to train")]
+    mask_share: f64,
+
+    /// Hide all pieces of a word, or none
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "How to train")]
+    whole_words: bool,
+
+    /// Dropout of hidden states and attention [default: 0.1]
+    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropout: Option<f64>,
+}
+
+const COLUMNS: [Column; 3] = [
+    column("loss", "loss", 1.0, 4),
+    column("perplexity", "perplexity", 1.0, 2),
+    column("accuracy", "accuracy", 100.0, 2),
+];
+
+const fn column(score: &'static str, head: &'static str, factor: f64, places: usize) -> Column {
+    Column {
+        score,
+        head,
+        factor,
+        places,
+    }
+}
+
+struct Pretrain;
+
+fn main() -> ExitCode {
+    let command = Command::new("pretrain").about(ABOUT).after_help(EXAMPLES);
+    driver::main(&Pretrain, command)
+}
+
+impl Experiment for Pretrain {
+    type Args = PretrainArgs;
+    type Data = Data;
+
+    const NAME: &'static str = "pretrain";
+
+    fn default_optimizer(_own: &PretrainArgs) -> &'static str {
+        "lamb"
+    }
+
+    fn defaults(&self, asked: &Asked<PretrainArgs>) -> Result<Settings<PretrainArgs>> {
+        let mut settings = asked.settings.clone();
+        text::defaults(&mut settings, false)?;
+        let (training, own) = (&mut settings.training, &mut settings.own);
+        training.batch_size = 32;
+        training.epochs = 10;
+        if own.data.is_none() {
+            own.preset = "squeezebert-tiny".into();
+            (own.vocabulary, own.max_length) = (1000, 32);
+        }
+        own.positions = asked.settings.own.max_length.max(own.positions);
+        settings.run.prefetch = 3;
+        Ok(settings)
+    }
+
+    fn load(&self, settings: &Settings<PretrainArgs>, _out: &Path) -> Result<Data> {
+        parts::load(settings)
+    }
+
+    fn run(&self, cell: &Cell<PretrainArgs>, data: &Data, session: Session) -> Result<Summary> {
+        let (settings, own) = (&cell.settings, &cell.settings.own);
+        let device = program::device(&settings.run.device)?;
+        let (model, report) = parts::model(cell, data, &device)?;
+        let model = Arc::new(model);
+        let masking = |seed| Masking::new(own.mask_share, own.whole_words, seed);
+        let batcher = |batch_size, shuffle| Batcher {
+            batch_size,
+            seed: cell.seed,
+            shuffle,
+            ..Batcher::default()
+        };
+        let train = batcher(settings.training.batch_size, true);
+        let train = MaskedBatches::new(data.train.clone(), masking(cell.seed)?, train);
+        let validation = MaskedBatches::new(
+            data.validation.clone(),
+            masking(EVALUATION_SEED)?,
+            batcher(EVALUATION_BATCH, false),
+        );
+        let batches = Ahead::new(train, settings.run.prefetch);
+        let network = model.clone();
+        let forward = move |batch: &MaskedBatch, mode: &Mode| {
+            let logits = network.forward_at(&batch.input_ids, None, None, &batch.positions, mode); // [N, V]
+            logits.map_err(trainers::Error::user)
+        };
+        let place = Place {
+            seed: cell.seed,
+            steps_per_epoch: batches.len(0) as u64,
+            blocks: model.blocks(),
+            rules: Rules::default(),
+        };
+        let (vars, encoder) = (model.vars(), data.encoder.clone());
+        session.train(Parts {
+            task: Supervised::new(forward, Loss::CROSS_ENTROPY, validation).metric(Words::default()),
+            batches,
+            optimizer: optimizers::build(&settings.optimizer, place, &vars)?,
+            announce: format!(
+                "{} training and {} validation sequences of {} tokens, {} words, {:.2} M parameters, learning rate {}{}",
+                data.train.len(),
+                data.validation.len(),
+                data.train.length(),
+                encoder.vocab_size(),
+                vars.elem_count() as f64 / 1e6,
+                settings.optimizer.rate(),
+                text::loaded(report.as_ref()),
+            ),
+            vars,
+            mark: Some(text::mark(&encoder)?),
+            export: Some(Box::new(move |folder| {
+                model.save(folder)?;
+                Ok(encoder.save(folder)?)
+            })),
+            keep_checkpoints: 2,
+        })
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        &COLUMNS
+    }
+}

@@ -1,0 +1,140 @@
+//! The parts of a run: text, tokenizer, model.
+
+use crate::PretrainArgs;
+use anyhow::Result;
+use candle_core::Device;
+use common::flags::Settings;
+use common::grid::Cell;
+use common::text;
+use datasets::masked::{TextFile, file};
+use datasets::{GlueTask, Packed, Split, TextEncoder, sample};
+use models::{Architecture, LoadReport, MaskedLanguageModel, Start, auto, bert, squeezebert};
+use std::sync::Arc;
+
+/// The models that have names.
+pub const PRESETS: [&str; 6] = [
+    "squeezebert",
+    "squeezebert-mini",
+    "squeezebert-tiny",
+    "bert",
+    "bert-mini",
+    "bert-tiny",
+];
+
+/// Text as sequences of tokens, and the tokenizer that made them.
+pub struct Data {
+    pub train: Arc<Packed>,
+    pub validation: Arc<Packed>,
+    pub encoder: TextEncoder,
+}
+
+/// From a folder, or from the shipped sample.
+pub fn load(settings: &Settings<PretrainArgs>) -> Result<Data> {
+    let (own, training) = (&settings.own, &settings.training);
+    let read = |split| match &own.data {
+        Some(folder) => Ok(TextFile::read(&file(folder, split)?)?.lines),
+        None => sentences(split),
+    };
+    let (mut train, mut validation) = (read(Split::Train)?, read(Split::Validation)?);
+    train.truncate(training.limit.unwrap_or(usize::MAX));
+    validation.truncate(training.limit_eval.unwrap_or(usize::MAX));
+    let encoder = match &own.model {
+        Some(folder) => TextEncoder::from_folder(folder, own.max_length)?,
+        None => {
+            let lines = train.iter().map(String::as_str);
+            text::learned(lines, own.vocabulary, own.max_length)?
+        }
+    };
+    Ok(Data {
+        train: Arc::new(Packed::encode(&encoder, &train)?),
+        validation: Arc::new(Packed::encode(&encoder, &validation)?),
+        encoder,
+    })
+}
+
+/// The sample's questions, and the sentences that may answer them.
+fn sentences(split: Split) -> Result<Vec<String>> {
+    let rows = sample::rows(GlueTask::Qnli, split)?.unwrap_or_default();
+    let texts = rows
+        .into_iter()
+        .flat_map(|row| [Some(row.first), row.second]);
+    Ok(texts.flatten().collect())
+}
+
+/// A fresh model, or one that goes on, and what its checkpoint brought.
+pub fn model(
+    cell: &Cell<PretrainArgs>,
+    data: &Data,
+    device: &Device,
+) -> Result<(MaskedLanguageModel, Option<LoadReport>)> {
+    let own = &cell.settings.own;
+    let start = Start {
+        seed: cell.seed,
+        device: device.clone(),
+        ..Start::default()
+    };
+    let (model, report) = match &own.model {
+        Some(folder) => {
+            let (model, report) = auto::masked_language_model(folder, &start)?;
+            (model, Some(report))
+        }
+        None => {
+            let architecture = architecture(own, data.encoder.vocab_size())?;
+            (MaskedLanguageModel::new(&architecture, &start)?, None)
+        }
+    };
+    let architecture = model.encoder().architecture();
+    data.encoder
+        .check(architecture.vocabulary, architecture.positions)?;
+    Ok((model, report))
+}
+
+/// What `--preset` names, with as many words as there are.
+fn architecture(own: &PretrainArgs, vocab_size: usize) -> Result<Architecture> {
+    let (family, size) = own.preset.split_once('-').unwrap_or((&own.preset, "base"));
+    // Layers, width, heads.
+    let (layers, width, heads) = match size {
+        "tiny" => (2, 64, 4),
+        "mini" => (4, 256, 4),
+        _ => (12, 768, 12),
+    };
+    let (layers, wide) = (own.layers.unwrap_or(layers), 4 * width);
+    let max_position_embeddings = own.positions.max(own.max_length);
+    Ok(match family {
+        "bert" => {
+            let base = bert::Config::default();
+            let config = bert::Config {
+                vocab_size,
+                hidden_size: width,
+                num_hidden_layers: layers,
+                num_attention_heads: heads,
+                intermediate_size: wide,
+                max_position_embeddings,
+                hidden_dropout_prob: own.dropout.unwrap_or(base.hidden_dropout_prob),
+                attention_probs_dropout_prob: own
+                    .dropout
+                    .unwrap_or(base.attention_probs_dropout_prob),
+                ..base
+            };
+            config.architecture()?
+        }
+        _ => {
+            let base = squeezebert::Config::default();
+            let config = squeezebert::Config {
+                vocab_size,
+                hidden_size: width,
+                embedding_size: width,
+                num_hidden_layers: layers,
+                num_attention_heads: heads,
+                intermediate_size: wide,
+                max_position_embeddings,
+                hidden_dropout_prob: own.dropout.unwrap_or(base.hidden_dropout_prob),
+                attention_probs_dropout_prob: own
+                    .dropout
+                    .unwrap_or(base.attention_probs_dropout_prob),
+                ..base
+            };
+            config.architecture()?
+        }
+    })
+}

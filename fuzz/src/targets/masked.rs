@@ -1,0 +1,38 @@
+//! Text without labels, of which tokens are hidden.
+
+use std::sync::Arc;
+
+use datasets::masked::{MaskedBatches, Masking, Packed, TextFile};
+use datasets::wordpiece::learn_wordpiece;
+use datasets::{Batcher, Batches, LabelledBatch, TextEncoder};
+
+use crate::{Scratch, settings};
+
+/// WikiText's form (1), gzipped (2), whole words (4); file. What can be read is packed and hidden.
+pub fn masked_text(data: &[u8]) -> bool {
+    let ([bits], file) = settings(data);
+    let scratch = Scratch::new();
+    let name = ["train.txt", "wiki.train.tokens"][usize::from(bits & 1)];
+    let end = ["", ".gz"][usize::from(bits >> 1 & 1)];
+    let Ok(text) = TextFile::read(&scratch.put(&format!("{name}{end}"), file)) else {
+        return false;
+    };
+    assert!(!text.lines.is_empty(), "no lines, and no error");
+    let learned = learn_wordpiece(["the game began development in 2010 , unaffable"], 60);
+    let encoder = learned.and_then(|tokenizer| TextEncoder::new(tokenizer, 8));
+    let encoder = encoder.expect("a tokenizer of its own");
+    let Ok(packed) = Packed::encode(&encoder, &text.lines) else {
+        return false;
+    };
+    let masking = Masking::new(0.15, bits & 4 != 0, 1).expect("a share");
+    let batches = MaskedBatches::new(Arc::new(packed), masking, Batcher::default());
+    let batch = batches.get(0, 0).expect("a batch of its own text");
+    let places = batch.positions.to_vec1::<u32>().expect("places");
+    let inside = batch.input_ids.elem_count() as u32;
+    assert!(
+        places.iter().all(|place| *place < inside),
+        "a place outside"
+    );
+    assert!(places.len() >= batch.size(), "a sequence without a place");
+    true
+}

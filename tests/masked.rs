@@ -1,0 +1,358 @@
+//! Text without labels: what is hidden, what batches hold, and the model's logits at hidden places alone.
+
+use adahessian::ops::{Mode, cross_entropy};
+use adahessian::{Hessian, Hutchinson, LinearOperator, check};
+use candle_core::{DType, Device, Tensor};
+use datasets::masked::Pieces;
+use datasets::wordpiece::{BertConfig, bert_tokenizer, learn_wordpiece};
+use datasets::{
+    Batcher, Batches, LabelledBatch, MaskedBatches, Masking, Packed, TextEncoder, UNLABELLED,
+};
+use models::{Architecture, MaskedLanguageModel, Model, Start, bert, roberta, squeezebert};
+use std::collections::HashSet;
+use std::sync::Arc;
+use testing::{assert_close, assert_says};
+
+const CPU: Device = Device::Cpu;
+const WORDS: [&str; 8] = [
+    "harbour",
+    "lighthouse",
+    "old",
+    "keepers",
+    "walk",
+    "slowly",
+    "home",
+    "harbourmaster",
+];
+
+/// Lines whose words are of one piece and of several.
+fn lines(count: usize) -> Vec<String> {
+    let line = |i: usize| {
+        let words = (0..9).map(|w| WORDS[(i * 7 + w * w + w) % WORDS.len()]);
+        words.collect::<Vec<_>>().join(" ")
+    };
+    (0..count).map(line).collect()
+}
+
+fn encoder(max_length: usize) -> TextEncoder {
+    let lines = lines(40);
+    let tokenizer = learn_wordpiece(lines.iter().map(String::as_str), 60).unwrap();
+    TextEncoder::new(tokenizer, max_length).unwrap()
+}
+
+fn packed(max_length: usize, count: usize) -> Packed {
+    Packed::encode(&encoder(max_length), &lines(count)).unwrap()
+}
+
+#[test]
+fn a_text_is_cut_into_sequences_and_nothing_is_lost_but_its_end() {
+    let encoder = encoder(12);
+    let text = packed(12, 7);
+    let whole = encoder.pieces(&lines(7)).unwrap().concat();
+    assert_eq!((text.tokens(), text.length()), (whole.len(), 12));
+    assert_eq!(text.len(), whole.len() / 10);
+    let cut: Vec<u32> = (0..text.len())
+        .flat_map(|i| text.body(i).unwrap().to_vec())
+        .collect();
+    assert_eq!(cut, whole[..text.len() * 10]);
+    assert_says(text.body(text.len()), &["sequence", "of a text of"]);
+    assert_says(text.body(usize::MAX), &["sequence"]);
+    // The tokenizer's own ids, of a text that is longer than the encoder's maximum.
+    let ids = encoder.tokenizer().clone();
+    let one = ids.encode("lighthouse keepers", false).unwrap();
+    assert_eq!(
+        encoder.pieces(&["lighthouse keepers".into()]).unwrap(),
+        [one.get_ids()]
+    );
+    let short = Packed::encode(&encoder, &["old".into()]);
+    assert_says(short, &["max_length", "12 for a text of", "give more text"]);
+}
+
+#[test]
+fn a_tokenizer_without_a_mask_is_refused() {
+    let tokenizer =
+        bert_tokenizer(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\na", BertConfig::default()).unwrap();
+    let encoder = TextEncoder::new(tokenizer, 8).unwrap();
+    assert_says(
+        Packed::encode(&encoder, &["a a a a a a a".into()]),
+        &["[MASK]", "masked language model"],
+    );
+}
+
+#[test]
+fn of_ten_hidden_tokens_eight_are_masked_and_one_is_another() {
+    let text = packed(102, 4000);
+    let pieces = text.pieces();
+    let masking = Masking::new(0.15, false, 3).unwrap();
+    let (mut chosen, mut masked, mut kept, mut replaced) = (0, 0, 0, 0);
+    let mut places = [0usize; 100];
+    for index in 0..text.len() {
+        let original = text.body(index).unwrap();
+        let mut body = original.to_vec();
+        let said = masking.apply(pieces, &mut body, 0, index);
+        assert_eq!(said.len(), 15);
+        assert!(said.is_sorted() && said.iter().all(|(place, id)| original[*place] == *id));
+        let hidden: HashSet<usize> = said.iter().map(|(place, _)| *place).collect();
+        for place in 0..original.len() {
+            match (hidden.contains(&place), body[place] == original[place]) {
+                (false, same) => assert!(same, "what is not chosen stays"),
+                (true, _) if body[place] == pieces.mask => masked += 1,
+                (true, true) => kept += 1,
+                (true, false) => {
+                    assert!(pieces.is_plain(body[place]));
+                    replaced += 1;
+                }
+            }
+        }
+        said.iter().for_each(|(place, _)| places[*place] += 1);
+        chosen += said.len();
+    }
+    // Of n draws with probability p the share is off by more than 5 √(p (1 - p) / n) once in two million times.
+    let share = |count: usize, p: f64| {
+        let (n, got) = (chosen as f64, count as f64 / chosen as f64);
+        assert!(
+            (got - p).abs() < 5.0 * (p * (1.0 - p) / n).sqrt(),
+            "{got} and {p} of {n}"
+        );
+    };
+    // A drawn token may be the one that stood there: one in as many as there are.
+    let same = 0.1 / pieces.plain().len() as f64;
+    share(masked, 0.8);
+    share(kept, 0.1 + same);
+    share(replaced, 0.1 - same);
+    places.iter().for_each(|count| share(*count, 0.01));
+}
+
+#[test]
+fn what_is_hidden_is_a_function_of_seed_epoch_and_sequence() {
+    let text = packed(34, 200);
+    let hidden = |seed, epoch, index: usize| {
+        let mut body = text.body(index).unwrap().to_vec();
+        let masking = Masking::new(0.2, true, seed).unwrap();
+        (masking.apply(text.pieces(), &mut body, epoch, index), body)
+    };
+    let first = hidden(1, 0, 3);
+    hidden(2, 5, 9);
+    assert_eq!(hidden(1, 0, 3), first);
+    assert_ne!(hidden(1, 1, 3).0, first.0);
+    assert_ne!(hidden(2, 0, 3).0, first.0);
+    for share in [0.0, -0.1, 1.1, f64::NAN] {
+        assert_says(
+            Masking::new(share, false, 0),
+            &["share of masked tokens", "0.15"],
+        );
+    }
+}
+
+#[test]
+fn whole_words_are_hidden_or_not_at_all() {
+    let text = packed(66, 300);
+    let pieces = text.pieces();
+    let masking = Masking::new(0.15, true, 5).unwrap();
+    let mut of_several = 0;
+    for index in 0..text.len() {
+        let original = text.body(index).unwrap();
+        let said = masking.apply(pieces, &mut original.to_vec(), 2, index);
+        let hidden: HashSet<usize> = said.iter().map(|(place, _)| *place).collect();
+        for (place, id) in original.iter().enumerate().skip(1) {
+            if !pieces.begins(*id) {
+                let both = (hidden.contains(&(place - 1)), hidden.contains(&place));
+                assert_eq!(both.0, both.1, "{index}, {place}");
+                of_several += usize::from(both.1);
+            }
+        }
+        // 64 · 0.15 is 9.6: ten, and what the last word has beyond that.
+        assert!((10..20).contains(&said.len()), "{}", said.len());
+    }
+    assert!(of_several > 100, "{of_several}");
+}
+
+#[test]
+fn special_tokens_are_not_said_unless_there_are_no_others() {
+    let encoder = encoder(10);
+    let pieces = Pieces::of(&encoder).unwrap();
+    let unknown = encoder.tokenizer().token_to_id("[UNK]").unwrap();
+    let old = encoder.pieces(&["old".into()]).unwrap()[0][0];
+    let masking = Masking::new(0.5, true, 0).unwrap();
+    for index in 0..50 {
+        let mut body = [unknown, unknown, old, unknown];
+        assert_eq!(masking.apply(&pieces, &mut body, 0, index), [(2, old)]);
+        let said = masking.apply(&pieces, &mut [unknown; 4], 0, index);
+        assert!(said.len() == 2 && said.iter().all(|(_, id)| *id == unknown));
+    }
+}
+
+fn batches(text: &Arc<Packed>, batch_size: usize, shuffle: bool) -> MaskedBatches {
+    let batcher = Batcher {
+        batch_size,
+        seed: 4,
+        shuffle,
+        ..Batcher::default()
+    };
+    MaskedBatches::new(text.clone(), Masking::new(0.15, false, 4).unwrap(), batcher)
+}
+
+#[test]
+fn a_batch_has_its_sequences_and_what_stood_in_them() {
+    let text = Arc::new(packed(18, 60));
+    let (pieces, ordered) = (text.pieces(), batches(&text, 5, false));
+    assert_eq!(ordered.len(0), text.len().div_ceil(5));
+    for index in [0, 1, ordered.len(0) - 1] {
+        let batch = ordered.get(1, index).unwrap();
+        let mut ids = batch.input_ids.to_vec2::<u32>().unwrap();
+        let positions = batch.positions.to_vec1::<u32>().unwrap();
+        let labels = batch.labels.to_vec1::<u32>().unwrap();
+        assert_eq!(batch.weight().unwrap(), positions.len() as f64);
+        // With what stood there in its place each row is its sequence again.
+        for (position, label) in positions.iter().zip(labels) {
+            ids[*position as usize / 18][*position as usize % 18] = label;
+        }
+        for (row, ids) in ids.iter().enumerate() {
+            assert_eq!((ids[0], ids[17]), (pieces.first, pieces.last));
+            assert_eq!(&ids[1..17], text.body(index * 5 + row).unwrap());
+        }
+    }
+    // In another order the same sequences, each once; the same batch however often it is asked for.
+    let shuffled = batches(&text, 5, true);
+    let sum = |batches: &MaskedBatches, epoch| -> usize {
+        (0..batches.len(epoch))
+            .map(|i| batches.get(epoch, i).unwrap().size())
+            .sum()
+    };
+    assert_eq!(sum(&shuffled, 3), text.len());
+    let ids = |epoch, index| {
+        shuffled
+            .get(epoch, index)
+            .unwrap()
+            .input_ids
+            .to_vec2::<u32>()
+            .unwrap()
+    };
+    assert_eq!(ids(3, 2), ids(3, 2));
+    assert_ne!(ids(3, 2), ids(4, 2));
+}
+
+#[test]
+fn parts_of_a_batch_are_batches() {
+    let text = Arc::new(packed(18, 60));
+    let batch = batches(&text, 6, true).get(0, 1).unwrap();
+    let (front, back) = (batch.narrow(0, 2).unwrap(), batch.narrow(2, 4).unwrap());
+    assert_eq!(front.size() + back.size(), 6);
+    let both = |a: &Tensor, b: &Tensor| Tensor::cat(&[a, b], 0).unwrap().flatten_all().unwrap();
+    let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<u32>().unwrap();
+    assert_eq!(
+        flat(&both(&front.input_ids, &back.input_ids)),
+        flat(&batch.input_ids)
+    );
+    assert_eq!(
+        flat(&both(&front.labels, &back.labels)),
+        flat(&batch.labels)
+    );
+    let moved: Vec<u32> = flat(&back.positions).iter().map(|at| at + 2 * 18).collect();
+    assert_eq!(
+        [flat(&front.positions), moved].concat(),
+        flat(&batch.positions)
+    );
+    for (start, len) in [(5, 2), (0, 0), (usize::MAX, 2)] {
+        assert_says(batch.narrow(start, len), &["of a batch of 6"]);
+    }
+}
+
+fn architectures() -> [Architecture; 3] {
+    [
+        bert::Config::tiny().architecture().unwrap(),
+        squeezebert::Config::tiny().architecture().unwrap(),
+        roberta::Config::tiny().architecture().unwrap(),
+    ]
+}
+
+/// The loss at hidden places alone is the one over all places of which the others have no label: its value, its gradient
+/// and its product with the Hessian.
+#[test]
+fn logits_at_hidden_places_are_those_of_all_places() -> anyhow::Result<()> {
+    for architecture in architectures() {
+        let start = Start {
+            dtype: DType::F64,
+            ..Start::default()
+        };
+        let model = MaskedLanguageModel::new(&architecture, &start)?;
+        let ids = Tensor::new(&[[2u32, 17, 5, 9, 3], [2, 9, 30, 11, 3]], &CPU)?;
+        let (places, labels) = ([1u32, 3, 7], [4u32, 21, 90]);
+        let mut all = [UNLABELLED; 10];
+        places
+            .iter()
+            .zip(labels)
+            .for_each(|(place, label)| all[*place as usize] = label);
+        let (places, labels) = (Tensor::new(&places, &CPU)?, Tensor::new(&labels, &CPU)?);
+        let mode = Mode::Train {
+            seed: 1,
+            step: 2,
+            micro: 0,
+        };
+        let whole = model.forward(&ids, None, None, &mode)?.flatten_to(1)?;
+        let some = model.forward_at(&ids, None, None, &places, &mode)?;
+        assert_close("logits", &some, &whole.index_select(&places, 0)?, 1e-12)?;
+        let whole = cross_entropy(
+            &whole,
+            &Tensor::new(&all, &CPU)?,
+            0.0,
+            Some(UNLABELLED.into()),
+        )?;
+        let some = cross_entropy(&some, &labels, 0.0, None)?;
+        assert_close("loss", &some, &whole, 1e-13)?;
+        let vars = model.vars();
+        let probe = Hutchinson::new(1, 5).probe(&vars, 0)?;
+        let (a, b) = (Hessian::of(&some, &vars)?, Hessian::of(&whole, &vars)?);
+        let pairs = [
+            (a.gradient()?, b.gradient()?, 1e-11),
+            (a.apply(&probe)?, b.apply(&probe)?, 1e-9),
+        ];
+        for (some, whole, tolerance) in pairs {
+            for ((name, some), whole) in vars.names().zip(some.tensors()).zip(whole.tensors()) {
+                // What is added to all keys alike changes no softmax: zero, but for rounding.
+                let zero = name.ends_with("key.bias");
+                let (some, whole) = match zero {
+                    true => ((some + 1.0)?, (whole + 1.0)?),
+                    false => (some.clone(), whole.clone()),
+                };
+                assert_close(name, &some, &whole, tolerance)?;
+            }
+        }
+        let outside = Tensor::new(&[10u32], &CPU)?;
+        assert_says(
+            model.forward_at(&ids, None, None, &outside, &mode),
+            &["0 to 9", "10"],
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn hidden_places_are_differentiated_rightly_twice() -> anyhow::Result<()> {
+    let architecture = squeezebert::Config {
+        vocab_size: 12,
+        hidden_size: 8,
+        embedding_size: 8,
+        intermediate_size: 16,
+        num_hidden_layers: 1,
+        initializer_range: 0.4,
+        ..squeezebert::Config::tiny()
+    };
+    let start = Start {
+        dtype: DType::F64,
+        ..Start::default()
+    };
+    let model = MaskedLanguageModel::new(&architecture.architecture()?, &start)?;
+    let ids = Tensor::new(&[[2u32, 7, 5, 3], [2, 9, 4, 3]], &CPU)?;
+    // One place twice: its gradients add.
+    let places = Tensor::new(&[1u32, 6, 1], &CPU)?;
+    let labels = Tensor::new(&[4u32, 11, 8], &CPU)?;
+    let loss = || {
+        let logits = model.forward_at(&ids, None, None, &places, &Mode::Eval);
+        let logits = logits.map_err(|e| candle_core::Error::msg(e.to_string()))?;
+        cross_entropy(&logits, &labels, 0.0, None)
+    };
+    check::gradient(&model.vars(), 1e-6, loss)?;
+    check::hessian(&model.vars(), 1e-6, loss)?;
+    Ok(())
+}
