@@ -74,6 +74,11 @@ grep -q ratio_to_sgd "$out/dlrm.json"
 grep -q 'audit: .* gradient right to' "$out/entities.txt"
 grep -q '"f1"' "$out/entities/summary.json"
 test -s "$out/entities/report.html"
+# Hidden words, and a classifier on what came of it.
+"$built/pretrain" --limit 100 --limit-eval 40 --epochs 1 --batch-size 16 --optimizer lamb,adahessian --audit --out "$out/pretrain" >"$out/pretrain.txt"
+test "$(grep -c 'audit: .* gradient right to' "$out/pretrain.txt")" = 2
+"$built/glue" --model "$out/pretrain/lamb-seed0/model" --data "$PWD/tests/fixtures/glue" --task sst2 --max-length 32 --max-steps 2 --epochs 1 --out "$out/on" >"$out/on.txt"
+grep -q 'fresh: classifier' "$out/on.txt"
 # Numbers from German to English.
 "$built/translate" train --limit 200 --limit-eval 10 --epochs 1 --max-tokens 400 --translate 4 --optimizer adahessian --audit --out "$out/translate" >"$out/translate.txt"
 grep -q 'audit: .* gradient right to' "$out/translate.txt"
@@ -121,10 +126,11 @@ else
   all=(--workspace --features examples/cuda,tests/cuda)
   (
     eval "$environment"
-    cargo build "${all[@]}" --example gpu_check --example step_time
+    cargo build "${all[@]}" --example gpu_check --example step_time --example entities
     cargo test "${all[@]}" --test cuda --no-run
-    # Where there is no driver it says so, and that is all.
+    # Where there is no driver it says so, and that is all. What runs on the CPU does not ask for one.
     "$target/debug/examples/gpu_check"
+    "$target/debug/examples/entities" --limit 32 --limit-eval 16 --epochs 1 --prefetch 2 --out "$out/entities-cuda" >"$out/entities-cuda.txt"
   )
 
   # The device in software: the driver's interface with kernels that are translated for the CPU. It finds

@@ -39,6 +39,9 @@ PROGRAMS = [
     ("translate", ["translate", "train"],
      "--limit 150 --limit-eval 8 --epochs 2 --max-tokens 300 --translate 4 --checkpoint-every 2 --log-every 1 "
      "--optimizer adahessian".split()),
+    ("pretrain", ["pretrain"],
+     "--limit 200 --limit-eval 40 --epochs 2 --batch-size 16 --checkpoint-every 2 --log-every 1 "
+     "--optimizer adahessian".split()),
     ("cifar", ["cifar"], SMALL_IMAGES + ["--optimizer", "adahessian"]),
     ("cifar, comparison", ["cifar"], SMALL_IMAGES + "--optimizer sgd,adamw --seed 0,1".split()),
     ("imagenet", ["imagenet"], "--synthetic --limit 32 --limit-eval 16 --epochs 2 --checkpoint-every 1".split()),

@@ -573,3 +573,78 @@ fn a_model_of_ones_own_is_drawn_and_loaded() -> Result<()> {
     }
     Ok(())
 }
+
+// ---- labels -----------------------------------------------------------------------------------
+
+/// What labels are called is written for other programs, read again, and not mixed up.
+#[test]
+fn labels_keep_their_names() -> Result<()> {
+    let names = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
+    let (nli, other_order) = (
+        names("entailment neutral contradiction"),
+        names("CONTRADICTION NEUTRAL ENTAILMENT"),
+    );
+    let start = start(DType::F32);
+    for architecture in tiny()? {
+        let folder = tempfile::tempdir()?;
+        let model = SequenceClassifier::new(&architecture, 3, &start)?;
+        assert_eq!(model.label_names(), names("LABEL_0 LABEL_1 LABEL_2"));
+        // Without names of its own a checkpoint takes any.
+        model.save(folder.path())?;
+        let (nameless, _) = auto::sequence_classifier(folder.path(), None, &start)?;
+        nameless.with_label_names(&nli)?.save(folder.path())?;
+        let config = std::fs::read_to_string(folder.path().join("config.json"))?;
+        let config: serde_json::Value = serde_json::from_str(&config)?;
+        assert_eq!(config["id2label"]["2"], "contradiction");
+        assert_eq!(config["label2id"]["neutral"], 1);
+
+        let open = |start: &Start| auto::sequence_classifier(folder.path(), None, start);
+        let (again, _) = open(&start)?;
+        assert_eq!(again.label_names(), nli);
+        let upper: Vec<String> = nli.iter().map(|name| name.to_uppercase()).collect();
+        again.clone().with_label_names(&upper)?;
+        assert_says(
+            again.clone().with_label_names(&other_order).map(drop),
+            &["ENTAILMENT", "entailment", "another order", "--new-head"],
+        );
+        assert_says(again.with_label_names(&nli[..2]).map(drop), &["3 names"]);
+        // A fresh classifier means what it is told.
+        let fresh = Start {
+            new_head: true,
+            ..start.clone()
+        };
+        let (fresh, _) = open(&fresh)?;
+        assert_eq!(fresh.label_names(), names("LABEL_0 LABEL_1 LABEL_2"));
+        fresh.with_label_names(&other_order)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn labels_of_tokens_keep_their_names() -> Result<()> {
+    let start = start(DType::F32);
+    let names = ["B-PER", "I-PER", "O"].map(String::from);
+    for architecture in tiny()? {
+        let folder = tempfile::tempdir()?;
+        let model = TokenClassifier::new(&architecture, 3, &start)?.with_label_names(&names)?;
+        model.save(folder.path())?;
+        let (again, _) = auto::token_classifier(folder.path(), Some(3), &start)?;
+        assert_eq!(again.label_names(), names);
+        let turned = ["O", "B-PER", "I-PER"].map(String::from);
+        assert_says(
+            again.with_label_names(&turned).map(drop),
+            &["B-PER", "order"],
+        );
+        let twice = ["O", "O", "I-PER"].map(String::from);
+        let model = TokenClassifier::new(&architecture, 3, &start)?;
+        assert_says(model.with_label_names(&twice).map(drop), &["no two alike"]);
+        // Of another number they are none of its names.
+        let fresh = Start {
+            new_head: true,
+            ..start.clone()
+        };
+        let (four, _) = auto::token_classifier(folder.path(), Some(4), &fresh)?;
+        assert_eq!(four.label_names()[3], "LABEL_3");
+    }
+    Ok(())
+}

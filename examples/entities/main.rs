@@ -40,6 +40,10 @@ struct EntityArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<PathBuf>,
 
+    /// Replace the classifier that the checkpoint holds
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to train")]
+    new_head: bool,
+
     /// Longest sequence in tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = count, help_heading = "What to train")]
     max_length: usize,
@@ -85,6 +89,7 @@ impl Experiment for Entities {
         let start = Start {
             seed: cell.seed,
             device: device.clone(),
+            new_head: settings.own.new_head,
             ..Start::default()
         };
         let (model, encoder) = model(&settings.own, corpus, &start)?;
@@ -171,6 +176,7 @@ fn model(
             (model, encoder)
         }
     };
+    let model = model.with_label_names(corpus.labels.names())?;
     let architecture = model.encoder().architecture();
     encoder.check(architecture.vocabulary, architecture.positions)?;
     Ok((model, encoder))

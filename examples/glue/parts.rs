@@ -67,6 +67,11 @@ pub fn model(cell: &Cell<GlueArgs>, data: &Data, device: &Device) -> Result<Mode
             (classifier, encoder, None)
         }
     };
+    let names: Vec<String> = task.labels().iter().map(ToString::to_string).collect();
+    let classifier = match names.is_empty() {
+        true => classifier, // a score
+        false => classifier.with_label_names(&names)?,
+    };
     let architecture = classifier.encoder().architecture();
     encoder.check(architecture.vocabulary, architecture.positions)?;
     Ok(Model {

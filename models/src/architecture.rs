@@ -1,8 +1,9 @@
 //! A checked configuration of an encoder, and what a family of encoders gives to make models of.
 
 use crate::config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
+use crate::labels::Labels;
 use crate::layer::Pass;
 use adahessian::engine::Handle;
 use adahessian::nn::VarBuilder;
@@ -116,20 +117,8 @@ impl Architecture {
     }
 
     /// config.json of transformers' class for this task.
-    pub(crate) fn config_of(&self, task: &str, labels: Option<usize>) -> Value {
+    pub(crate) fn config_of(&self, task: &str, labels: Option<&Labels>) -> Value {
         let class = format!("{}{task}", self.names.class);
         config::for_class(&self.config, class, labels)
-    }
-}
-
-/// Checks the number of a head's labels.
-pub(crate) fn check_labels(labels: usize) -> Result<()> {
-    match (1..=config::LABELS).contains(&labels) {
-        true => Ok(()),
-        false => Err(Error::Input {
-            what: "number of labels",
-            expected: format!("1 (for sequences a regression) to {}", config::LABELS),
-            got: labels.to_string(),
-        }),
     }
 }

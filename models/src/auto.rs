@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::heads::{MaskedLanguageModel, SequenceClassifier, TokenClassifier};
 use crate::weights::{LoadReport, Start};
 use crate::{bert, distilbert, roberta, squeezebert};
+use serde_json::Value;
 use std::path::Path;
 
 /// The configuration of one of the families.
@@ -29,7 +30,7 @@ impl Config {
     /// [`Error::Architecture`] for a `model_type` that this crate does not have;
     /// [`Error::File`] and [`Error::Config`] for malformed files.
     pub fn read(folder: &Path) -> Result<Self> {
-        Ok(read(folder)?.0)
+        Ok(read(folder)?.config)
     }
 
     /// The checked description that models are made of.
@@ -46,11 +47,20 @@ impl Config {
     }
 }
 
-/// The configuration and the number of labels it names.
-fn read(folder: &Path) -> Result<(Config, usize)> {
+/// What a config.json says.
+struct Read {
+    config: Config,
+    /// The number of labels it names.
+    labels: usize,
+    /// Their names, if there are some.
+    names: Value,
+}
+
+fn read(folder: &Path) -> Result<Read> {
     let path = config::path_in(folder);
     let (value, model_type) = config::read(&path)?;
     let labels = config::labels(&value)?;
+    let names = value.get("id2label").cloned().unwrap_or_default();
     let config = match model_type.as_str() {
         bert::MODEL_TYPE => Config::Bert(config::parse(value, &path)?),
         distilbert::MODEL_TYPE => Config::DistilBert(config::parse(value, &path)?),
@@ -64,11 +74,15 @@ fn read(folder: &Path) -> Result<(Config, usize)> {
             });
         }
     };
-    Ok((config, labels))
+    Ok(Read {
+        config,
+        labels,
+        names,
+    })
 }
 
 /// A classifier of sequences from a checkpoint folder, with as many labels as its config.json names if
-/// `labels` is none.
+/// `labels` is none, and with the names that it has for them.
 ///
 /// # Errors
 /// As [`Config::read`] and [`SequenceClassifier::load`].
@@ -77,13 +91,14 @@ pub fn sequence_classifier(
     labels: Option<usize>,
     start: &Start,
 ) -> Result<(SequenceClassifier, LoadReport)> {
-    let (config, named) = read(folder)?;
-    let (architecture, labels) = (config.architecture()?, labels.unwrap_or(named));
-    SequenceClassifier::load(folder, &architecture, labels, start)
+    let read = read(folder)?;
+    let (architecture, labels) = (read.config.architecture()?, labels.unwrap_or(read.labels));
+    let (model, report) = SequenceClassifier::load(folder, &architecture, labels, start)?;
+    Ok((model.after_reading(&read.names, &report), report))
 }
 
 /// A classifier of tokens from a checkpoint folder, with as many labels as its config.json names if
-/// `labels` is none.
+/// `labels` is none, and with the names that it has for them.
 ///
 /// # Errors
 /// As [`Config::read`] and [`TokenClassifier::load`].
@@ -92,9 +107,10 @@ pub fn token_classifier(
     labels: Option<usize>,
     start: &Start,
 ) -> Result<(TokenClassifier, LoadReport)> {
-    let (config, named) = read(folder)?;
-    let (architecture, labels) = (config.architecture()?, labels.unwrap_or(named));
-    TokenClassifier::load(folder, &architecture, labels, start)
+    let read = read(folder)?;
+    let (architecture, labels) = (read.config.architecture()?, labels.unwrap_or(read.labels));
+    let (model, report) = TokenClassifier::load(folder, &architecture, labels, start)?;
+    Ok((model.after_reading(&read.names, &report), report))
 }
 
 /// A masked language model from a checkpoint folder.

@@ -1,6 +1,7 @@
 //! Reading, checking and writing config.json.
 
 use crate::error::{Error, Result};
+use crate::labels::Labels;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -95,14 +96,14 @@ pub(crate) fn to_json(config: &impl Serialize, model_type: &str) -> Result<Value
     Ok(value)
 }
 
-/// The same for a model of this class of transformers', with this many labels if it has some.
-pub(crate) fn for_class(config: &Value, class: String, labels: Option<usize>) -> Value {
+/// The same for a model of this class of transformers', with these labels if it has some.
+pub(crate) fn for_class(config: &Value, class: String, labels: Option<&Labels>) -> Value {
     let mut value = config.clone();
     value["architectures"] = json!([class]);
     if let Some(labels) = labels {
-        let name = |i: usize| format!("LABEL_{i}");
-        let by_id = (0..labels).map(|i| (i.to_string(), json!(name(i))));
-        let by_name = (0..labels).map(|i| (name(i), json!(i)));
+        let named = labels.names().iter().enumerate();
+        let by_id = named.clone().map(|(i, name)| (i.to_string(), json!(name)));
+        let by_name = named.map(|(i, name)| (name.clone(), json!(i)));
         value["id2label"] = Value::Object(by_id.collect());
         value["label2id"] = Value::Object(by_name.collect());
     }

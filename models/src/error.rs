@@ -93,6 +93,18 @@ pub enum Error {
         got: String,
     },
 
+    /// A checkpoint's classifier was trained for other labels, or the same in another order.
+    #[error(
+        "the checkpoint's labels are {got:?}, the task's {expected:?}: other names or another order; begin with a fresh \
+         classifier (Start::new_head, --new-head), or take the task's data in the checkpoint's order"
+    )]
+    Labels {
+        /// The task's names, by number.
+        expected: Vec<String>,
+        /// The checkpoint's.
+        got: Vec<String>,
+    },
+
     /// An input that the model cannot take.
     #[error("{what}: expected {expected}, got {got}")]
     Input {

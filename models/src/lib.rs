@@ -38,6 +38,7 @@ mod embeddings;
 pub mod encoder;
 pub mod error;
 pub mod heads;
+mod labels;
 mod layer;
 mod limits;
 mod model;

@@ -1,8 +1,9 @@
 //! A classifier of sequences.
 
-use crate::architecture::{Architecture, check_labels};
+use crate::architecture::Architecture;
 use crate::encoder::{Encoder, Inputs};
 use crate::error::{Error, Result};
+use crate::labels::{self, Labels};
 use crate::layer::Reach;
 use crate::model::{Model, runs_of_four};
 use crate::weights::{self, LoadReport, Start, Variables};
@@ -65,7 +66,9 @@ pub struct Outputs {
 pub struct SequenceClassifier {
     encoder: Encoder,
     head: ClassifierHead,
-    labels: usize,
+    labels: Labels,
+    /// Whether a checkpoint brought the head, with the meaning of its labels.
+    loaded_head: bool,
     variables: Variables,
 }
 
@@ -77,13 +80,14 @@ impl SequenceClassifier {
     /// [`Error::Input`] for no labels, or too many; [`Error::Config`] for too many parameters; candle's
     /// errors.
     pub fn new(architecture: &Architecture, labels: usize, start: &Start) -> Result<Self> {
-        check_labels(labels)?;
+        Labels::check(labels)?;
         let ((encoder, head), variables) =
             weights::draw(start, |vb| parts(architecture, labels, vb))?;
         Ok(Self {
             encoder,
             head,
-            labels,
+            labels: Labels::nameless(labels),
+            loaded_head: false,
             variables,
         })
     }
@@ -101,14 +105,15 @@ impl SequenceClassifier {
         labels: usize,
         start: &Start,
     ) -> Result<(Self, LoadReport)> {
-        check_labels(labels)?;
+        Labels::check(labels)?;
         let make = |vb| parts(architecture, labels, vb);
         let ((encoder, head), variables, report) =
             weights::load(folder, architecture.prefix(), start, make)?;
         let model = Self {
             encoder,
             head,
-            labels,
+            labels: Labels::nameless(labels),
+            loaded_head: false,
             variables,
         };
         Ok((model, report))
@@ -170,7 +175,38 @@ impl SequenceClassifier {
 
     /// The number of labels.
     pub fn labels(&self) -> usize {
-        self.labels
+        self.labels.len()
+    }
+
+    /// What the labels are called, by number: `LABEL_0` and so on unless the checkpoint or [`Self::with_label_names`]
+    /// said otherwise.
+    pub fn label_names(&self) -> &[String] {
+        self.labels.names()
+    }
+
+    /// Calls the labels so, in config.json, too: what transformers' pipelines answer with.
+    ///
+    /// A classifier that a checkpoint brought keeps what its labels mean: with a fresh head any names do.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there are not as many names, or two are alike; [`Error::Labels`] if the checkpoint's labels have
+    /// other names, or these in another order.
+    pub fn with_label_names(mut self, names: &[String]) -> Result<Self> {
+        let named = self.labels.named(names)?;
+        if self.loaded_head {
+            labels::agree(self.labels.own_names(), names)?;
+        }
+        self.labels = named;
+        Ok(self)
+    }
+
+    /// After a checkpoint was read, with its config.json's `id2label`.
+    pub(crate) fn after_reading(mut self, id2label: &Value, report: &LoadReport) -> Self {
+        self.loaded_head = report.loaded.iter().any(|name| labels::is_head(name));
+        if let Some(labels) = self.labels.in_config(id2label).filter(|_| self.loaded_head) {
+            self.labels = labels;
+        }
+        self
     }
 
     /// The part below the head.
@@ -195,7 +231,7 @@ impl Model for SequenceClassifier {
 
     fn config(&self) -> Value {
         let architecture = self.encoder.architecture();
-        architecture.config_of("ForSequenceClassification", Some(self.labels))
+        architecture.config_of("ForSequenceClassification", Some(&self.labels))
     }
 
     fn block(&self, kind: Kind) -> Block {

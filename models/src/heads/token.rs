@@ -1,8 +1,9 @@
 //! A classifier of tokens.
 
-use crate::architecture::{Architecture, check_labels};
+use crate::architecture::Architecture;
 use crate::encoder::{Encoder, Inputs};
 use crate::error::Result;
+use crate::labels::{self, Labels};
 use crate::layer::Reach;
 use crate::model::{Model, runs_of_four};
 use crate::weights::{self, LoadReport, Start, Variables};
@@ -26,7 +27,9 @@ pub(crate) struct TokenHead {
 pub struct TokenClassifier {
     encoder: Encoder,
     head: TokenHead,
-    labels: usize,
+    labels: Labels,
+    /// Whether a checkpoint brought the head, with the meaning of its labels.
+    loaded_head: bool,
     variables: Variables,
 }
 
@@ -36,13 +39,14 @@ impl TokenClassifier {
     /// # Errors
     /// As there.
     pub fn new(architecture: &Architecture, labels: usize, start: &Start) -> Result<Self> {
-        check_labels(labels)?;
+        Labels::check(labels)?;
         let ((encoder, head), variables) =
             weights::draw(start, |vb| parts(architecture, labels, vb))?;
         Ok(Self {
             encoder,
             head,
-            labels,
+            labels: Labels::nameless(labels),
+            loaded_head: false,
             variables,
         })
     }
@@ -57,14 +61,15 @@ impl TokenClassifier {
         labels: usize,
         start: &Start,
     ) -> Result<(Self, LoadReport)> {
-        check_labels(labels)?;
+        Labels::check(labels)?;
         let make = |vb| parts(architecture, labels, vb);
         let ((encoder, head), variables, report) =
             weights::load(folder, architecture.prefix(), start, make)?;
         let model = Self {
             encoder,
             head,
-            labels,
+            labels: Labels::nameless(labels),
+            loaded_head: false,
             variables,
         };
         Ok((model, report))
@@ -97,7 +102,38 @@ impl TokenClassifier {
 
     /// The number of labels.
     pub fn labels(&self) -> usize {
-        self.labels
+        self.labels.len()
+    }
+
+    /// What the labels are called, by number: `LABEL_0` and so on unless the checkpoint or [`Self::with_label_names`]
+    /// said otherwise.
+    pub fn label_names(&self) -> &[String] {
+        self.labels.names()
+    }
+
+    /// Calls the labels so, in config.json, too: what transformers' pipelines answer with.
+    ///
+    /// A classifier that a checkpoint brought keeps what its labels mean: with a fresh head any names do.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) if there are not as many names, or two are alike; [`Error::Labels`](crate::Error::Labels) if the checkpoint's labels have
+    /// other names, or these in another order.
+    pub fn with_label_names(mut self, names: &[String]) -> Result<Self> {
+        let named = self.labels.named(names)?;
+        if self.loaded_head {
+            labels::agree(self.labels.own_names(), names)?;
+        }
+        self.labels = named;
+        Ok(self)
+    }
+
+    /// After a checkpoint was read, with its config.json's `id2label`.
+    pub(crate) fn after_reading(mut self, id2label: &Value, report: &LoadReport) -> Self {
+        self.loaded_head = report.loaded.iter().any(|name| labels::is_head(name));
+        if let Some(labels) = self.labels.in_config(id2label).filter(|_| self.loaded_head) {
+            self.labels = labels;
+        }
+        self
     }
 
     /// The part below the head.
@@ -122,7 +158,7 @@ impl Model for TokenClassifier {
 
     fn config(&self) -> Value {
         let architecture = self.encoder.architecture();
-        architecture.config_of("ForTokenClassification", Some(self.labels))
+        architecture.config_of("ForTokenClassification", Some(&self.labels))
     }
 
     fn block(&self, kind: Kind) -> Block {
