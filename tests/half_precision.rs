@@ -248,3 +248,47 @@ fn a_curvature_whose_square_overflows_is_skipped_and_forgotten() -> Result<()> {
     assert_says(run(&mut optimizer, &huge), &["x", "3"]);
     Ok(())
 }
+
+/// A channel of a hundred thousand numbers: their sum is beyond f16, and bf16 stops adding long before.
+#[test]
+fn a_batch_is_normalised_in_half_precision() -> Result<()> {
+    use adahessian::ops::{Activation, BatchNorm, Convolution, RunningStatistics, conv_batch_norm};
+    let device = &Device::Cpu;
+    let x: Vec<f32> = (0..8 * 2 * 64 * 64)
+        .map(|i| 3.0 + (i * 7 % 11) as f32 * 0.25)
+        .collect();
+    let x = Tensor::from_vec(x, (8, 2, 64, 64), device)?;
+    let weight = Tensor::new(&[1f32, 0.5, -0.25, 1.0], device)?.reshape((2, 2, 1, 1))?;
+    let in_type = |dtype: DType| -> Result<(Tensor, Vec<f64>)> {
+        let there = |x: &Tensor| x.to_dtype(dtype);
+        let running = RunningStatistics::new(2, dtype, device)?;
+        let (ones, zeros) = (
+            Tensor::ones(2, dtype, device)?,
+            Tensor::zeros(2, dtype, device)?,
+        );
+        let norm = BatchNorm::new(&ones, &zeros, &running, true);
+        let conv = Convolution::default();
+        let y = conv_batch_norm(
+            &there(&x)?,
+            &there(&weight)?,
+            &conv,
+            &norm,
+            None,
+            Activation::Identity,
+        )?;
+        let variance = running.variance.as_detached_tensor().to_dtype(DType::F64)?;
+        Ok((y.to_dtype(DType::F32)?, variance.to_vec1()?))
+    };
+    let (exact, exact_variance) = in_type(DType::F32)?;
+    for (dtype, tolerance) in [(DType::F16, 2e-3), (DType::BF16, 2e-2)] {
+        let (y, variance) = in_type(dtype)?;
+        testing::assert_close("normalised", &y, &exact, tolerance)?;
+        for (got, expected) in variance.iter().zip(&exact_variance) {
+            assert!(
+                (got - expected).abs() < 3.0 * tolerance * expected,
+                "{dtype:?}: {got}, {expected}"
+            );
+        }
+    }
+    Ok(())
+}

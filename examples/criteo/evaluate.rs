@@ -12,8 +12,8 @@ use common::values::list;
 use common::{program, runs, table};
 use datasets::Batches;
 use datasets::criteo::Store;
-use models::Model;
 use models::dlrm::Dlrm;
+use models::{Model, Start};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -95,7 +95,11 @@ impl Trained {
             None => Clicks.load(&settings, &folder)?,
         };
         let seed = settings.training.seed.parse().context("seed")?;
-        let model = parts::model(&settings.own, seed, &store, true)?;
+        let start = Start {
+            seed,
+            ..Start::default()
+        };
+        let model = parts::model(&settings.own, &start, &store, true)?;
         let loaded = checkpoint::load(&checkpoint)?;
         loaded.restore_vars(&model.vars())?;
         loaded.restore_tables(std::slice::from_ref(model.tables()))?;

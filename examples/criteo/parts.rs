@@ -76,7 +76,7 @@ pub fn planted(
 }
 
 /// The model with its first weights; `fresh` refuses a table file that is there already.
-pub fn model(own: &ClickArgs, seed: u64, store: &Store, fresh: bool) -> Result<Dlrm> {
+pub fn model(own: &ClickArgs, start: &Start, store: &Store, fresh: bool) -> Result<Dlrm> {
     let mut bottom = vec![INTEGERS];
     let widths = |text: &str| values::counts(text).map_err(anyhow::Error::msg);
     bottom.extend(widths(&own.bottom).context("--bottom")?);
@@ -87,17 +87,13 @@ pub fn model(own: &ClickArgs, seed: u64, store: &Store, fresh: bool) -> Result<D
         tables: store.table_sizes().to_vec(),
         top,
     };
-    let start = Start {
-        seed,
-        ..Start::default()
-    };
     let precision = match own.precision.as_str() {
         "bf16" => Precision::Bf16,
         _ => Precision::F32,
     };
     match &own.table_file {
-        None => Ok(Dlrm::new(&config, &start, precision)?),
-        Some(path) => mapped(&config, &start, precision, path, fresh),
+        None => Ok(Dlrm::new(&config, start, precision)?),
+        Some(path) => mapped(&config, start, precision, path, fresh),
     }
 }
 

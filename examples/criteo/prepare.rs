@@ -1,6 +1,6 @@
 //! `criteo prepare`: from text to a store.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use common::program;
 use datasets::criteo::{Malformed, Phase, Preprocessing, Progress, Store, Vocabularies};
@@ -13,7 +13,7 @@ use trainers::callbacks::peak_memory_mib;
 /// Turn click logs into a store, once: records of 160 bytes that training maps into memory.
 ///
 /// Takes the contest's train.txt, its test.txt (--unlabelled) or the day files of the terabyte, plain
-/// or gzipped. A store that is there already and was made from the same files in the same way is kept; a
+/// or gzipped. A store that is there already and was made from the same files in the same way is kept (with --like there must be none); a
 /// preparation that was interrupted goes on where it was.
 #[derive(Args)]
 pub struct Options {
@@ -82,8 +82,15 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// The store of an earlier call, if it is what this one would make.
 fn kept(options: &Options) -> Result<Option<Store>> {
-    if !options.out.exists() || options.like.is_some() {
+    if !options.out.exists() {
         return Ok(None);
+    }
+    if options.like.is_some() {
+        bail!(
+            "{}: is there already; with --like a store is always made, and would take its place: remove it, or choose \
+             another --out",
+            options.out.display()
+        );
     }
     let same = || -> datasets::Result<Store> {
         let store = Store::open(&options.out)?;

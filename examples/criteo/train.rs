@@ -13,10 +13,10 @@ use common::optimizers::{self, Family};
 use common::program;
 use common::session::Session;
 use common::values::{above_zero, count, counts_text, steps};
-use datasets::criteo::{ClickBatch, Store, generate_store};
+use datasets::criteo::{ClickBatch, ClickBatches, Store, generate_store};
 use datasets::{Ahead, Batches};
-use models::Model as _;
 use models::dlrm::{Dlrm, Ids};
+use models::{Model as _, Start};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -164,9 +164,21 @@ impl Experiment for Clicks {
         if own.table_file.is_some() && !cell.place.is_empty() {
             bail!("--table-file: one file cannot hold the tables of several runs");
         }
-        let train = parts::train_batches(cell, store)?;
+        // The dense layers' part: the tables, and the ids of their rows, stay on the CPU.
+        let device = program::device(&cell.settings.run.device)?;
+        let there = |batches| ClickBatches {
+            device: device.clone(),
+            ..batches
+        };
+        let train = there(parts::train_batches(cell, store)?);
         let evaluation = parts::evaluation(store, own, &own.eval_on, training.limit_eval)?;
-        let model = parts::model(own, cell.seed, store, session.from.is_none())?;
+        let evaluation = there(evaluation);
+        let start = Start {
+            seed: cell.seed,
+            device: device.clone(),
+            ..Start::default()
+        };
+        let model = parts::model(own, &start, store, session.from.is_none())?;
         let announce = format!(
             "{} rows to train on, {} of {}, {} parameters and {} rows of tables, learning rates {} and {}",
             train.rows.len(),

@@ -2,12 +2,17 @@
 
 use crate::config::LABELS;
 use crate::error::{Error, Result};
+use crate::weights::LoadReport;
 use serde_json::Value;
 use std::collections::HashSet;
 
 /// The names of a classifier's classes, by number: `LABEL_0` and so on where they have none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Labels(Vec<String>);
+pub(crate) struct Labels {
+    names: Vec<String>,
+    /// Whether a checkpoint brought the classifier, and these are its names.
+    fixed: bool,
+}
 
 impl Labels {
     /// Whether there may be so many.
@@ -24,74 +29,71 @@ impl Labels {
 
     /// So many without names.
     pub fn nameless(count: usize) -> Self {
-        Self((0..count).map(nameless).collect())
-    }
-
-    /// The same with names, one for each and no two alike.
-    pub fn named(&self, names: &[String]) -> Result<Self> {
-        let different: HashSet<&String> = names.iter().collect();
-        match names.len() == self.len() && different.len() == names.len() {
-            true => Ok(Self(names.to_vec())),
-            false => Err(Error::Input {
-                what: "names of labels",
-                expected: format!("{} names, no two alike", self.len()),
-                got: format!("{names:?}"),
-            }),
+        Self {
+            names: (0..count).map(|id| format!("LABEL_{id}")).collect(),
+            fixed: false,
         }
-    }
-
-    /// Those of a config.json's `id2label`, if it has a name of its own for each of so many.
-    pub fn in_config(&self, id2label: &Value) -> Option<Self> {
-        let by_id = id2label.as_object()?;
-        let name = |id: usize| by_id.get(&id.to_string())?.as_str().map(String::from);
-        let names: Option<Vec<String>> = (0..self.len()).map(name).collect();
-        let names = names.filter(|_| by_id.len() == self.len())?;
-        self.named(&names).ok()
     }
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.names.len()
     }
 
     /// Their names.
     pub fn names(&self) -> &[String] {
-        &self.0
+        &self.names
     }
 
-    /// Their names, unless these say nothing.
-    pub fn own_names(&self) -> Option<&[String]> {
-        let nameless = self
-            .0
-            .iter()
-            .enumerate()
-            .all(|(id, name)| *name == nameless(id));
-        (!nameless).then_some(self.0.as_slice())
+    /// With other names, one for each and no two alike. Those that a checkpoint's classifier was trained for can only be
+    /// written otherwise: in upper or lower case.
+    pub fn renamed(&self, names: &[String]) -> Result<Self> {
+        let different: HashSet<&String> = names.iter().collect();
+        if names.len() != self.len() || different.len() != names.len() {
+            return Err(Error::Input {
+                what: "names of labels",
+                expected: format!("{} names, no two alike", self.len()),
+                got: format!("{names:?}"),
+            });
+        }
+        let alike = |(a, b): (&String, &String)| a.to_lowercase() == b.to_lowercase();
+        match !self.fixed || self.names.iter().zip(names).all(alike) {
+            true => Ok(Self {
+                names: names.to_vec(),
+                fixed: self.fixed,
+            }),
+            false => Err(Error::Labels {
+                expected: names.to_vec(),
+                got: self.names.clone(),
+            }),
+        }
     }
-}
 
-/// What transformers calls a class without a name.
-fn nameless(id: usize) -> String {
-    format!("LABEL_{id}")
-}
+    /// After a checkpoint was read: with the names of its config.json's `id2label`, if the classifier came from there and
+    /// each of its classes has a name of its own.
+    pub fn after_reading(self, id2label: &Value, report: &LoadReport) -> Self {
+        // What decides which class is which is the last map.
+        let is_last = |name: &String| {
+            matches!(
+                name.as_str(),
+                "classifier.weight" | "classifier.out_proj.weight"
+            )
+        };
+        let loaded = report.loaded.iter().any(is_last);
+        match self.in_config(id2label) {
+            Some(labels) if loaded && labels != self => Self {
+                fixed: true,
+                ..labels
+            },
+            _ => self,
+        }
+    }
 
-/// Whether a checkpoint's variable is the last map of a classifier: what decides which label is which.
-pub(crate) fn is_head(name: &str) -> bool {
-    matches!(name, "classifier.weight" | "classifier.out_proj.weight")
-}
-
-/// Names beside those that a checkpoint's classifier was trained for: upper or lower case is the same.
-///
-/// # Errors
-/// [`Error::Labels`] if they are others, or in another order.
-pub(crate) fn agree(has: Option<&[String]>, wanted: &[String]) -> Result<()> {
-    let Some(has) = has else { return Ok(()) };
-    let alike = |(a, b): (&String, &String)| a.to_lowercase() == b.to_lowercase();
-    match has.len() == wanted.len() && has.iter().zip(wanted).all(alike) {
-        true => Ok(()),
-        false => Err(Error::Labels {
-            expected: wanted.to_vec(),
-            got: has.to_vec(),
-        }),
+    fn in_config(&self, id2label: &Value) -> Option<Self> {
+        let by_id = id2label.as_object()?;
+        let name = |id: usize| by_id.get(&id.to_string())?.as_str().map(String::from);
+        let names: Option<Vec<String>> = (0..self.len()).map(name).collect();
+        let names = names.filter(|_| by_id.len() == self.len())?;
+        self.renamed(&names).ok()
     }
 }

@@ -7,8 +7,10 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::vocabulary::with_ending;
 use super::{Planted, Preprocessing, Row, Store, prepare};
 use crate::error::{Error, Result};
+use crate::lock::FileLock;
 
 /// Rows that a thread makes at once.
 const BLOCK: u64 = 4096;
@@ -81,9 +83,10 @@ pub fn generate_rows(
 /// text, some 244 bytes a row, lies beside it as long as that takes.
 ///
 /// # Errors
-/// If a file cannot be written or read, or what is there is no store of so many rows.
+/// If another process is making it, a file cannot be written or read, or what is there is no store of so many rows.
 pub fn generate_store(path: &Path, rows: u64, seed: u64) -> Result<Store> {
     if !path.exists() {
+        let _lock = FileLock::claim(&with_ending(path, ".generating"), path)?;
         let text = path.with_extension("txt");
         let failed = |source| Error::Io {
             path: text.clone(),

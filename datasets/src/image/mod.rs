@@ -110,8 +110,55 @@ fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
 /// Whether a JPEG has no end marker after its last scan. The decoder would fill the missing part
 /// with grey and say nothing.
 ///
-/// Within a scan a byte `FF` of data is followed by `00`, so both markers are found by their bytes.
+/// Segments are passed by their lengths, scans by their bytes, in which `FF` is followed by `00` or a restart. What lies
+/// behind the end, a phone's film say, is not looked at.
 fn is_cut_off(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    bytes.starts_with(&[0xff, 0xd8]) && last(0xda).is_some_and(|scan| last(0xd9) < Some(scan))
+    if !bytes.starts_with(&[0xff, 0xd8]) {
+        return false;
+    }
+    let (mut at, mut in_scan) = (2, false);
+    while let Some(&[byte, marker]) = bytes.get(at..at + 2) {
+        at += match (byte, marker) {
+            (0xff, 0xd9) => return false,
+            // What a scan holds, and what fills the room before a marker.
+            (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => 2,
+            (0xff, 0xff) => 1,
+            (0xff, _) => {
+                in_scan |= marker == 0xda;
+                let length = bytes.get(at + 2..at + 4);
+                2 + length.map_or(2, |length| {
+                    usize::from(length[0]) << 8 | usize::from(length[1])
+                })
+            }
+            _ => 1,
+        };
+    }
+    in_scan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::ImageFormat;
+
+    #[test]
+    fn a_jpeg_is_whole_whatever_lies_behind_its_end() {
+        let picture = RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 90]));
+        let mut jpeg = Vec::new();
+        let mut to = Cursor::new(&mut jpeg);
+        picture.write_to(&mut to, ImageFormat::Jpeg).unwrap();
+        assert!(!is_cut_off(&jpeg));
+        let behind = [0u8, 0xff, 0xd9, 7, 0xff, 0xda, 1, 2, 0xff];
+        assert!(!is_cut_off(&[&jpeg[..], &behind].concat()));
+        // Without its last two bytes, its end marker, and any part of what it holds.
+        let scan = jpeg
+            .windows(2)
+            .position(|pair| pair == [0xff, 0xda])
+            .unwrap();
+        for end in scan + 2..jpeg.len() - 1 {
+            assert!(is_cut_off(&jpeg[..end]), "{end} of {}", jpeg.len());
+        }
+        // Before its scan the decoder says what is missing.
+        assert!((0..=scan).all(|end| !is_cut_off(&jpeg[..end])));
+    }
 }

@@ -61,7 +61,7 @@ pub(crate) fn resize(image: &Image, region: Region, height: usize, width: usize)
 }
 
 /// These rows and columns of what [`resize`] gives for the size `whole`. Nothing else of it is made: of a
-/// picture of one row, the whole may be larger than any memory.
+/// picture of one row, or of one column, the whole may be larger than any memory.
 pub(crate) fn resize_part(
     image: &Image,
     region: Region,
@@ -70,9 +70,13 @@ pub(crate) fn resize_part(
 ) -> Image {
     let (height, width) = (rows.len(), columns.len());
     let columns = taps(region.width, whole.1, columns);
-    let mut narrow = vec![0u8; region.height * width * 3];
+    let rows = taps(region.height, whole.0, rows);
+    // The rows of the picture that any of them reads.
+    let first = rows.first().map_or(0, |tap| tap.first);
+    let end = rows.last().map_or(0, |tap| tap.first + tap.weights.len());
+    let mut narrow = vec![0u8; (end - first) * width * 3];
     for (y, out) in narrow.chunks_exact_mut(width * 3).enumerate() {
-        let start = ((region.top + y) * image.width + region.left) * 3;
+        let start = ((region.top + first + y) * image.width + region.left) * 3;
         let row = &image.pixels[start..start + region.width * 3];
         for (tap, out) in columns.iter().zip(out.chunks_exact_mut(3)) {
             let mut sums = [0i32; 3];
@@ -88,12 +92,9 @@ pub(crate) fn resize_part(
     }
     let mut pixels = vec![0u8; height * width * 3];
     let mut sums = vec![0i32; width * 3];
-    for (tap, out) in taps(region.height, whole.0, rows)
-        .iter()
-        .zip(pixels.chunks_exact_mut(width * 3))
-    {
+    for (tap, out) in rows.iter().zip(pixels.chunks_exact_mut(width * 3)) {
         sums.fill(0);
-        let rows = narrow[tap.first * width * 3..].chunks_exact(width * 3);
+        let rows = narrow[(tap.first - first) * width * 3..].chunks_exact(width * 3);
         for (row, weight) in rows.zip(&tap.weights) {
             for (sum, &value) in sums.iter_mut().zip(row) {
                 *sum += i32::from(value) * weight;
@@ -107,5 +108,69 @@ pub(crate) fn resize_part(
         height,
         width,
         pixels,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(height: usize, width: usize) -> Image {
+        let pixel = |i: usize| (i * 37 % 251) as u8;
+        Image {
+            height,
+            width,
+            pixels: (0..height * width * 3).map(pixel).collect(),
+        }
+    }
+
+    #[test]
+    fn a_part_is_that_of_the_whole() {
+        let image = picture(23, 17);
+        let region = Region {
+            top: 2,
+            left: 3,
+            height: 20,
+            width: 13,
+        };
+        for (height, width) in [(9, 31), (40, 5), (20, 13)] {
+            let whole = resize(&image, region, height, width);
+            let (rows, columns) = (height / 4..height - 1, 1..width / 2);
+            let part = resize_part(
+                &image,
+                region,
+                (height, width),
+                (rows.clone(), columns.clone()),
+            );
+            assert_eq!((part.height, part.width), (rows.len(), columns.len()));
+            for (y, row) in rows.enumerate() {
+                let from = (row * width + columns.start) * 3;
+                let expected = &whole.pixels[from..from + columns.len() * 3];
+                let got = &part.pixels[y * columns.len() * 3..][..columns.len() * 3];
+                assert_eq!(got, expected, "row {row} of {height} x {width}");
+            }
+        }
+    }
+
+    /// All of it, 224 wide, would be 11 GB.
+    #[test]
+    fn the_middle_of_a_single_column_needs_no_more_than_itself() {
+        let image = picture(1 << 24, 1);
+        let whole = Region {
+            top: 0,
+            left: 0,
+            height: 1 << 24,
+            width: 1,
+        };
+        // 256 of these lie in a row of the picture, and this one is nearest to the centre of row 2^23.
+        let (nearest, before) = ((1 << 31) + 127, 100);
+        let rows = nearest - before..nearest - before + 224;
+        let part = resize_part(&image, whole, (1 << 32, 256), (rows, 16..240));
+        assert_eq!((part.height, part.width), (224, 224));
+        let (row, got) = ((1 << 23) * 3, before * 224 * 3);
+        for channel in 0..3 {
+            let (got, expected) = (part.pixels[got + channel], image.pixels[row + channel]);
+            assert!(got.abs_diff(expected) <= 1, "{got}, {expected}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::layers::Asked;
 use crate::optimizers::{self, Family};
 use crate::program;
 use crate::session::Session;
+use crate::text;
 use crate::values::{count, share};
 use adahessian::Rules;
 use adahessian::ops::Mode;
@@ -19,7 +20,7 @@ use candle_core::Device;
 use clap::Args;
 use datasets::{Ahead, Batcher, Batches, ImageBatch, ImageBatches};
 use models::resnet::Config;
-use models::{Model as _, ResNet, Start};
+use models::{LoadReport, Model as _, ResNet, Start};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -151,13 +152,15 @@ impl<B: Benchmark> Experiment for Vision<B> {
     fn run(&self, cell: &Cell<VisionArgs>, data: &Data, session: Session) -> Result<Summary> {
         let settings = &cell.settings;
         let device = program::device(&settings.run.device)?;
-        let model = Arc::new(model(cell, data, &device)?);
+        let (model, report) = model(cell, data, &device)?;
+        let model = Arc::new(model);
         let train = Arc::new(train_batches(cell, data, &device));
         let steps = train.len(0) as u64;
         let (network, replaced) = (model.clone(), Arc::new(AtomicUsize::new(0)));
         let counted = replaced.clone();
         let forward = move |batch: &ImageBatch, mode: &Mode| {
-            if matches!(mode, Mode::Train { micro: 0, .. }) {
+            // An evaluation's too: they stand where others should.
+            if matches!(mode, Mode::Eval | Mode::Train { micro: 0, .. }) {
                 counted.fetch_add(batch.replaced, Ordering::Relaxed);
             }
             let logits = network.forward(&batch.pixels, mode);
@@ -175,11 +178,13 @@ impl<B: Benchmark> Experiment for Vision<B> {
             vars: model.saved_vars(),
             optimizer: optimizer(cell, &model, steps)?,
             announce: format!(
-                "{} training and {} test images, {} parameters, learning rate {}",
+                "{} training and {} test images, {} parameters, learning rate {}{}{}",
                 data.train.len(),
                 data.test.len(),
                 model.vars().elem_count(),
                 settings.optimizer.rate(),
+                text::loaded(report.as_ref()),
+                without_images(data),
             ),
             export: Some(Box::new(move |folder| Ok(exported.save(folder)?))),
             keep_checkpoints: 2,
@@ -188,13 +193,36 @@ impl<B: Benchmark> Experiment for Vision<B> {
         program::waited(&train.waited());
         match replaced.load(Ordering::Relaxed) {
             0 => {}
-            count => println!("  {count} times an image that cannot be decoded was replaced"),
+            count => println!(
+                "  {count} times an image that cannot be decoded was replaced, in evaluations, too"
+            ),
         }
         Ok(summary)
     }
 }
 
-fn model(cell: &Cell<VisionArgs>, data: &Data, device: &Device) -> Result<ResNet> {
+/// Classes that have no image to train on, as in a folder that was not unpacked to its end.
+fn without_images(data: &Data) -> String {
+    match data.train.empty_classes() {
+        [] => String::new(),
+        [first, ..] => format!(
+            "\n  {} classes have no image to train on: {first}{}",
+            data.train.empty_classes().len(),
+            if data.train.empty_classes().len() > 1 {
+                ", …"
+            } else {
+                ""
+            },
+        ),
+    }
+}
+
+/// And what a checkpoint brought.
+fn model(
+    cell: &Cell<VisionArgs>,
+    data: &Data,
+    device: &Device,
+) -> Result<(ResNet, Option<LoadReport>)> {
     let own = &cell.settings.own;
     let base = Config::named(&own.model).with_context(|| format!("--model {}", own.model))?;
     let config = Config {
@@ -210,8 +238,11 @@ fn model(cell: &Cell<VisionArgs>, data: &Data, device: &Device) -> Result<ResNet
         ..Start::default()
     };
     Ok(match &own.weights {
-        Some(path) => ResNet::load(path, &config, &start)?.0,
-        None => ResNet::new(&config, &start)?,
+        Some(path) => {
+            let (model, report) = ResNet::load(path, &config, &start)?;
+            (model, Some(report))
+        }
+        None => (ResNet::new(&config, &start)?, None),
     })
 }
 

@@ -186,3 +186,36 @@ fn a_range_test_that_runs_away_has_its_proposal_and_is_no_comparison() {
     let error = resumed("glue", "", &run).fails();
     assert!(error.contains("range test"), "{error}");
 }
+
+/// A store that is there is nobody's to replace.
+#[test]
+fn clicks_are_not_prepared_over_a_store_with_other_words() {
+    let out = folder();
+    let [text, store] = ["clicks.txt", "clicks.store"].map(|name| out.path().join(name));
+    Program::new("criteo", "generate --rows 300")
+        .path(&text)
+        .succeeds();
+    let prepare = || {
+        Program::new("criteo", "prepare")
+            .path(&text)
+            .argument("--out")
+            .path(&store)
+    };
+    prepare().succeeds();
+    let before = fs::read(&store).unwrap();
+    let error = prepare().argument("--like").path(&store).fails();
+    assert!(error.contains("is there already"), "{error}");
+    assert!(prepare().succeeds().contains("is there already"));
+    assert_eq!(fs::read(&store).unwrap(), before);
+}
+
+/// A device that is not there is said, and not replaced by another.
+#[test]
+fn clicks_are_trained_on_the_device_that_was_asked_for() {
+    let out = folder();
+    let train = "train --synthetic 300 --bottom 16 --top 8 --max-steps 1 --device cuda:7 --out";
+    let error = Program::new("criteo", train)
+        .path(&out.path().join("run"))
+        .fails();
+    assert!(error.contains("cuda"), "{error}");
+}

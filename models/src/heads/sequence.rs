@@ -3,7 +3,7 @@
 use crate::architecture::Architecture;
 use crate::encoder::{Encoder, Inputs};
 use crate::error::{Error, Result};
-use crate::labels::{self, Labels};
+use crate::labels::Labels;
 use crate::layer::Reach;
 use crate::model::{Model, runs_of_four};
 use crate::weights::{self, LoadReport, Start, Variables};
@@ -67,8 +67,6 @@ pub struct SequenceClassifier {
     encoder: Encoder,
     head: ClassifierHead,
     labels: Labels,
-    /// Whether a checkpoint brought the head, with the meaning of its labels.
-    loaded_head: bool,
     variables: Variables,
 }
 
@@ -87,7 +85,6 @@ impl SequenceClassifier {
             encoder,
             head,
             labels: Labels::nameless(labels),
-            loaded_head: false,
             variables,
         })
     }
@@ -113,7 +110,6 @@ impl SequenceClassifier {
             encoder,
             head,
             labels: Labels::nameless(labels),
-            loaded_head: false,
             variables,
         };
         Ok((model, report))
@@ -192,20 +188,13 @@ impl SequenceClassifier {
     /// [`Error::Input`] if there are not as many names, or two are alike; [`Error::Labels`] if the checkpoint's labels have
     /// other names, or these in another order.
     pub fn with_label_names(mut self, names: &[String]) -> Result<Self> {
-        let named = self.labels.named(names)?;
-        if self.loaded_head {
-            labels::agree(self.labels.own_names(), names)?;
-        }
-        self.labels = named;
+        self.labels = self.labels.renamed(names)?;
         Ok(self)
     }
 
     /// After a checkpoint was read, with its config.json's `id2label`.
     pub(crate) fn after_reading(mut self, id2label: &Value, report: &LoadReport) -> Self {
-        self.loaded_head = report.loaded.iter().any(|name| labels::is_head(name));
-        if let Some(labels) = self.labels.in_config(id2label).filter(|_| self.loaded_head) {
-            self.labels = labels;
-        }
+        self.labels = self.labels.after_reading(id2label, report);
         self
     }
 

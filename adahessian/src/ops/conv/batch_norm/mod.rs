@@ -9,6 +9,7 @@ pub use at_rest::statistics_at_rest;
 use super::{Convolution, composed};
 use crate::engine::{Entrywise, Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
+use crate::numeric::widened;
 use crate::ops::{Activation, activation as apply, wrong};
 use candle_core::{DType, Device, Tensor, Var};
 use normalised::Moments;
@@ -231,8 +232,10 @@ impl Op for ConvBatchNorm {
 
     fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
         let c = composed::conv2d(&inputs[0], &inputs[1], &self.conv)?;
-        let channels = c.dim(1)?;
-        let wide = |t: &Tensor| t.reshape((1, channels, 1, 1));
+        let (channels, dtype) = (c.dim(1)?, c.dtype());
+        // Sums over a batch are beyond what half precision can add or hold.
+        let c = widened(&c)?;
+        let broad = |t: &Tensor| t.reshape((1, channels, 1, 1));
         let (mean, variance) = match &self.fixed {
             None => {
                 let mean = c.mean_keepdim((0, 2, 3))?;
@@ -242,16 +245,17 @@ impl Op for ConvBatchNorm {
                 (mean, variance)
             }
             Some(running) => (
-                wide(&running.mean.as_detached_tensor())?,
-                wide(&running.variance.as_detached_tensor())?,
+                broad(&widened(&running.mean.as_detached_tensor())?)?,
+                broad(&widened(&running.variance.as_detached_tensor())?)?,
             ),
         };
         let normal = c
             .broadcast_sub(&mean)?
-            .broadcast_div(&(variance + self.eps)?.sqrt()?)?;
+            .broadcast_div(&(variance + self.eps)?.sqrt()?)?
+            .to_dtype(dtype)?;
         let a = normal
-            .broadcast_mul(&wide(&inputs[2])?)?
-            .broadcast_add(&wide(&inputs[3])?)?;
+            .broadcast_mul(&broad(&inputs[2])?)?
+            .broadcast_add(&broad(&inputs[3])?)?;
         let a = match inputs.get(4) {
             Some(residual) => (a + residual)?,
             None => a,
