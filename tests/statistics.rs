@@ -173,3 +173,20 @@ fn first_weights_and_first_probes_are_independent() -> Result<()> {
     assert!(compared > 5, "{compared}");
     Ok(())
 }
+
+/// The losses of a check are no steps of the training.
+#[test]
+fn checks_leave_running_statistics_as_they_are() -> Result<()> {
+    let (vars, x) = (model()?, batch()?.inputs);
+    let running = RunningStatistics::new(2, DType::F64, &Device::Cpu)?;
+    let loss = || Ok(forward(&vars, &running, &x)?.sqr()?.sum_all()?);
+    let before = [running.mean.copy()?, running.variance.copy()?];
+    check::all_reached(&vars, loss)?;
+    check::gradient(&vars, 1e-5, loss)?;
+    check::hessian(&vars, 1e-4, loss)?;
+    assert_close("mean", running.mean.as_tensor(), &before[0], 0.0)?;
+    assert_close("variance", running.variance.as_tensor(), &before[1], 0.0)?;
+    loss()?;
+    assert!(testing::relative_error(&before[0], running.mean.as_tensor())? > 0.5);
+    Ok(())
+}

@@ -139,7 +139,8 @@ impl FromStr for Schedule {
         }
         if let Some((warmup, then)) = text.split_once('+') {
             let steps = warmup.strip_prefix("warmup:").and_then(|s| s.parse().ok());
-            let steps: f64 = steps.filter(|s| *s >= 0.0).ok_or_else(wrong)?;
+            let is_length = |s: &f64| *s >= 0.0 && s.is_finite();
+            let steps: f64 = steps.filter(is_length).ok_or_else(wrong)?;
             return Ok(then.parse::<Schedule>()?.after_warmup(steps));
         }
         let mut parts = text.split(':');
@@ -239,6 +240,7 @@ mod tests {
             "step:0.1",
             "linear:3",
             "warmup:x+linear",
+            "warmup:inf+linear",
             "polynomial:nan",
             "exponential:0:1",
         ] {

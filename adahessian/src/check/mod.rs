@@ -35,6 +35,7 @@ use crate::curvature::finite_difference::{self, FiniteDifference};
 use crate::curvature::hessian::Hessian;
 use crate::curvature::hutchinson::Hutchinson;
 use crate::error::{Error, Result};
+use crate::ops::statistics_at_rest;
 use crate::optim::reach::hint;
 use crate::random::Stream;
 use crate::second_order;
@@ -75,6 +76,7 @@ pub fn gradient(
     loss: impl Fn() -> Result<Tensor>,
 ) -> Result<f64> {
     let vars = &vars.trained();
+    let loss = || statistics_at_rest(&loss);
     require_f64(vars)?;
     let root = loss()?;
     let gradient = finite_difference::gradient(&root, vars)?;
@@ -105,6 +107,7 @@ pub fn gradient(
 /// As [`gradient`].
 pub fn hessian(vars: &NamedVars, tolerance: f64, loss: impl Fn() -> Result<Tensor>) -> Result<f64> {
     let vars = &vars.trained();
+    let loss = || statistics_at_rest(&loss);
     require_f64(vars)?;
     let probes = Hutchinson::new(DIRECTIONS as usize, 0);
     let epsilon = 1e-3 / (vars.elem_count().max(16) as f64).sqrt();
@@ -139,7 +142,7 @@ pub fn hessian(vars: &NamedVars, tolerance: f64, loss: impl Fn() -> Result<Tenso
 /// [`Error::NotReached`] naming all variables without one, and the errors of the loss.
 pub fn all_reached(vars: &NamedVars, loss: impl Fn() -> Result<Tensor>) -> Result<()> {
     let vars = vars.trained();
-    let grads = second_order::backward_detached(&loss()?)?;
+    let grads = second_order::backward_detached(&statistics_at_rest(&loss)?)?;
     let missing = vars.iter().filter(|(_, var)| grads.get(var).is_none());
     let names: Vec<String> = missing.map(|(name, _)| name.to_string()).collect();
     match names.is_empty() {

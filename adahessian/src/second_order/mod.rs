@@ -30,6 +30,7 @@ use crate::engine;
 use crate::error::{Error, Result};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, TensorId, Var};
+use context::Context;
 use failure::failure;
 use std::sync::OnceLock;
 use worker::{Role, Worker, worker_error};
@@ -154,7 +155,7 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let workers = workers()?;
     let root = loss.clone();
     let time = versions::now();
-    let pass = move || sweep(&root, vec![]);
+    let pass = move || swept(&root);
     let mut grads = workers.keeper.run(loss.device(), pass)??;
     mark_all(&mut grads, &workers.mark);
     grads.insert(&workers.loss, loss.detach());
@@ -184,6 +185,25 @@ fn sweep(root: &Tensor, ports: Vec<(Tensor, Tensor)>) -> Result<GradStore> {
     engine::variables::collecting(ports, || root.backward()).map_err(failure)
 }
 
+/// A backward pass from a loss whose gradients are there for the caller, wherever they are.
+///
+/// The caller's work is put in order with that on the loss's device. A loss that was moved (to the CPU, say) tells
+/// nothing of the others': there the pass waits, and who frees the graph gets to know them.
+fn swept(loss: &Tensor) -> Result<GradStore> {
+    let grads = sweep(loss, vec![])?;
+    let mut others: Vec<&Device> = Vec::new();
+    for gradient in grads.get_ids().filter_map(|id| grads.get_id(*id)) {
+        let device = gradient.device();
+        let known = |other: &Device| device.same_device(other);
+        if device.is_cuda() && !known(loss.device()) && !others.iter().any(|other| known(other)) {
+            Context::of(device);
+            device.synchronize()?;
+            others.push(device);
+        }
+    }
+    Ok(grads)
+}
+
 /// The gradients of a loss without a graph of their own: cheaper, and all that a first-order
 /// optimizer needs. The same as `loss.backward()` on a thread with candle's defaults, but on a
 /// large stack.
@@ -194,7 +214,7 @@ pub fn backward_detached(loss: &Tensor) -> Result<GradStore> {
     check_scalar(loss)?;
     let workers = workers()?;
     let root = loss.clone();
-    let pass = move || sweep(&root, vec![]);
+    let pass = move || swept(&root);
     let mut grads = workers.finisher.run(loss.device(), pass)??;
     grads.insert(&workers.loss, loss.detach());
     Ok(grads)

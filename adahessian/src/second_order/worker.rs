@@ -127,8 +127,10 @@ impl Worker {
         let (outcome, done) = receive.recv().map_err(gone)?;
         let panicked =
             |panic: Box<dyn Any + Send>| worker_error(format!("panicked: {}", panic_text(&*panic)));
+        // After a panic, too: what the worker still reads must not be freed before.
+        let in_order = done.and_then(|done| context.after(&done));
         let value = outcome.map_err(panicked)??;
-        context.after(&done?)?;
+        in_order?;
         Ok(value)
     }
 }
