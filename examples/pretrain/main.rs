@@ -31,7 +31,7 @@ const ABOUT: &str = "Train a SqueezeBERT or a BERT on text without labels, with 
     the tokens is hidden, and the model is to say them.\n\n\
     Without --data: a tiny one on the sentences of the shipped sample, offline.";
 const EXAMPLES: &str = "Examples:\n  \
-    pretrain --data ./wikitext-2 --preset squeezebert-mini --layers 6 --vocabulary 5000 --epochs 100 --out runs/mini\n  \
+    pretrain --data ./wikitext-2 --preset squeezebert-mini --layers 6 --vocabulary 5000 --positions 256 --epochs 100 --out runs/mini\n  \
     pretrain --data ./wikitext-2 --model runs/mini/model --max-length 256 --out runs/longer   # a second phase\n  \
     glue --model runs/mini/model --task qnli";
 
