@@ -167,6 +167,28 @@ fn whole_words_are_hidden_or_not_at_all() {
     assert!(of_several > 100, "{of_several}");
 }
 
+/// Byte-level vocabularies mark what begins a word, and may hold WordPiece's mark as text.
+#[test]
+fn words_are_told_by_the_marks_of_their_kind_of_vocabulary() {
+    const BPE: &str = r###"{"version":"1.0","truncation":null,"padding":null,
+"added_tokens":[{"id":0,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+{"id":1,"content":"</s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+{"id":2,"content":"<mask>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+"normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},
+"post_processor":{"type":"RobertaProcessing","sep":["</s>",1],"cls":["<s>",0],"trim_offsets":true,"add_prefix_space":false},
+"decoder":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},
+"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,
+"vocab":{"<s>":0,"</s>":1,"<mask>":2,"a":3,"Ġ":4,"Ġa":5,"#":6,"##":7},"merges":[["Ġ","a"],["#","#"]]}}"###;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), BPE).unwrap();
+    let encoder = TextEncoder::from_folder(folder.path(), 8).unwrap();
+    let pieces = Pieces::of(&encoder).unwrap();
+    assert_eq!((pieces.first, pieces.last, pieces.mask), (0, 1, 2));
+    assert_eq!(pieces.plain(), [3, 4, 5, 6, 7]);
+    let begins = [3, 5, 7].map(|id| pieces.begins(id));
+    assert_eq!(begins, [false, true, false]);
+}
+
 #[test]
 fn special_tokens_are_not_said_unless_there_are_no_others() {
     let encoder = encoder(10);

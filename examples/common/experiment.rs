@@ -86,6 +86,18 @@ pub struct Column {
     pub places: usize,
 }
 
+impl Column {
+    /// A score under a head, times a factor, with so many decimal places.
+    pub const fn new(score: &'static str, head: &'static str, factor: f64, places: usize) -> Self {
+        Self {
+            score,
+            head,
+            factor,
+            places,
+        }
+    }
+}
+
 /// What a program has to say about its table.
 #[derive(Clone, Debug, Default)]
 pub struct Remarks {

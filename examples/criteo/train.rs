@@ -231,22 +231,13 @@ impl Experiment for Clicks {
 
 /// Shares in percent.
 pub const COLUMNS: [Column; 6] = [
-    column("auc", "AUC", 100.0, 3),
-    column("accuracy", "accuracy", 100.0, 3),
-    column("loss", "log loss", 1.0, 5),
-    column("normalised_entropy", "norm. entropy", 1.0, 5),
-    column("prediction_rate", "predicted", 100.0, 2),
-    column("label_rate", "clicks", 100.0, 2),
+    Column::new("auc", "AUC", 100.0, 3),
+    Column::new("accuracy", "accuracy", 100.0, 3),
+    Column::new("loss", "log loss", 1.0, 5),
+    Column::new("normalised_entropy", "norm. entropy", 1.0, 5),
+    Column::new("prediction_rate", "predicted", 100.0, 2),
+    Column::new("label_rate", "clicks", 100.0, 2),
 ];
-
-const fn column(score: &'static str, head: &'static str, factor: f64, places: usize) -> Column {
-    Column {
-        score,
-        head,
-        factor,
-        places,
-    }
-}
 
 /// The model as a function from a batch to logits.
 pub fn forward(model: &Dlrm) -> impl Fn(&ClickBatch, &Mode) -> trainers::Result<Tensor> + use<> {

@@ -90,19 +90,10 @@ struct PretrainArgs {
 }
 
 const COLUMNS: [Column; 3] = [
-    column("loss", "loss", 1.0, 4),
-    column("perplexity", "perplexity", 1.0, 2),
-    column("accuracy", "accuracy", 100.0, 2),
+    Column::new("loss", "loss", 1.0, 4),
+    Column::new("perplexity", "perplexity", 1.0, 2),
+    Column::new("accuracy", "accuracy", 100.0, 2),
 ];
-
-const fn column(score: &'static str, head: &'static str, factor: f64, places: usize) -> Column {
-    Column {
-        score,
-        head,
-        factor,
-        places,
-    }
-}
 
 struct Pretrain;
 

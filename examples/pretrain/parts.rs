@@ -1,7 +1,7 @@
 //! The parts of a run: text, tokenizer, model.
 
 use crate::PretrainArgs;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use candle_core::Device;
 use common::flags::Settings;
 use common::grid::Cell;
@@ -31,6 +31,9 @@ pub struct Data {
 /// From a folder, or from the shipped sample.
 pub fn load(settings: &Settings<PretrainArgs>) -> Result<Data> {
     let (own, training) = (&settings.own, &settings.training);
+    if own.model.is_some() && (own.layers.is_some() || own.dropout.is_some()) {
+        bail!("--layers, --dropout: a --model brings its own; leave them out");
+    }
     let read = |split| match &own.data {
         Some(folder) => Ok(TextFile::read(&file(folder, split)?)?.lines),
         None => sentences(split),

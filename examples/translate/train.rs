@@ -161,19 +161,10 @@ impl TranslateArgs {
 }
 
 const COLUMNS: [Column; 3] = [
-    column("loss", "loss", 4),
-    column("perplexity", "perplexity", 2),
-    column("bleu", "BLEU", 2),
+    Column::new("loss", "loss", 1.0, 4),
+    Column::new("perplexity", "perplexity", 1.0, 2),
+    Column::new("bleu", "BLEU", 1.0, 2),
 ];
-
-const fn column(score: &'static str, head: &'static str, places: usize) -> Column {
-    Column {
-        score,
-        head,
-        factor: 1.0,
-        places,
-    }
-}
 
 pub struct Translate;
 

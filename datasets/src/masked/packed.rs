@@ -1,5 +1,7 @@
 //! A text as one run of token ids, cut into sequences of one length.
 
+use tokenizers::ModelWrapper;
+
 use crate::error::{Error, Result};
 use crate::text::{TextEncoder, called, tokenizer_error};
 
@@ -46,7 +48,12 @@ impl Pieces {
         })?;
         let vocabulary = tokenizer.get_vocab(true);
         let has = |mark: &str| vocabulary.keys().any(|token| token.starts_with(mark));
-        let (continues, starts) = (has("##"), ["Ġ", "▁"].into_iter().find(|mark| has(mark)));
+        // By the kind of vocabulary: a byte-level one may hold `##` as text, WordPiece's `Ġ` as a letter.
+        let is_word_piece = matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_));
+        let continues = is_word_piece && has("##");
+        let starts = ["Ġ", "▁"]
+            .into_iter()
+            .find(|mark| !is_word_piece && has(mark));
         let begins_word = |token: &str| match starts {
             _ if continues => !token.starts_with("##"),
             Some(mark) => token.starts_with(mark),

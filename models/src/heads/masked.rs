@@ -82,8 +82,8 @@ impl MaskedLanguageModel {
         self.said(&last)
     }
 
-    /// The logits [N, V] of the tokens at `positions` alone, `[N]` of u32 or i64, as they lie in `[B·T]`: a seventh of the
-    /// arithmetic and of the memory where every seventh token is to be said.
+    /// The logits [N, V] of the tokens at `positions` alone, `[N]` of u32 or i64, as they lie in `[B·T]`: a seventh of
+    /// the head's arithmetic and memory where every seventh token is to be said.
     ///
     /// # Errors
     /// As [`MaskedLanguageModel::forward`]; for a position that is not there.

@@ -170,8 +170,7 @@ type Added<T> = std::result::Result<T, Failure>;
 fn arrived(sums: &Sums) -> candle_core::Result<()> {
     let rows = sums.rows.values().map(|rows| &rows.gradients);
     let mut all = sums.tensors.values().chain(rows);
-    let on_gpu = all.find(|tensor| !tensor.device().is_cpu());
-    on_gpu.map_or(Ok(()), |tensor| tensor.device().synchronize())
+    all.try_for_each(|tensor| tensor.device().synchronize())
 }
 
 fn added(all: Vec<Sums>) -> Added<Sums> {
