@@ -1,11 +1,13 @@
-"""Opens exported classifiers in transformers and compares their logits with those that lie beside them.
+"""Opens exported classifiers in transformers and compares their logits, and the ids of texts, with those that lie
+beside them.
 
     EXPORTS=DIR cargo test -p tests exported
     python scripts/check_exports.py DIR
 
 Needs torch, transformers and safetensors. DIR has a folder for each model: config.json, model.safetensors,
-batch.safetensors (input_ids, attention_mask, logits)."""
+tokenizer.json, tokenizer_config.json, batch.safetensors (input_ids, attention_mask, logits), texts.json."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -31,6 +33,16 @@ def difference(folder):
     return (logits - batch["logits"]).abs().max().item()
 
 
+def other_ids(folder):
+    """The first text whose ids are others."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for line in json.loads((folder / "texts.json").read_text(encoding="utf8")):
+        got = tokenizer(line["text"])["input_ids"]
+        if got != line["ids"]:
+            return f"{line['text']!r}: {got} in transformers, {line['ids']} here"
+    return None
+
+
 def main():
     folders = sorted(path.parent for path in Path(sys.argv[1]).glob("*/batch.safetensors"))
     if not folders:
@@ -41,6 +53,8 @@ def main():
         print(f"{folder.name}: logits differ by at most {worst:.1e}")
         if worst > TOLERANCE:
             sys.exit(f"{folder.name}: more than {TOLERANCE}")
+        if found := other_ids(folder):
+            sys.exit(f"{folder.name}: ids of {found}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ mod checkpoint;
 mod checkpoint_crashes;
 mod click_files;
 mod click_training;
+mod composite;
 mod criteo;
 mod dlrm;
 mod engine;

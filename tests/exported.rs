@@ -7,6 +7,8 @@ use candle_nn::{VarBuilder, VarMap};
 use candle_transformers::models::{
     bert as their_bert, distilbert as their_distilbert, xlm_roberta,
 };
+use datasets::wordpiece::{BertConfig, bert_tokenizer};
+use datasets::{Row, TextEncoder};
 use models::{
     MaskedLanguageModel, Model, SequenceClassifier, Start, auto, bert, distilbert, roberta,
 };
@@ -210,8 +212,38 @@ fn roberta_of_candle_transformers_opens_here() -> Result<()> {
     assert_close("RoBERTa", &ours, &text_only(&expected)?, TOLERANCE)
 }
 
+/// A tokenizer with case, or RoBERTa's for words, in a model's folder, and what it makes of some texts.
+fn texts(name: &str, folder: &Path) -> Result<()> {
+    let encoder = match name {
+        "roberta" => {
+            std::fs::write(folder.join("tokenizer.json"), crate::masked::BYTE_LEVEL)?;
+            TextEncoder::from_folder(folder, 32)?.for_words()
+        }
+        _ => {
+            let words = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nParis\nparis\nÉté\n##s\na";
+            let config = BertConfig {
+                lower_case: false,
+                ..BertConfig::default()
+            };
+            TextEncoder::new(bert_tokenizer(words.as_bytes(), config)?, 32)?
+        }
+    };
+    encoder.save(folder)?;
+    let mut made = Vec::new();
+    for text in ["a", "Paris a parisa", "Étés Paris", "# ## a#"] {
+        let row = Row {
+            first: text.into(),
+            second: None,
+            label: None,
+        };
+        made.push(json!({"text": text, "ids": encoder.encode(&row)?.ids}));
+    }
+    let made = serde_json::to_string_pretty(&made)?;
+    Ok(std::fs::write(folder.join("texts.json"), made)?)
+}
+
 /// `EXPORTS=DIR cargo test -p tests exported`, then `python scripts/check_exports.py DIR`: what is saved, with the
-/// logits of a batch beside it, opens in transformers with the same ones.
+/// logits of a batch and the ids of some texts beside it, opens in transformers with the same ones.
 #[test]
 fn exports_for_transformers_are_written_where_asked() -> Result<()> {
     let kept = std::env::var_os("EXPORTS");
@@ -241,6 +273,7 @@ fn exports_for_transformers_are_written_where_asked() -> Result<()> {
         let path = at.join("batch.safetensors");
         candle_core::safetensors::save(&batch.into_iter().collect(), &path)?;
         assert!(path.is_file());
+        texts(name, &at)?;
     }
     if kept.is_none() {
         println!("EXPORTS is not set: nothing is kept for transformers");

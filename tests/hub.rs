@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use datasets::glue::{GlueTask, Label, Split, load_hub};
-use datasets::{Error, Hub, RepoKind};
+use datasets::hub::checkpoint_folder;
+use datasets::{Error, Hub, RepoKind, TextEncoder};
 use tempfile::TempDir;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -202,6 +203,122 @@ fn files_are_fetched_once_and_then_read_offline() {
         message.contains("--data") && message.contains("HF_HUB_OFFLINE"),
         "{message}"
     );
+}
+
+/// A vocabulary of a model with case, as the Hub has it.
+const VOCABULARY: &[u8] = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nParis\nparis\n";
+
+fn path_at(revision: &str, file: &str) -> String {
+    format!("/tiny/bert/resolve/{revision}/{file}")
+}
+
+/// The files of the first one's commit; what is not there is asked for once.
+#[test]
+fn a_checkpoint_is_whole_and_of_one_commit() {
+    let files = [
+        ("model.safetensors", b"weights".as_slice()),
+        ("vocab.txt", VOCABULARY),
+        ("tokenizer_config.json", br#"{"do_lower_case": false}"#),
+    ];
+    let files = files.map(|(name, bytes)| (path_at(COMMIT, name), bytes, Conduct::Good));
+    let config = path_at("v1", "config.json");
+    let mut all = vec![(config.as_str(), b"{}".as_slice(), Conduct::Good)];
+    all.extend(files.iter().map(|(p, b, c)| (p.as_str(), *b, *c)));
+    // Two for each of four files, one for the tokenizer.json that is not there.
+    let server = Server::start(&all, 9);
+    let cache = TempDir::new().unwrap();
+    let online = hub(cache.path(), &server.endpoint);
+    let folder = online.checkpoint("tiny/bert", Some("v1")).unwrap();
+    let log = server.finish(9);
+    assert!(
+        log.contains(&format!("{} 0-0", path_at(COMMIT, "tokenizer.json"))),
+        "{log:?}"
+    );
+    let encoder = TextEncoder::from_folder(&folder, 8).unwrap();
+    let tokenizer = encoder.tokenizer();
+    let ids = tokenizer.encode("Paris", false).unwrap().get_ids().to_vec();
+    assert_eq!(ids, [4], "with its case");
+    // Again without the server, and offline: nothing is asked for.
+    for offline in [false, true] {
+        let hub = Hub {
+            offline,
+            ..hub(cache.path(), &nowhere())
+        };
+        assert_eq!(hub.checkpoint("tiny/bert", Some("v1")).unwrap(), folder);
+        assert_eq!(hub.checkpoint("tiny/bert", Some(COMMIT)).unwrap(), folder);
+    }
+    // A cache that does not know whether there is a configuration cannot say whether case is dropped.
+    std::fs::remove_file(folder.join("tokenizer_config.json")).unwrap();
+    let offline = Hub {
+        offline: true,
+        ..hub(cache.path(), &nowhere())
+    };
+    let error = offline.checkpoint("tiny/bert", Some("v1")).unwrap_err();
+    assert!(matches!(error, Error::NotCached { .. }), "{error}");
+    assert!(
+        error.to_string().contains("tokenizer_config.json"),
+        "{error}"
+    );
+}
+
+/// That a tokenizer cannot be fetched does not mean that there is none.
+#[test]
+fn a_tokenizer_that_does_not_arrive_is_not_replaced_by_another() {
+    let (config, weights) = (
+        path_at("main", "config.json"),
+        path_at(COMMIT, "model.safetensors"),
+    );
+    let tokenizer = path_at(COMMIT, "tokenizer.json");
+    let vocabulary = path_at(COMMIT, "vocab.txt");
+    let server = Server::start(
+        &[
+            (&config, b"{}", Conduct::Good),
+            (&weights, b"weights", Conduct::Good),
+            (&tokenizer, b"{}", Conduct::Boasts),
+            (&vocabulary, VOCABULARY, Conduct::Good),
+        ],
+        6,
+    );
+    let cache = TempDir::new().unwrap();
+    let error = hub(cache.path(), &server.endpoint)
+        .checkpoint("tiny/bert", None)
+        .unwrap_err();
+    assert!(matches!(error, Error::SizeMismatch { .. }), "{error}");
+    server.finish(6);
+}
+
+#[test]
+fn weights_in_shards_are_fetched() {
+    let index = br#"{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors", "c": "model-1-of-2.safetensors"}}"#;
+    let config = path_at("main", "config.json");
+    let files = [
+        ("model.safetensors.index.json", index.as_slice()),
+        ("model-1-of-2.safetensors", b"one"),
+        ("model-2-of-2.safetensors", b"three"), // the server tells contents by their lengths
+        ("tokenizer.json", b"{}"),
+    ];
+    let files = files.map(|(name, bytes)| (path_at(COMMIT, name), bytes));
+    let mut all = vec![(config.as_str(), b"{}".as_slice(), Conduct::Good)];
+    all.extend(files.iter().map(|(p, b)| (p.as_str(), *b, Conduct::Good)));
+    // Two for each of five files, one for the whole weights and for the tokenizer's configuration.
+    let server = Server::start(&all, 12);
+    let cache = TempDir::new().unwrap();
+    let online = hub(cache.path(), &server.endpoint);
+    let folder = online.checkpoint("tiny/bert", None).unwrap();
+    server.finish(12);
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    assert_eq!(read("model-1-of-2.safetensors"), b"one");
+    assert_eq!(read("model-2-of-2.safetensors"), b"three");
+}
+
+#[test]
+fn what_is_neither_a_folder_nor_an_id_is_refused() {
+    for name in [
+        "model", "./model", "/model", "a/b/c", "~/model", "a@b", "./a@b", "a/b/c@d",
+    ] {
+        let error = checkpoint_folder(name).unwrap_err();
+        assert!(matches!(error, Error::Setting { .. }), "{name}: {error}");
+    }
 }
 
 #[test]

@@ -585,7 +585,7 @@ fn imagenet_corrupt_pictures_fail_or_are_replaced_and_counted() {
     }
     assert_says(
         batch(&load(OnCorrupt::SkipAndCount), &[0]).map(|_| ()),
-        &["none of the 4 pictures can be decoded"],
+        &["none of 4 pictures in a row, from 0 on, can be decoded"],
     );
     // A file that has gone is no corrupt picture.
     let data = load(OnCorrupt::SkipAndCount);

@@ -158,6 +158,36 @@ fn a_schema_of_many_levels_is_refused() {
     assert_says(nested(100), &["x.parquet", "too many levels"]);
 }
 
+/// The parquet crate takes memory for as many children as an element of the schema claims.
+#[test]
+fn a_schema_that_claims_many_children_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = sst2_parquet(&[(b"good", 1), (b"bad", 0)], Compression::SNAPPY);
+    let length = file.len();
+    let footer = u32::from_le_bytes(file[length - 8..length - 4].try_into().unwrap()) as usize;
+    // The root's name, with its length before it, and behind it field 5: how many children it has.
+    let root = b"\x01m\x15";
+    let mut places = file.windows(root.len());
+    let at = places.position(|bytes| bytes == root).unwrap() + root.len();
+    let claiming = |children: i64| {
+        let claim = varint(children);
+        let head = [&file[..at], &claim].concat();
+        let body = &file[at + 1..length - 8]; // a small number has one byte
+        let length = (footer + claim.len() - 1) as u32;
+        let bytes = [&head, body, &length.to_le_bytes(), b"PAR1"].concat();
+        let path = put(dir.path().join("x.parquet"), &bytes);
+        glue::load_parquet(&path, GlueTask::Sst2, Split::Train).map(|rows| rows.len())
+    };
+    let own = file[at] as i64 / 2;
+    assert_eq!(claiming(own).unwrap(), 2);
+    for children in [i64::from(i32::MAX), own + 1, -1] {
+        assert_says(
+            claiming(children),
+            &["x.parquet", "more children than there are elements"],
+        );
+    }
+}
+
 /// A picture's head with other numbers, and for a PNG the checksum that makes them believed.
 fn sized(file: &[u8], height: u32, width: u32) -> Vec<u8> {
     let mut file = file.to_vec();

@@ -14,6 +14,18 @@ use std::sync::Arc;
 use testing::{assert_close, assert_says};
 
 const CPU: Device = Device::Cpu;
+
+/// A byte-level vocabulary in the manner of RoBERTa's.
+pub(crate) const BYTE_LEVEL: &str = r###"{"version":"1.0","truncation":null,"padding":null,
+"added_tokens":[{"id":0,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+{"id":1,"content":"</s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+{"id":2,"content":"<mask>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+"normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},
+"post_processor":{"type":"RobertaProcessing","sep":["</s>",1],"cls":["<s>",0],"trim_offsets":true,"add_prefix_space":false},
+"decoder":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},
+"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,
+"vocab":{"<s>":0,"</s>":1,"<mask>":2,"a":3,"Ġ":4,"Ġa":5,"#":6,"##":7},"merges":[["Ġ","a"],["#","#"]]}}"###;
+
 const WORDS: [&str; 8] = [
     "harbour",
     "lighthouse",
@@ -170,23 +182,33 @@ fn whole_words_are_hidden_or_not_at_all() {
 /// Byte-level vocabularies mark what begins a word, and may hold WordPiece's mark as text.
 #[test]
 fn words_are_told_by_the_marks_of_their_kind_of_vocabulary() {
-    const BPE: &str = r###"{"version":"1.0","truncation":null,"padding":null,
-"added_tokens":[{"id":0,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
-{"id":1,"content":"</s>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
-{"id":2,"content":"<mask>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
-"normalizer":null,"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},
-"post_processor":{"type":"RobertaProcessing","sep":["</s>",1],"cls":["<s>",0],"trim_offsets":true,"add_prefix_space":false},
-"decoder":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},
-"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,
-"vocab":{"<s>":0,"</s>":1,"<mask>":2,"a":3,"Ġ":4,"Ġa":5,"#":6,"##":7},"merges":[["Ġ","a"],["#","#"]]}}"###;
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("tokenizer.json"), BPE).unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), BYTE_LEVEL).unwrap();
     let encoder = TextEncoder::from_folder(folder.path(), 8).unwrap();
     let pieces = Pieces::of(&encoder).unwrap();
     assert_eq!((pieces.first, pieces.last, pieces.mask), (0, 1, 2));
     assert_eq!(pieces.plain(), [3, 4, 5, 6, 7]);
     let begins = [3, 5, 7].map(|id| pieces.begins(id));
     assert_eq!(begins, [false, true, false]);
+}
+
+/// WikiText's unknown word is the tokenizer's own, whatever it calls it.
+#[test]
+fn the_unknown_word_is_the_tokenizers() {
+    let named = |name: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        encoder(6).save(folder.path()).unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("[UNK]", name)).unwrap();
+        let encoder = TextEncoder::from_folder(folder.path(), 6).unwrap();
+        let unknown = encoder.tokenizer().token_to_id(name).unwrap();
+        let lines = ["[UNK] [UNK] [UNK] [UNK]".to_string()];
+        let packed = Packed::encode(&encoder, &lines).unwrap();
+        assert_eq!(packed.body(0).unwrap(), [unknown; 4], "{name}");
+    };
+    named("[UNK]");
+    named("<unk>");
 }
 
 #[test]

@@ -114,7 +114,42 @@ fn a_resumed_run_has_the_same_bits() -> Result<()> {
     let small = SparseTable::from_fn("words", [2, 3], Precision::F32, value)?;
     let outcome = optimizer(&small)?.load_state(&opt.state()?);
     assert_says(outcome, &["sum_gradient_sq.words", "[2, 3]", "[12, 3]"]);
+    let mut more = opt.state()?;
+    let other = Tensor::zeros(SHAPE[0], DType::F32, &Device::Cpu)?;
+    more.tensors.insert("sum_gradient_sq.other".into(), other);
+    assert_says(opt.load_state(&more), &["number of tensors", "1", "2"]);
     Ok(())
+}
+
+/// An accumulator in f32 that is infinite would stay so, and its row stand still for good.
+#[test]
+fn squares_beyond_the_range_of_an_accumulator_are_skipped() -> Result<()> {
+    let run = |precision, rule| -> Result<(Option<String>, Vec<f64>)> {
+        let table = SparseTable::from_fn("t", [2, 1], precision, |_, x| x.fill(0.0))?;
+        let mut opt = SparseOptimizer::new([&table], rule, 1.0)?;
+        let rows = table.lookup(&[0])?.rows;
+        let info = opt.backward_step(&(rows * 2e19)?.sum_all()?)?;
+        let table = table.to_tensor()?.to_dtype(DType::F64)?;
+        Ok((info.skipped, table.flatten_all()?.to_vec1()?))
+    };
+    let (skipped, row) = run(Precision::F32, SparseRule::adagrad())?;
+    assert_eq!((skipped.as_deref(), row), (Some("t"), vec![0.0, 0.0]));
+    let (skipped, row) = run(Precision::F64, SparseRule::adagrad())?;
+    assert_eq!((skipped, row), (None, vec![-1.0, 0.0]));
+    assert_eq!(run(Precision::F32, SparseRule::Sgd)?.0, None);
+    Ok(())
+}
+
+#[test]
+fn sizes_beyond_memory_are_refused() {
+    for size in [
+        [4_000_000_000, 400_000_000],
+        [usize::MAX, 1],
+        [3, usize::MAX / 8],
+    ] {
+        let outcome = SparseTable::from_fn("t", size, Precision::F64, |_, _| {});
+        assert_says(outcome.map(drop), &["size of a sparse table"]);
+    }
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Running statistics of batch normalisations, and streams of random numbers: once for each purpose.
 
 use adahessian::engine::Handle;
+use adahessian::nn;
 use adahessian::ops::Mode;
 use adahessian::ops::{
     Activation, BatchNorm, Convolution, RunningStatistics, conv_batch_norm, statistics_at_rest,
 };
-use adahessian::{AdaHessian, Hutchinson, NamedVars, Probe, check};
+use adahessian::{
+    AdaHessian, FiniteDifference, Hutchinson, LinearOperator, NamedVars, Probe, check,
+};
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, ModuleT, Tensor};
 use models::{Model, SequenceClassifier, Start, squeezebert};
 use testing::twins::{random, vars};
 use testing::{assert_close, assert_says};
@@ -120,6 +123,29 @@ fn a_curvature_on_a_part_moves_the_running_statistics_once() -> Result<()> {
     assert_close("mean of micro-batches", &running.mean, &halves.mean, 1e-14)
 }
 
+/// It is its own mean: the result would be β, whatever it is.
+#[test]
+fn one_value_a_channel_has_no_statistics() -> Result<()> {
+    let running = RunningStatistics::new(2, DType::F64, &Device::Cpu)?;
+    let small = vars(&[("kernel", &[2, 1, 3, 3]), ("scale", &[2]), ("shift", &[2])])?;
+    let one = random("pixel", &[1, 1, 1, 1])?;
+    assert_says(
+        forward(&small, &running, &one).map(drop),
+        &["batch of a normalisation", "more than one value a channel"],
+    );
+    assert_eq!(running.variance.to_vec1::<f64>()?, [1.0, 1.0]);
+    let of = |value: f64| Tensor::full(value, 3, &Device::Cpu);
+    let norm = nn::BatchNorm::new(3, of(0.0)?, of(1.0)?, of(1.0)?, of(0.0)?, 1e-5)?;
+    let one = random("row", &[1, 3])?;
+    assert_says(
+        norm.forward_train(&one).map(drop),
+        &["batch of a normalisation", "more than one value a channel"],
+    );
+    assert_eq!(norm.running_var().to_vec1::<f64>()?, [1.0; 3]);
+    norm.forward_t(&one, false)?;
+    Ok(())
+}
+
 #[test]
 fn statistics_at_rest_stay() -> Result<()> {
     let (vars, running) = (
@@ -184,6 +210,7 @@ fn checks_leave_running_statistics_as_they_are() -> Result<()> {
     check::all_reached(&vars, loss)?;
     check::gradient(&vars, 1e-5, loss)?;
     check::hessian(&vars, 1e-4, loss)?;
+    FiniteDifference::new(&vars, loss).apply(&vars.snapshot()?)?;
     assert_close("mean", running.mean.as_tensor(), &before[0], 0.0)?;
     assert_close("variance", running.variance.as_tensor(), &before[1], 0.0)?;
     loss()?;

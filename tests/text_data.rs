@@ -66,6 +66,46 @@ fn a_vocabulary_makes_a_bert_tokenizer() {
     );
 }
 
+/// transformers 4 drops case for a BERT whose folder does not say otherwise.
+#[test]
+fn an_export_says_how_its_texts_are_prepared() {
+    let exported = |files: &[(&str, &str)]| -> (TempDir, serde_json::Value) {
+        let encoder = TextEncoder::from_folder(folder(files).path(), 16).unwrap();
+        let out = TempDir::new().unwrap();
+        encoder.save(out.path()).unwrap();
+        let text = fs::read_to_string(out.path().join("tokenizer_config.json")).unwrap();
+        (out, serde_json::from_str(&text).unwrap())
+    };
+    let (_, lower) = exported(&[("vocab.txt", VOCABULARY)]);
+    let expected = serde_json::json!({
+        "do_lower_case": true, "strip_accents": null, "tokenize_chinese_chars": true,
+    });
+    assert_eq!(lower, expected);
+    let config = r#"{"do_lower_case": false, "model_max_length": 512, "strip_accents": true}"#;
+    let (folder_of_cased, cased) =
+        exported(&[("vocab.txt", VOCABULARY), ("tokenizer_config.json", config)]);
+    let expected = serde_json::json!({
+        "do_lower_case": false, "strip_accents": true, "tokenize_chinese_chars": true,
+        "model_max_length": 512,
+    });
+    assert_eq!(cased, expected);
+    // From the export, and from tokenizer.json alone, which says the same.
+    for own_config in [true, false] {
+        if !own_config {
+            fs::remove_file(folder_of_cased.path().join("tokenizer_config.json")).unwrap();
+        }
+        let encoder = TextEncoder::from_folder(folder_of_cased.path(), 16).unwrap();
+        let ids = encoder.encode(&row("Cats", None)).unwrap().ids;
+        assert_eq!(ids, [2, 11, 7, 3]);
+        let out = TempDir::new().unwrap();
+        encoder.save(out.path()).unwrap();
+        let text = fs::read_to_string(out.path().join("tokenizer_config.json")).unwrap();
+        let again: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(again["do_lower_case"], false);
+        assert_eq!(again.get("model_max_length").is_some(), own_config);
+    }
+}
+
 #[test]
 fn settings_baked_into_a_tokenizer_file_are_overruled() {
     let dir = folder(&[("vocab.txt", VOCABULARY)]);

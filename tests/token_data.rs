@@ -215,6 +215,31 @@ fn the_first_piece_of_a_word_has_its_label() {
     }
 }
 
+/// A byte-level vocabulary knows a word by the blank before it, which a list of words has not.
+#[test]
+fn words_of_a_byte_level_vocabulary_are_those_inside_of_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(path, crate::masked::BYTE_LEVEL).unwrap();
+    let words = ["a".to_string(), "a".to_string()];
+    let ids = |encoder: &TextEncoder| {
+        let made = encoder.encode_words(&[&words]).unwrap();
+        (made[0].0.ids.clone(), made[0].1.clone())
+    };
+    let plain = TextEncoder::from_folder(folder.path(), 8).unwrap();
+    assert_eq!(ids(&plain).0, [0, 3, 3, 1]);
+    let encoder = plain.for_words();
+    let expected = (vec![0, 5, 5, 1], vec![None, Some(0), Some(1), None]);
+    assert_eq!(ids(&encoder), expected);
+    // Who opens the export gets the same.
+    let out = tempfile::tempdir().unwrap();
+    encoder.save(out.path()).unwrap();
+    let config = std::fs::read_to_string(out.path().join("tokenizer_config.json")).unwrap();
+    assert_eq!(config, "{\n  \"add_prefix_space\": true\n}");
+    let again = TextEncoder::from_folder(out.path(), 8).unwrap();
+    assert_eq!(ids(&again), expected);
+}
+
 #[test]
 fn batches_have_labels_where_words_begin() {
     let sentences = [

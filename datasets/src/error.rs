@@ -419,6 +419,8 @@ pub enum Error {
         file: String,
         /// The revision.
         revision: String,
+        /// The number of the server's answer, where it is one of HTTP: 404 for what is not there.
+        status: Option<u16>,
         /// The server's answer and what to do.
         reason: String,
     },

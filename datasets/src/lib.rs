@@ -101,6 +101,7 @@ mod shards;
 mod split;
 pub mod text;
 mod text_batches;
+mod tokenizer_config;
 pub mod translation;
 pub mod wordpiece;
 

@@ -63,10 +63,22 @@ pub(crate) fn check_footer(path: &Path, file: &mut File) -> Result<()> {
     // An element of the schema (field 2), and in it the number of its children (field 5).
     let numbers = Thrift(&bytes).numbers(&[2, 205]);
     let numbers = numbers.ok_or_else(|| refuse(path, "its footer is damaged".to_string()))?;
+    if has_more_children(&numbers) {
+        let reason = "an element of the schema with more children than there are elements";
+        return Err(refuse(path, reason.to_string()));
+    }
     match depth(&numbers) {
         DEEPEST.. => Err(refuse(path, "a schema of too many levels".to_string())),
         _ => Ok(()),
     }
+}
+
+/// Whether an element claims more children than there are elements, or fewer than none: the parquet crate
+/// takes memory for as many as it says.
+fn has_more_children(numbers: &[(i64, i64)]) -> bool {
+    let elements = numbers.iter().filter(|(path, _)| *path == 2).count() as i64;
+    let mut children = numbers.iter().filter(|(path, _)| *path != 2);
+    children.any(|(_, number)| !(0..elements).contains(number))
 }
 
 /// The levels of a schema, whose elements come depth first.

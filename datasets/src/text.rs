@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rayon::prelude::*;
+use serde_json::{Map, Value};
 use tokenizers::{Encoding, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
 
 use crate::around::Around;
@@ -12,6 +13,7 @@ use crate::excerpt::reason;
 use crate::expansion;
 use crate::glue::{Label, Row};
 use crate::limits::{self, LARGEST_TOKENIZER, LONGEST_LINE};
+use crate::tokenizer_config;
 use crate::wordpiece;
 
 /// Rows encoded at a time: enough for the threads.
@@ -44,6 +46,8 @@ pub struct TextEncoder {
     factor: f64,
     /// Whether it may leave most of a model's vocabulary unused.
     small: bool,
+    /// The settings that it came with.
+    config: Option<Map<String, Value>>,
 }
 
 pub(crate) fn tokenizer_error(path: Option<&Path>, why: impl ToString) -> Error {
@@ -113,6 +117,7 @@ impl TextEncoder {
             largest_id,
             factor: 1.0,
             small: false,
+            config: None,
         })
     }
 
@@ -122,14 +127,24 @@ impl TextEncoder {
         self
     }
 
-    /// Writes `tokenizer.json` into a folder, as transformers and [`TextEncoder::from_folder`] read it.
+    /// For [`TextEncoder::encode_words`]: byte-level vocabularies (GPT-2's, RoBERTa's) tell the beginning of
+    /// a word by the blank before it, so every word gets one. Others stay as they are.
+    pub fn for_words(mut self) -> Self {
+        tokenizer_config::put_blank_before(&mut self.tokenizer);
+        self
+    }
+
+    /// Writes `tokenizer.json` into a folder, as transformers and [`TextEncoder::from_folder`] read it, and
+    /// `tokenizer_config.json` with what transformers would otherwise take as the model's kind has it by
+    /// default, such as whether case is dropped.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let path = dir.join("tokenizer.json");
         let saved = self.tokenizer.save(&path, true);
-        saved.map_err(|e| tokenizer_error(Some(&path), e))
+        saved.map_err(|e| tokenizer_error(Some(&path), e))?;
+        tokenizer_config::write(&self.tokenizer, self.config.as_ref(), dir)
     }
 
     /// The tokenizer of a model's folder: `tokenizer.json`, else `vocab.txt` with the settings of
@@ -152,7 +167,11 @@ impl TextEncoder {
                 ),
             })?;
             let encoder = Self::prepared(tokenizer, max_length, Some(&whole))?;
-            return Ok(Self { factor, ..encoder });
+            return Ok(Self {
+                factor,
+                config: tokenizer_config::read(dir)?,
+                ..encoder
+            });
         }
         let vocabulary = dir.join("vocab.txt");
         if !vocabulary.is_file() {
@@ -170,7 +189,11 @@ impl TextEncoder {
             Error::Tokenizer { reason, .. } => tokenizer_error(Some(&vocabulary), reason),
             other => other,
         })?;
-        Self::prepared(tokenizer, max_length, Some(&vocabulary))
+        let encoder = Self::prepared(tokenizer, max_length, Some(&vocabulary))?;
+        Ok(Self {
+            config: tokenizer_config::read(dir)?,
+            ..encoder
+        })
     }
 
     /// The token ids of one row; a pair as `[CLS] first [SEP] second [SEP]`, or as the tokenizer

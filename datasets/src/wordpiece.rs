@@ -14,7 +14,8 @@ use tokenizers::{
 };
 
 use crate::error::{Error, Result};
-use crate::limits::{self, LARGEST_LIST, LONGEST_LINE};
+use crate::limits::LONGEST_LINE;
+use crate::tokenizer_config;
 
 /// The special tokens of BERT, in the order of a learned vocabulary: padding has id 0.
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
@@ -52,17 +53,10 @@ impl BertConfig {
     /// # Errors
     /// If the file exists but cannot be read as JSON.
     pub fn from_folder(dir: &Path) -> Result<Self> {
-        let path = dir.join("tokenizer_config.json");
         let mut config = Self::default();
-        if !path.is_file() {
+        let Some(json) = tokenizer_config::read(dir)? else {
             return Ok(config);
-        }
-        let text = limits::read_text(&path, LARGEST_LIST)?;
-        let json: serde_json::Value =
-            serde_json::from_str(&text).map_err(|e| Error::Tokenizer {
-                path: Some(path),
-                reason: format!("not valid JSON ({e}); repair or remove the file"),
-            })?;
+        };
         let flag = |name: &str| json.get(name).and_then(serde_json::Value::as_bool);
         config.lower_case = flag("do_lower_case").unwrap_or(config.lower_case);
         config.strip_accents = flag("strip_accents");

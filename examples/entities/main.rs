@@ -15,8 +15,8 @@ use common::session::Session;
 use common::values::count;
 use common::{driver, program, text};
 use datasets::conll::{Corpus, Scheme, TokenBatch, TokenBatches, TokenDataset};
-use datasets::{Ahead, Batcher, Batches, TextEncoder, sample};
-use models::{Model as _, Start, TokenClassifier, auto, bert};
+use datasets::{Ahead, Batcher, Batches, TextEncoder, hub, sample};
+use models::{LoadReport, Model as _, Start, TokenClassifier, auto, bert};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,10 +29,11 @@ const VOCABULARY: usize = 800;
 
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct EntityArgs {
-    /// A folder with config.json, model.safetensors and tokenizer.json [default: a small BERT from scratch]
-    #[arg(long, value_name = "DIR", help_heading = "What to train")]
+    /// A folder with config.json, model.safetensors and tokenizer.json, or a Hub id such as
+    /// distilbert/distilroberta-base [default: a small BERT from scratch]
+    #[arg(long, value_name = "ID_OR_DIR", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<PathBuf>,
+    model: Option<String>,
 
     /// A folder with train.txt or eng.train and valid.txt, dev.txt or eng.testa, a word and its label a line, in IOB1 or
     /// IOB2 [default: a shipped sample]
@@ -92,7 +93,11 @@ impl Experiment for Entities {
             new_head: settings.own.new_head,
             ..Start::default()
         };
-        let (model, encoder) = model(&settings.own, corpus, &start)?;
+        let Model {
+            model,
+            encoder,
+            report,
+        } = model(&settings.own, corpus, &start)?;
         let model = Arc::new(model);
         let encode = |sentences| TokenDataset::encode(&encoder, &corpus.labels, sentences);
         let batcher = |batch_size, shuffle| Batcher {
@@ -101,13 +106,11 @@ impl Experiment for Entities {
             shuffle,
             ..Batcher::default()
         };
-        let train = TokenBatches::new(
-            encode(&corpus.train)?,
-            batcher(settings.training.batch_size, true),
-            &device,
-        );
-        let validation =
-            TokenBatches::new(encode(&corpus.validation)?, batcher(32, false), &device);
+        let (train, validation) = (encode(&corpus.train)?, encode(&corpus.validation)?);
+        // No metric of pieces sees them.
+        let left_out = [train.left_out(), validation.left_out()];
+        let train = TokenBatches::new(train, batcher(settings.training.batch_size, true), &device);
+        let validation = TokenBatches::new(validation, batcher(32, false), &device);
         let batches = Ahead::new(train, settings.run.prefetch);
         let network = model.clone();
         let forward = move |batch: &TokenBatch, mode: &Mode| {
@@ -129,12 +132,16 @@ impl Experiment for Entities {
             batches,
             optimizer: optimizers::build(&settings.optimizer, place, &vars)?,
             announce: format!(
-                "{} training and {} validation sentences, {} labels, {} parameters, learning rate {}",
+                "{} training and {} validation sentences, {} + {} words behind their ends, {} labels, {} parameters, \
+                 learning rate {}{}",
                 corpus.train.len(),
                 corpus.validation.len(),
+                left_out[0],
+                left_out[1],
                 corpus.labels.len(),
                 vars.elem_count(),
                 settings.optimizer.rate(),
+                text::loaded(report.as_ref()),
             ),
             vars,
             export: Some(Box::new(move |folder| {
@@ -147,20 +154,22 @@ impl Experiment for Entities {
     }
 }
 
+/// A classifier with its tokenizer, and what a checkpoint brought.
+struct Model {
+    model: TokenClassifier,
+    encoder: TextEncoder,
+    report: Option<LoadReport>,
+}
+
 /// The pretrained model, or a small BERT with a tokenizer learned from the training sentences.
-fn model(
-    own: &EntityArgs,
-    corpus: &Corpus,
-    start: &Start,
-) -> Result<(TokenClassifier, TextEncoder)> {
+fn model(own: &EntityArgs, corpus: &Corpus, start: &Start) -> Result<Model> {
     let labels = corpus.labels.len();
-    let (model, encoder) = match &own.model {
-        Some(folder) => {
-            let encoder = TextEncoder::from_folder(folder, own.max_length)?;
-            (
-                auto::token_classifier(folder, Some(labels), start)?.0,
-                encoder,
-            )
+    let (model, encoder, report) = match &own.model {
+        Some(model) => {
+            let folder = hub::checkpoint_folder(model)?;
+            let encoder = TextEncoder::from_folder(&folder, own.max_length)?.for_words();
+            let (model, report) = auto::token_classifier(&folder, Some(labels), start)?;
+            (model, encoder, Some(report))
         }
         None => {
             let texts: Vec<String> = corpus.train.iter().map(|s| s.tokens.join(" ")).collect();
@@ -173,11 +182,15 @@ fn model(
                 ..bert::Config::tiny()
             };
             let model = TokenClassifier::new(&config.architecture()?, labels, start)?;
-            (model, encoder)
+            (model, encoder, None)
         }
     };
     let model = model.with_label_names(corpus.labels.names())?;
     let architecture = model.encoder().architecture();
     encoder.check(architecture.vocabulary, architecture.positions)?;
-    Ok((model, encoder))
+    Ok(Model {
+        model,
+        encoder,
+        report,
+    })
 }

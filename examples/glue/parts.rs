@@ -105,8 +105,12 @@ pub fn announce(
 ) -> String {
     let mismatched = corpus.mismatched.as_ref();
     let mismatched = mismatched.map(|rows| format!(" + {}", rows.len()));
+    let skipped = match corpus.skipped {
+        0 => String::new(),
+        rows => format!(" ({rows} rows that are not whole left out)"),
+    };
     format!(
-        "{} training and {}{} validation examples, {:.1} M parameters, learning rate {}{}",
+        "{} training and {}{} validation examples{skipped}, {:.1} M parameters, learning rate {}{}",
         corpus.train.len(),
         corpus.validation.len(),
         mismatched.unwrap_or_default(),

@@ -3,12 +3,13 @@
 
 use crate::curvature::LinearOperator;
 use crate::error::Result;
+use crate::ops::statistics_at_rest;
 use crate::second_order;
 use crate::vars::{NamedVars, VarVec};
 use candle_core::Tensor;
 
 /// H v ≈ (∇L(θ + εv) - ∇L(θ - εv)) / 2ε with an error of order ε² from the third derivative and
-/// of order 1/ε from rounding. Use it in f64.
+/// of order 1/ε from rounding. Use it in f64. Running statistics of batch normalisations stay as they are.
 pub struct FiniteDifference<F> {
     loss: F,
     vars: NamedVars,
@@ -39,7 +40,7 @@ impl<F: Fn() -> Result<Tensor>> FiniteDifference<F> {
         self.vars.elsewhere(
             origin,
             || self.vars.assign(&there),
-            || gradient(&(self.loss)()?, &self.vars),
+            || gradient(&statistics_at_rest(&self.loss)?, &self.vars),
         )
     }
 }

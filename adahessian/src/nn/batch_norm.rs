@@ -3,7 +3,7 @@
 use super::{Init, VarBuilder, variable, wrong};
 use crate::Kind;
 use crate::numeric::wide;
-use crate::ops::RunningStatistics;
+use crate::ops::{RunningStatistics, one_value};
 use candle_core::{ModuleT, Result, Tensor, Var};
 
 pub use candle_nn::batch_norm::BatchNormConfig;
@@ -144,13 +144,16 @@ impl BatchNorm {
     /// With the batch's statistics, towards which the running ones move.
     ///
     /// # Errors
-    /// [`crate::Error::Setting`] for an input that is no [N, num_features, ..].
+    /// [`crate::Error::Setting`] for an input that is no [N, num_features, ..], or has one value a channel.
     pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
         let shape = self.wide(x)?;
         let dtype = x.dtype();
         let x = x.to_dtype(wide(dtype))?;
         let channels = self.running_mean.dims()[0];
         let count = x.elem_count() / channels;
+        if count == 1 {
+            return Ok(one_value(x.dims())?);
+        }
         let mean = |x: &Tensor| {
             let rows = x.transpose(0, 1)?.flatten_from(1)?; // [C, count]
             rows.mean(1)

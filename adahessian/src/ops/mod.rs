@@ -29,6 +29,7 @@ pub mod shape;
 pub use activation::{Activation, activation};
 pub use attention::attention;
 pub use bags::{Bags, Pooling, bags};
+pub(crate) use conv::batch_norm::one_value;
 pub use conv::batch_norm::{BatchNorm, RunningStatistics, conv_batch_norm, statistics_at_rest};
 pub use conv::{Convolution, Method, conv2d};
 pub use dropout::{Dropout, Mode, dropout, residual};

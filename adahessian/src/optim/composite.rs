@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::optim::reducer::{Reducer, Sums};
+use crate::optim::state::state_error;
 use crate::optim::{NotFinite, Optim, Reach, State, StepInfo};
 use crate::tables::SparseTable;
 use crate::vars::{NamedVars, VarVec};
@@ -30,8 +31,10 @@ pub struct Composite {
     parts: Vec<(String, Box<dyn Optim>)>,
     /// The variables of all parts.
     vars: NamedVars,
-    /// Variables that two parts own.
+    /// Variables and tables that two parts own, or two of one name.
     twice: Vec<String>,
+    /// A part that cannot be one, and why.
+    unfit: Option<(String, &'static str)>,
     reducer: Option<Box<dyn Reducer>>,
 }
 
@@ -41,6 +44,7 @@ impl Default for Composite {
             parts: Vec::new(),
             vars: NamedVars::from(Vec::new()),
             twice: Vec::new(),
+            unfit: None,
             reducer: None,
         }
     }
@@ -52,30 +56,80 @@ impl Composite {
         Self::default()
     }
 
-    /// Adds a part under a name, which precedes its entries in the state.
+    /// Adds a part under a name, which precedes its entries in the state. A name that another part has, or
+    /// with a slash, a part with a reducer of its own, and a variable, a table or their name in two parts are
+    /// errors at the next step.
     pub fn with(self, name: impl Into<String>, part: impl Optim + 'static) -> Self {
         self.with_boxed(name, Box::new(part))
     }
 
     /// The same for a part that was chosen at run time.
-    pub fn with_boxed(mut self, name: impl Into<String>, part: Box<dyn Optim>) -> Self {
+    pub fn with_boxed(mut self, name: impl Into<String>, mut part: Box<dyn Optim>) -> Self {
+        let name = name.into();
         let owned: HashSet<_> = self.vars.iter().map(|(_, var)| var.id()).collect();
-        let again = part
-            .vars()
-            .iter()
-            .filter(|(_, var)| owned.contains(&var.id()));
+        let again = part.vars().iter().filter(|(name, var)| {
+            owned.contains(&var.id()) || self.vars.get(name).is_ok() // probes go by names
+        });
         self.twice.extend(again.map(|(name, _)| name.to_string()));
+        let tables = self.tables();
+        let again = part.tables().into_iter().filter(|new| {
+            let same = |old: &SparseTable| old.is(new) || old.name() == new.name();
+            tables.iter().any(same)
+        });
+        self.twice
+            .extend(again.map(|table| table.name().to_string()));
+        if let Some(why) = self.refused(&name, part.as_mut()) {
+            self.unfit.get_or_insert((name.clone(), why));
+        }
         self.vars = self.vars.union(part.vars());
-        self.parts.push((name.into(), part));
+        self.parts.push((name, part));
         self
+    }
+
+    /// Why a part cannot be one.
+    fn refused(&self, name: &str, part: &mut dyn Optim) -> Option<&'static str> {
+        if self.part(name).is_some() {
+            return Some("a name of its own for each");
+        }
+        if name.contains('/') {
+            return Some("names without a slash, which ends them in the state");
+        }
+        let reduces = part.reducer().is_some();
+        reduces.then_some("no reducer but that of the whole, which a part's would stand beside")
+    }
+
+    /// That every part can be one.
+    fn fit(&self) -> Result<()> {
+        match &self.unfit {
+            None => Ok(()),
+            Some((name, why)) => Err(Error::Setting {
+                what: "parts of a composite optimizer",
+                expected: (*why).into(),
+                got: format!("part `{name}`"),
+            }),
+        }
+    }
+
+    /// That, and that nothing has two owners.
+    fn check(&self) -> Result<()> {
+        self.fit()?;
+        match self.twice.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Coverage {
+                uncovered: Vec::new(),
+                twice: self.twice.clone(),
+            }),
+        }
     }
 
     /// Checks that the parts own every one of these variables exactly once.
     /// Variables that a part has frozen count as not owned; running statistics need no owner.
     ///
     /// # Errors
-    /// [`Error::Coverage`] listing the variables in no part or in two.
+    /// [`Error::Coverage`] listing the variables in no part or in two; [`Error::Setting`] for a part that cannot
+    /// be one.
     pub fn covering(self, all: &NamedVars) -> Result<Self> {
+        self.fit()?;
         let all = all.trained();
         let owned = self.parts.iter().flat_map(|(_, part)| part.vars().names());
         each_once(all.names(), owned)?;
@@ -97,10 +151,39 @@ impl Composite {
         Ok(self)
     }
 
+    /// Adds to all parts, or to none.
+    fn each(&mut self, mut add: impl FnMut(&mut dyn Optim) -> Result<()>) -> Result<()> {
+        let mut parts = self.parts.iter_mut();
+        let added = parts.try_for_each(|(_, part)| add(part.as_mut()));
+        if added.is_err() {
+            self.discard();
+        }
+        added
+    }
+
     /// The part of this name.
     pub fn part(&self, name: &str) -> Option<&dyn Optim> {
         let part = self.parts.iter().find(|(n, _)| n == name);
         part.map(|(_, part)| part.as_ref())
+    }
+}
+
+impl Composite {
+    /// That every entry of a state is of a part: a further one is of another optimizer.
+    fn expect_own(&self, state: &State) -> Result<()> {
+        let owned = |entry: &str| {
+            let part = entry.split('/').next().unwrap_or_default();
+            entry == "kind" || self.part(part).is_some()
+        };
+        let mut entries = state.meta.keys().chain(state.tensors.keys());
+        match entries.find(|entry| !owned(entry)) {
+            None => Ok(()),
+            Some(entry) => {
+                let parts: Vec<_> = self.parts.iter().map(|(name, _)| name.as_str()).collect();
+                let expected = format!("entries of the parts {parts:?} alone");
+                Err(state_error(entry, &expected, "one of another part"))
+            }
+        }
     }
 }
 
@@ -159,16 +242,14 @@ impl Optim for Composite {
     }
 
     fn accumulate_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
-        let mut parts = self.parts.iter_mut();
-        parts.try_for_each(|(_, part)| part.accumulate_gradient(grads, weight))
+        self.each(|part| part.accumulate_gradient(grads, weight))
     }
 
     fn accumulate_curvature(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
-        let due = self.parts.iter_mut().filter(|(_, part)| part.needs_graph());
-        for (_, part) in due {
-            part.accumulate_curvature(grads, weight)?;
-        }
-        Ok(())
+        self.each(|part| match part.needs_graph() {
+            true => part.accumulate_curvature(grads, weight),
+            false => Ok(()),
+        })
     }
 
     /// Each part takes what belongs to its variables.
@@ -178,11 +259,10 @@ impl Optim for Composite {
         probes: &[VarVec],
         weight: f64,
     ) -> Result<()> {
-        for (_, part) in &mut self.parts {
+        self.each(|part| {
             let own = probes.iter().map(|probe| probe.restricted(part.vars()));
-            part.accumulate_probed(grads, &own.collect::<Result<Vec<_>>>()?, weight)?;
-        }
-        Ok(())
+            part.accumulate_probed(grads, &own.collect::<Result<Vec<_>>>()?, weight)
+        })
     }
 
     fn reach(&self) -> Reach {
@@ -193,14 +273,9 @@ impl Optim for Composite {
         reach
     }
 
-    /// Of all parts, and that no variable has two.
+    /// Of all parts, and that they are fit to be parts.
     fn check_ready(&self) -> Result<()> {
-        if !self.twice.is_empty() {
-            return Err(Error::Coverage {
-                uncovered: Vec::new(),
-                twice: self.twice.clone(),
-            });
-        }
+        self.check()?;
         let mut parts = self.parts.iter();
         parts.try_for_each(|(_, part)| part.check_ready())
     }
@@ -292,6 +367,8 @@ impl Optim for Composite {
 
     fn load_state(&mut self, state: &State) -> Result<()> {
         state.expect_kind("composite")?;
+        self.check()?;
+        self.expect_own(state)?;
         let before = self.state()?;
         for index in 0..self.parts.len() {
             let (name, part) = &mut self.parts[index];

@@ -27,6 +27,7 @@ pub(crate) use optimizer::not_prepared;
 pub use reach::Reach;
 pub use reducer::Reducer;
 pub use rule::{Entry, Rule, Step, correction};
+pub(crate) use rules::guard;
 pub use rules::{AdaHessian, Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd, SophiaH};
 pub use state::State;
 
@@ -287,7 +288,7 @@ pub trait Optim: Send {
             }
         };
         let outcome = self.accumulate(&grads, weight);
-        second_order::release(grads);
+        second_order::release_gradients(grads);
         outcome
     }
 

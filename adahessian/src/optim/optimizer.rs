@@ -6,7 +6,7 @@ use super::pass::Outcome;
 use super::pending::{Clipping, Range, Skips, WeightedMean, reach, sum_of_squares};
 use super::reducer::{Reducer, Sums};
 use super::rule::Rule;
-use super::state::{State, state_error};
+use super::state::State;
 use super::variable::{Rates, Slots};
 use super::{NotFinite, Optim, Reach, StepInfo};
 use crate::curvature::hessian::Hessian;
@@ -155,6 +155,50 @@ impl<R: Rule> Optimizer<R> {
         Ok(outcome)
     }
 
+    fn add_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
+        if let Some(loss) = second_order::loss_of(grads) {
+            self.loss.add(vec![Some(loss)], weight)?;
+        }
+        let gradients = self.vars.iter().map(|(_, v)| grads.get(v));
+        let gradients = gradients.map(|g| g.map(Tensor::detach)).collect();
+        self.gradient.add(gradients, weight)
+    }
+
+    /// Each probe is made when its product is, and gone after it: it is as large as the model.
+    fn add_curvature(
+        &mut self,
+        grads: &GradStore,
+        samples: usize,
+        probe: impl Fn(usize) -> Result<VarVec>,
+        weight: f64,
+    ) -> Result<()> {
+        if samples == 0 {
+            return Err(Error::Setting {
+                what: "probes",
+                expected: "at least one".into(),
+                got: "none".into(),
+            });
+        }
+        let hessian = Hessian::from_gradients(grads, &self.vars)?;
+        for sample in 0..samples {
+            let probe = probe(sample)?;
+            let products = hessian.product(&probe)?;
+            let pairs = products.into_iter().zip(probe.tensors());
+            let diagonal = pairs.map(|(p, z)| p.map(|p| in_place::product(&p, z)).transpose());
+            let diagonal = diagonal.collect::<Result<_>>()?;
+            self.diagonal.add(diagonal, weight / samples as f64)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is kept of what failed halfway.
+    fn whole(&mut self, added: Result<()>) -> Result<()> {
+        if added.is_err() {
+            self.discard();
+        }
+        added
+    }
+
     fn put(&self, sums: &mut Sums, kind: &str, mean: &WeightedMean) -> Result<()> {
         sums.numbers.insert(format!("{kind}_weight"), mean.weight());
         for ((name, var), sum) in self.vars.iter().zip(mean.sums()) {
@@ -202,12 +246,8 @@ impl<R: Rule> Optim for Optimizer<R> {
     }
 
     fn accumulate_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
-        if let Some(loss) = second_order::loss_of(grads) {
-            self.loss.add(vec![Some(loss)], weight)?;
-        }
-        let gradients = self.vars.iter().map(|(_, v)| grads.get(v));
-        let gradients = gradients.map(|g| g.map(Tensor::detach)).collect();
-        self.gradient.add(gradients, weight)
+        let added = self.add_gradient(grads, weight);
+        self.whole(added)
     }
 
     fn accumulate_curvature(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
@@ -218,8 +258,10 @@ impl<R: Rule> Optim for Optimizer<R> {
         let draw = Hutchinson::new(settings.samples, settings.seed)
             .with_probe(settings.probe)
             .at(self.step);
-        let probes = (0..draw.samples()).map(|sample| draw.probe(&self.vars, sample));
-        self.accumulate_probed(grads, &probes.collect::<Result<Vec<_>>>()?, weight)
+        let vars = self.vars.clone();
+        let probe = |sample| draw.probe(&vars, sample);
+        let added = self.add_curvature(grads, draw.samples(), probe, weight);
+        self.whole(added)
     }
 
     fn accumulate_probed(
@@ -228,25 +270,11 @@ impl<R: Rule> Optim for Optimizer<R> {
         probes: &[VarVec],
         weight: f64,
     ) -> Result<()> {
-        if !R::SECOND_ORDER {
-            return Ok(());
-        }
-        if probes.is_empty() {
-            return Err(Error::Setting {
-                what: "probes",
-                expected: "at least one".into(),
-                got: "none".into(),
-            });
-        }
-        let hessian = Hessian::from_gradients(grads, &self.vars)?;
-        for probe in probes {
-            let products = hessian.product(probe)?;
-            let pairs = products.into_iter().zip(probe.tensors());
-            let diagonal = pairs.map(|(p, z)| p.map(|p| in_place::product(&p, z)).transpose());
-            let diagonal = diagonal.collect::<Result<_>>()?;
-            self.diagonal.add(diagonal, weight / probes.len() as f64)?;
-        }
-        Ok(())
+        let added = match R::SECOND_ORDER {
+            true => self.add_curvature(grads, probes.len(), |i| Ok(probes[i].clone()), weight),
+            false => Ok(()),
+        };
+        self.whole(added)
     }
 
     fn reach(&self) -> Reach {
@@ -395,13 +423,7 @@ impl<R: Rule> Optim for Optimizer<R> {
         let each = self.vars.names().zip(&self.slots);
         let slots = each.map(|(name, old)| old.restored(&self.rule, name, state));
         let slots = slots.collect::<Result<Vec<_>>>()?;
-        let expected: usize = self.slots.iter().map(Slots::len).sum();
-        if state.tensors.len() != expected {
-            // Of further variables: it belongs to another model.
-            let got = state.tensors.len().to_string();
-            let what = "number of tensors";
-            return Err(state_error(what, &expected.to_string(), &got));
-        }
+        state.expect_tensors(self.slots.iter().map(Slots::len).sum())?;
         let skips = Skips {
             in_a_row: state.value("skipped_in_a_row")?,
             total: state.value("skipped")?,

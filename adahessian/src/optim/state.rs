@@ -34,6 +34,17 @@ impl State {
         }
     }
 
+    /// Checks that there are no more tensors than the optimizer has: a further one is of another model.
+    pub(crate) fn expect_tensors(&self, count: usize) -> Result<()> {
+        match self.tensors.len() == count {
+            true => Ok(()),
+            false => {
+                let got = self.tensors.len().to_string();
+                Err(state_error("number of tensors", &count.to_string(), &got))
+            }
+        }
+    }
+
     /// Stores a value under a name.
     pub fn put(&mut self, name: &str, value: impl ToString) {
         self.meta.insert(name.into(), value.to_string());

@@ -285,8 +285,11 @@ pub(crate) fn second_backward(
                 None => (gradient.tensor * vector)?.sum_all()?,
             };
             sum = Some(match sum {
-                // Variables of several dtypes: the sum keeps that of the first.
-                Some(sum) => (&sum + part.to_dtype(sum.dtype())?)?,
+                // Variables of several dtypes, or on several devices: the sum is as the first.
+                Some(sum) => {
+                    let part = part.to_device(sum.device())?;
+                    (&sum + part.to_dtype(sum.dtype())?)?
+                }
                 None => part,
             });
         }
@@ -301,12 +304,26 @@ pub(crate) fn second_backward(
     })?
 }
 
+/// [`release`] for gradients, which tell what device their graph lies on.
+pub(crate) fn release_gradients(grads: GradStore) {
+    let device = {
+        let mut all = grads.get_ids().filter_map(|id| grads.get_id(*id));
+        let on_gpu = all.find(|gradient| gradient.device().is_cuda());
+        on_gpu.map_or(Device::Cpu, |gradient| gradient.device().clone())
+    };
+    drop_on(&device, grads);
+}
+
+fn drop_on<T: Send + 'static>(device: &Device, graph: T) {
+    if let Ok(workers) = workers() {
+        // A failure here only means that the graph is already gone.
+        let _ = workers.finisher.run(device, move || drop(graph));
+    }
+}
+
 /// Drops a graph on a large stack: candle drops recursively, and a deep graph (thousands of
 /// operations in a chain) would overflow the small stack of an ordinary thread.
 pub fn release<T: Send + 'static>(graph: T) {
-    if let Ok(workers) = workers() {
-        // A failure here only means that the graph is already gone. Its device is not known; the last
-        // one's context is current there.
-        let _ = workers.finisher.run(&Device::Cpu, move || drop(graph));
-    }
+    // Its device is not known: the context of the last one that was used is current there.
+    drop_on(&Device::Cpu, graph);
 }

@@ -2,6 +2,7 @@
 
 use super::update::{Accumulator, Merged, Part, Row, SparseRule};
 use crate::error::{Error, Result};
+use crate::optim::guard;
 use crate::optim::pending::Skips;
 use crate::optim::reducer::{Reducer, RowSums, Sums as Reduced};
 use crate::optim::state::state_error;
@@ -179,7 +180,7 @@ impl Owned {
     fn apply(&mut self, ready: &Ready, rule: SparseRule, lr: f64) -> f64 {
         let widths = (self.table.dims()[1], Sums::width(&self.table, rule));
         let eps = match rule {
-            SparseRule::Adagrad { eps, .. } => eps,
+            SparseRule::Adagrad { eps, .. } => guard(eps),
             SparseRule::Sgd => 0.0,
         };
         let single = Row {
@@ -206,6 +207,42 @@ impl Owned {
     }
 }
 
+/// The largest sum of squares that an accumulator can take in: one that is infinite would stay so, and its
+/// rows stand still.
+fn largest(rule: SparseRule, dtype: DType) -> f64 {
+    match (rule, dtype) {
+        (SparseRule::Adagrad { .. }, DType::F32) => f64::from(f32::MAX),
+        _ => f64::MAX,
+    }
+}
+
+impl SparseOptimizer {
+    fn add(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
+        for owned in &mut self.tables {
+            for Leaf { var, rows } in owned.table.take_leaves() {
+                let Some(gradient) = grads.get(&var) else {
+                    owned.missed = true;
+                    continue;
+                };
+                owned.parts.push(Part {
+                    rows,
+                    gradient: gradient.detach().contiguous()?,
+                    weight,
+                });
+            }
+        }
+        self.weight += weight;
+        Ok(())
+    }
+
+    /// How many accumulators a state has.
+    fn accumulators(&self) -> usize {
+        let tables = self.tables.iter();
+        let widths = tables.map(|owned| Sums::width(&owned.table, self.rule));
+        widths.filter(|width| *width > 0).count()
+    }
+}
+
 impl Optim for SparseOptimizer {
     /// None: a table is no variable.
     fn vars(&self) -> &NamedVars {
@@ -224,21 +261,11 @@ impl Optim for SparseOptimizer {
     /// Takes the gradients of all rows that were looked up since the last call. Lookups whose loss is
     /// not this one's are forgotten.
     fn accumulate_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
-        for owned in &mut self.tables {
-            for Leaf { var, rows } in owned.table.take_leaves() {
-                let Some(gradient) = grads.get(&var) else {
-                    owned.missed = true;
-                    continue;
-                };
-                owned.parts.push(Part {
-                    rows,
-                    gradient: gradient.detach().contiguous()?,
-                    weight,
-                });
-            }
+        let added = self.add(grads, weight);
+        if added.is_err() {
+            self.discard();
         }
-        self.weight += weight;
-        Ok(())
+        added
     }
 
     /// A table that was looked up in, and got no gradient, is not reached.
@@ -312,7 +339,7 @@ impl Optim for SparseOptimizer {
             owned.parts.clear();
             owned.missed = false;
             let part = merged.as_ref().map_or(0.0, Ready::squares);
-            if !part.is_finite() {
+            if part.is_nan() || part > largest(self.rule, owned.table.dtype()) {
                 found.get_or_insert_with(|| NotFinite {
                     what: "gradient",
                     name: owned.table.name().into(),
@@ -416,6 +443,7 @@ impl Optim for SparseOptimizer {
             }
             all.push(Sums::read(tensor)?);
         }
+        state.expect_tensors(self.accumulators())?;
         (self.step, self.skips) = (step, skips);
         for (owned, sums) in self.tables.iter_mut().zip(all) {
             owned.sums = sums;

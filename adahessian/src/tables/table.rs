@@ -271,12 +271,17 @@ impl fmt::Debug for SparseTable {
 }
 
 fn check(rows: usize, width: usize) -> Result<usize> {
-    let count = rows.checked_mul(width).filter(|count| *count > 0);
+    // Eight bytes a number at most, and of that no more than one allocation can have.
+    let fits = |count: &usize| (1..=isize::MAX as usize / 8).contains(count);
+    let count = rows.checked_mul(width).filter(fits);
     match count.filter(|_| u32::try_from(rows).is_ok()) {
         Some(count) => Ok(count),
         None => Err(Error::Setting {
             what: "size of a sparse table",
-            expected: format!("1 to {} rows of at least one number", u32::MAX),
+            expected: format!(
+                "1 to {} rows of at least one number, no more than memory can name",
+                u32::MAX
+            ),
             got: format!("{rows} rows of {width}"),
         }),
     }

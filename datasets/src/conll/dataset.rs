@@ -45,8 +45,8 @@ impl TokenDataset {
     /// Cuts the words of `sentences` into pieces, keeping their order.
     ///
     /// The first piece of each word has the word's class. Sentences that are too long are cut at their
-    /// end. Tokenizers that tell a word by the blank before it (GPT-2's, RoBERTa's) must have been
-    /// made with `add_prefix_space`.
+    /// end. Tokenizers that tell a word by the blank before it (GPT-2's, RoBERTa's) need
+    /// [`TextEncoder::for_words`].
     ///
     /// # Errors
     /// If a label is not in `labels`, a sentence has no words or not as many labels as words, or the

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{GlueTask, Row, Split, load};
+use super::tsv::{Loaded, Ragged};
+use super::{GlueTask, Row, Split, load_with};
 use crate::error::{Error, Result};
 
 /// The labelled rows of one task.
@@ -14,24 +15,35 @@ pub struct GlueCorpus {
     pub validation: Vec<Row>,
     /// MNLI's second validation set, of other genres, where it is there.
     pub mismatched: Option<Vec<Row>>,
+    /// Rows of the files that were left out: those of QQP's that are not whole.
+    pub skipped: usize,
 }
 
 impl GlueCorpus {
-    /// The splits of a task from a folder, or from the Hub where `data` is `None`; see [`load`].
+    /// The splits of a task from a folder, or from the Hub where `data` is `None`; see [`load`](super::load()).
     ///
     /// # Errors
-    /// As [`load`]; but a folder may lack MNLI's mismatched set.
+    /// As [`load`](super::load()); but a folder may lack MNLI's mismatched set, and rows of QQP that lack fields, as the
+    /// published files have a few, are left out and counted.
     pub fn load(data: Option<&Path>, task: GlueTask) -> Result<Self> {
+        let ragged = match task {
+            GlueTask::Qqp => Ragged::SkipAndCount,
+            _ => Ragged::Refuse,
+        };
+        let load = |task, split| load_with(data, task, split, ragged);
         let mismatched = match task {
-            GlueTask::Mnli => match load(data, GlueTask::MnliMismatched, Split::Validation) {
+            GlueTask::Mnli => match load(GlueTask::MnliMismatched, Split::Validation) {
                 Err(Error::NotFound { .. }) => None,
-                rows => Some(rows?),
+                loaded => Some(loaded?.rows),
             },
             _ => None,
         };
+        let [train, validation] = [Split::Train, Split::Validation].map(|split| load(task, split));
+        let (train, validation): (Loaded, Loaded) = (train?, validation?);
         Ok(Self {
-            train: load(data, task, Split::Train)?,
-            validation: load(data, task, Split::Validation)?,
+            skipped: train.skipped + validation.skipped,
+            train: train.rows,
+            validation: validation.rows,
             mismatched,
         })
     }

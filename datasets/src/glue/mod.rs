@@ -211,8 +211,22 @@ impl FromStr for GlueTask {
 /// If neither layout has the split, or for the reasons of [`load_folder`], [`load_parquet`] and
 /// [`load_hub`].
 pub fn load(data: Option<&Path>, task: GlueTask, split: Split) -> Result<Vec<Row>> {
+    Ok(load_with(data, task, split, Ragged::Refuse)?.rows)
+}
+
+/// [`load`] with a choice of what to do about rows of text files with a wrong number of fields.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(
+    data: Option<&Path>,
+    task: GlueTask,
+    split: Split,
+    ragged: Ragged,
+) -> Result<Loaded> {
+    let whole = |rows| Loaded { rows, skipped: 0 };
     let Some(dir) = data else {
-        return load_hub(&Hub::from_env()?, task, split);
+        return load_hub(&Hub::from_env()?, task, split).map(whole);
     };
     if !dir.is_dir() {
         return Err(Error::NotFound {
@@ -221,14 +235,14 @@ pub fn load(data: Option<&Path>, task: GlueTask, split: Split) -> Result<Vec<Row
             tried: "a folder in the GLUE download layout or with parquet files".to_string(),
         });
     }
-    match load_folder(dir, task, split) {
+    match load_folder_with(dir, task, split, ragged) {
         Err(Error::NotFound { tried: texts, .. }) => match load_parquet_folder(dir, task, split) {
             Err(Error::NotFound { what, dir, tried }) => Err(Error::NotFound {
                 what,
                 dir,
                 tried: format!("{texts}, {tried}"),
             }),
-            other => other,
+            other => other.map(whole),
         },
         other => other,
     }

@@ -1,39 +1,131 @@
 //! A model's checkpoint, wherever it is.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Hub, RepoKind};
 use crate::error::{Error, Result};
+use crate::limits::{self, LARGEST_LIST};
+
+const WEIGHTS: &str = "model.safetensors";
+/// Which shard holds which tensor.
+const INDEX: &str = "model.safetensors.index.json";
 
 /// The folder of a checkpoint: the path itself, or the files of a Hub id such as
-/// `squeezebert/squeezebert-uncased` in the cache, where they are fetched with a progress bar.
+/// `squeezebert/squeezebert-uncased`, or with a branch, tag or commit `OWNER/NAME@REVISION`, in the cache,
+/// where they are fetched with a progress bar.
 ///
 /// # Errors
-/// [`Error::Setting`] for what is neither, and those of [`Hub::get`].
+/// [`Error::Setting`] for what is neither, and those of [`Hub::checkpoint`].
 pub fn checkpoint_folder(model: &str) -> Result<PathBuf> {
     let path = Path::new(model);
     if path.is_dir() {
         return Ok(path.into());
     }
+    let (id, revision) = match model.split_once('@') {
+        Some((id, revision)) => (id, Some(revision)),
+        None => (model, None),
+    };
     // A Hub id is OWNER/NAME; everything else that is no folder is a path mistyped.
-    let is_id = model.split('/').count() == 2 && !model.starts_with(['.', '/', '~']);
-    if !is_id {
+    if id.split('/').count() != 2 || id.starts_with(['.', '/', '~']) {
         return Err(Error::Setting {
             name: "model",
             got: model.into(),
-            expected: "a folder, which it is not, or a Hub id (OWNER/NAME)".into(),
+            expected: "a folder, which it is not, or a Hub id (OWNER/NAME or OWNER/NAME@REVISION)"
+                .into(),
         });
     }
     let hub = Hub {
         progress: true,
         ..Hub::from_env()?
     };
-    let get = |file: &str| hub.get(RepoKind::Model, model, None, file);
-    let config = get("config.json")?;
-    get("model.safetensors")?;
-    if get("tokenizer.json").is_err() {
-        get("vocab.txt")?;
+    hub.checkpoint(id, revision)
+}
+
+impl Hub {
+    /// The folder in the cache with a model's `config.json`, its weights (`model.safetensors`, or the shards
+    /// that its index names) and its tokenizer (`tokenizer.json`, else `vocab.txt`, with
+    /// `tokenizer_config.json` where there is one), all of one commit.
+    ///
+    /// # Errors
+    /// As [`Hub::get`]. That a file is not there is one answer of a server, that it does not answer another:
+    /// a tokenizer is never put together of less than there is.
+    pub fn checkpoint(&self, repo: &str, revision: Option<&str>) -> Result<PathBuf> {
+        let config = self.get(RepoKind::Model, repo, revision, "config.json")?;
+        let folder = config.parent().unwrap_or(Path::new("."));
+        // A branch may move between two requests; the commit of the first file is also the folder's name.
+        let commit = folder.file_name().and_then(|name| name.to_str());
+        let of = Commit {
+            hub: self,
+            repo,
+            commit: commit.or(revision),
+        };
+        of.weights()?;
+        of.tokenizer()?;
+        Ok(folder.into())
     }
-    let folder = config.parent().unwrap_or(Path::new("."));
-    Ok(folder.into())
+}
+
+/// One state of a model's repository.
+struct Commit<'a> {
+    hub: &'a Hub,
+    repo: &'a str,
+    commit: Option<&'a str>,
+}
+
+impl Commit<'_> {
+    fn get(&self, file: &str) -> Result<PathBuf> {
+        self.hub.get(RepoKind::Model, self.repo, self.commit, file)
+    }
+
+    fn find(&self, file: &str) -> Result<Option<PathBuf>> {
+        self.hub.find(RepoKind::Model, self.repo, self.commit, file)
+    }
+
+    /// As [`Commit::find`]; offline, a file that nobody knows of is not there.
+    fn known(&self, file: &str) -> Result<Option<PathBuf>> {
+        match self.find(file) {
+            Err(Error::NotCached { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
+    fn weights(&self) -> Result<()> {
+        if self.known(WEIGHTS)?.is_some() {
+            return Ok(());
+        }
+        let Some(index) = self.known(INDEX)? else {
+            return self.get(WEIGHTS).map(drop); // says what is missing
+        };
+        for shard in shards(&index)? {
+            self.get(&shard)?;
+        }
+        Ok(())
+    }
+
+    fn tokenizer(&self) -> Result<()> {
+        const CONFIG: &str = "tokenizer_config.json";
+        if self.known("tokenizer.json")?.is_some() {
+            return self.known(CONFIG).map(drop);
+        }
+        self.get("vocab.txt")?;
+        // It alone says whether case is dropped.
+        self.find(CONFIG).map(drop)
+    }
+}
+
+/// The files that an index names.
+fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    let malformed = |reason: String| Error::Inconsistent {
+        path: index.into(),
+        reason: format!("{reason}; fetch the file again"),
+    };
+    let text = limits::read_text(index, LARGEST_LIST)?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| malformed(format!("not valid JSON ({e})")))?;
+    let places = json.get("weight_map").and_then(|map| map.as_object());
+    let places = places.ok_or_else(|| malformed("no object `weight_map`".into()))?;
+    let names = places.values().map(|name| name.as_str().map(String::from));
+    let names: Option<BTreeSet<String>> = names.collect();
+    names.ok_or_else(|| malformed("a file of `weight_map` that is no text".into()))
 }

@@ -147,23 +147,68 @@ impl Hub {
             return Ok(path);
         }
         if self.offline {
-            return Err(Error::NotCached {
-                repo: repo.to_string(),
-                file: file.to_string(),
-                revision: wanted.revision.to_string(),
-                cache: self.cache_dir.clone(),
-            });
+            return Err(self.not_cached(&wanted));
         }
         self.download(&wanted)
     }
 
+    /// As [`Hub::get`], for a file that a repository need not have: `None` where the server says that it is
+    /// not there, or has said so before. The cache remembers it for a commit, as the Python library does.
+    ///
+    /// # Errors
+    /// As [`Hub::get`]; offline, [`Error::NotCached`] if nothing is known of the file.
+    pub fn find(
+        &self,
+        kind: RepoKind,
+        repo: &str,
+        revision: Option<&str>,
+        file: &str,
+    ) -> Result<Option<PathBuf>> {
+        let wanted = Wanted::new(kind, repo, revision.unwrap_or(MAIN), file)?;
+        if let Some(path) = self.cached(&wanted) {
+            return Ok(Some(path));
+        }
+        let absent = self.place(&wanted, ".no_exist");
+        if absent.is_file() {
+            return Ok(None);
+        }
+        if self.offline {
+            return Err(self.not_cached(&wanted));
+        }
+        match self.download(&wanted) {
+            Err(Error::Refused {
+                status: Some(404), ..
+            }) => {
+                // Only to spare the next request: that it cannot be written changes nothing.
+                let parent = absent.parent().map(std::fs::create_dir_all);
+                let _ = parent.map(|_| std::fs::write(&absent, ""));
+                Ok(None)
+            }
+            found => found.map(Some),
+        }
+    }
+
+    fn not_cached(&self, wanted: &Wanted<'_>) -> Error {
+        Error::NotCached {
+            repo: wanted.repo.to_string(),
+            file: wanted.file.to_string(),
+            revision: wanted.revision.to_string(),
+            cache: self.cache_dir.clone(),
+        }
+    }
+
     /// The file in the cache, by branch or tag, or by commit.
     fn cached(&self, wanted: &Wanted<'_>) -> Option<PathBuf> {
+        let path = self.place(wanted, "snapshots");
+        path.is_file().then_some(path)
+    }
+
+    /// Where the cache has, in this folder of a repository, the file of a branch or tag, or of a commit.
+    fn place(&self, wanted: &Wanted<'_>, within: &str) -> PathBuf {
         let folder = self.cache_dir.join(wanted.repo().folder_name());
         let commit = std::fs::read_to_string(folder.join("refs").join(wanted.revision)).ok();
         let commit = commit.as_deref().map_or(wanted.revision, str::trim);
-        let path = folder.join("snapshots").join(commit).join(wanted.file);
-        path.is_file().then_some(path)
+        folder.join(within).join(commit).join(wanted.file)
     }
 
     fn download(&self, wanted: &Wanted<'_>) -> Result<PathBuf> {
@@ -238,6 +283,7 @@ impl Hub {
             repo,
             file,
             revision: wanted.revision.to_string(),
+            status,
             reason: format!("{reason}; {hint}"),
         }
     }

@@ -10,6 +10,9 @@ use super::{Augment, Image, ImageBatch, Shard};
 use crate::error::{Error, Place, Result};
 use crate::limits::LONGEST_SIDE;
 
+/// Pictures in a row that may be broken: a search through all of them, for each of them, would not end.
+const MOST_BROKEN: usize = 256;
+
 /// What to do about data that cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnCorrupt {
@@ -291,7 +294,7 @@ impl ImageDataset {
     /// The picture and its label, or with [`OnCorrupt::SkipAndCount`] the next one's that can be
     /// decoded, and how many could not.
     fn readable(&self, index: usize) -> Result<(Image, u32, usize)> {
-        for skipped in 0..self.len().max(1) {
+        for skipped in 0..self.len().clamp(1, MOST_BROKEN) {
             let at = (index + skipped) % self.len().max(1);
             let at = if skipped == 0 { index } else { at };
             match self.image(at) {
@@ -301,7 +304,10 @@ impl ImageDataset {
             }
         }
         Err(Error::Batch {
-            reason: format!("none of the {} pictures can be decoded", self.len()),
+            reason: format!(
+                "none of {} pictures in a row, from {index} on, can be decoded; are the files whole?",
+                self.len().clamp(1, MOST_BROKEN)
+            ),
         })
     }
 

@@ -18,7 +18,8 @@ pub struct TextFile {
 
 impl TextFile {
     /// Reads a file, plain or `.gz`. Of a file whose name has `.tokens` in it, as WikiText's have, the headings are left
-    /// out, ` @-@ `, ` @,@ ` and ` @.@ ` become `-`, `,` and `.`, and `<unk>` becomes `[UNK]`, BERT's unknown token.
+    /// out, ` @-@ `, ` @,@ ` and ` @.@ ` become `-`, `,` and `.`, and `<unk>` becomes `[UNK]`, BERT's unknown token, which
+    /// [`Packed::encode`](crate::Packed::encode) takes as the tokenizer calls it.
     ///
     /// # Errors
     /// If the file cannot be read, is not UTF-8, has a line or a text that is too long, or says nothing.

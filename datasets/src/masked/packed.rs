@@ -100,6 +100,15 @@ impl Pieces {
     }
 }
 
+/// What the tokenizer calls a word that it does not know.
+fn unknown(encoder: &TextEncoder) -> &'static str {
+    let names = ["[UNK]", "<unk>"];
+    let mut known = names
+        .into_iter()
+        .filter(|name| encoder.tokenizer().token_to_id(name).is_some());
+    known.next().unwrap_or("[UNK]")
+}
+
 /// The token ids of a text in one run, in sequences of one length.
 ///
 /// Memory: four bytes a token.
@@ -113,13 +122,21 @@ pub struct Packed {
 
 impl Packed {
     /// What the tokenizer makes of `lines`, one behind the other, for sequences of the encoder's maximum length with the
-    /// special tokens before and behind. What is left at the end and is no whole sequence is not used.
+    /// special tokens before and behind. What is left at the end and is no whole sequence is not used. A `[UNK]` in the
+    /// text is `<unk>` to a tokenizer that calls it so.
     ///
     /// # Errors
     /// If the tokenizer refuses a line, has no mask, or there is no whole sequence.
     pub fn encode(encoder: &TextEncoder, lines: &[String]) -> Result<Self> {
         let pieces = Pieces::of(encoder)?;
-        let ids = encoder.pieces(lines)?.concat();
+        let ids = match unknown(encoder) {
+            "[UNK]" => encoder.pieces(lines)?,
+            own => {
+                let lines = lines.iter().map(|line| line.replace("[UNK]", own));
+                encoder.pieces(&lines.collect::<Vec<_>>())?
+            }
+        };
+        let ids = ids.concat();
         let body = encoder.max_length().saturating_sub(2);
         if body == 0 || ids.len() < body {
             return Err(Error::Setting {

@@ -72,6 +72,7 @@ pub fn glue_corpus(task: GlueTask) -> Result<Option<GlueCorpus>> {
         train,
         validation,
         mismatched: None,
+        skipped: 0,
     }))
 }
 

@@ -22,16 +22,18 @@ pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, conv: &Convolution) -> Result<
         }
     }
     let groups = conv.groups;
-    let columns = Tensor::stack(&taps, 2)?; // [N, C, K, OH, OW]
-    let columns = columns
-        .reshape((n, groups, c / groups * kh * kw, oh * ow))?
-        .contiguous()?;
+    // One product for the whole batch: a product an image would want, and sum up, a kernel an image.
+    let columns = Tensor::stack(&taps, 0)?; // [K, N, C, OH, OW]
+    let columns = columns.permute((2, 0, 1, 3, 4))?.contiguous()?.reshape((
+        groups,
+        c / groups * kh * kw,
+        n * oh * ow,
+    ))?;
     let kernel = weight
         .contiguous()?
-        .reshape((1, groups, out / groups, part * kh * kw))?
-        .broadcast_as((n, groups, out / groups, part * kh * kw))?
-        .contiguous()?;
-    Ok(kernel.matmul(&columns)?.reshape((n, out, oh, ow))?)
+        .reshape((groups, out / groups, part * kh * kw))?;
+    let rows = kernel.matmul(&columns)?.reshape((out, n, oh, ow))?;
+    Ok(rows.transpose(0, 1)?.contiguous()?)
 }
 
 /// `count` entries of a dimension, from `start`, `stride` apart.

@@ -14,7 +14,7 @@ use crate::engine::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
 use crate::error::Result;
 use crate::numeric::simd::{self, Task, Vector, Width};
 use crate::numeric::{Buffer, Real, largest, sums};
-use candle_core::{D, Device, Tensor};
+use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
 /// The mean over the counted rows of -Σ_c q_c log softmax(logits)_c, where q puts 1 - s on the
@@ -69,17 +69,7 @@ impl Op for CrossEntropy {
 
     fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
         let logits = &inputs[0];
-        let rows = self.targets.classes.len();
-        let constant = |data: Vec<f64>, width: usize| {
-            let data = Tensor::from_vec(data, (rows, width), &Device::Cpu)?;
-            data.to_dtype(logits.dtype())?.to_device(logits.device())
-        };
-        let q = constant(distribution(&self.targets, self.classes), self.classes)?;
-        let weights = self.targets.classes.iter().map(|class| match class {
-            Some(_) => self.targets.weight,
-            None => 0.0,
-        });
-        let weights = constant(weights.collect(), 1)?;
+        let [q, weights] = distribution(&self.targets, logits)?;
         let largest = logits.detach().max_keepdim(D::Minus1)?;
         let rest = logits.broadcast_sub(&largest)?;
         let norms = rest.exp()?.sum_keepdim(D::Minus1)?.log()?; // [N, 1]

@@ -67,17 +67,25 @@ pub(super) fn read_targets(
     }
 }
 
-/// q / (number of counted rows), row by row; zeros in the rows that are ignored.
-pub(super) fn distribution(targets: &Targets, classes: usize) -> Vec<f64> {
-    let Targets {
-        weight, smoothing, ..
-    } = *targets;
-    let mut all = vec![0.0; targets.classes.len() * classes];
-    for (row, class) in targets.classes.iter().enumerate() {
-        let Some(class) = class else { continue };
-        let q = &mut all[row * classes..][..classes];
-        q.fill(weight * smoothing / classes as f64);
-        q[*class] += weight * (1.0 - smoothing);
-    }
-    all
+/// w q [N, C] and w [N, 1] for these logits, made on their device from a class a row; zeros in the rows that
+/// are ignored.
+pub(super) fn distribution(targets: &Targets, logits: &Tensor) -> Result<[Tensor; 2]> {
+    let (device, dtype) = (logits.device(), logits.dtype());
+    let (rows, classes) = logits.dims2()?;
+    let column = |data: Vec<u32>| Tensor::from_vec(data, (rows, 1), device);
+    let own = targets.classes.iter();
+    // In a row that is ignored no entry is its class.
+    let own = column(own.map(|c| c.map_or(u32::MAX, |c| c as u32)).collect())?;
+    let counts = targets.classes.iter().map(|c| u32::from(c.is_some()));
+    let counts = column(counts.collect())?.to_dtype(dtype)?;
+    let constant = |x: f64| Tensor::new(x, device)?.to_dtype(dtype);
+    let even = targets.weight * targets.smoothing / classes as f64;
+    let most = even + targets.weight * (1.0 - targets.smoothing);
+    let all = Tensor::arange(0, classes as u32, device)?.reshape((1, classes))?;
+    let q = own.broadcast_eq(&all)?.where_cond(
+        &constant(most)?.broadcast_as((rows, classes))?,
+        &constant(even)?.broadcast_as((rows, classes))?,
+    )?;
+    let weights = counts.broadcast_mul(&constant(targets.weight)?)?;
+    Ok([q.broadcast_mul(&counts)?, weights])
 }

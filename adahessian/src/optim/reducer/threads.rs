@@ -129,7 +129,10 @@ impl Drop for ThreadReducer {
 
 impl Reducer for ThreadReducer {
     fn reduce(&mut self, own: Sums) -> Result<Sums> {
-        let device = own.tensors.values().next().map(|t| t.device().clone());
+        let tensors = own.tensors.iter();
+        let devices: Vec<_> = tensors
+            .map(|(name, t)| (name.clone(), t.device().clone()))
+            .collect();
         arrived(&own)?;
         let mut round = self.round();
         let number = round.number;
@@ -154,8 +157,9 @@ impl Reducer for ThreadReducer {
         };
         drop(round);
         let mut sums = outcome?;
-        if let Some(device) = device {
-            for tensor in sums.tensors.values_mut() {
+        // Each back to where this participant has it.
+        for (name, device) in devices {
+            if let Some(tensor) = sums.tensors.get_mut(&name) {
                 *tensor = tensor.to_device(&device)?;
             }
         }

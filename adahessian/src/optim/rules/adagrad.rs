@@ -1,5 +1,6 @@
 //! Adagrad.
 
+use super::guard;
 use crate::error::Result;
 use crate::optim::group::not_negative;
 use crate::optim::pass::{self, Outcome, Pass};
@@ -9,7 +10,7 @@ use candle_core::Tensor;
 /// Adagrad (Duchi et al. 2011): s = s + g²; θ = θ - η g / (sqrt(s) + eps), L2 decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adagrad {
-    /// Added to the denominator.
+    /// Added to the denominator; 0 counts as the smallest normal number of f32.
     pub eps: f64,
 }
 
@@ -34,7 +35,7 @@ impl Rule for Adagrad {
     fn update<N: Number>(&self, step: &Step, _: (), x: Entry<'_, N>) -> N {
         let gradient = step.l2(x.gradient, &x.value);
         let sum = x.slots[0].blend(1.0, gradient.clone().square(), 1.0);
-        x.value - gradient / (sum.sqrt() + self.eps) * step.lr
+        x.value - gradient / (sum.sqrt() + guard(self.eps)) * step.lr
     }
 
     fn in_place(&self, pass: &Pass<'_>, slots: &[Tensor]) -> Result<Option<Outcome>> {

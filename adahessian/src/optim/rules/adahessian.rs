@@ -1,5 +1,6 @@
 //! AdaHessian (Yao et al., AAAI 2021): Adam's form with the Hessian's diagonal in place of g².
 
+use super::guard;
 use crate::error::{Error, Result};
 use crate::optim::group::{fraction, not_negative};
 use crate::optim::pass::{self, Outcome, Pass};
@@ -20,7 +21,8 @@ use candle_core::Tensor;
 pub struct AdaHessian {
     /// (β1, β2): decays of the means of g and of D².
     pub betas: (f64, f64),
-    /// Added to the denominator, after the bias correction and outside of the power.
+    /// Added to the denominator, after the bias correction and outside of the power; 0 counts as the smallest
+    /// normal number of f32.
     pub eps: f64,
     /// The Hessian power k in 0..=1 (Eq. 12): 1 is Newton-like, 0 is momentum.
     pub hessian_power: f64,
@@ -115,7 +117,7 @@ impl Rule for AdaHessian {
     fn update<N: Number>(&self, step: &Step, scalars: [f64; 2], x: Entry<'_, N>) -> N {
         let m = x.slots[0].blend(self.betas.0, x.gradient, 1.0 - self.betas.0);
         // In this order, as PyTorch's addcdiv.
-        let direction = m * scalars[0] / (self.denominator(scalars, x.slots) + self.eps);
+        let direction = m * scalars[0] / (self.denominator(scalars, x.slots) + guard(self.eps));
         step.decay(x.value) - direction
     }
 

@@ -25,6 +25,13 @@ use super::number::Number;
 use super::rule::{Step, correction};
 use crate::error::Result;
 
+/// ε of a denominator that may be zero: 0 counts as the smallest normal number of f32, so that 0 / (0 + ε) is
+/// 0 and no variable becomes not-a-number where it has neither gradient nor curvature.
+#[inline(always)]
+pub(crate) fn guard(eps: f64) -> f64 {
+    eps.max(f64::from(f32::MIN_POSITIVE))
+}
+
 /// The running means of g and g² of Adam and its kin.
 const MOMENTS: &[&str] = &["exp_avg", "exp_avg_sq"];
 

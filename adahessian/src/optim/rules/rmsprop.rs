@@ -1,5 +1,6 @@
 //! RMSProp.
 
+use super::guard;
 use crate::error::Result;
 use crate::optim::group::{fraction, not_negative};
 use crate::optim::pass::{self, Outcome, Pass};
@@ -12,7 +13,7 @@ use candle_core::Tensor;
 pub struct RmsProp {
     /// α, the decay of the mean of squares.
     pub alpha: f64,
-    /// Added to the denominator.
+    /// Added to the denominator; 0 counts as the smallest normal number of f32.
     pub eps: f64,
     /// μ.
     pub momentum: f64,
@@ -54,7 +55,7 @@ impl Rule for RmsProp {
         let gradient = step.l2(x.gradient, &x.value);
         let (alpha, square) = (self.alpha, gradient.clone().square());
         let mean = x.slots[0].blend(alpha, square, 1.0 - alpha);
-        let mut direction = gradient / (mean.sqrt() + self.eps);
+        let mut direction = gradient / (mean.sqrt() + guard(self.eps));
         if let Some(buffer) = x.slots.get_mut(1) {
             direction = buffer.blend(self.momentum, direction, 1.0);
         }

@@ -7,7 +7,7 @@ use crate::optim::group::Resolved;
 use crate::optim::pass::{Outcome, Pass, in_place};
 use crate::optim::pending::Clipping;
 use crate::optim::variable::{Rates, Slots};
-use crate::optim::{Average, Builder, Delay, Rule, State, Step};
+use crate::optim::{Average, Builder, Delay, Entry, Number, Rule, State, Step};
 use crate::random::Stream;
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -121,6 +121,37 @@ fn one_pass_is_the_composed_step<R: Rule>(builder: &Builder<R>, shape: &[usize],
     }
 }
 
+/// A direction of m over the root of D's mean square, with a length of its own: no rule here has both.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct TrustedNewton;
+
+impl Rule for TrustedNewton {
+    const NAME: &'static str = "trusted-newton";
+    const SLOTS: &'static [&'static str] = &["mean", "diagonal_sq"];
+    const SECOND_ORDER: bool = true;
+    const TRUST: bool = true;
+    type Scalars = ();
+
+    fn scalars(&self, _: &Step) {}
+
+    fn observe<N: Number>(&self, diagonal: N, slots: &mut [N]) {
+        slots[1].blend(0.9, diagonal.square(), 0.1);
+    }
+
+    fn update<N: Number>(&self, step: &Step, scalars: (), x: Entry<'_, N>) -> N {
+        x.slots[0].blend(0.9, x.gradient, 0.1);
+        self.direction(step, scalars, x.value, x.slots)
+    }
+
+    fn direction<N: Number>(&self, _: &Step, _: (), _: N, slots: &[N]) -> N {
+        slots[0].clone() / (slots[1].clone().sqrt() + 1e-3)
+    }
+
+    fn trust(&self, value_norm: f64, direction_norm: f64) -> f64 {
+        value_norm / direction_norm
+    }
+}
+
 /// Around the sizes where lanes, groups and pieces end.
 const COUNTS: [usize; 7] = [1, 15, 17, 4096, 16_384, 16_391, 40_000];
 
@@ -159,6 +190,7 @@ fn every_rule_is_the_composed_one_bit_for_bit() {
     follows(AdaHessian::builder().hessian_power(0.0));
     follows(SophiaH::builder());
     follows(SophiaH::builder().delay(Delay::Stale));
+    follows(TrustedNewton::builder());
 }
 
 #[test]

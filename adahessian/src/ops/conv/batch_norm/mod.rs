@@ -139,7 +139,7 @@ impl<'a> BatchNorm<'a> {
 /// it), `residual` like the result, [N, out, OH, OW].
 ///
 /// # Errors
-/// [`crate::Error::Setting`] for shapes that do not fit; candle's errors.
+/// [`crate::Error::Setting`] for shapes that do not fit, and in training for one value a channel; candle's errors.
 pub fn conv_batch_norm<X: Operand>(
     x: &X,
     weight: &Tensor,
@@ -162,6 +162,10 @@ fn on(
 ) -> Result<Handle> {
     let shape = conv.check(x.dims(), weight.dims())?;
     norm.check(shape[1])?;
+    let count = shape[0] * shape[2] * shape[3];
+    if norm.training && count == 1 {
+        return one_value(&shape);
+    }
     let fused = match activation {
         Activation::Identity => Fused::Identity,
         Activation::Relu => Fused::Relu,
@@ -183,11 +187,17 @@ fn on(
     inputs.extend(residual);
     let y = call(op, &inputs)?;
     if let (Some([mean, variance]), true) = (batch.get(), norm.training) {
-        let count = shape[0] * shape[2] * shape[3];
         let running = norm.running;
         running.follow(Some(mean), variance, norm.momentum, count)?;
     }
     Ok(y)
+}
+
+/// The error of a batch with one value a channel, which is its own mean: the result would be β, whatever
+/// the input is.
+pub(crate) fn one_value<T>(shape: &[usize]) -> Result<T> {
+    let expected = "more than one value a channel in training: more images, or larger ones";
+    wrong("batch of a normalisation", expected, format!("{shape:?}"))
 }
 
 struct ConvBatchNorm {
