@@ -135,7 +135,7 @@ else
 
   # The device in software: the driver's interface with kernels that are translated for the CPU. It finds
   # what a compiler cannot: wrong accesses, threads without a context, numbers that differ.
-  device=../shared/cuda-sim
+  device=${CUDA_SIM:-../shared/cuda-sim}
   if [ -f "$device/build.sh" ]; then
     step "CUDA: on a device in software"
     "$device/build.sh" "$target/cuda-sim"

@@ -16,6 +16,7 @@ mod criteo;
 mod dlrm;
 mod engine;
 mod exported;
+mod extremes;
 mod families;
 mod glue_data;
 mod half_precision;

@@ -20,6 +20,7 @@ fn start(resumed_at: Option<u64>) -> StartReport {
         total_steps: 10,
         epochs: 1,
         resumed_at,
+        owed: false,
         seed: 1,
     }
 }

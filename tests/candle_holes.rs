@@ -4,7 +4,7 @@
 //! its message says which workaround can go.
 
 use adahessian::random::Stream;
-use adahessian::{NamedVars, Result, check};
+use adahessian::{Hessian, LinearOperator, NamedVars, Result, VarVec, check};
 use candle_core::{D, DType, Device, Module, Tensor, Var};
 use candle_nn::{LayerNorm, Linear, VarBuilder, VarMap};
 
@@ -20,6 +20,20 @@ fn var(name: &str, shape: &[usize], dtype: DType) -> Var {
 fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
     let gap = (a - b).unwrap().abs().unwrap().max_all().unwrap();
     gap.to_dtype(DType::F64).unwrap().to_scalar().unwrap()
+}
+
+#[test]
+fn silu_has_no_second_derivative_far_below_zero() {
+    let x = Var::new(&[-100f32], &CPU).unwrap();
+    let vars = NamedVars::new([("x".to_string(), x.clone())]).unwrap();
+    let loss = x.silu().unwrap().sum_all().unwrap();
+    let ones = VarVec::new(&vars, vec![x.ones_like().unwrap()]).unwrap();
+    let product = Hessian::of(&loss, &vars).unwrap().apply(&ones).unwrap();
+    let product = product.tensors()[0].to_vec1::<f32>().unwrap();
+    assert!(
+        product[0].is_nan(),
+        "candle mends this: nn::ops::silu and the composed Activation::Silu can be its own"
+    );
 }
 
 #[test]

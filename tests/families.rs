@@ -10,6 +10,7 @@ use models::{
     auto, bert, distilbert, resnet, roberta, squeezebert, weights,
 };
 use serde_json::json;
+use std::path::Path;
 use testing::{assert_close, assert_says};
 
 const CPU: Device = Device::Cpu;
@@ -571,6 +572,99 @@ fn a_model_of_ones_own_is_drawn_and_loaded() -> Result<()> {
     for (name, var) in variables.saved().iter() {
         assert_close(name, again.saved().get(name)?, var, 0.0)?;
     }
+    Ok(())
+}
+
+// ---- files ------------------------------------------------------------------------------------
+
+/// A pipeline takes the sigmoid of one label, and the softmax of several, unless it is told what they are.
+#[test]
+fn classifiers_say_what_they_were_trained_for() -> Result<()> {
+    let problem = |folder: &Path| -> Result<serde_json::Value> {
+        let config = std::fs::read_to_string(folder.join("config.json"))?;
+        let config: serde_json::Value = serde_json::from_str(&config)?;
+        Ok(config["problem_type"].clone())
+    };
+    let (folder, start) = (tempfile::tempdir()?, start(DType::F32));
+    let folder = folder.path();
+    for architecture in tiny()? {
+        SequenceClassifier::new(&architecture, 1, &start)?.save(folder)?;
+        assert_eq!(problem(folder)?, "regression");
+        SequenceClassifier::new(&architecture, 3, &start)?.save(folder)?;
+        assert_eq!(problem(folder)?, "single_label_classification");
+        TokenClassifier::new(&architecture, 3, &start)?.save(folder)?;
+        assert!(problem(folder)?.is_null());
+        // A head that is kept keeps what it says, a fresh one does not.
+        SequenceClassifier::new(&architecture, 3, &start)?.save(folder)?;
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path)?;
+        let several = text.replace("single_label", "multi_label");
+        std::fs::write(&path, &several)?;
+        let (model, _) = auto::sequence_classifier(folder, None, &start)?;
+        model.save(folder)?;
+        assert_eq!(problem(folder)?, "multi_label_classification");
+        let fresh = Start {
+            new_head: true,
+            ..start.clone()
+        };
+        let (model, _) = auto::sequence_classifier(folder, None, &fresh)?;
+        model.save(folder)?;
+        assert_eq!(problem(folder)?, "single_label_classification");
+    }
+    Ok(())
+}
+
+/// transformers takes both names of a size; one that is not understood would be the default, without a word.
+#[test]
+fn sizes_of_distilbert_have_two_names() -> Result<()> {
+    let (folder, start) = (tempfile::tempdir()?, start(DType::F32));
+    let architecture = distilbert::Config {
+        n_heads: 4,
+        ..distilbert::Config::tiny()
+    };
+    let model = SequenceClassifier::new(&architecture.architecture()?, 2, &start)?;
+    model.save(folder.path())?;
+    let path = folder.path().join("config.json");
+    let text = std::fs::read_to_string(&path)?;
+    let read = || distilbert::Config::read(folder.path());
+    let own = read()?;
+    let renamed = text
+        .replace("\"n_heads\"", "\"num_attention_heads\"")
+        .replace("\"n_layers\"", "\"num_hidden_layers\"")
+        .replace("\"dim\"", "\"hidden_size\"");
+    assert_ne!(renamed, text);
+    std::fs::write(&path, &renamed)?;
+    assert_eq!(read()?, own);
+    let again = auto::sequence_classifier(folder.path(), None, &start)?.0;
+    assert_eq!(again.encoder().architecture().heads, 4);
+    let both = text.replacen('{', "{\"num_attention_heads\": 8,", 1);
+    std::fs::write(&path, both)?;
+    assert_says(read().map(drop), &["n_heads", "8", "num_attention_heads"]);
+    Ok(())
+}
+
+/// Other accounts may read what other accounts may read of any new file.
+#[cfg(unix)]
+#[test]
+fn saved_files_have_the_rights_of_new_files() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir()?;
+    let model = SequenceClassifier::new(&tiny()?[0], 2, &start(DType::F32))?;
+    model.save(folder.path())?;
+    let rights = |name: &str| -> Result<u32> {
+        Ok(std::fs::metadata(folder.path().join(name))?
+            .permissions()
+            .mode())
+    };
+    std::fs::write(folder.path().join("new"), "")?;
+    assert_eq!(rights("model.safetensors")?, rights("new")?);
+    assert_eq!(rights("config.json")?, rights("new")?);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder.path())? {
+        names.push(entry?.file_name().into_string().unwrap());
+    }
+    names.sort();
+    assert_eq!(names, ["config.json", "model.safetensors", "new"]);
     Ok(())
 }
 

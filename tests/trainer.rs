@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use testing::{assert_number, assert_says};
+use trainers::callbacks::JsonLines;
 use trainers::{
     Callback, Error, EvalReport, FixedBatches, Outcome, Plateau, RunFolder, Scores, StepReport,
-    Task, TrainConfig, Trainer,
+    Task, TrainConfig, Trainer, disk,
 };
 
 /// A quadratic in one variable, with evaluations and losses as written down.
@@ -259,6 +260,84 @@ fn an_evaluation_that_failed_is_owed() -> Result<()> {
     Ok(())
 }
 
+/// A callback fails behind the last step, before its evaluation: that is made at the second call, and its line is
+/// there once.
+#[test]
+fn an_evaluation_behind_a_callback_that_failed_is_owed() -> Result<()> {
+    for eval_every in [Some(2), None] {
+        let config = TrainConfig {
+            eval_every,
+            epochs: 1,
+            ..TrainConfig::default()
+        };
+        let record = Record {
+            fail: Some(4),
+            ..Record::default()
+        };
+        let evaluations = record.evaluations.clone();
+        let mut trainer = trainer(scripted(&[0.5, 0.75])?, config)?.callback(record);
+        assert!(trainer.fit().is_err());
+        let summary = trainer.fit()?;
+        let seen = evaluations.borrow();
+        assert_eq!(seen.last().map(|report| report.step), Some(4));
+        assert_eq!(summary.last.map(|last| last.step), Some(4));
+    }
+    Ok(())
+}
+
+/// An evaluation whose line was written before a later callback failed is made again, and has one line.
+#[test]
+fn an_evaluation_that_is_made_again_has_one_line() -> Result<()> {
+    struct FailsOnce(bool);
+    impl Callback for FailsOnce {
+        fn on_evaluation(&mut self, _: &EvalReport) -> trainers::Result<()> {
+            match std::mem::take(&mut self.0) {
+                true => Err(Error::user("the disk is full")),
+                false => Ok(()),
+            }
+        }
+    }
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("metrics.jsonl");
+    let config = TrainConfig {
+        eval_every: Some(2),
+        ..TrainConfig::default()
+    };
+    let mut trainer = trainer(scripted(&[0.5, 0.6, 0.75])?, config)?
+        .callback(JsonLines::new(&path))
+        .callback(FailsOnce(true));
+    assert!(trainer.fit().is_err());
+    trainer.fit()?;
+    let text = std::fs::read_to_string(&path)?;
+    let mut steps = Vec::new();
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line)?;
+        if line["kind"] == "evaluation" {
+            steps.push(line["step"].as_u64());
+        }
+    }
+    assert_eq!(steps, [Some(2), Some(4)]);
+    Ok(())
+}
+
+/// Without `resume` its first checkpoint would take the place of the other's.
+#[test]
+fn a_run_of_others_is_not_trained_over() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let mut first = trainer(scripted(&[0.5])?, TrainConfig::default())?.run_folder(&run, "");
+    first.fit()?;
+    let before = run.checkpoints().list()?;
+    let mut second = trainer(scripted(&[0.5])?, TrainConfig::default())?.run_folder(&run, "");
+    assert_says(second.fit(), &["does not go on with", "resume"]);
+    assert_eq!(run.checkpoints().list()?, before);
+    second.resume(run.path())?;
+    second.fit()?;
+    // The first one's own second call is none of this.
+    first.fit()?;
+    Ok(())
+}
+
 #[test]
 fn an_evaluation_that_is_not_finite() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -413,6 +492,59 @@ fn run_folders_are_not_written_over() -> Result<()> {
     );
     let mut other = trainer(scripted(&[0.5])?, TrainConfig::default())?;
     assert_says(other.resume(folder.path()), &["no checkpoint here"]);
+    Ok(())
+}
+
+/// What has the names of a run's files, and no run's configuration beside it, is somebody's.
+#[test]
+fn files_that_are_called_like_a_runs_are_not_taken_for_one() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let somebodys: [(&str, &[u8]); 4] = [
+        ("events.out.tfevents.1700000000.host", b"theirs"),
+        ("metrics.jsonl", b"{}"),
+        ("config.toml", b"lr = 0.1"),
+        ("config.toml", b"\xff\xfe not a text"),
+    ];
+    for (number, (name, content)) in somebodys.into_iter().enumerate() {
+        let path = folder.path().join(number.to_string());
+        std::fs::create_dir(&path)?;
+        std::fs::write(path.join(name), content)?;
+        assert_says(RunFolder::create(&path, ""), &["holds no run"]);
+        assert_eq!(std::fs::read(path.join(name))?, content);
+    }
+    // A run that was cut off before its first checkpoint is begun again, however often.
+    let path = folder.path().join("cut");
+    for _ in 0..2 {
+        let run = RunFolder::create(&path, "")?;
+        std::fs::write(run.metrics(), "{}")?;
+        drop(run);
+    }
+    assert!(!RunFolder::create(&path, "")?.metrics().exists());
+    Ok(())
+}
+
+/// Whole or not at all: what a process that died between two renames has put aside comes back.
+#[test]
+fn a_folder_that_was_put_aside_comes_back() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model");
+    let write = |text: &'static str| {
+        disk::write_folder(&path, |folder| {
+            disk::write_whole(&folder.join("file"), text.as_bytes())
+        })
+    };
+    write("one")?;
+    let fails = disk::write_folder(&path, |_| Err(Error::user("no")));
+    assert!(fails.is_err());
+    assert_eq!(std::fs::read_to_string(path.join("file"))?, "one");
+    std::fs::rename(&path, folder.path().join(".model.replaced"))?;
+    let fails = disk::write_folder(&path, |_| Err(Error::user("no")));
+    assert!(fails.is_err());
+    assert_eq!(std::fs::read_to_string(path.join("file"))?, "one");
+    write("two")?;
+    assert_eq!(std::fs::read_to_string(path.join("file"))?, "two");
+    let left: Vec<_> = std::fs::read_dir(folder.path())?.collect();
+    assert_eq!(left.len(), 1, "{left:?}");
     Ok(())
 }
 

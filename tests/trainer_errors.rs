@@ -1,12 +1,15 @@
 //! What fails half way leaves nothing behind: the step after it is that of a run in which nothing failed.
 
-use adahessian::ops::Mode;
+use adahessian::ops::{
+    Activation, BatchNorm, Convolution, Mode, RunningStatistics, conv_batch_norm,
+};
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::{AdaHessian, Composite, NamedVars, Optim, Rule, Sgd};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use std::cell::Cell;
 use testing::assert_says;
+use testing::twins::{random, vars};
 use trainers::{
     Error, FixedBatches, Loss, Scores, Supervised, Task, TensorBatch, TrainConfig, Trainer,
 };
@@ -266,5 +269,72 @@ fn an_evaluation_on_nothing_is_the_same_error_for_all_tasks() -> Result<()> {
             .evaluate()
     };
     assert_eq!(scores(both)?, scores(some)?);
+    Ok(())
+}
+
+/// A normalised image, whose loss fails once after its forward pass has moved the running statistics.
+struct MovesThenFails {
+    vars: NamedVars,
+    running: RunningStatistics,
+    fails: Cell<bool>,
+}
+
+impl Task for MovesThenFails {
+    type Batch = Tensor;
+
+    fn size(&self, batch: &Tensor) -> usize {
+        batch.dims()[0]
+    }
+
+    fn narrow(&self, batch: &Tensor, start: usize, len: usize) -> trainers::Result<Tensor> {
+        batch.narrow(0, start, len).map_err(Error::user)
+    }
+
+    fn loss(&self, batch: &Tensor, _: &Mode) -> trainers::Result<Tensor> {
+        let [kernel, scale, shift] = ["k", "scale", "shift"].map(|name| self.vars.get(name));
+        let norm = BatchNorm::new(scale?, shift?, &self.running, true);
+        let conv = Convolution::new(1, 1);
+        let y = conv_batch_norm(batch, kernel?, &conv, &norm, None, Activation::Silu)?;
+        match self.fails.replace(false) {
+            true => broken(),
+            false => y.sqr().and_then(|y| y.mean_all()).map_err(Error::user),
+        }
+    }
+
+    fn evaluate(&self) -> trainers::Result<Scores> {
+        Ok(Scores::new("score", 0.0))
+    }
+}
+
+#[test]
+fn a_step_that_failed_leaves_running_statistics_where_they_were() -> Result<()> {
+    let trained = |fails: bool| -> Result<Vec<f64>> {
+        let trained = vars(&[("k", &[2, 1, 3, 3]), ("scale", &[2]), ("shift", &[2])])?;
+        let running = RunningStatistics::new(2, DType::F64, &Device::Cpu)?;
+        let statistics = [
+            ("norm.running_mean".to_string(), running.mean.clone()),
+            ("norm.running_var".to_string(), running.variance.clone()),
+        ];
+        let all = trained.union(&NamedVars::new(statistics)?);
+        let task = MovesThenFails {
+            vars: trained.clone(),
+            running: running.clone(),
+            fails: Cell::new(fails),
+        };
+        let optimizer = AdaHessian::builder().lr(0.01).build(&trained)?;
+        let config = TrainConfig {
+            micro_batches: 2,
+            ..TrainConfig::default()
+        };
+        let images = FixedBatches(vec![random("images", &[4, 1, 4, 4])?]);
+        let mut trainer = Trainer::new(task, images, &all, Box::new(optimizer), config)?;
+        assert_eq!(trainer.fit().is_err(), fails);
+        if fails {
+            trainer.fit()?;
+        }
+        let both = Tensor::cat(&[running.mean.as_tensor(), running.variance.as_tensor()], 0)?;
+        Ok(both.to_vec1()?)
+    };
+    assert_eq!(trained(true)?, trained(false)?);
     Ok(())
 }

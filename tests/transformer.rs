@@ -362,6 +362,17 @@ fn what_does_not_fit_is_refused() -> Result<()> {
             },
             "layer_norm_eps",
         ),
+        // The sines of its positions alone would be 34 GB.
+        (
+            Config {
+                vocab_size: 41,
+                d_model: 1 << 16,
+                attention_heads: 1,
+                max_position_embeddings: 1 << 16,
+                ..Config::tiny()
+            },
+            "max_position_embeddings",
+        ),
         (
             Config {
                 vocab_size: 1 << 24,

@@ -5,6 +5,7 @@ pub mod check;
 mod curvature;
 pub mod engine;
 mod error;
+mod files;
 mod kind;
 pub mod nn;
 pub mod numeric;
@@ -24,6 +25,7 @@ pub use curvature::hessian::Hessian;
 pub use curvature::hutchinson::{Estimate, Hutchinson, Probe};
 pub use curvature::mean::Mean;
 pub use error::{Error, Result};
+pub use files::save_tensors;
 pub use kind::{Kind, Kinds};
 pub use optim::reducer::{Reducer, RowSums, Sums, ThreadGroup, ThreadReducer};
 pub use optim::{

@@ -44,6 +44,9 @@ impl Benchmark for Cifar {
     }
 
     fn load(&self, own: &VisionArgs) -> Result<Data> {
+        if own.image_size.is_some() {
+            bail!("--image-size: CIFAR-10's images are 32 pixels high and wide; leave it out");
+        }
         let (train, test) = match (&own.data, own.synthetic, own.hub) {
             (_, true, _) => (
                 data::generate(320, 32, 10, 0)?,

@@ -200,8 +200,13 @@ impl<A: Own> Plan<A> {
         stop: &Arc<AtomicBool>,
     ) -> Result<usize> {
         // What is wrong with the last run's settings shows before the first one begins.
+        let mut devices: Vec<&str> = Vec::new();
         for cell in &self.cells {
-            program::check_device(&cell.settings.run.device)?;
+            let device = cell.settings.run.device.as_str();
+            if !devices.contains(&device) {
+                program::device(device)?;
+                devices.push(device);
+            }
             Session::new(cell, None, false, stop)?.config.check()?;
         }
         if self.resume.is_none() {
@@ -324,12 +329,16 @@ impl<A: Own> Plan<A> {
         shared: &mut Shared<E>,
         stop: &Arc<AtomicBool>,
     ) -> Result<Summary> {
-        let from = match &self.resume {
-            None => None,
+        let named = match &self.resume {
             Some(path) if !self.several() && path.join("manifest").is_file() => Some(path.clone()),
-            Some(_) => checkpoint(&cell.folder)?,
+            _ => None,
         };
-        let session = Session::new(cell, from, self.resume.is_some(), stop)?;
+        let from = match (&named, &self.resume) {
+            (None, Some(_)) => checkpoint(&cell.folder)?,
+            _ => named.clone(),
+        };
+        let mut session = Session::new(cell, from, self.resume.is_some(), stop)?;
+        session.named = named.is_some();
         let data = shared.load(experiment, cell, &self.out)?;
         let summary = experiment.run(cell, data, session);
         summary.with_context(|| cell.label())
@@ -359,7 +368,9 @@ fn resumed<A: Own>(asked: Asked<A>, settings: &str, folder: &RunFolder) -> Resul
     }
     // A run on its own has its checkpoints in its folder, and can be of another length.
     let is_run = folder.path().join("checkpoint").is_dir();
-    let is_free = |name: &str| FREE.contains(&name) && (is_run || !LENGTH.contains(&name));
+    // Whether data that lies elsewhere is the same each run tells by its checksum.
+    let is_free =
+        |name: &str| name == "data" || FREE.contains(&name) && (is_run || !LENGTH.contains(&name));
     let refused = asked
         .given
         .iter()

@@ -205,7 +205,7 @@ fn cell<E: Experiment>(
     let defaults = experiment.defaults(&asked)?;
     let mut settings = asked.resolved(&defaults)?;
     settings.training.schedule =
-        with_own_steps(&settings.training.schedule, &defaults.training.schedule);
+        with_own_steps(&settings.training.schedule, &defaults.training.schedule)?;
     let pairs = axes.iter().zip(values);
     let is_place = |axis: &Axis| axis.values.len() > 1;
     let place = pairs.clone().filter(|(axis, _)| is_place(axis));
@@ -237,10 +237,17 @@ fn folder_name<'a>(pairs: impl Iterator<Item = (&'a Axis, &'a String)>, seed: &s
     format!("{name}-seed{seed}")
 }
 
-/// A bare `step`, alone or after a warm-up, means the program's own steps.
-fn with_own_steps(asked: &str, own: &str) -> String {
+/// A bare `step`, alone or after a warm-up, means the program's own steps, if it has some.
+fn with_own_steps(asked: &str, own: &str) -> Result<String> {
     match asked.strip_suffix("step") {
-        Some(before) if before.is_empty() || before.ends_with('+') => format!("{before}{own}"),
-        _ => asked.into(),
+        Some(before) if before.is_empty() || before.ends_with('+') => {
+            match own.starts_with("step:") {
+                true => Ok(format!("{before}{own}")),
+                false => bail!(
+                    "--schedule {asked}: this program has no steps of its own; say where they are, as in step:0.1:0.5:0.75"
+                ),
+            }
+        }
+        _ => Ok(asked.into()),
     }
 }

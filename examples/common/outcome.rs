@@ -244,6 +244,21 @@ fn winner(rows: &[&Row]) -> Option<String> {
         true => b.mean.total_cmp(&a.mean),
         false => a.mean.total_cmp(&b.mean),
     });
+    // Of several optimizers the best choice of each, and not two neighbours of one of them.
+    let mut seen: Vec<&str> = Vec::new();
+    let best_of_each: Vec<(&Row, Spread)> = ranked
+        .iter()
+        .filter(|(row, _)| {
+            let name = optimizer_of(row);
+            let first = !seen.contains(&name);
+            seen.push(name);
+            first
+        })
+        .copied()
+        .collect();
+    if best_of_each.len() > 1 {
+        ranked = best_of_each;
+    }
     let [(first, best), (second, next), ..] = ranked.as_slice() else {
         return None;
     };
@@ -282,6 +297,11 @@ fn winner(rows: &[&Row]) -> Option<String> {
             ),
         },
     )
+}
+
+fn optimizer_of(row: &Row) -> &str {
+    let place = row.place.iter().find(|(name, _)| name == "optimizer");
+    place.map_or("", |(_, value)| value.as_str())
 }
 
 /// Welch's degrees of freedom of the difference of two means, from their standard errors and numbers of runs.
@@ -478,5 +498,23 @@ mod tests {
             row("c", &[0.7, 0.72, 0.71]),
         ]);
         assert!(lost.contains("b is ahead of c"), "{lost}");
+    }
+
+    /// Of several optimizers the best choice of each.
+    #[test]
+    fn two_choices_of_one_optimizer_are_no_comparison_of_two() {
+        let by = |optimizer: &str, group: &str, scores: &[f64]| Row {
+            place: vec![("optimizer".into(), optimizer.into())],
+            ..row(group, scores)
+        };
+        let rows = [
+            by("adamw", "adamw 1", &[0.95, 0.96]),
+            by("adamw", "adamw 2", &[0.94, 0.95]),
+            by("adahessian", "adahessian 1", &[0.90, 0.92]),
+        ];
+        let said = winner(&rows.iter().collect::<Vec<_>>()).unwrap_or_default();
+        assert!(said.contains("adamw 1 is ahead of adahessian 1"), "{said}");
+        let one = winner(&rows[..2].iter().collect::<Vec<_>>()).unwrap_or_default();
+        assert!(one.contains("adamw 1 is ahead of adamw 2"), "{one}");
     }
 }

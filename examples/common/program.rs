@@ -111,14 +111,6 @@ pub fn reset_peak_memory() {
     }
 }
 
-/// Checks the name of a device.
-///
-/// # Errors
-/// If it is none.
-pub fn check_device(name: &str) -> Result<()> {
-    ordinal(name).map(drop)
-}
-
 /// The number of a CUDA device; none for the CPU.
 fn ordinal(name: &str) -> Result<Option<usize>> {
     match name.split_once(':') {

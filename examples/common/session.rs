@@ -5,6 +5,7 @@ use crate::flags::{FREE, Settings};
 use crate::grid::Cell;
 use crate::layers::{self, Own};
 use crate::program;
+use adahessian::{NamedVars, VarVec};
 use anyhow::{Context, Result, bail};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,9 @@ pub struct Session {
     pub folder: PathBuf,
     /// The checkpoint to go on from; with none the run begins.
     pub from: Option<PathBuf>,
+    /// Whether it was named, and is not the folder's newest: that is asked for again when the folder is this
+    /// process's, for another may have saved there.
+    pub named: bool,
     /// Whether the folder's configuration and this one have to lead to the same steps.
     pub resumes: bool,
     /// Ends the run after a step.
@@ -57,6 +61,7 @@ impl Session {
         Ok(Self {
             folder: cell.folder.clone(),
             from,
+            named: false,
             resumes,
             stop: Arc::clone(stop),
             label: cell.label(),
@@ -103,7 +108,8 @@ impl Session {
         if let Some(export) = parts.export {
             // Before the summary, which says that the run is complete.
             trainer = trainer.callback(Exported {
-                folder: folder.model(),
+                run: folder.clone(),
+                vars: parts.vars.clone(),
                 export,
             });
         }
@@ -121,12 +127,15 @@ impl Session {
     }
 
     /// The folder, this process's alone, with this configuration.
-    fn claim(&self, text: &str) -> Result<RunFolder> {
+    fn claim(&mut self, text: &str) -> Result<RunFolder> {
         let begun = self.resumes && RunFolder::open(&self.folder).is_ok();
         if !begun {
             return Ok(RunFolder::create(&self.folder, text)?);
         }
         let folder = RunFolder::resume(&self.folder)?;
+        if !self.named {
+            self.from = folder.checkpoints().newest()?;
+        }
         let before = match &self.from {
             // The checkpoint's copy is what its steps were made with.
             Some(from) => checkpoint::configuration(from)?,
@@ -143,7 +152,20 @@ fn same_steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
     let names = before
         .keys()
         .chain(now.keys().filter(|name| !before.contains_key(*name)));
-    for name in names.filter(|name| !FREE.contains(&name.as_str())) {
+    // Where a checksum says that what is read is the same, it may lie elsewhere.
+    let same_data = before.contains_key(MARK) && before.get(MARK) == now.get(MARK);
+    // Evaluations decide how long such a run goes on, and at what rate.
+    let judged = |table: &Table| {
+        let schedule = table.get("schedule").and_then(toml::Value::as_str);
+        table.contains_key("patience") || schedule.is_some_and(|s| s.ends_with("plateau"))
+    };
+    let counts = judged(before) || judged(now);
+    let is_free = |name: &str| match name {
+        "data" => same_data,
+        "eval_every" => !counts,
+        name => FREE.contains(&name),
+    };
+    for name in names.filter(|name| !is_free(name)) {
         if before.get(name) != now.get(name) {
             if name == MARK {
                 // Runs of older versions have none.
@@ -204,10 +226,40 @@ fn config<A: Own>(settings: &Settings<A>, seed: u64) -> Result<TrainConfig> {
     })
 }
 
-/// Exports the model at the end of a run that was not interrupted.
+/// Exports the model at the end of a run that was not interrupted, and that of its best evaluation where that was an
+/// earlier one.
 struct Exported {
-    folder: PathBuf,
+    run: RunFolder,
+    vars: NamedVars,
     export: Export,
+}
+
+impl Exported {
+    fn write(&mut self, folder: &Path) -> trainers::Result<()> {
+        let export = &mut self.export;
+        disk::write_folder(folder, |folder| {
+            export(folder).map_err(|e| trainers::Error::user(e.context("saving the model")))
+        })
+    }
+
+    /// With the variables as a checkpoint has them; afterwards they are what they were.
+    fn write_of(&mut self, checkpoint: &Path, folder: &Path) -> trainers::Result<()> {
+        let loaded = checkpoint::load(checkpoint)?;
+        let last = self.vars.snapshot()?;
+        let best = self
+            .vars
+            .iter()
+            .map(|(name, var)| match loaded.model.get(name) {
+                Some(value) => value.to_device(var.device())?.to_dtype(var.dtype()),
+                None => Ok(var.as_detached_tensor()), // the checkpoint is of these variables
+            });
+        let best = best.collect::<candle_core::Result<_>>();
+        let best = VarVec::new(&self.vars, best.map_err(adahessian::Error::from)?)?;
+        let written = self.vars.assign(&best).map_err(Into::into);
+        let written = written.and_then(|()| self.write(folder));
+        self.vars.assign(&last)?;
+        written
+    }
 }
 
 impl Callback for Exported {
@@ -215,9 +267,20 @@ impl Callback for Exported {
         if let Outcome::Interrupted { .. } = summary.outcome {
             return Ok(());
         }
-        let export = &mut self.export;
-        disk::write_folder(&self.folder, |folder| {
-            export(folder).map_err(|e| trainers::Error::user(e.context("saving the model")))
-        })
+        self.write(&self.run.model())?;
+        let folder = self.run.best_model();
+        let earlier = summary
+            .best
+            .as_ref()
+            .is_some_and(|best| best.step < summary.steps);
+        match self.run.checkpoints().best()? {
+            Some(checkpoint) if earlier => self.write_of(&checkpoint, &folder),
+            // What an earlier, shorter run has left.
+            _ if folder.exists() => {
+                let removed = std::fs::remove_dir_all(&folder);
+                removed.map_err(trainers::Error::user)
+            }
+            _ => Ok(()),
+        }
     }
 }

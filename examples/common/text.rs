@@ -39,14 +39,26 @@ pub fn learned<'a>(
     Ok(TextEncoder::new(tokenizer, max_length)?.allow_small_vocabulary())
 }
 
-/// A checksum of a tokenizer: one that is learned from rows that have changed gives words other numbers.
+/// A checksum of a tokenizer, and of what is trained and judged on: texts that have changed, labels in another order,
+/// words with other numbers make another run.
 ///
 /// # Errors
 /// If the tokenizer cannot be written.
-pub fn mark(encoder: &TextEncoder) -> Result<String> {
+pub fn mark<C: AsRef<[u8]>>(
+    encoder: &TextEncoder,
+    content: impl IntoIterator<Item = C>,
+) -> Result<String> {
     let tokenizer = encoder.tokenizer().to_string(false);
     let tokenizer = tokenizer.map_err(anyhow::Error::msg)?;
-    Ok(format!("{:08x}", crc32fast::hash(tokenizer.as_bytes())))
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(tokenizer.as_bytes());
+    for part in content {
+        let part = part.as_ref();
+        // With its length: where one part ends is told, too.
+        sum.update(&(part.len() as u64).to_le_bytes());
+        sum.update(part);
+    }
+    Ok(format!("{:08x}", sum.finalize()))
 }
 
 /// What a checkpoint brought, in a line; nothing for a model from scratch.

@@ -30,9 +30,10 @@ pub struct Options {
     #[arg(long, value_name = "STORE")]
     data: Option<PathBuf>,
 
-    /// The rows, separated by commas: test, validation, last-day, train, all
-    #[arg(long, value_name = "LIST", default_value = "test,validation")]
-    on: String,
+    /// The rows, separated by commas: test, validation, last-day, train, all [default: test,validation; for
+    /// --predictions all]
+    #[arg(long, value_name = "LIST")]
+    on: Option<String>,
 
     /// Evaluate on the first N of these rows only
     #[arg(long, value_name = "N")]
@@ -50,6 +51,16 @@ pub struct Options {
     /// Threads [default: the machine's physical cores]
     #[arg(long)]
     threads: Option<usize>,
+}
+
+impl Options {
+    fn on(&self) -> &str {
+        match (&self.on, &self.predictions) {
+            (Some(on), _) => on,
+            (None, Some(_)) => "all",
+            (None, None) => "test,validation",
+        }
+    }
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -114,7 +125,7 @@ impl Trained {
 
     fn evaluate(&self, options: &Options, lines: &mut Vec<Vec<String>>) -> Result<()> {
         let own = &self.settings.own;
-        for rows in list(&options.on).map_err(anyhow::Error::msg)? {
+        for rows in list(options.on()).map_err(anyhow::Error::msg)? {
             let batches = parts::evaluation(&self.store, own, &rows, options.limit)?;
             let task = Supervised::new(forward(&self.model), Loss::BinaryCrossEntropy, batches);
             let scores = task.metrics(&["clicks"])?.evaluate()?;
@@ -132,7 +143,7 @@ impl Trained {
         let file = File::create_new(path).with_context(|| path.display().to_string())?;
         let mut file = BufWriter::new(file);
         writeln!(file, "row,probability")?;
-        for rows in list(&options.on).map_err(anyhow::Error::msg)? {
+        for rows in list(options.on()).map_err(anyhow::Error::msg)? {
             let own = &self.settings.own;
             let batches = parts::evaluation(&self.store, own, &rows, options.limit)?;
             let mut row = batches.rows.start;

@@ -125,7 +125,10 @@ impl Experiment for Entities {
             rules: Rules::default(),
         };
         let vars = model.vars();
-        let mark = Some(text::mark(&encoder)?);
+        let sentences = corpus.train.iter().chain(&corpus.validation);
+        let content = sentences.map(|s| format!("{:?} {:?}", s.tokens, s.labels));
+        let content = content.chain([format!("{:?}", corpus.labels.names())]);
+        let mark = Some(text::mark(&encoder, content)?);
         session.train(Parts {
             task: Supervised::new(forward, Loss::CROSS_ENTROPY, validation)
                 .metric(EntityMetric::new(corpus.labels.names())),

@@ -36,7 +36,8 @@ const EXAMPLES: &str = "Examples:\n  \
     glue --model ./minilm --data ./glue_data --task sst2 --optimizer adahessian,adamw --seed 0,1,2 --out runs/sst2\n  \
     glue --optimizer adahessian,adamw --sweep lr-scale=0.1,0.3,1,3 --seed 0,1,2\n  \
     glue --resume runs/sst2\n\n\
-    A run's model/ is a checkpoint that transformers opens as it is.";
+    A run's model/ is a checkpoint that transformers opens as it is, of its last step; model-best/ is that of its best \
+    evaluation, where that is another.";
 
 /// Examples in a batch of an evaluation.
 const EVALUATION_BATCH: usize = 32;
@@ -175,7 +176,7 @@ impl Experiment for Glue {
             blocks: classifier.blocks(),
             rules: Rules::default(),
         };
-        let mark = Some(text::mark(&encoder)?);
+        let mark = Some(text::mark(&encoder, parts::content(corpus))?);
         let optimizer = optimizers::build(&settings.optimizer, place, &classifier.vars())?;
         session.train(Parts {
             task,

@@ -36,6 +36,13 @@ pub fn corpus(settings: &Settings<GlueArgs>) -> Result<GlueCorpus> {
     Ok(corpus)
 }
 
+/// All rows, for a checksum.
+pub fn content(corpus: &GlueCorpus) -> impl Iterator<Item = String> {
+    let rows = corpus.train.iter().chain(&corpus.validation);
+    let rows = rows.chain(corpus.mismatched.iter().flatten());
+    rows.map(|row| format!("{:?}\t{:?}\t{:?}", row.first, row.second, row.label))
+}
+
 /// A classifier with its tokenizer.
 pub struct Model {
     pub classifier: SequenceClassifier,

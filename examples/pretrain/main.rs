@@ -42,13 +42,14 @@ const EVALUATION_SEED: u64 = 0;
 
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct PretrainArgs {
-    /// A folder with train.txt and valid.txt, or WikiText's wiki.train.tokens and wiki.valid.tokens, plain or .gz
+    /// A folder with train.txt and valid.txt, or WikiText's wiki.train.tokens (or .raw) and wiki.valid.tokens, plain or .gz
     /// [default: the shipped sample's sentences]
     #[arg(long, value_name = "DIR", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<PathBuf>,
 
-    /// Go on from a folder with config.json, model.safetensors and tokenizer.json [default: fresh weights]
+    /// Go on from a folder with config.json, model.safetensors and tokenizer.json; the rate is that of fresh weights unless
+    /// --lr says otherwise [default: fresh weights]
     #[arg(long, value_name = "DIR", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<PathBuf>,
@@ -178,7 +179,7 @@ impl Experiment for Pretrain {
                 text::loaded(report.as_ref()),
             ),
             vars,
-            mark: Some(text::mark(&encoder)?),
+            mark: Some(text::mark(&encoder, data.content())?),
             export: Some(Box::new(move |folder| {
                 model.save(folder)?;
                 Ok(encoder.save(folder)?)

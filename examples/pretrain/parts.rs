@@ -28,11 +28,28 @@ pub struct Data {
     pub encoder: TextEncoder,
 }
 
+impl Data {
+    /// All sequences, for a checksum.
+    pub fn content(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        let bodies = [&self.train, &self.validation]
+            .into_iter()
+            .flat_map(|text| (0..text.len()).map(|index| text.body(index).unwrap_or_default()));
+        bodies.map(|body| body.iter().flat_map(|id| id.to_le_bytes()).collect())
+    }
+}
+
 /// From a folder, or from the shipped sample.
 pub fn load(settings: &Settings<PretrainArgs>) -> Result<Data> {
     let (own, training) = (&settings.own, &settings.training);
-    if own.model.is_some() && (own.layers.is_some() || own.dropout.is_some()) {
-        bail!("--layers, --dropout: a --model brings its own; leave them out");
+    // By their values: a configuration names them all.
+    let preset = own.data.is_some() && own.preset != "squeezebert-mini";
+    let vocabulary = own.data.is_some() && own.vocabulary != 8000;
+    let positions = own.positions > own.max_length.max(128);
+    let sizes = own.layers.is_some() || own.dropout.is_some() || preset || vocabulary || positions;
+    if own.model.is_some() && sizes {
+        bail!(
+            "--preset, --layers, --vocabulary, --positions, --dropout: a --model brings its own; leave them out"
+        );
     }
     let read = |split| match &own.data {
         Some(folder) => Ok(TextFile::read(&file(folder, split)?)?.lines),

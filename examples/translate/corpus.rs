@@ -183,6 +183,14 @@ fn store(pairs: &[Pair], subwords: &Subwords, filter: Filter) -> Result<PairStor
 }
 
 fn sample(own: &TranslateArgs, limits: [Option<usize>; 2]) -> Result<Data> {
+    // By their values: a configuration names them all.
+    let other = (own.source.as_str(), own.target.as_str()) != ("de", "en");
+    if other || own.tokenize || own.lower_case || own.subwords.is_some() {
+        bail!(
+            "--source, --target, --tokenize, --lower-case, --subwords: the shipped numbers are German and English, and need \
+             none of it; give --data, or leave them out"
+        );
+    }
     let [train, validation] = number_pairs(SAMPLE.0, SAMPLE.1, 0);
     let cut = |pairs: Vec<(String, String)>, limit: Option<usize>| -> Vec<Pair> {
         let pairs = pairs.into_iter().take(limit.unwrap_or(usize::MAX));
@@ -299,6 +307,9 @@ fn prepared(
 /// The folder's own subwords, else those that were learned before, else new ones.
 fn subwords(own: &TranslateArgs, train: &[PathBuf; 2], made: &Path) -> Result<Subwords> {
     if let Some(folder) = &own.subwords {
+        if own.vocabulary != 10_000 {
+            bail!("--vocabulary: --subwords brings its own; leave one of the two out");
+        }
         return Ok(Subwords::from_folder(folder)?);
     }
     if made.join("tokenizer.json").is_file() {

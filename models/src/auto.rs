@@ -54,6 +54,8 @@ struct Read {
     labels: usize,
     /// Their names, if there are some.
     names: Value,
+    /// What a classifier of sequences is trained for, if it says so.
+    problem: Value,
 }
 
 fn read(folder: &Path) -> Result<Read> {
@@ -61,9 +63,12 @@ fn read(folder: &Path) -> Result<Read> {
     let (value, model_type) = config::read(&path)?;
     let labels = config::labels(&value)?;
     let names = value.get("id2label").cloned().unwrap_or_default();
+    let problem = value.get("problem_type").cloned().unwrap_or_default();
     let config = match model_type.as_str() {
         bert::MODEL_TYPE => Config::Bert(config::parse(value, &path)?),
-        distilbert::MODEL_TYPE => Config::DistilBert(config::parse(value, &path)?),
+        distilbert::MODEL_TYPE => {
+            Config::DistilBert(config::parse(distilbert::renamed(value)?, &path)?)
+        }
         roberta::MODEL_TYPE => Config::Roberta(config::parse(value, &path)?),
         squeezebert::MODEL_TYPE => Config::SqueezeBert(config::parse(value, &path)?),
         _ => {
@@ -78,11 +83,13 @@ fn read(folder: &Path) -> Result<Read> {
         config,
         labels,
         names,
+        problem,
     })
 }
 
 /// A classifier of sequences from a checkpoint folder, with as many labels as its config.json names if
-/// `labels` is none, and with the names that it has for them.
+/// `labels` is none, and with the names that it has for them. A head that the checkpoint brings keeps its
+/// `problem_type`, which says whether several labels may be right at once.
 ///
 /// # Errors
 /// As [`Config::read`] and [`SequenceClassifier::load`].
@@ -94,7 +101,8 @@ pub fn sequence_classifier(
     let read = read(folder)?;
     let (architecture, labels) = (read.config.architecture()?, labels.unwrap_or(read.labels));
     let (model, report) = SequenceClassifier::load(folder, &architecture, labels, start)?;
-    Ok((model.after_reading(&read.names, &report), report))
+    let model = model.after_reading(&read.names, &read.problem, &report);
+    Ok((model, report))
 }
 
 /// A classifier of tokens from a checkpoint folder, with as many labels as its config.json names if

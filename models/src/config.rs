@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -99,8 +99,15 @@ pub(crate) fn to_json(config: &impl Serialize, model_type: &str) -> Result<Value
 /// The same for a model of this class of transformers', with these labels if it has some.
 pub(crate) fn for_class(config: &Value, class: String, labels: Option<&Labels>) -> Value {
     let mut value = config.clone();
-    value["architectures"] = json!([class]);
+    value["architectures"] = json!([&class]);
     if let Some(labels) = labels {
+        if class.ends_with("ForSequenceClassification") {
+            // Without it a pipeline takes the sigmoid of a score.
+            value["problem_type"] = json!(match labels.len() {
+                1 => "regression",
+                _ => "single_label_classification",
+            });
+        }
         let named = labels.names().iter().enumerate();
         let by_id = named.clone().map(|(i, name)| (i.to_string(), json!(name)));
         let by_name = named.map(|(i, name)| (name.clone(), json!(i)));
@@ -110,11 +117,17 @@ pub(crate) fn for_class(config: &Value, class: String, labels: Option<&Labels>) 
     value
 }
 
-/// Writes a configuration into a folder.
+/// Writes a configuration into a folder: whole, or what was there stays.
 pub(crate) fn write(folder: &Path, value: &Value) -> Result<()> {
     let path = folder.join(FILE);
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::file(&path, e))?;
-    std::fs::write(&path, text + "\n").map_err(|e| Error::file(&path, e))
+    let partial = folder.join(format!(".{FILE}.partial"));
+    let written = File::create(&partial).and_then(|mut file| {
+        file.write_all((text + "\n").as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&partial, &path)
+    });
+    written.map_err(|e| Error::file(&path, e))
 }
 
 /// Checks that a field is what this crate supports.

@@ -19,6 +19,7 @@ use adahessian::nn::{self, LayerNorm, Linear, VarBuilder};
 use adahessian::ops::Activation;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -87,6 +88,26 @@ impl Default for Config {
     }
 }
 
+/// The names that other families have for the sizes, which transformers takes, too, under DistilBERT's own.
+pub(crate) fn renamed(mut value: Value) -> Result<Value> {
+    for (other, own) in [
+        ("hidden_size", "dim"),
+        ("num_attention_heads", "n_heads"),
+        ("num_hidden_layers", "n_layers"),
+    ] {
+        let Some(size) = value.get(other).cloned() else {
+            continue;
+        };
+        match value.get(own) {
+            None => value[own] = size,
+            Some(same) => {
+                config::require(*same == size, own, format!("{size}, as `{other}`"), same)?
+            }
+        }
+    }
+    Ok(value)
+}
+
 impl Config {
     /// DistilBERT base, uncased: 6 layers of width 768, 66 million parameters.
     pub fn base() -> Self {
@@ -112,7 +133,8 @@ impl Config {
     /// [`crate::Error::Architecture`] naming both for another `model_type`;
     /// [`crate::Error::File`] and [`crate::Error::Config`] for malformed ones.
     pub fn read(folder: &Path) -> Result<Self> {
-        config::read_as(&config::path_in(folder), MODEL_TYPE)
+        let path = config::path_in(folder);
+        config::parse(renamed(config::read_as(&path, MODEL_TYPE)?)?, &path)
     }
 
     /// The checked description that models are made of.

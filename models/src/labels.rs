@@ -72,21 +72,24 @@ impl Labels {
     /// After a checkpoint was read: with the names of its config.json's `id2label`, if the classifier came from there and
     /// each of its classes has a name of its own.
     pub fn after_reading(self, id2label: &Value, report: &LoadReport) -> Self {
-        // What decides which class is which is the last map.
+        match self.in_config(id2label) {
+            Some(labels) if Self::are_of(report) && labels != self => Self {
+                fixed: true,
+                ..labels
+            },
+            _ => self,
+        }
+    }
+
+    /// Whether the checkpoint has brought what decides which class is which: the last map.
+    pub fn are_of(report: &LoadReport) -> bool {
         let is_last = |name: &String| {
             matches!(
                 name.as_str(),
                 "classifier.weight" | "classifier.out_proj.weight"
             )
         };
-        let loaded = report.loaded.iter().any(is_last);
-        match self.in_config(id2label) {
-            Some(labels) if loaded && labels != self => Self {
-                fixed: true,
-                ..labels
-            },
-            _ => self,
-        }
+        report.loaded.iter().any(is_last)
     }
 
     fn in_config(&self, id2label: &Value) -> Option<Self> {

@@ -3,7 +3,7 @@
 use crate::config;
 use crate::error::{Error, Result};
 use crate::weights::{FILE, Variables};
-use adahessian::{Block, Blocks, Kind, NamedVars};
+use adahessian::{Block, Blocks, Kind, NamedVars, save_tensors};
 use candle_nn::VarMap;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -44,19 +44,19 @@ pub trait Model {
     }
 
     /// Writes `model.safetensors` and `config.json` into a folder, with the metadata that transformers asks
-    /// for.
+    /// for. Each is there whole or as it was before, the weights first.
     ///
     /// # Errors
     /// [`Error::File`] if the folder cannot be written to.
     fn save(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-        config::write(folder, &self.config())?;
         let path = folder.join(FILE);
         let vars = self.saved_vars();
         let tensors = vars.iter().map(|(n, var)| (n, var.as_detached_tensor()));
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-        safetensors::serialize_to_file(tensors.collect::<Vec<_>>(), Some(metadata), &path)
-            .map_err(|e| Error::file(&path, e))
+        save_tensors(tensors.collect::<Vec<_>>(), Some(metadata), &path)
+            .map_err(|e| Error::file(&path, e))?;
+        config::write(folder, &self.config())
     }
 }
 

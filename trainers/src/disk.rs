@@ -22,24 +22,32 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Makes a folder of files so that it is there whole or not at all: `fill` writes them into an empty folder,
-/// which then gets its name. A folder that has the name already is replaced.
+/// which then gets its name. A folder that has the name already is replaced: it is called `.NAME.replaced` for a
+/// moment, from which a later call brings it back if the process died there.
 ///
 /// # Errors
-/// The error of `fill`, and [`Error::Io`].
+/// The error of `fill`, and [`Error::Io`]; what was there before is untouched.
 pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let partial = partial(path);
+    let (partial, replaced) = (partial(path), hidden(path, "replaced"));
     let error = |path: &Path| Error::io("cannot write", path);
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(error(&partial))?;
+    let remove = |folder: &Path| match folder.exists() {
+        true => fs::remove_dir_all(folder).map_err(error(folder)),
+        false => Ok(()),
+    };
+    if replaced.exists() && !path.exists() {
+        fs::rename(&replaced, path).map_err(error(path))?;
     }
+    remove(&replaced)?;
+    remove(&partial)?;
     make_folder(&partial)?;
     fill(&partial)?;
     sync_files(&partial)?;
     if path.exists() {
-        fs::remove_dir_all(path).map_err(error(path))?;
+        fs::rename(path, &replaced).map_err(error(path))?;
     }
     fs::rename(&partial, path).map_err(error(path))?;
-    sync_folder(above(path))
+    sync_folder(above(path))?;
+    remove(&replaced)
 }
 
 /// Brings all files of a folder, and its entries, to the disk.
@@ -59,8 +67,12 @@ fn sync_files(folder: &Path) -> Result<()> {
 
 /// `.NAME.partial` beside a path.
 pub(crate) fn partial(path: &Path) -> PathBuf {
+    hidden(path, "partial")
+}
+
+fn hidden(path: &Path, end: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.partial"))
+    path.with_file_name(format!(".{name}.{end}"))
 }
 
 /// Makes a folder, and those above it that are not there.

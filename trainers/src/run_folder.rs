@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 /// | `curves.svg` | the same as a picture |
 /// | `checkpoint/` | see [`crate::checkpoint`] |
 /// | `model/` | what was trained, for other programs |
+/// | `model-best/` | the same of the best evaluation, where that was an earlier one |
 /// | `summary.json` | what came out |
 /// | `report.html` | all of it, to be read |
 /// | `.lock` | held by the process that writes here |
@@ -29,7 +30,7 @@ pub struct RunFolder {
 }
 
 /// The files and folders that runs leave in theirs, `events.out.tfevents.*` apart.
-const OWN: [&str; 10] = [
+const OWN: [&str; 11] = [
     "config.toml",
     "metrics.jsonl",
     "curves.svg",
@@ -39,6 +40,7 @@ const OWN: [&str; 10] = [
     "report.html",
     "checkpoint",
     "model",
+    "model-best",
     ".lock",
 ];
 
@@ -192,6 +194,11 @@ impl RunFolder {
         self.path.join("model")
     }
 
+    /// `model-best/`.
+    pub fn best_model(&self) -> PathBuf {
+        self.path.join("model-best")
+    }
+
     /// `report.html`.
     pub fn report(&self) -> PathBuf {
         self.path.join("report.html")
@@ -211,39 +218,51 @@ fn contents(path: &Path) -> Result<Contents> {
     let names = entries(path)?;
     let has = |name: &str| names.iter().any(|n| n == name);
     let checkpoint = Checkpoints::new(path.join("checkpoint")).newest()?;
-    // Of a run, a model and a report come behind its first checkpoint: without one they are somebody's, as is a
-    // configuration that no run wrote.
-    let config = path.join("config.toml");
-    let written = fs::read_to_string(&config).unwrap_or_default();
-    let foreign = has("model") || has("report.html");
-    let foreign = foreign || !(written.trim().is_empty() || written.contains(CHECKSUM));
-    if foreign && checkpoint.is_none() && !has("summary.json") && !has("results.json") {
-        return Ok(Contents::Others);
+    if checkpoint.is_some() || has("summary.json") || has("results.json") {
+        return Ok(Contents::Run);
     }
-    Ok(
-        match checkpoint.is_some() || has("summary.json") || has("results.json") {
-            true => Contents::Run,
-            false if names.iter().all(|name| is_own(name)) => Contents::Nothing,
-            // A comparison whose runs have folders of their own here.
-            false if has("config.toml") => Contents::Run,
-            false => Contents::Others,
-        },
-    )
+    // A run's first file is its configuration: what lies where there is none, or one that no run wrote, is
+    // somebody's, whatever it is called. So are a model and a report, which come behind the first checkpoint.
+    let before_it =
+        |name: &String| [".lock", ".config.toml.partial", "checkpoint"].contains(&name.as_str());
+    let foreign = ["model", "model-best", "report.html"].into_iter().any(has);
+    Ok(match begun(path)? {
+        _ if foreign => Contents::Others,
+        false if names.iter().all(before_it) => Contents::Nothing,
+        false => Contents::Others,
+        true if names.iter().all(|name| is_own(name)) => Contents::Nothing,
+        // A comparison whose runs have folders of their own here.
+        true => Contents::Run,
+    })
+}
+
+/// Whether a run has written this folder's configuration. An empty one is what a power failure can leave of it.
+fn begun(path: &Path) -> Result<bool> {
+    let config = path.join("config.toml");
+    if !config.exists() {
+        return Ok(false);
+    }
+    let written = fs::read(&config).map_err(Error::io("cannot read", &config))?;
+    let written = String::from_utf8_lossy(&written);
+    Ok(written.trim().is_empty() || written.contains(CHECKSUM))
 }
 
 fn is_own(name: &str) -> bool {
-    let name = match name.strip_suffix(".partial") {
-        Some(partial) => partial.strip_prefix('.').unwrap_or(partial),
+    let hidden = [".partial", ".replaced"];
+    let hidden = hidden.iter().find_map(|end| name.strip_suffix(end));
+    let name = match hidden {
+        Some(hidden) => hidden.strip_prefix('.').unwrap_or(hidden),
         None => name,
     };
     OWN.contains(&name) || name.starts_with("events.out.tfevents.")
 }
 
-/// Removes the files of a run that saved no checkpoint, and nothing else.
+/// Removes the files of a run that saved no checkpoint, and nothing else. The configuration, by which they are known
+/// to be a run's, is replaced afterwards.
 fn remove_leftovers(path: &Path) -> Result<()> {
     for name in entries(path)? {
         let file = path.join(&name);
-        if !is_own(&name) || name == ".lock" || name == "checkpoint" {
+        if !is_own(&name) || [".lock", "checkpoint", "config.toml"].contains(&name.as_str()) {
             continue;
         }
         let removed = match file.is_dir() {

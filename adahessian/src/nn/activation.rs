@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// A function applied entry by entry (and [`Activation::Swiglu`], which halves the last dimension).
 ///
 /// Its names in configuration files are candle's. `gelu` is exact here, where candle's derivative has
-/// constants of six digits. Functions with a kink have one of the two slopes there, and no
-/// second derivative across it.
+/// constants of six digits. Functions with a kink have one of the two slopes there, or half of their sum
+/// (`relu6`, `hardsigmoid` and `hardswish`, which are candle's `clamp`), and no second derivative across it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
@@ -57,7 +57,9 @@ impl Module for Activation {
             Self::Relu => Ok(crate::ops::activation(x, crate::ops::Activation::Relu)?),
             Self::Relu2 => crate::ops::activation(x, crate::ops::Activation::Relu)?.sqr(),
             Self::Relu6 => x.clamp(0f32, 6f32),
-            Self::Silu | Self::Swish => x.silu(),
+            Self::Silu | Self::Swish => {
+                Ok(crate::ops::activation(x, crate::ops::Activation::Silu)?)
+            }
             Self::Sigmoid => ops::sigmoid(x),
             Self::HardSigmoid => ops::hard_sigmoid(x),
             Self::Swiglu => ops::swiglu(x),

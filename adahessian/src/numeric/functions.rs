@@ -94,6 +94,11 @@ pub(crate) fn normal_f32(x: f32) -> (f32, f32) {
         0.017_183_535,
     ];
     let t = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    // From here on the tail is 0; the ratio of infinities would be no number.
+    let t = match t > 20.0 {
+        true => 20.0,
+        false => t,
+    };
     let decay = exp_f32(-0.5 * x * x);
     let ratio = polynomial(t / (t + 2.0), RATIO) / (1.0 + 2.0 * t);
     let tail = 0.5 * decay * ratio;
@@ -162,6 +167,8 @@ mod tests {
         }
         assert!(below <= 1.2e-7 && density <= 6e-8, "{below:e} {density:e}");
         assert!(normal_f32(f32::NAN).0.is_nan());
+        let ends = [normal_f32(f32::INFINITY).0, normal_f32(-f32::INFINITY).0];
+        assert_eq!(ends, [1.0, 0.0]);
         // The tail keeps its relative accuracy, which 1 + erf would lose.
         let (tail, exact) = (normal_f32(-5.0).0, normal_f64(-5.0).0);
         assert!((f64::from(tail) / exact - 1.0).abs() < 2e-6);

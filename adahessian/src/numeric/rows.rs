@@ -6,6 +6,9 @@ use rayon::prelude::*;
 /// Numbers that are added on the thread that is there: waking another takes longer.
 pub(crate) const FEW: usize = 1 << 16;
 
+/// Sums of wide rows that are made apart, and added up by one thread.
+const MOST_SUMS: usize = 16;
+
 /// Rows of `width` numbers in a piece.
 pub(crate) fn rows_in_piece(width: usize) -> usize {
     const NUMBERS: usize = 1 << 14;
@@ -14,7 +17,12 @@ pub(crate) fn rows_in_piece(width: usize) -> usize {
 
 /// Σ over rows, for each column: [width] from [rows, width].
 pub(crate) fn column_sums<T: Real>(data: &[T], width: usize) -> Buffer<T> {
-    let length = rows_in_piece(width) * width;
+    // Each piece has sums of its own: of wide rows several are in one, so that there are not as many sums as rows.
+    let rows = match rows_in_piece(width) {
+        1 => (data.len() / width.max(1)).div_ceil(MOST_SUMS).max(1),
+        rows => rows,
+    };
+    let length = rows * width;
     let sum = |piece: &[T]| {
         let mut sum = Buffer::zeroed(width);
         piece.chunks_exact(width).for_each(|row| add(&mut sum, row));
@@ -39,4 +47,30 @@ pub(crate) fn in_order<T: Real>(parts: Vec<Buffer<T>>, width: usize) -> Buffer<T
 #[inline(always)]
 pub(crate) fn add<T: Real>(to: &mut [T], from: &[T]) {
     to.iter_mut().zip(from).for_each(|(to, &x)| *to += x);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_columns_narrow_and_wide() {
+        for (rows, width) in [
+            (1, 1),
+            (100, 7),
+            (5, 20_000),
+            (40, 20_000),
+            (33, 16_385),
+            (0, 3),
+        ] {
+            let data: Vec<f64> = (0..rows * width).map(|i| (i % 1013) as f64).collect();
+            let sums = column_sums(&data, width);
+            // Whole numbers: no order of adding them rounds.
+            let expected = |column: usize| data.iter().skip(column).step_by(width).sum::<f64>();
+            assert_eq!(sums.len(), width);
+            for column in [0, width / 2, width - 1] {
+                assert_eq!(sums[column], expected(column), "{rows}x{width}, {column}");
+            }
+        }
+    }
 }

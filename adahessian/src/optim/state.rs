@@ -1,6 +1,7 @@
 //! The state of an optimizer, to and from safetensors.
 
 use crate::error::{Error, Result};
+use crate::files::save_tensors;
 use crate::numeric::is_half;
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
@@ -123,7 +124,7 @@ impl State {
     pub fn save(&self, path: &Path) -> Result<()> {
         let meta: HashMap<String, String> = self.meta.clone().into_iter().collect();
         let tensors = self.tensors.iter().map(|(n, t)| (n.as_str(), t));
-        safetensors::serialize_to_file(tensors, Some(meta), path).map_err(|e| file_error(path, e))
+        save_tensors(tensors, Some(meta), path)
     }
 
     /// Reads a file that [`State::save`] wrote, onto the CPU.

@@ -3,13 +3,13 @@
 use super::store::{Store, numbers, numbers_mut};
 use super::table::SparseTable;
 use crate::error::{Error, Result};
+use crate::files::save_tensors;
 use half::bf16;
 use memmap2::Mmap;
 use parking_lot::RwLockReadGuard;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, View};
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -31,8 +31,7 @@ pub fn save(tables: &[SparseTable], path: &Path) -> Result<()> {
         all.push((table.name(), Numbers::of(table)));
     }
     let views = all.iter().map(|(name, numbers)| (*name, numbers));
-    let written = safetensors::serialize_to_file(views, None::<HashMap<_, _>>, path);
-    written.map_err(|e| failed(path, e))
+    save_tensors(views, None, path)
 }
 
 /// Takes over the tables' numbers from a file that [`save`] wrote. All is checked first: on an error no

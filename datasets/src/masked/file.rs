@@ -17,7 +17,7 @@ pub struct TextFile {
 }
 
 impl TextFile {
-    /// Reads a file, plain or `.gz`. Of a file whose name has `.tokens` in it, as WikiText's have, the headings are left
+    /// Reads a file, plain or `.gz`. Of a file whose name has `.tokens` in it, or is `wiki.*.raw`, as WikiText's are, the headings are left
     /// out, ` @-@ `, ` @,@ ` and ` @.@ ` become `-`, `,` and `.`, and `<unk>` becomes `[UNK]`, BERT's unknown token, which
     /// [`Packed::encode`](crate::Packed::encode) takes as the tokenizer calls it.
     ///
@@ -25,7 +25,8 @@ impl TextFile {
     /// If the file cannot be read, is not UTF-8, has a line or a text that is too long, or says nothing.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let prepared = name.contains(".tokens");
+        let prepared =
+            name.contains(".tokens") || name.starts_with("wiki.") && name.contains(".raw");
         let (mut source, mut budget) = (Lines::open(path)?, Budget::default());
         let mut lines = Vec::new();
         while let Some((_, line)) = source.next()? {
@@ -68,21 +69,22 @@ fn as_prose(line: &str) -> String {
 }
 
 /// The file of a split in a folder, by the usual names: `train`, `valid`, `validation`, `val` or `dev`, and `test`, with
-/// `.txt`, or WikiText's `wiki.train.tokens` and the like; each with `.gz`, too.
+/// `.txt`, or WikiText's `wiki.train.tokens`, `wiki.train.raw` and the like; each with `.gz`, too.
 ///
 /// # Errors
 /// If there is none of them.
 pub fn file(dir: &Path, split: Split) -> Result<PathBuf> {
     let names: &[&str] = match split {
-        Split::Train => &["train.txt", "wiki.train.tokens"],
+        Split::Train => &["train.txt", "wiki.train.tokens", "wiki.train.raw"],
         Split::Validation => &[
             "valid.txt",
             "validation.txt",
             "val.txt",
             "dev.txt",
             "wiki.valid.tokens",
+            "wiki.valid.raw",
         ],
-        Split::Test => &["test.txt", "wiki.test.tokens"],
+        Split::Test => &["test.txt", "wiki.test.tokens", "wiki.test.raw"],
     };
     let plain = names.iter().map(|name| dir.join(name));
     let packed = names.iter().map(|name| dir.join(format!("{name}.gz")));

@@ -219,3 +219,98 @@ fn clicks_are_trained_on_the_device_that_was_asked_for() {
         .fails();
     assert!(error.contains("cuda"), "{error}");
 }
+
+/// The last step's model, and that of the best evaluation where it was an earlier one.
+#[test]
+fn the_best_model_is_there_beside_the_last() {
+    let out = folder();
+    let run = out.path().join("run");
+    // Evaluations that are all alike: the first one stays the best.
+    let flags = "--optimizer adamw --lr-scale 1e-9 --epochs 2 --eval-every 1 --seed 0";
+    glue(flags, &run).succeeds();
+    let model = |name: &str| fs::read(run.join(name).join("model.safetensors")).unwrap();
+    let best: Vec<_> = fs::read_dir(run.join("checkpoint"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("best-")
+        })
+        .collect();
+    let kept = fs::read(best[0].join("model.safetensors")).unwrap();
+    let tensors = |bytes: &[u8]| {
+        let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+        let of =
+            |(name, view): (String, safetensors::tensor::TensorView)| (name, view.data().to_vec());
+        let all: std::collections::BTreeMap<_, _> = file.tensors().into_iter().map(of).collect();
+        all
+    };
+    assert!(tensors(&model("model-best")) == tensors(&kept));
+    assert!(tensors(&model("model-best")) != tensors(&model("model")));
+    assert!(run.join("model-best/tokenizer.json").is_file());
+    // It is a checkpoint like any other.
+    Program::new("glue", SMALL)
+        .argument("--model")
+        .path(&run.join("model-best"))
+        .argument("--task")
+        .argument("sst2")
+        .argument("--data")
+        .path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/glue"))
+        .argument("--max-steps")
+        .argument("1")
+        .argument("--out")
+        .path(&out.path().join("on"))
+        .succeeds();
+}
+
+/// Data may lie elsewhere when a run goes on, if it is the same.
+#[test]
+fn data_may_move_but_not_change() {
+    let out = folder();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/conll");
+    let copy = |name: &str| {
+        let to = out.path().join(name);
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(&fixture).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        to
+    };
+    let (first, second) = (copy("first"), copy("second"));
+    let run = out.path().join("run");
+    Program::new(
+        "entities",
+        "--max-steps 1 --epochs 2 --batch-size 2 --optimizer sgd --data",
+    )
+    .path(&first)
+    .argument("--out")
+    .path(&run)
+    .succeeds();
+    fs::remove_dir_all(&first).unwrap();
+    let on = |steps: &str| {
+        Program::new("entities", &format!("--max-steps {steps} --data"))
+            .path(&second)
+            .argument("--resume")
+            .path(&run)
+    };
+    on("2").succeeds();
+    let text = fs::read_to_string(second.join("eng.train")).unwrap();
+    write(
+        &second.join("eng.train"),
+        &text.replacen(" I-ORG\n", " I-PER\n", 1),
+    );
+    let error = on("3").fails();
+    assert!(error.contains("has changed since"), "{error}");
+}
+
+#[test]
+fn steps_of_a_schedule_are_said_where_a_program_has_none() {
+    let out = folder();
+    let error = glue("--schedule step", &out.path().join("run")).fails();
+    assert!(error.contains("step:0.1:0.5:0.75"), "{error}");
+}

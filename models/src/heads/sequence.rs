@@ -67,6 +67,8 @@ pub struct SequenceClassifier {
     encoder: Encoder,
     head: ClassifierHead,
     labels: Labels,
+    /// config.json's `problem_type`, where it is not the one that follows from the labels.
+    problem: Option<Value>,
     variables: Variables,
 }
 
@@ -85,6 +87,7 @@ impl SequenceClassifier {
             encoder,
             head,
             labels: Labels::nameless(labels),
+            problem: None,
             variables,
         })
     }
@@ -110,6 +113,7 @@ impl SequenceClassifier {
             encoder,
             head,
             labels: Labels::nameless(labels),
+            problem: None,
             variables,
         };
         Ok((model, report))
@@ -192,8 +196,16 @@ impl SequenceClassifier {
         Ok(self)
     }
 
-    /// After a checkpoint was read, with its config.json's `id2label`.
-    pub(crate) fn after_reading(mut self, id2label: &Value, report: &LoadReport) -> Self {
+    /// After a checkpoint was read, with its config.json's `id2label` and `problem_type`.
+    pub(crate) fn after_reading(
+        mut self,
+        id2label: &Value,
+        problem: &Value,
+        report: &LoadReport,
+    ) -> Self {
+        if problem.is_string() && Labels::are_of(report) {
+            self.problem = Some(problem.clone());
+        }
         self.labels = self.labels.after_reading(id2label, report);
         self
     }
@@ -220,7 +232,11 @@ impl Model for SequenceClassifier {
 
     fn config(&self) -> Value {
         let architecture = self.encoder.architecture();
-        architecture.config_of("ForSequenceClassification", Some(&self.labels))
+        let mut config = architecture.config_of("ForSequenceClassification", Some(&self.labels));
+        if let Some(problem) = &self.problem {
+            config["problem_type"] = problem.clone();
+        }
+        config
     }
 
     fn block(&self, kind: Kind) -> Block {

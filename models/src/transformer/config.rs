@@ -1,5 +1,6 @@
 //! What a transformer is like.
 
+use super::FIRST;
 use crate::config::{self, divides, require, within};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -158,7 +159,9 @@ impl Config {
         divides("attention_heads", self.attention_heads, &[self.d_model])?;
         within("ffn_dim", self.ffn_dim, 1..=WIDE)?;
         let positions = self.max_position_embeddings;
-        within("max_position_embeddings", positions, 1..=1 << 16)?;
+        // Their sines are a table: 2 GiB at most while it is made.
+        let most = (1 << 28) / self.d_model - FIRST as usize;
+        within("max_position_embeddings", positions, 1..=most.min(1 << 16))?;
         for (field, id) in [
             ("pad_token_id", self.pad_token_id),
             ("eos_token_id", self.eos_token_id),

@@ -78,6 +78,8 @@ struct EvalLine<'a> {
 #[derive(Deserialize)]
 struct AnyLine {
     step: u64,
+    #[serde(default)]
+    kind: String,
 }
 
 impl Callback for JsonLines {
@@ -89,7 +91,7 @@ impl Callback for JsonLines {
                 let mut options = OpenOptions::new();
                 let options = options.create(true).append(true);
                 let file = options.open(&self.path).map_err(error())?;
-                let kept = kept_length(&self.path, step)?;
+                let kept = kept_length(&self.path, step, report.owed)?;
                 file.set_len(kept).map_err(error())?;
                 file
             }
@@ -148,19 +150,21 @@ impl Callback for JsonLines {
     }
 }
 
-/// The length of the lines up to this step. A last line without its end was cut by a crash.
-fn kept_length(path: &Path, step: u64) -> Result<u64> {
+/// The length of the lines up to this step, or up to its evaluation where that is made again. A last line without
+/// its end was cut by a crash.
+fn kept_length(path: &Path, step: u64, owed: bool) -> Result<u64> {
     let text = fs::read(path).map_err(Error::io("cannot read", path))?;
     let mut kept = 0;
     let whole = text
         .split_inclusive(|byte| *byte == b'\n')
         .filter(|line| line.ends_with(b"\n"));
     for (number, line) in whole.enumerate() {
-        let line_step = serde_json::from_slice::<AnyLine>(line).map_err(|e| Error::Log {
+        let line_of = serde_json::from_slice::<AnyLine>(line).map_err(|e| Error::Log {
             path: path.into(),
             what: format!("line {}: {e}; repair or remove the line", number + 1),
         })?;
-        if line_step.step > step {
+        let again = owed && line_of.step == step && line_of.kind == "evaluation";
+        if line_of.step > step || again {
             break;
         }
         kept += line.len() as u64;

@@ -33,6 +33,9 @@ pub struct StartReport {
     /// The number of steps already taken, if the run goes on from a checkpoint. What a callback
     /// recorded of later steps belongs to a process that was cut off.
     pub resumed_at: Option<u64>,
+    /// Whether the evaluation of that step is made once more: what a callback recorded of it belongs to one that
+    /// failed.
+    pub owed: bool,
     /// The seed of the configuration.
     pub seed: u64,
 }

@@ -31,10 +31,9 @@ pub use progress::{Evaluated, Progress};
 use crate::disk::sync_folder;
 use crate::error::{Error, Result};
 use adahessian::sparse::{self, SparseTable};
-use adahessian::{NamedVars, State};
+use adahessian::{NamedVars, State, save_tensors};
 use folder::{discard, partial, recover, remove_leftovers, replaced};
 use manifest::Manifest;
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -241,19 +240,13 @@ impl Checkpoints {
 }
 
 fn write_files(folder: &Path, content: Content) -> Result<Manifest> {
-    let save = |name: &str, result: std::result::Result<(), safetensors::SafeTensorError>| {
-        let path = folder.join(name);
-        result.map_err(|e| Error::io("cannot save", &path)(std::io::Error::other(e.to_string())))
-    };
     let vars = content
         .vars
         .iter()
         .map(|(name, var)| (name, var.as_tensor()));
     let model = folder.join(MODEL);
-    save(
-        MODEL,
-        safetensors::serialize_to_file(vars, None::<HashMap<_, _>>, &model),
-    )?;
+    save_tensors(vars, None, &model)
+        .map_err(|e| Error::io("cannot save", &model)(std::io::Error::other(e.to_string())))?;
 
     let mut names = vec![CONFIG, MODEL, OPTIMIZER];
     if !content.tables.is_empty() {

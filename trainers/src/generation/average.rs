@@ -7,7 +7,7 @@ use crate::run_folder::{RunFolder, find_checkpoint};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{TensorView, View};
 use safetensors::{Dtype, SafeTensors};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -79,6 +79,8 @@ enum Values {
 struct Sums {
     first: PathBuf,
     variables: BTreeMap<String, Sum>,
+    /// The first file's own: the format that transformers asks for, say.
+    texts: Option<HashMap<String, String>>,
 }
 
 impl Sums {
@@ -101,6 +103,7 @@ impl Sums {
         Ok(Self {
             first: path.into(),
             variables,
+            texts: texts(&bytes),
         })
     }
 
@@ -165,7 +168,7 @@ impl Sums {
             Ok((name, view))
         });
         let views: Vec<(&String, TensorView)> = views.collect::<Result<_>>()?;
-        safetensors::serialize(views, None).map_err(refused)
+        safetensors::serialize(views, self.texts).map_err(refused)
     }
 }
 
@@ -197,6 +200,12 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
         let expected = "tensors in the format of safetensors".into();
         unfit(path, "file".into(), expected, e.to_string())
     })
+}
+
+/// The texts beside the tensors.
+fn texts(bytes: &[u8]) -> Option<HashMap<String, String>> {
+    let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+    header.metadata().clone()
 }
 
 fn unfit(path: &Path, what: String, expected: String, got: String) -> Error {

@@ -16,7 +16,8 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     /// error of a step a second call takes that step again, from its beginning.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the optimizer gave up, [`Error::NonFiniteEvaluation`], [`Error::InUse`] if
+    /// [`Error::RunFolder`] if the folder holds checkpoints and this trainer did not [`Trainer::resume`]: they
+    /// are another run's. [`Error::Diverged`] if the optimizer gave up, [`Error::NonFiniteEvaluation`], [`Error::InUse`] if
     /// another process trains in the run's folder, and the errors of the task, the batches, the callbacks
     /// and the checkpoints. The newest checkpoint stays.
     pub fn fit(&mut self) -> Result<Summary> {
@@ -31,10 +32,20 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     fn start(&mut self, total_steps: u64) -> Result<()> {
-        if let (true, Some(checkpoints)) = (self.resumed, &self.checkpoints) {
-            checkpoints.remove_after(self.progress.step)?;
-            let saved = self.saved.take();
-            self.saved = saved.map(|(step, path)| (step, settled(path)));
+        match &self.checkpoints {
+            Some(checkpoints) if self.resumed => {
+                checkpoints.remove_after(self.progress.step)?;
+                let saved = self.saved.take();
+                self.saved = saved.map(|(step, path)| (step, settled(path)));
+            }
+            Some(checkpoints) if self.progress.step == 0 && checkpoints.newest()?.is_some() => {
+                return Err(Error::RunFolder {
+                    path: checkpoints.folder().into(),
+                    what: "holds the checkpoints of a run that this trainer does not go on with: call resume \
+                           first, or give it a folder of its own",
+                });
+            }
+            _ => {}
         }
         self.skip_empty_epochs();
         let report = StartReport {
@@ -42,6 +53,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             epochs: self.config.epochs,
             // A second call goes on, too: what was logged stays.
             resumed_at: (self.resumed || self.progress.step > 0).then_some(self.progress.step),
+            owed: self.owed,
             seed: self.config.seed,
         };
         self.callbacks
@@ -66,11 +78,13 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
                 return Ok(Outcome::Interrupted { checkpoint });
             }
             let report = self.step(total)?;
+            let evaluate = self.is_due(self.config.eval_every, self.progress.position == 0);
+            // Before the callbacks, which may fail: a further call makes it then.
+            self.owed = evaluate || self.progress.step == total;
             self.callbacks
                 .iter_mut()
                 .try_for_each(|c| c.on_step(&report))?;
-            let evaluate = self.is_due(self.config.eval_every, self.progress.position == 0);
-            if evaluate || self.progress.step == total {
+            if self.owed {
                 self.evaluate()?;
             }
             if self.is_due(self.config.checkpoint_every, evaluate) {
@@ -96,12 +110,20 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.optimizer
             .set_lr_factor(schedule * self.progress.plateau_factor);
         let batch = self.batches.get(epoch, position)?;
+        let before = self.statistics.snapshot()?;
         let optimizer = &mut *self.optimizer;
         let loss = step::accumulate(&self.task, &batch, optimizer, &self.config, step);
-        // The optimizer forgets what it has when it fails; here it may be the task that did, between
-        // two micro-batches. A caller that goes on takes this step from its beginning.
-        let loss = loss.inspect_err(|_| self.optimizer.discard())?;
-        let info = self.optimizer.apply().map_err(|e| self.diverged(e))?;
+        let taken = loss.and_then(|loss| {
+            let info = self.optimizer.apply();
+            Ok((loss, info.map_err(|e| self.diverged(e))?))
+        });
+        if taken.is_err() {
+            // The optimizer forgets what it has when it fails; here it may be the task that did, between two
+            // micro-batches, after statistics have moved. A caller that goes on takes this step from its beginning.
+            self.optimizer.discard();
+            self.statistics.assign(&before)?;
+        }
+        let (loss, info) = taken?;
         let seconds = began.elapsed().as_secs_f64();
         self.step_seconds.push(seconds);
         self.advance(&info);

@@ -29,6 +29,8 @@ pub struct Trainer<T, B> {
     task: T,
     batches: B,
     vars: NamedVars,
+    /// Those of the variables that forward passes move: running means and variances.
+    statistics: NamedVars,
     optimizer: Box<dyn Optim>,
     config: TrainConfig,
     config_text: String,
@@ -61,10 +63,14 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         config: TrainConfig,
     ) -> Result<Self> {
         config.check()?;
+        let vars = vars.into();
+        let trained = vars.trained();
+        let (_, statistics) = vars.partition(|name| trained.get(name).is_ok());
         Ok(Self {
             task,
             batches,
-            vars: vars.into(),
+            vars,
+            statistics,
             optimizer,
             config,
             config_text: String::new(),

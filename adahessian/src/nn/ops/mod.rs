@@ -6,7 +6,7 @@ mod norms;
 
 pub use super::dropout::Dropout;
 pub use attention::sdpa;
-pub use candle_nn::ops::{Identity, sigmoid, silu, swiglu};
+pub use candle_nn::ops::{Identity, sigmoid};
 pub use images::{pixel_shuffle, pixel_unshuffle, replication_pad2d};
 pub use norms::{layer_norm, layer_norm_slow, rms_norm, rms_norm_slow};
 
@@ -46,6 +46,32 @@ pub fn softmax_last_dim(x: &Tensor) -> Result<Tensor> {
 
 fn below_largest(x: &Tensor, dim: usize) -> Result<Tensor> {
     x.broadcast_sub(&x.detach().max_keepdim(dim)?)
+}
+
+/// x σ(x). Same shape as `x`.
+///
+/// The derivative of candle's own has e⁻ˣ in it, and its second one, for a large negative x, 0 · ∞.
+///
+/// # Errors
+/// candle's.
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    Ok(crate::ops::activation(x, crate::ops::Activation::Silu)?)
+}
+
+/// a σ(a) b, for the halves a and b of the last dimension.
+///
+/// # Errors
+/// candle's, for a last dimension that has no halves.
+pub fn swiglu(x: &Tensor) -> Result<Tensor> {
+    let halves = x.chunk(2, D::Minus1)?;
+    match halves.as_slice() {
+        [a, b] => silu(a)? * b,
+        _ => super::wrong(
+            "input of a SwiGLU",
+            "a last dimension of two halves",
+            x.dims(),
+        ),
+    }
 }
 
 /// 1 where x > 0, else 0: a constant.

@@ -49,7 +49,8 @@ impl Entrywise for Activation {
             Activation::Gelu => gelu(x),
             Activation::Relu => relu(x),
             Activation::Tanh => Ok(x.tanh()?),
-            Activation::Silu => Ok(x.silu()?),
+            // candle's own `silu` has 0 · ∞ in its second derivative, for a large negative x.
+            Activation::Silu => Ok((x * candle_nn::ops::sigmoid(x)?)?),
         }
     }
 

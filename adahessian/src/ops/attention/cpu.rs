@@ -18,6 +18,7 @@ use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point, View};
 use crate::engine::{Cpu, Kernel};
 use crate::error::Result;
 use crate::numeric::{Buffer, Real};
+use crate::ops::dropout::Drawn;
 use candle_core::{DType, Device};
 use rayon::prelude::*;
 
@@ -83,12 +84,9 @@ impl Plan {
 }
 
 impl Attention {
-    fn head<'a, T: Real>(
-        &'a self,
-        plan: &'a Plan,
-        number: usize,
-        point: [&'a [T]; 3],
-    ) -> Head<'a, T> {
+    /// The mask of all heads. Before the heads' own loop: drawing it is one, too, and a thread that waits there could
+    /// take a head that waits for the mask.
+    fn drawn(&self, plan: &Plan) -> Option<Drawn<'_>> {
         let Layout {
             batch,
             heads,
@@ -97,7 +95,15 @@ impl Attention {
             ..
         } = plan.layout;
         let mask = self.mask.as_ref();
-        let mask = mask.map(|mask| mask.drawn(batch * heads * queries * keys));
+        mask.map(|mask| mask.drawn(batch * heads * queries * keys))
+    }
+
+    fn head<'a, T: Real>(
+        &self,
+        (plan, mask): (&'a Plan, Option<Drawn<'a>>),
+        number: usize,
+        point: [&'a [T]; 3],
+    ) -> Head<'a, T> {
         Head::new(plan, mask, self.causal, number, point)
     }
 }
@@ -149,8 +155,12 @@ impl<T: Real> Kernel<Cpu<T>> for Attention {
             blocks.push(block);
             rest = after;
         }
+        let mask = self.drawn(&plan);
         let work = blocks.into_par_iter().enumerate();
-        work.for_each(|(number, p)| self.head(&plan, number, point).forward(p, &outputs));
+        work.for_each(|(number, p)| {
+            let head = self.head((&plan, mask), number, point);
+            head.forward(p, &outputs);
+        });
         Ok((y.into(), Saved { plan, weights }))
     }
 
@@ -173,8 +183,9 @@ impl<T: Real> Kernel<Cpu<T>> for Attention {
         let outputs = Outputs::new([q, k, v]);
         let work = plan.blocks(weights).into_par_iter().enumerate();
         let left = deferred.as_ref().map(Left::views).transpose()?;
+        let mask = self.drawn(plan);
         work.for_each(|(number, p)| {
-            let head = self.head(plan, number, inputs);
+            let head = self.head((plan, mask), number, inputs);
             match (&left, gradient) {
                 (Some(left), _) => head.second_backward(p, gradient, left, &outputs),
                 (None, Some(g)) => head.backward(p, g, &outputs),
@@ -197,9 +208,11 @@ impl<T: Real> Kernel<Cpu<T>> for Attention {
         let views = [view(0)?, view(1)?, view(2)?];
         let mut tangent = Buffer::scratch(inputs[0].len());
         let outputs = Outputs::new([&mut tangent]);
+        let mask = self.drawn(plan);
         let work = plan.blocks(weights).into_par_iter().enumerate();
         work.for_each(|(number, p)| {
-            self.head(plan, number, inputs).tangent(p, &views, &outputs);
+            let head = self.head((plan, mask), number, inputs);
+            head.tangent(p, &views, &outputs);
         });
         let left = Left {
             gradient: gradient.clone(),

@@ -42,12 +42,12 @@ impl Bags {
     ) -> Result<Self> {
         let rising = starts.windows(2).all(|pair| pair[0] <= pair[1]);
         let ends = (starts.first(), starts.last().map(|&end| end as usize));
-        if starts.len() != batch * tables + 1 || !rising || ends != (Some(&0), Some(rows.len())) {
+        let count = batch.saturating_mul(tables).saturating_add(1);
+        if starts.len() != count || !rising || ends != (Some(&0), Some(rows.len())) {
             return wrong(
                 "starts of bags",
                 format!(
-                    "{} that rise from 0 to {}, the number of rows",
-                    batch * tables + 1,
+                    "{count} that rise from 0 to {}, the number of rows",
                     rows.len()
                 ),
                 format!("{} from {:?} to {:?}", starts.len(), ends.0, ends.1),

@@ -77,10 +77,10 @@ impl Convolution {
             return wrong("convolution", "stride, dilation and kernel at least 1", got);
         }
         let one = |size: usize, kernel: usize| {
-            let reach = self.dilation * (kernel - 1) + 1;
-            (size + 2 * self.padding)
-                .checked_sub(reach)
-                .map(|rest| rest / self.stride + 1)
+            let reach = self.dilation.checked_mul(kernel - 1)?.checked_add(1)?;
+            let padded = self.padding.checked_mul(2)?.checked_add(size)?;
+            let rest = padded.checked_sub(reach)?;
+            Some(rest / self.stride + 1)
         };
         match (one(height, kernel_height), one(width, kernel_width)) {
             (Some(height), Some(width)) => Ok((height, width)),

@@ -68,13 +68,16 @@ impl Op for CrossEntropy {
     }
 
     fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
-        let logits = &inputs[0];
+        let logits = &self.targets.counted(&inputs[0])?;
         let [q, weights] = distribution(&self.targets, logits)?;
         let largest = logits.detach().max_keepdim(D::Minus1)?;
         let rest = logits.broadcast_sub(&largest)?;
         let norms = rest.exp()?.sum_keepdim(D::Minus1)?.log()?; // [N, 1]
         // The largest logit is in neither term: a small loss keeps its digits.
-        Ok(((norms * weights)?.sum_all()? - (rest * q)?.sum_all()?)?)
+        // Of a class that is ruled out, by a logit of -∞, 0 is taken, and not 0 · ∞.
+        let products = (&rest * &q)?;
+        let products = q.eq(0.0)?.where_cond(&products.zeros_like()?, &products)?;
+        Ok(((norms * weights)?.sum_all()? - products.sum_all()?)?)
     }
 
     fn kernels() -> Kernels<Self> {
@@ -106,12 +109,37 @@ impl CrossEntropy {
     }
 
     /// w ⟨x, p - q⟩ of a row.
-    fn along<T: Real>(&self, row: usize, logits: &[T], norm: T, x: &[T]) -> f64 {
+    fn along<T: Real>(&self, row: usize, logits: &[T], norm: Norm<T>, x: &[T]) -> f64 {
         let Some((q, weight)) = self.row::<T>(row) else {
             return 0.0;
         };
         let Dots { by_p, sum } = simd::run(Width::Widest, Dot { logits, norm, x });
         (weight * by_p - q.even * sum - q.more * x[q.class]).to_f64()
+    }
+}
+
+/// log Σ eˡ of a row in two parts, whose sum would lose the digits of the second where the first is large.
+#[derive(Clone, Copy)]
+struct Norm<T> {
+    /// The largest l.
+    largest: T,
+    /// log Σ e^(l - largest).
+    rest: T,
+}
+
+impl<T: Real> Norm<T> {
+    /// Of a row, from the norms of all.
+    fn of(all: &[T], row: usize) -> Self {
+        Self {
+            largest: all[2 * row],
+            rest: all[2 * row + 1],
+        }
+    }
+
+    /// p of a logit.
+    #[inline(always)]
+    fn share(self, l: T) -> T {
+        (l - self.largest - self.rest).exp()
     }
 }
 
@@ -131,8 +159,7 @@ impl<T: Real> Task<T> for LogSumExp<'_, T> {
 
 struct Dot<'a, T> {
     logits: &'a [T],
-    /// log Σ eˡ
-    norm: T,
+    norm: Norm<T>,
     x: &'a [T],
 }
 
@@ -148,7 +175,7 @@ impl<T: Real> Task<T> for Dot<'_, T> {
     #[inline(always)]
     unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) -> Dots<T> {
         let norm = self.norm;
-        let [by_p, sum] = sums([self.logits, self.x], |[l, x]| [(l - norm).exp() * x, x]);
+        let [by_p, sum] = sums([self.logits, self.x], |[l, x]| [norm.share(l) * x, x]);
         Dots { by_p, sum }
     }
 }
@@ -156,7 +183,7 @@ impl<T: Real> Task<T> for Dot<'_, T> {
 /// One row of l̄.
 struct Backward<'a, T> {
     logits: &'a [T],
-    norm: T,
+    norm: Norm<T>,
     q: Row<T>,
     /// L̄, and w.
     cotangent: T,
@@ -174,9 +201,9 @@ impl<T: Real> Task<T> for Backward<'_, T> {
         let (scale, even) = (self.cotangent * self.weight, self.cotangent * self.q.even);
         let entries = self.to.iter_mut().zip(self.logits);
         match self.second {
-            None => entries.for_each(|(to, &l)| *to = (l - self.norm).exp() * scale - even),
+            None => entries.for_each(|(to, &l)| *to = self.norm.share(l) * scale - even),
             Some((factor, v, along)) => entries.zip(v).for_each(|((to, &l), &v)| {
-                let p = (l - self.norm).exp();
+                let p = self.norm.share(l);
                 *to = p * (scale + factor * (v - along)) - even;
             }),
         }
@@ -191,22 +218,22 @@ pub(super) struct Left<T: Real> {
 }
 
 impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
-    /// log Σ eˡ of every row.
+    /// log Σ eˡ of every row, in two parts.
     type Saved = Buffer<T>;
     type Kept = ();
     type Deferred = Left<T>;
 
     fn forward(&self, inputs: &Inputs<T>, _: bool) -> Result<(Output<T>, Buffer<T>)> {
         let logits: &[T] = &inputs[0];
-        let mut norms = Buffer::scratch(self.targets.classes.len());
+        let mut norms = Buffer::scratch(2 * self.targets.classes.len());
         let rows = norms
-            .par_iter_mut()
+            .par_chunks_exact_mut(2)
             .zip(logits.par_chunks_exact(self.classes));
         let terms: Vec<f64> = rows
             .enumerate()
             .map(|(row, (norm, l))| {
                 let (largest, rest) = simd::run(Width::Widest, LogSumExp(l));
-                *norm = largest + rest;
+                norm.copy_from_slice(&[largest, rest]);
                 let Some((q, weight)) = self.row::<T>(row) else {
                     return 0.0;
                 };
@@ -242,7 +269,7 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
                 return to.fill(T::ZERO);
             };
             let logits = &logits[row * self.classes..][..self.classes];
-            let norm = point.saved[row];
+            let norm = Norm::of(point.saved, row);
             let second = deferred.as_ref().and_then(|left| {
                 let v = &v.as_ref()?[row * self.classes..][..self.classes];
                 let dots = simd::run(Width::Widest, Dot { logits, norm, x: v });
@@ -277,7 +304,7 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
                 .zip(v.par_chunks_exact(self.classes));
             let terms = rows
                 .enumerate()
-                .map(|(row, (l, v))| self.along(row, l, point.saved[row], v));
+                .map(|(row, (l, v))| self.along(row, l, Norm::of(point.saved, row), v));
             let terms: Vec<f64> = terms.collect();
             tangent[0] = T::from_f64(terms.iter().sum());
         }

@@ -14,6 +14,20 @@ pub(super) struct Targets {
     pub smoothing: f64,
 }
 
+impl Targets {
+    /// The logits, with zeros in the rows that are not counted: whatever is there, it is in no sum and no derivative.
+    pub fn counted(&self, logits: &Tensor) -> Result<Tensor> {
+        if self.classes.iter().all(Option::is_some) {
+            return Ok(logits.clone());
+        }
+        let counts: Vec<u8> = self.classes.iter().map(|c| u8::from(c.is_some())).collect();
+        let counts = Tensor::from_vec(counts, (self.classes.len(), 1), logits.device())?;
+        let zeros = logits.detach().zeros_like()?;
+        let counts = counts.broadcast_as(logits.shape())?;
+        Ok(counts.where_cond(logits, &zeros)?)
+    }
+}
+
 /// Checks everything that [`cross_entropy`](super::cross_entropy()) says, for logits of this shape.
 pub(super) fn read_targets(
     logits: &[usize],

@@ -31,7 +31,10 @@ impl Window {
     /// [`crate::Error::Setting`] for a window that does not fit, a kernel or stride of 0, or a
     /// padding above half of the kernel.
     pub fn output_size(&self, (height, width): (usize, usize)) -> Result<(usize, usize)> {
-        let room = |size: usize| (size + 2 * self.padding).checked_sub(self.kernel);
+        let room = |size: usize| {
+            let padded = self.padding.checked_mul(2)?.checked_add(size)?;
+            padded.checked_sub(self.kernel)
+        };
         match (room(height), room(width)) {
             (Some(height), Some(width))
                 if self.kernel > 0 && self.stride > 0 && 2 * self.padding <= self.kernel =>

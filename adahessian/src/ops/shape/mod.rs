@@ -66,8 +66,20 @@ pub fn cat<X: Operand>(parts: &[&X], dim: usize) -> Result<X> {
     let Some(first) = parts.first() else {
         return wrong("parts to join", "at least one", "none");
     };
-    let map = Join::all(first.dims(), parts.iter().map(|part| part.dims()), dim)?;
-    let parts: Vec<&dyn Operand> = parts.iter().map(|part| *part as &dyn Operand).collect();
+    let dims = |parts: &[&X]| Join::all(first.dims(), parts.iter().map(|part| part.dims()), dim);
+    let mut map = dims(parts)?;
+    // Parts without entries add none, and are no operands of anything.
+    let is_empty = |part: &&&X| part.dims().contains(&0);
+    let mut kept: Vec<&X> = parts
+        .iter()
+        .filter(|part| !is_empty(part))
+        .copied()
+        .collect();
+    match kept.is_empty() {
+        true => kept = parts.to_vec(),
+        false => map = dims(&kept)?,
+    }
+    let parts: Vec<&dyn Operand> = kept.iter().map(|part| *part as &dyn Operand).collect();
     X::of(joined(map, &parts)?)
 }
 
@@ -123,7 +135,10 @@ fn around(dims: &[usize], dim: usize) -> Result<(usize, usize)> {
 impl Join {
     fn part(dims: &[usize], dim: usize, start: usize, length: usize) -> Result<Self> {
         let (outer, inner) = around(dims, dim)?;
-        if start + length > dims[dim] || length == 0 {
+        let fits = start
+            .checked_add(length)
+            .is_some_and(|end| end <= dims[dim]);
+        if !fits || length == 0 {
             let expected = format!("at least one entry, within the {} there are", dims[dim]);
             return wrong("range", expected, format!("{length} from {start}"));
         }

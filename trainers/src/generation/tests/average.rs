@@ -157,6 +157,15 @@ fn a_run_gives_its_last_checkpoints() -> Result<()> {
     }
     average(&[run.path()], &to)?;
     assert_eq!(numbers(&load(&to)["w"]), [4.0, 0.0]);
+    // What stands beside the tensors of an exported model, its format, stays.
+    let texts = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
+    let exported = folder.path().join("exported.safetensors");
+    let tensors = load(&to);
+    safetensors::serialize_to_file(&tensors, Some(texts.clone()), &exported).unwrap();
+    average(&[&exported], &to)?;
+    let bytes = fs::read(&to).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header.metadata(), &Some(texts));
     let error = average(&[tempfile::tempdir().unwrap().path()], &to).unwrap_err();
     assert!(matches!(error, Error::NoCheckpoint { .. }), "{error}");
     // A damaged one is found out.

@@ -1,0 +1,207 @@
+//! Numbers at the ends of what a type holds, sizes beyond memory, parts without entries, and many threads.
+
+use adahessian::engine::Handle;
+use adahessian::ops::{self, Activation, Convolution, Dropout, Mode, Window};
+use adahessian::{Hessian, LinearOperator, NamedVars, VarVec, backward, nn};
+use anyhow::Result;
+use candle_core::{DType, Device, Module, Tensor, Var};
+use testing::twins::random;
+use testing::{assert_close, assert_says};
+
+const CPU: Device = Device::Cpu;
+type Enter = fn(&Tensor) -> adahessian::Result<Handle>;
+const BOTH: [(&str, Enter); 2] = [
+    ("fused", |x| Handle::enter(x)),
+    ("composed", |x| Ok(Handle::composed(x))),
+];
+
+fn numbers(x: &Tensor) -> Result<Vec<f64>> {
+    Ok(x.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+}
+
+/// The gradient and H 1 of a loss of one variable.
+fn slopes(x: &Tensor, loss: impl Fn(&Tensor) -> Result<Tensor>) -> Result<[Vec<f64>; 2]> {
+    let var = Var::from_tensor(x)?;
+    let vars = NamedVars::new([("x".to_string(), var.clone())])?;
+    let loss = loss(var.as_tensor())?;
+    let gradient = backward(&loss)?;
+    let gradient = numbers(gradient.get(&var).unwrap())?;
+    let ones = VarVec::new(&vars, vec![x.ones_like()?])?;
+    let product = Hessian::of(&loss, &vars)?.apply(&ones)?;
+    Ok([gradient, numbers(&product.tensors()[0])?])
+}
+
+type Silu = fn(&Tensor) -> Result<Tensor>;
+
+/// σ(x)(1 + x(1 - σ(x))) and its derivative are 0 far below, and not 0 · ∞.
+#[test]
+fn silu_far_below_zero_has_both_derivatives() -> Result<()> {
+    let far = |dtype| Tensor::new(&[-2000f64, -100.0, -20.0, 0.5], &CPU)?.to_dtype(dtype);
+    let forms: [(&str, Silu); 5] = [
+        ("fused", |x| {
+            let y = ops::activation(&Handle::enter(x)?, Activation::Silu)?;
+            Ok(y.exit()?)
+        }),
+        ("composed", |x| {
+            let y = ops::activation(&Handle::composed(x), Activation::Silu)?;
+            Ok(y.exit()?)
+        }),
+        ("silu", |x| Ok(nn::ops::silu(x)?)),
+        ("layer", |x| Ok(nn::Activation::Swish.forward(x)?)),
+        ("swiglu", |x| {
+            let ones = x.ones_like()?.detach();
+            Ok(nn::ops::swiglu(&Tensor::cat(&[x, &ones], 0)?)?)
+        }),
+    ];
+    for (form, silu) in forms {
+        for dtype in [DType::F64, DType::F32, DType::BF16] {
+            let [gradient, product] = slopes(&far(dtype)?, |x| Ok(silu(x)?.sum_all()?))?;
+            let what = format!("{form} {dtype:?}: {gradient:?} {product:?}");
+            // e⁻¹⁰⁰ in f64.
+            assert!(gradient[..2].iter().all(|g| g.abs() < 1e-40), "{what}");
+            assert!(product[..2].iter().all(|g| g.abs() < 1e-40), "{what}");
+            let s = 1.0 / (1.0 + (-0.5f64).exp());
+            let expected = s * (1.0 - s) * (2.0 + 0.5 * (1.0 - 2.0 * s));
+            assert!((product[3] - expected).abs() < 0.02, "{what}");
+        }
+    }
+    Ok(())
+}
+
+/// A class that is ruled out by a logit of -∞, and anything at all in a row that is not counted.
+#[test]
+fn cross_entropy_of_classes_that_are_ruled_out() -> Result<()> {
+    let inf = f64::INFINITY;
+    let rows = [[-inf, 0.0, 1.0], [f64::NAN, inf, -inf], [0.5, 0.0, 1.0]];
+    let targets = Tensor::new(&[2i64, -100, 0], &CPU)?;
+    for (form, enter) in BOTH {
+        for dtype in [DType::F64, DType::F32] {
+            let logits = Tensor::new(&rows, &CPU)?.to_dtype(dtype)?;
+            let loss = |x: &Tensor| -> Result<Tensor> {
+                Ok(ops::cross_entropy(&enter(x)?, &targets, 0.0, Some(-100))?.exit()?)
+            };
+            let sum = |row: &[f64]| row.iter().map(|l| l.exp()).sum::<f64>();
+            let expected = 0.5 * (sum(&rows[0]).ln() - 1.0 + sum(&rows[2]).ln() - 0.5);
+            let got = numbers(&loss(&logits)?)?[0];
+            assert!((got - expected).abs() < 1e-6, "{form} {dtype:?}: {got}");
+            let [gradient, _] = slopes(&logits, loss)?;
+            let share = |row: usize, class: usize| 0.5 * rows[row][class].exp() / sum(&rows[row]);
+            let expected = [
+                [0.0, share(0, 1), share(0, 2) - 0.5],
+                [0.0; 3],
+                [share(2, 0) - 0.5, share(2, 1), share(2, 2)],
+            ];
+            for (got, expected) in gradient.iter().zip(expected.as_flattened()) {
+                assert!(
+                    (got - expected).abs() < 1e-6,
+                    "{form} {dtype:?}: {gradient:?}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What all logits of a row have in common is in no derivative, however large it is.
+#[test]
+fn cross_entropy_of_logits_with_a_large_offset() -> Result<()> {
+    let targets = Tensor::new(&[0u32], &CPU)?;
+    for (form, enter) in BOTH {
+        for offset in [0f32, 1e4, 1e6, 1e7] {
+            let logits = Tensor::new(&[[offset, offset]], &CPU)?;
+            let loss = |x: &Tensor| -> Result<Tensor> {
+                let loss = ops::cross_entropy(&enter(x)?, &targets, 0.0, None)?.exit()?;
+                Ok(loss.sqr()?)
+            };
+            let [gradient, product] = slopes(&logits, loss)?;
+            // 2 L (p - q); p - q and L'' of equal logits.
+            let slope = 2f64.ln();
+            assert!(
+                (gradient[0] + slope).abs() < 1e-5,
+                "{form} {offset}: {gradient:?}"
+            );
+            assert!(
+                (gradient[1] - slope).abs() < 1e-5,
+                "{form} {offset}: {gradient:?}"
+            );
+            assert!(
+                product.iter().all(|x| x.abs() < 1e-5),
+                "{form} {offset}: {product:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn parts_without_entries_are_joined_in_any_order() -> Result<()> {
+    let (x, empty) = (
+        random("x", &[2, 3])?,
+        Tensor::zeros((0, 3), DType::F64, &CPU)?,
+    );
+    for parts in [[&empty, &x], [&x, &empty]] {
+        let joined = ops::cat(&parts, 0)?;
+        assert_close("joined", &joined, &x, 0.0)?;
+    }
+    assert_eq!(ops::cat(&[&empty, &empty], 0)?.dims(), [0, 3]);
+    let other = Tensor::zeros((0, 4), DType::F64, &CPU)?;
+    assert_says(
+        ops::cat(&[&x, &other], 0).map(drop),
+        &["part to join", "[0, 4]"],
+    );
+    Ok(())
+}
+
+#[test]
+fn sizes_that_no_number_holds_are_errors() -> Result<()> {
+    let x = random("x", &[2, 3])?;
+    assert_says(ops::narrow(&x, 0, usize::MAX, 2).map(drop), &["range"]);
+    assert_says(ops::narrow(&x, 0, 1, usize::MAX).map(drop), &["range"]);
+    let conv = |padding, dilation| Convolution {
+        padding,
+        dilation,
+        ..Convolution::default()
+    };
+    for conv in [conv(usize::MAX / 2 + 1, 1), conv(0, usize::MAX)] {
+        assert_says(conv.output_size((4, 4), (3, 3)).map(drop), &["convolution"]);
+    }
+    let window = Window {
+        kernel: 2,
+        stride: 1,
+        padding: usize::MAX,
+    };
+    assert_says(window.output_size((4, 4)).map(drop), &["pooling"]);
+    assert_says(
+        ops::Bags::new(vec![], vec![0], [usize::MAX, 2], ops::Pooling::Sum).map(drop),
+        &["starts of bags"],
+    );
+    Ok(())
+}
+
+/// The mask is drawn by all threads together, and no head may wait for it meanwhile.
+#[test]
+fn attention_with_dropout_ends_on_many_threads() -> Result<()> {
+    let shape = [8, 64, 12 * 4];
+    let run = |threads: usize, step: u64| -> Result<Vec<f64>> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()?;
+        pool.install(|| {
+            let [q, k, v] = ["q", "k", "v"].map(|name| random(name, &shape));
+            let mode = Mode::Train {
+                seed: 3,
+                step,
+                micro: 0,
+            };
+            let dropout = Dropout::new(0.1, "attention", &mode);
+            let [q, k, v] = [q?, k?, v?];
+            let [q, k, v] = [Handle::enter(&q)?, Handle::enter(&k)?, Handle::enter(&v)?];
+            let y = ops::attention([&q, &k, &v], 12, None, false, &dropout)?;
+            numbers(&y.exit()?)
+        })
+    };
+    for step in 0..20 {
+        assert!(run(16, step)? == run(1, step)?, "step {step}");
+    }
+    Ok(())
+}
