@@ -53,6 +53,7 @@ mod text_ops;
 mod threads;
 mod token_data;
 mod tokenizer_files;
+mod torch_files;
 mod trainer;
 mod trainer_errors;
 mod trajectories;

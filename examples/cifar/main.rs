@@ -61,10 +61,17 @@ impl Benchmark for Cifar {
             ),
             (folder, _, _) => {
                 let folder = folder.as_deref();
-                (
-                    cifar10::load(folder, Split::Train)?,
-                    cifar10::load(folder, Split::Test)?,
-                )
+                let train = cifar10::load(folder, Split::Train)?;
+                let test = cifar10::load(folder, Split::Test)?;
+                // A file that is not there, or there twice, shows nowhere else.
+                if (train.len(), test.len()) != (50_000, 10_000) {
+                    tracing::warn!(
+                        train = train.len(),
+                        test = test.len(),
+                        "CIFAR-10 has 50000 images to train on and 10000 to test on; these are others"
+                    );
+                }
+                (train, test)
             }
         };
         Ok(Data {

@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::limits::{self, LARGEST_LIST};
 
 const WEIGHTS: &str = "model.safetensors";
+/// What models have that were saved before there was safetensors.
+const OLD_WEIGHTS: &str = "pytorch_model.bin";
 /// Which shard holds which tensor.
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -44,7 +46,7 @@ pub fn checkpoint_folder(model: &str) -> Result<PathBuf> {
 
 impl Hub {
     /// The folder in the cache with a model's `config.json`, its weights (`model.safetensors`, or the shards
-    /// that its index names) and its tokenizer (`tokenizer.json`, else `vocab.txt`, with
+    /// that its index names, else `pytorch_model.bin`) and its tokenizer (`tokenizer.json`, else `vocab.txt`, with
     /// `tokenizer_config.json` where there is one), all of one commit.
     ///
     /// # Errors
@@ -95,7 +97,10 @@ impl Commit<'_> {
             return Ok(());
         }
         let Some(index) = self.known(INDEX)? else {
-            return self.get(WEIGHTS).map(drop); // says what is missing
+            return match self.known(OLD_WEIGHTS)? {
+                Some(_) => Ok(()),
+                None => self.get(WEIGHTS).map(drop), // says what is missing
+            };
         };
         for shard in shards(&index)? {
             self.get(&shard)?;

@@ -1,5 +1,6 @@
-//! The safetensors files of a checkpoint: their headers first, a tensor when it is asked for.
+//! The files of a checkpoint: their headers first, a tensor when it is asked for.
 
+use super::torch::{self, TorchFile};
 use crate::config::read_json;
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -31,7 +32,13 @@ pub(super) struct Checkpoint {
     places: BTreeMap<String, usize>,
 }
 
-struct Shard {
+enum Shard {
+    Safe(SafeFile),
+    Torch(TorchFile),
+}
+
+/// A file of safetensors.
+struct SafeFile {
     path: PathBuf,
     file: File,
     /// Where the tensors begin.
@@ -39,8 +46,18 @@ struct Shard {
     header: Metadata,
 }
 
+/// What a file says of a tensor.
+struct Described {
+    shape: Vec<usize>,
+    /// As a message shows it.
+    kind: String,
+    /// Whether it is of floating point numbers that candle has, or of whole ones.
+    is_float: bool,
+    is_integer: bool,
+}
+
 impl Checkpoint {
-    /// Opens a folder's `model.safetensors`, the shards that its index names, or a file.
+    /// Opens a folder's `model.safetensors`, the shards that its index names, or its `pytorch_model.bin`; or a file.
     pub fn open(path: &Path) -> Result<Self> {
         let files: Vec<Shard> = files(path)?
             .into_iter()
@@ -48,7 +65,7 @@ impl Checkpoint {
             .collect::<Result<_>>()?;
         let mut places = BTreeMap::new();
         for (index, shard) in files.iter().enumerate() {
-            places.extend(shard.header.offset_keys().into_iter().map(|n| (n, index)));
+            places.extend(shard.names().into_iter().map(|n| (n, index)));
         }
         Ok(Self { files, places })
     }
@@ -61,36 +78,36 @@ impl Checkpoint {
     /// The file to name where a tensor is missing.
     pub fn path(&self) -> PathBuf {
         let first = self.files.first();
-        first.map_or_else(PathBuf::new, |shard| shard.path.clone())
+        first.map_or_else(PathBuf::new, |shard| shard.path().to_path_buf())
     }
 
     pub fn contains(&self, name: &str) -> bool {
         self.places.contains_key(name)
     }
 
-    fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
+    fn find(&self, name: &str) -> Option<(&Shard, Described)> {
         let shard = self.files.get(*self.places.get(name)?)?;
-        Some((shard, shard.header.info(name)?))
+        Some((shard, shard.describe(name)?))
     }
 
     /// Whether the tensor is of floating point numbers and has this shape; by its header alone.
     pub fn check(&self, name: &str, shape: &[usize]) -> Result<()> {
-        let Some((shard, info)) = self.find(name) else {
+        let Some((shard, tensor)) = self.find(name) else {
             return Ok(()); // whoever asks has seen that it is there
         };
-        if dtype(info).is_none() {
+        if !tensor.is_float {
             return Err(Error::TensorType {
                 name: name.into(),
-                file: shard.path.clone(),
-                got: format!("{:?}", info.dtype),
+                file: shard.path().into(),
+                got: tensor.kind,
             });
         }
-        if info.shape != shape {
+        if tensor.shape != shape {
             return Err(Error::TensorShape {
                 name: name.into(),
-                file: shard.path.clone(),
+                file: shard.path().into(),
                 expected: shape.into(),
-                got: info.shape.clone(),
+                got: tensor.shape,
             });
         }
         Ok(())
@@ -98,16 +115,83 @@ impl Checkpoint {
 
     /// The tensor's numbers as they are in the file, on the CPU.
     pub fn read(&self, name: &str) -> Result<Tensor> {
-        let found = self.find(name).and_then(|(s, i)| Some((s, i, dtype(i)?)));
-        let Some((shard, info, dtype)) = found else {
-            return Err(Error::file(self.path(), format!("no tensor `{name}`")));
+        match self.find(name) {
+            Some((Shard::Safe(file), tensor)) if tensor.is_float => file.read(name),
+            Some((Shard::Torch(file), tensor)) if tensor.is_float => file.read(name),
+            _ => Err(Error::file(self.path(), format!("no tensor `{name}`"))),
+        }
+    }
+
+    /// The tensors that nobody used, without integers (buffers such as `position_ids`, which nobody
+    /// trains) and without copies of tied weights.
+    pub fn unused(&self, used: &BTreeSet<String>) -> Vec<String> {
+        let is_spare = |name: &&String| {
+            let integer = self.find(name).is_some_and(|(_, tensor)| tensor.is_integer);
+            !used.contains(*name) && !integer && !TIED.contains(&name.as_str())
+        };
+        self.places.keys().filter(is_spare).cloned().collect()
+    }
+}
+
+impl Shard {
+    fn open(path: PathBuf) -> Result<Self> {
+        match path.extension().is_some_and(|ending| ending == "bin") {
+            true => Ok(Self::Torch(TorchFile::open(path)?)),
+            false => Ok(Self::Safe(SafeFile::open(path)?)),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Safe(file) => &file.path,
+            Self::Torch(file) => &file.path,
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Safe(file) => file.header.offset_keys(),
+            Self::Torch(file) => file.names().cloned().collect(),
+        }
+    }
+
+    fn describe(&self, name: &str) -> Option<Described> {
+        match self {
+            Self::Safe(file) => {
+                let info = file.header.info(name)?;
+                Some(Described {
+                    shape: info.shape.clone(),
+                    kind: format!("{:?}", info.dtype),
+                    is_float: dtype(info).is_some(),
+                    is_integer: is_integer(info.dtype),
+                })
+            }
+            Self::Torch(file) => {
+                let (shape, dtype) = file.describe(name)?;
+                Some(Described {
+                    shape,
+                    kind: format!("{dtype:?}"),
+                    is_float: dtype.is_float(),
+                    is_integer: dtype.is_int(),
+                })
+            }
+        }
+    }
+}
+
+impl SafeFile {
+    /// The tensor's numbers as they are in the file, on the CPU.
+    fn read(&self, name: &str) -> Result<Tensor> {
+        let info = self.header.info(name).and_then(|i| Some((i, dtype(i)?)));
+        let Some((info, dtype)) = info else {
+            return Err(Error::file(&self.path, format!("no tensor `{name}`")));
         };
         let (begin, end) = info.data_offsets;
         let mut bytes = vec![0; end - begin];
-        let mut file = &shard.file;
-        file.seek(SeekFrom::Start(shard.start + begin as u64))
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.start + begin as u64))
             .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(|e| Error::file(&shard.path, format!("tensor `{name}`: {e}")))?;
+            .map_err(|e| Error::file(&self.path, format!("tensor `{name}`: {e}")))?;
         Ok(Tensor::from_raw_buffer(
             &bytes,
             dtype,
@@ -116,18 +200,6 @@ impl Checkpoint {
         )?)
     }
 
-    /// The tensors that nobody used, without integers (buffers such as `position_ids`, which nobody
-    /// trains) and without copies of tied weights.
-    pub fn unused(&self, used: &BTreeSet<String>) -> Vec<String> {
-        let is_spare = |name: &&String| {
-            let integer = self.find(name).is_some_and(|(_, i)| is_integer(i.dtype));
-            !used.contains(*name) && !integer && !TIED.contains(&name.as_str())
-        };
-        self.places.keys().filter(is_spare).cloned().collect()
-    }
-}
-
-impl Shard {
     /// Reads the header, whose length and ranges must fit the file's.
     fn open(path: PathBuf) -> Result<Self> {
         let not = |what: String| {
@@ -185,9 +257,14 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     if single.is_file() {
         return Ok(vec![single]);
     }
+    let old = folder.join(torch::FILE);
+    if !index.is_file() && old.is_file() {
+        return Ok(vec![old]);
+    }
     if !index.is_file() {
         let what = format!(
-            "neither {FILE} nor {INDEX} is here; other formats must be converted to safetensors"
+            "neither {FILE} nor {INDEX} nor {} is here; other formats must be converted to safetensors",
+            torch::FILE
         );
         return Err(Error::file(folder, what));
     }

@@ -19,6 +19,7 @@ mod checkpoint;
 mod marks;
 mod source;
 mod start;
+mod torch;
 
 pub(crate) use checkpoint::FILE;
 pub use marks::{also_called, head, optional};
