@@ -17,6 +17,7 @@
 
 mod checkpoint;
 mod marks;
+mod pickle;
 mod source;
 mod start;
 mod torch;

@@ -1,9 +1,9 @@
 //! `pytorch_model.bin`: what models on the Hub have that were saved before there was safetensors.
 //!
 //! It is a zip archive of a pickle, with names, shapes and places, and a file of numbers for each storage. candle's reader
-//! of pickles knows the few objects that tensors take, and runs no code. But it copies what a pickle refers to twice, so
-//! that one which was made for it may take any memory: of safetensors every size is checked, of these files most.
+//! of pickles knows the few objects that tensors take, and runs no code. Every size is checked before it is asked for.
 
+use super::pickle;
 use crate::error::{Error, Result};
 use candle_core::pickle::{TensorInfo, read_pth_tensor_info};
 use candle_core::{DType, Device, Tensor};
@@ -38,7 +38,7 @@ impl TorchFile {
             .map_err(|e| Error::file(&path, e))?
             .len();
         for index in 0..archive.len() {
-            let entry = archive
+            let mut entry = archive
                 .by_index_raw(index)
                 .map_err(|e| not(e.to_string()))?;
             let name = entry
@@ -50,6 +50,13 @@ impl TorchFile {
             }
             if name.ends_with(".pkl") && entry.size() > LONGEST {
                 return Err(not(format!("a pickle of {} bytes", entry.size())));
+            }
+            if name.ends_with(".pkl") {
+                let mut bytes = Vec::new();
+                entry
+                    .read_to_end(&mut bytes)
+                    .map_err(|e| not(e.to_string()))?;
+                pickle::check(&bytes).map_err(not)?;
             }
         }
         let read = catch_unwind(AssertUnwindSafe(|| {
