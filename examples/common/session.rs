@@ -251,7 +251,7 @@ impl Exported {
             .iter()
             .map(|(name, var)| match loaded.model.get(name) {
                 Some(value) => value.to_device(var.device())?.to_dtype(var.dtype()),
-                None => Ok(var.as_detached_tensor()), // the checkpoint is of these variables
+                None => candle_core::bail!("the best checkpoint has no variable `{name}`"),
             });
         let best = best.collect::<candle_core::Result<_>>();
         let best = VarVec::new(&self.vars, best.map_err(adahessian::Error::from)?)?;
