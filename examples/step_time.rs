@@ -15,8 +15,8 @@ use common::values::list;
 use models::dlrm::{self, Dlrm, Ids};
 use models::resnet::{Config, Stem};
 use models::{
-    Architecture, Model, ResNet, SequenceClassifier, Start, Transformer, bert, squeezebert,
-    transformer,
+    Architecture, LanguageModel, Model, ResNet, SequenceClassifier, Start, Transformer, bert,
+    language_model, squeezebert, transformer,
 };
 use serde_json::json;
 use std::time::Instant;
@@ -28,7 +28,8 @@ use trainers::callbacks::peak_memory_mib;
 #[derive(Parser)]
 struct Cli {
     /// squeezebert (base), squeezebert-mini, bert (base), bert-minilm, resnet20, resnet32, resnet56,
-    /// resnet18, resnet50 and the like, nmt (the translator for IWSLT14) or dlrm (Criteo Kaggle's sizes)
+    /// resnet18, resnet50 and the like, nmt (the translator for IWSLT14), tensorlm (the tensorized transformer
+    /// for Penn Treebank) or dlrm (Criteo Kaggle's sizes)
     #[arg(long, default_value = "squeezebert")]
     model: String,
 
@@ -41,20 +42,20 @@ struct Cli {
     #[arg(long, default_value_t = 1, value_name = "N")]
     hessian_every: u64,
 
-    /// Examples a batch [default: 16 sequences, 32 pairs of sentences, 128 images of CIFAR's size, 16 of
+    /// Examples a batch [default: 16 sequences, 32 pairs of sentences, 20 windows of words, 128 images of CIFAR's size, 16 of
     /// ImageNet's, 128 clicks]
     #[arg(long, visible_alias = "batch", value_name = "N")]
     batch_size: Option<usize>,
 
-    /// Tokens a sequence [default: 128, of a translator 32]
+    /// Tokens a sequence [default: 128, of a translator and a language model 32]
     #[arg(long)]
     seq: Option<usize>,
 
-    /// Words of a translator
+    /// Words of a translator or a language model
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     vocabulary: usize,
 
-    /// Layers of a language model [default: the model's]
+    /// Layers of a model of texts [default: the model's]
     #[arg(long, value_name = "N")]
     layers: Option<usize>,
 
@@ -107,7 +108,7 @@ fn architecture(model: &str) -> Result<Architecture> {
         "bert" => bert::Config::base().architecture()?,
         "bert-minilm" => bert::Config::mini_lm().architecture()?,
         other => bail!(
-            "--model {other}: expected squeezebert, squeezebert-mini, bert, bert-minilm, nmt, dlrm or resnetN"
+            "--model {other}: expected squeezebert, squeezebert-mini, bert, bert-minilm, nmt, tensorlm, dlrm or resnetN"
         ),
     })
 }
@@ -149,6 +150,7 @@ impl Bench {
         match cli.model.as_str() {
             "dlrm" => Self::clicks(cli, &start),
             "nmt" => Self::sentences(cli, &start),
+            "tensorlm" => Self::words(cli, &start),
             name if name.starts_with("resnet") => Self::images(cli, &start),
             _ => Self::texts(cli, &start),
         }
@@ -214,6 +216,32 @@ impl Bench {
                     None,
                 )?)
             }),
+            micro_batches: cli.micro_batches.clamp(1, batch),
+        })
+    }
+
+    fn words(cli: &Cli, start: &Start) -> Result<Self> {
+        let (batch, length) = (cli.batch_size.unwrap_or(20), cli.seq.unwrap_or(32));
+        let base = language_model::Config::penn_treebank();
+        let config = language_model::Config {
+            vocab_size: cli.vocabulary,
+            num_layers: cli.layers.unwrap_or(base.num_layers),
+            window: length,
+            ..base
+        };
+        let model = LanguageModel::new(&config, start)?;
+        let draw = |name| {
+            let ids = draw(name, batch * length, config.vocab_size);
+            Tensor::from_vec(ids, (batch, length), &Device::Cpu)
+        };
+        Ok(Self {
+            inputs: draw("ids")?,
+            labels: draw("labels")?,
+            vars: model.vars(),
+            blocks: model.blocks(),
+            tables: Vec::new(),
+            table_rule: SparseRule::Sgd,
+            loss: Box::new(move |ids, labels| Ok(model.loss(ids, labels, 0.0, &Mode::Eval)?)),
             micro_batches: cli.micro_batches.clamp(1, batch),
         })
     }

@@ -79,6 +79,13 @@ test -s "$out/entities/report.html"
 test "$(grep -c 'audit: .* gradient right to' "$out/pretrain.txt")" = 2
 "$built/glue" --model "$out/pretrain/lamb-seed0/model" --data "$PWD/tests/fixtures/glue" --task sst2 --max-length 32 --max-steps 2 --epochs 1 --out "$out/on" >"$out/on.txt"
 grep -q 'fresh: classifier' "$out/on.txt"
+# The next word, and words from it.
+"$built/language_model" train --max-steps 6 --epochs 1 --batch-size 8 --optimizer adahessian --audit --out "$out/words" >"$out/words.txt"
+grep -q 'audit: .* gradient right to' "$out/words.txt"
+"$built/language_model" train --max-steps 3 --epochs 1 --batch-size 8 --optimizer adamw --attention standard --cutoffs 50,200 --out "$out/standard" >"$out/standard.txt"
+grep -q '"perplexity"' "$out/standard/summary.json"
+"$built/language_model" generate "$out/words" --prompt 'what is' --words 7 --top-k 9 --top-p 0.9 >"$out/written.txt"
+grep -q '^what is ' "$out/written.txt"
 # Numbers from German to English.
 "$built/translate" train --limit 200 --limit-eval 10 --epochs 1 --max-tokens 400 --translate 4 --optimizer adahessian --audit --out "$out/translate" >"$out/translate.txt"
 grep -q 'audit: .* gradient right to' "$out/translate.txt"

@@ -42,6 +42,9 @@ PROGRAMS = [
     ("pretrain", ["pretrain"],
      "--limit 200 --limit-eval 40 --epochs 2 --batch-size 16 --checkpoint-every 2 --log-every 1 "
      "--optimizer adahessian".split()),
+    ("language_model", ["language_model", "train"],
+     "--max-steps 24 --epochs 1 --batch-size 8 --checkpoint-every 2 --log-every 1 --eval-every 12 "
+     "--optimizer adahessian".split()),
     ("cifar", ["cifar"], SMALL_IMAGES + ["--optimizer", "adahessian"]),
     ("cifar, comparison", ["cifar"], SMALL_IMAGES + "--optimizer sgd,adamw --seed 0,1".split()),
     ("imagenet", ["imagenet"], "--synthetic --limit 32 --limit-eval 16 --epochs 2 --checkpoint-every 1".split()),

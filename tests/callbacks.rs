@@ -315,6 +315,34 @@ fn event_files_are_what_tensorboard_reads() -> Result<()> {
 }
 
 #[test]
+fn an_evaluation_that_is_made_again_stands_in_the_events_once() -> Result<()> {
+    for (owed, expected) in [(true, 1), (false, 2)] {
+        let folder = tempfile::tempdir()?;
+        let mut first = TensorBoard::new(folder.path());
+        first.on_start(&start(None))?;
+        first.on_step(&step(1))?;
+        first.on_step(&step(2))?;
+        first.on_evaluation(&evaluation(2))?;
+        let mut second = TensorBoard::new(folder.path());
+        let resumed = StartReport {
+            owed,
+            ..start(Some(2))
+        };
+        second.on_start(&resumed)?;
+        second.on_evaluation(&evaluation(2))?;
+        second.on_step(&step(4))?;
+        let file = fs::read_dir(folder.path())?.next().context("a file")??;
+        let found = events(&fs::read(file.path())?)?;
+        let of = |tag: &str| {
+            let values = found.iter().flat_map(|e| &e.values);
+            values.filter(|(t, _)| t == tag).count()
+        };
+        assert_eq!((of("eval/f1"), of("train/loss")), (expected, 3));
+    }
+    Ok(())
+}
+
+#[test]
 fn curves_of_two_runs_in_one_picture() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (picture, metrics) = (

@@ -11,8 +11,11 @@ use datasets::glue::{GlueTask, Label, Split, load_hub};
 use datasets::hub::checkpoint_folder;
 use datasets::{Error, Hub, RepoKind, TextEncoder};
 use tempfile::TempDir;
+use testing::assert_says;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// The patience of a client whose server is silent.
+const SHORT: Duration = Duration::from_millis(500);
 /// No test may wait for a request longer than this.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -27,6 +30,10 @@ enum Conduct {
     HangsUp,
     /// Sends it to those with the token `secret` only.
     Private,
+    /// Says nothing at all.
+    Silent,
+    /// Says nothing after the first half, if the transfer starts at the beginning.
+    Stalls,
 }
 
 /// Answers `requests` requests in the manner of the Hub, then gives back what was asked.
@@ -93,6 +100,10 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, (Vec<u8>, Conduct)>) ->
         .unwrap();
         return log;
     };
+    if *conduct == Conduct::Silent {
+        wait_for_the_end(&stream);
+        return log;
+    }
     if *conduct == Conduct::Private && !token {
         write!(
             stream,
@@ -115,10 +126,19 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, (Vec<u8>, Conduct)>) ->
         bytes.len(),
     )
     .unwrap();
-    let hangs_up = *conduct == Conduct::HangsUp && from == 0 && to > 1;
-    let end = if hangs_up { to / 2 } else { to };
+    let stops = matches!(conduct, Conduct::HangsUp | Conduct::Stalls) && from == 0 && to > 1;
+    let end = if stops { to / 2 } else { to };
     stream.write_all(&bytes[from..end]).unwrap();
+    if stops && *conduct == Conduct::Stalls {
+        wait_for_the_end(&stream);
+    }
     log
+}
+
+/// Longer than the client has patience.
+fn wait_for_the_end(stream: &TcpStream) {
+    std::thread::sleep(4 * SHORT);
+    stream.shutdown(std::net::Shutdown::Both).ok();
 }
 
 fn hub(cache: &Path, endpoint: &str) -> Hub {
@@ -402,6 +422,36 @@ fn a_broken_download_is_resumed() {
 }
 
 #[test]
+fn a_silent_server_is_not_waited_for() {
+    let bytes: Vec<u8> = (0..20_000u32).map(|i| (i % 251) as u8).collect();
+    let silent = "/tiny/bert/resolve/main/silent.bin";
+    let stalls = "/tiny/bert/resolve/main/stalls.bin";
+    let files: [(&str, &[u8], Conduct); 2] = [
+        (silent, &bytes, Conduct::Silent),
+        (stalls, &bytes, Conduct::Stalls),
+    ];
+    let server = Server::start(&files, 5);
+    let cache = TempDir::new().unwrap();
+    let hub = Hub {
+        patience: SHORT,
+        ..hub(cache.path(), &server.endpoint)
+    };
+    let get = |file: &str| hub.get(RepoKind::Model, "tiny/bert", None, file);
+    for file in ["silent.bin", "stalls.bin"] {
+        let error = get(file).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Unreachable { .. }), "{text}");
+        assert!(text.contains("nothing came for 500ms"), "{text}");
+        // Until the connection that was left behind has ended.
+        std::thread::sleep(6 * SHORT);
+    }
+    // What came is kept, and gone on with.
+    let whole = get("stalls.bin").unwrap();
+    assert_eq!(std::fs::read(whole).unwrap(), bytes);
+    assert_eq!(server.finish(5)[4], format!("{stalls} 10000-"));
+}
+
+#[test]
 fn names_cannot_leave_the_cache() {
     let cache = TempDir::new().unwrap();
     let hub = hub(cache.path(), &nowhere());
@@ -434,6 +484,12 @@ fn variables_decide_where_and_how() {
     );
     assert_eq!(hub.endpoint, "https://huggingface.co");
     assert!(!hub.offline && hub.token.is_none() && !hub.progress);
+    assert_eq!(hub.patience, Duration::from_secs(30));
+    let waits = |seconds| from(&[("HOME", "/x"), ("HF_HUB_DOWNLOAD_TIMEOUT", seconds)]);
+    assert_eq!(waits("2.5").unwrap().patience, Duration::from_millis(2500));
+    for wrong in ["0", "-1", "soon", "NaN", "inf"] {
+        assert_says(waits(wrong), &["HF_HUB_DOWNLOAD_TIMEOUT", wrong]);
+    }
     let home = TempDir::new().unwrap();
     std::fs::write(home.path().join("token"), "saved\n").unwrap();
     let folder = home.path().to_str().unwrap();

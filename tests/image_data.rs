@@ -522,6 +522,11 @@ fn imagenet_empty_class_folders_fail_or_are_counted() {
     let data = imagenet::load(Some(dir.path()), Split::Train, OnCorrupt::SkipAndCount).unwrap();
     assert_eq!(data.empty_classes(), ["n01500000"]);
     assert_eq!(data.histogram(), [2, 0, 1], "it keeps its number");
+    assert_eq!(data.left_out(), 0);
+    put(empty.join("deep/1.JPEG"), b"");
+    put(empty.join("2.webp"), b"");
+    let data = imagenet::load(Some(dir.path()), Split::Train, OnCorrupt::SkipAndCount).unwrap();
+    assert_eq!((data.len(), data.left_out()), (3, 2));
 
     let bare = TempDir::new().unwrap();
     fs::create_dir(bare.path().join("train")).unwrap();

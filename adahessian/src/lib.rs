@@ -27,6 +27,7 @@ pub use curvature::mean::Mean;
 pub use error::{Error, Result};
 pub use files::save_tensors;
 pub use kind::{Kind, Kinds};
+pub use numeric::empty_cache;
 pub use optim::reducer::{Reducer, RowSums, Sums, ThreadGroup, ThreadReducer};
 pub use optim::{
     AdaHessian, Adagrad, Adam, AdamW, Average, Builder, Common, Composite, Curvature,

@@ -160,6 +160,11 @@ impl Order {
         self.batcher.batches(self.lengths.len())
     }
 
+    /// How many examples there are.
+    pub fn examples(&self) -> usize {
+        self.lengths.len()
+    }
+
     /// The examples of a batch.
     pub fn batch(&self, epoch: usize, index: usize) -> Result<Vec<usize>> {
         let order = self.epoch(epoch);

@@ -104,6 +104,7 @@ mod text_batches;
 mod tokenizer_config;
 pub mod translation;
 pub mod wordpiece;
+pub mod words;
 
 pub use ahead::Ahead;
 pub use batcher::Batcher;

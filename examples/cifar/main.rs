@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 impl Benchmark for Cifar {
     const NAME: &'static str = "cifar";
     const METRICS: &'static [&'static str] = &["accuracy"];
+    const IN_MEMORY: bool = true;
 
     fn defaults(&self, settings: &mut Settings<VisionArgs>) {
         settings.optimizer.weight_decay = 5e-4;

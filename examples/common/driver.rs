@@ -371,10 +371,11 @@ fn resumed<A: Own>(asked: Asked<A>, settings: &str, folder: &RunFolder) -> Resul
     // Whether data that lies elsewhere is the same each run tells by its checksum.
     let is_free =
         |name: &str| name == "data" || FREE.contains(&name) && (is_run || !LENGTH.contains(&name));
-    let refused = asked
-        .given
-        .iter()
-        .find(|(name, value)| !is_free(name) && before.get(*name) != Some(*value));
+    let refused = asked.given.iter().find(|(name, value)| {
+        let was = before.get(*name);
+        let same = was == Some(*value) || (*name == "schedule" && has_own_steps(was, value));
+        !is_free(name) && !same
+    });
     match refused {
         None => asked.over(&before, &place),
         Some((name, value)) if LENGTH.contains(&name.as_str()) => {
@@ -397,6 +398,17 @@ fn resumed<A: Own>(asked: Asked<A>, settings: &str, folder: &RunFolder) -> Resul
             )
         }
     }
+}
+
+/// Whether a schedule may be what `step` of the other comes to; if it comes to other steps, the run says so.
+fn has_own_steps(was: Option<&toml::Value>, asked: &toml::Value) -> bool {
+    let texts = was.and_then(toml::Value::as_str).zip(asked.as_str());
+    texts.is_some_and(|(was, asked)| {
+        let before = asked.strip_suffix("step");
+        before
+            .and_then(|before| was.strip_prefix(before))
+            .is_some_and(|rest| rest.starts_with("step:"))
+    })
 }
 
 /// Refuses to go on elsewhere than in the run's folder, and from before the end of a run that is complete: its end

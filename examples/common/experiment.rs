@@ -1,5 +1,6 @@
 //! What tells one program from another: its flags, its defaults, and how a run of it is put together.
 
+use crate::card::Card;
 use crate::flags::Settings;
 use crate::grid::{Axis, Cell};
 use crate::layers::{Asked, Own};
@@ -119,6 +120,8 @@ pub struct Parts<T, B> {
     pub announce: String,
     /// Writes what was trained into a folder, for other programs.
     pub export: Option<Export>,
+    /// What the folder's README.md says of it.
+    pub card: Card,
     /// How many checkpoints are kept besides the best one.
     pub keep_checkpoints: usize,
     /// A checksum of what is trained on, where that is made anew at each start: a run whose text or vocabulary is

@@ -104,7 +104,7 @@ pub struct OptimizerArgs {
     #[arg(long, default_value_t = 1e-4, hide_default_value = true, value_parser = above_zero, help_heading = "AdaHessian")]
     pub eps: f64,
 
-    /// Share of the batch that the Hessian is taken on, above 0
+    /// Share of the batch that the Hessian is taken on, above 0: examples in a row, from a place that is drawn
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share, help_heading = "AdaHessian")]
     pub curvature_fraction: f64,
 }
@@ -138,7 +138,7 @@ pub struct LoopArgs {
     pub seed: String,
 
     /// Schedule of the learning rate: constant, linear, cosine, inverse_sqrt, polynomial:POWER, step:0.1:AT...,
-    /// step (the program's own), plateau (x 0.1 where the score stays), each also as
+    /// step (the program's own), plateau:FACTOR:PATIENCE (0.1 and 5 where the score stays), each also as
     /// warmup:STEPS_OR_SHARE+... [default: by program]
     #[arg(
         long,

@@ -37,6 +37,8 @@ pub struct Cell<A: Own> {
     pub place: Vec<(String, String)>,
     /// Where its files lie.
     pub folder: PathBuf,
+    /// Whether it is the only one.
+    pub alone: bool,
 }
 
 impl<A: Own> Cell<A> {
@@ -219,6 +221,7 @@ fn cell<E: Experiment>(
         settings,
         place: place.collect(),
         folder,
+        alone: count == 1,
     })
 }
 

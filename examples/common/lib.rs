@@ -1,5 +1,6 @@
 //! What the examples share: one driver, from flags to a report.
 
+pub mod card;
 pub mod driver;
 pub mod experiment;
 pub mod find_lr;
@@ -9,6 +10,7 @@ pub mod halving;
 pub mod layers;
 pub mod optimizers;
 pub mod outcome;
+mod plateau;
 pub mod plots;
 pub mod program;
 pub mod report;

@@ -18,18 +18,20 @@ pub enum Family {
     Clicks,
     /// A translator.
     Translation,
+    /// A language model.
+    Language,
 }
 
 /// The learning rates of an optimizer.
 struct Rates {
     optimizer: &'static str,
     /// By [`Family`], in its order.
-    lr: [f64; 5],
+    lr: [f64; 6],
     /// The weight decay of transformers.
     weight_decay: f64,
 }
 
-const fn rates(optimizer: &'static str, lr: [f64; 5], weight_decay: f64) -> Rates {
+const fn rates(optimizer: &'static str, lr: [f64; 6], weight_decay: f64) -> Rates {
     Rates {
         optimizer,
         lr,
@@ -37,16 +39,16 @@ const fn rates(optimizer: &'static str, lr: [f64; 5], weight_decay: f64) -> Rate
     }
 }
 
-/// Residual networks, clicks and translators have the paper's rates.
+/// Residual networks, clicks, translators and language models have the paper's rates.
 const RATES: [Rates; 8] = [
-    rates("adahessian", [1e-2, 0.1, 0.15, 0.043, 0.047], 1e-4),
-    rates("adamw", [5e-5, 2e-3, 1e-2, 1e-3, 1.5e-3], 0.01),
-    rates("adam", [5e-5, 2e-3, 1e-3, 1e-3, 1.5e-3], 0.0),
-    rates("sgd", [1e-2, 5e-2, 0.1, 0.1, 0.1], 0.0),
-    rates("rmsprop", [2e-5, 5e-4, 1e-3, 1e-3, 5e-4], 0.0),
-    rates("adagrad", [1e-3, 1e-2, 1e-2, 0.01, 1e-2], 0.0),
-    rates("lamb", [1e-3, 5e-3, 1e-2, 1e-3, 2e-3], 0.01),
-    rates("sophiah", [3e-5, 6e-4, 1e-3, 1e-3, 6e-4], 0.1),
+    rates("adahessian", [1e-2, 0.1, 0.15, 0.043, 0.047, 2.0], 1e-4),
+    rates("adamw", [5e-5, 2e-3, 1e-2, 1e-3, 1.5e-3, 1e-3], 0.01),
+    rates("adam", [5e-5, 2e-3, 1e-3, 1e-3, 1.5e-3, 1e-3], 0.0),
+    rates("sgd", [1e-2, 5e-2, 0.1, 0.1, 0.1, 0.5], 0.0),
+    rates("rmsprop", [2e-5, 5e-4, 1e-3, 1e-3, 5e-4, 5e-4], 0.0),
+    rates("adagrad", [1e-3, 1e-2, 1e-2, 0.01, 1e-2, 1e-2], 0.0),
+    rates("lamb", [1e-3, 5e-3, 1e-2, 1e-3, 2e-3, 5e-3], 0.01),
+    rates("sophiah", [3e-5, 6e-4, 1e-3, 1e-3, 6e-4, 6e-4], 0.1),
 ];
 
 fn rates_of(optimizer: &str) -> Result<&'static Rates> {
@@ -88,7 +90,7 @@ pub fn default_bound(family: Family) -> f64 {
     match family {
         Family::Scratch => 0.01,
         Family::Clicks => 0.02,
-        Family::Pretrained | Family::Residual | Family::Translation => 0.0,
+        Family::Pretrained | Family::Residual | Family::Translation | Family::Language => 0.0,
     }
 }
 

@@ -1,9 +1,11 @@
 //! One run from its parts to its summary: its folder, its checkpoints, what follows it.
 
+use crate::card::{self, Card};
 use crate::experiment::{Export, Parts};
 use crate::flags::{FREE, Settings};
 use crate::grid::Cell;
 use crate::layers::{self, Own};
+use crate::plateau;
 use crate::program;
 use adahessian::{NamedVars, VarVec};
 use anyhow::{Context, Result, bail};
@@ -14,12 +16,15 @@ use std::sync::atomic::AtomicBool;
 use toml::Table;
 use trainers::callbacks::{Curves, JsonLines, ProgressBar, StatusLines, SummaryFile, TensorBoard};
 use trainers::{
-    Batches, Callback, Outcome, Plateau, RunFolder, Summary, Task, TrainConfig, Trainer,
+    Batches, Callback, Evaluated, Outcome, RunFolder, Summary, Task, TrainConfig, Trainer,
     checkpoint, disk,
 };
 
 /// The setting that [`Parts::mark`] becomes.
 const MARK: &str = "data_mark";
+
+/// A model's card, in its folder.
+const CARD: &str = "README.md";
 
 /// How a run is begun or gone on with, and stopped.
 pub struct Session {
@@ -111,6 +116,9 @@ impl Session {
                 run: folder.clone(),
                 vars: parts.vars.clone(),
                 export,
+                card: parts.card,
+                label: self.label.clone(),
+                settings: self.settings.clone(),
             });
         }
         let summary = SummaryFile::new(folder.summary());
@@ -152,12 +160,13 @@ fn same_steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
     let names = before
         .keys()
         .chain(now.keys().filter(|name| !before.contains_key(*name)));
-    // Where a checksum says that what is read is the same, it may lie elsewhere.
-    let same_data = before.contains_key(MARK) && before.get(MARK) == now.get(MARK);
+    // Where a checksum says what is read, it may lie elsewhere.
+    let same_data = before.contains_key(MARK) && now.contains_key(MARK);
     // Evaluations decide how long such a run goes on, and at what rate.
     let judged = |table: &Table| {
         let schedule = table.get("schedule").and_then(toml::Value::as_str);
-        table.contains_key("patience") || schedule.is_some_and(|s| s.ends_with("plateau"))
+        let has_plateau = |text| plateau::parts(text).is_ok_and(|(_, plateau)| plateau.is_some());
+        table.contains_key("patience") || schedule.is_some_and(has_plateau)
     };
     let counts = judged(before) || judged(now);
     let is_free = |name: &str| match name {
@@ -203,21 +212,14 @@ fn follower() -> Box<dyn Callback> {
 /// What the loop is told.
 fn config<A: Own>(settings: &Settings<A>, seed: u64) -> Result<TrainConfig> {
     let (training, run) = (&settings.training, &settings.run);
-    let schedule = training.schedule.as_str();
-    let before_plateau = schedule.strip_suffix("plateau");
+    let (schedule, plateau) = plateau::parts(&training.schedule)?;
     Ok(TrainConfig {
         epochs: training.epochs,
         max_steps: training.max_steps,
         micro_batches: training.micro_batches,
         curvature_fraction: settings.optimizer.curvature_fraction,
-        schedule: match before_plateau {
-            Some(warmup) => format!("{warmup}constant").parse()?,
-            None => schedule.parse()?,
-        },
-        plateau: before_plateau.map(|_| Plateau {
-            factor: 0.1,
-            patience: 5,
-        }),
+        schedule: schedule.parse()?,
+        plateau,
         eval_every: run.eval_every,
         checkpoint_every: run.checkpoint_every,
         patience: training.patience.map(|n| n.min(u32::MAX as usize) as u32),
@@ -232,18 +234,32 @@ struct Exported {
     run: RunFolder,
     vars: NamedVars,
     export: Export,
+    card: Card,
+    label: String,
+    settings: Table,
 }
 
 impl Exported {
-    fn write(&mut self, folder: &Path) -> trainers::Result<()> {
-        let export = &mut self.export;
+    fn write(&mut self, folder: &Path, evaluated: Option<&Evaluated>) -> trainers::Result<()> {
+        let (export, program) = (&mut self.export, program::command_name());
+        let card =
+            evaluated.map(|of| card::text(&self.card, &self.label, &program, of, &self.settings));
         disk::write_folder(folder, |folder| {
-            export(folder).map_err(|e| trainers::Error::user(e.context("saving the model")))
+            let written = export(folder).and_then(|()| match &card {
+                Some(text) => Ok(std::fs::write(folder.join(CARD), text)?),
+                None => Ok(()),
+            });
+            written.map_err(|e| trainers::Error::user(e.context("saving the model")))
         })
     }
 
     /// With the variables as a checkpoint has them; afterwards they are what they were.
-    fn write_of(&mut self, checkpoint: &Path, folder: &Path) -> trainers::Result<()> {
+    fn write_of(
+        &mut self,
+        checkpoint: &Path,
+        folder: &Path,
+        evaluated: Option<&Evaluated>,
+    ) -> trainers::Result<()> {
         let loaded = checkpoint::load(checkpoint)?;
         let last = self.vars.snapshot()?;
         let best = self
@@ -256,7 +272,7 @@ impl Exported {
         let best = best.collect::<candle_core::Result<_>>();
         let best = VarVec::new(&self.vars, best.map_err(adahessian::Error::from)?)?;
         let written = self.vars.assign(&best).map_err(Into::into);
-        let written = written.and_then(|()| self.write(folder));
+        let written = written.and_then(|()| self.write(folder, evaluated));
         self.vars.assign(&last)?;
         written
     }
@@ -267,14 +283,16 @@ impl Callback for Exported {
         if let Outcome::Interrupted { .. } = summary.outcome {
             return Ok(());
         }
-        self.write(&self.run.model())?;
+        self.write(&self.run.model(), summary.last.as_ref())?;
         let folder = self.run.best_model();
         let earlier = summary
             .best
             .as_ref()
             .is_some_and(|best| best.step < summary.steps);
         match self.run.checkpoints().best()? {
-            Some(checkpoint) if earlier => self.write_of(&checkpoint, &folder),
+            Some(checkpoint) if earlier => {
+                self.write_of(&checkpoint, &folder, summary.best.as_ref())
+            }
             // What an earlier, shorter run has left.
             _ if folder.exists() => {
                 let removed = std::fs::remove_dir_all(&folder);

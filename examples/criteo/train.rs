@@ -5,6 +5,7 @@ use adahessian::ops::Mode;
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use clap::Args;
+use common::card::Card;
 use common::experiment::{Column, Experiment, Parts, Remarks};
 use common::flags::Settings;
 use common::grid::Cell;
@@ -161,7 +162,7 @@ impl Experiment for Clicks {
 
     fn run(&self, cell: &Cell<ClickArgs>, store: &Store, session: Session) -> Result<Summary> {
         let (own, training) = (&cell.settings.own, &cell.settings.training);
-        if own.table_file.is_some() && !cell.place.is_empty() {
+        if own.table_file.is_some() && !cell.alone {
             bail!("--table-file: one file cannot hold the tables of several runs");
         }
         // The dense layers' part: the tables, and the ids of their rows, stay on the CPU.
@@ -199,6 +200,7 @@ impl Experiment for Clicks {
             optimizer: Box::new(parts::optimizer(cell, &model, steps)?),
             announce,
             export: None,
+            card: Card::default(),
             keep_checkpoints: 1, // with the tables they are large
             mark: None,
         })?;

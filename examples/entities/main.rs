@@ -6,6 +6,7 @@ use adahessian::Rules;
 use adahessian::ops::Mode;
 use anyhow::Result;
 use clap::{Args, Command};
+use common::card::{Card, hub_id};
 use common::experiment::{Experiment, Parts};
 use common::flags::Settings;
 use common::grid::Cell;
@@ -151,6 +152,12 @@ impl Experiment for Entities {
                 model.save(folder)?;
                 Ok(encoder.save(folder)?)
             })),
+            card: Card {
+                what: "A classifier of words, which finds names in sentences".into(),
+                pipeline: Some("token-classification"),
+                base: settings.own.model.as_deref().and_then(hub_id),
+                datasets: Vec::new(),
+            },
             keep_checkpoints: 2,
             mark,
         })

@@ -188,6 +188,7 @@ impl Experiment for Glue {
                 classifier.save(folder)?;
                 Ok(encoder.save(folder)?)
             })),
+            card: parts::card(settings),
             keep_checkpoints: 2,
             mark,
         })

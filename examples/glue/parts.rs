@@ -3,6 +3,7 @@
 use crate::GlueArgs;
 use anyhow::{Context, Result};
 use candle_core::Device;
+use common::card::{Card, hub_id};
 use common::flags::Settings;
 use common::grid::Cell;
 use common::text;
@@ -125,4 +126,25 @@ pub fn announce(
         cell.settings.optimizer.rate(),
         text::loaded(report),
     )
+}
+
+/// What the trained classifier is.
+pub fn card(settings: &Settings<GlueArgs>) -> Card {
+    let own = &settings.own;
+    let base = own.model.as_deref().and_then(hub_id);
+    let began = match (&own.model, &base) {
+        (None, _) => "A mini SqueezeBERT from fresh weights".to_string(),
+        (Some(_), Some(id)) => format!("`{id}`"),
+        (Some(_), None) => "A checkpoint".to_string(),
+    };
+    Card {
+        what: format!("{began}, fine-tuned on `{}` of GLUE", own.task),
+        pipeline: Some("text-classification"),
+        base,
+        datasets: match (&own.model, &own.data) {
+            // The shipped sample is none of GLUE's.
+            (None, None) => Vec::new(),
+            _ => vec!["nyu-mll/glue"],
+        },
+    }
 }

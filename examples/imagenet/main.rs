@@ -30,6 +30,7 @@ fn main() -> ExitCode {
 impl Benchmark for ImageNet {
     const NAME: &'static str = "imagenet";
     const METRICS: &'static [&'static str] = &["accuracy", "top5"];
+    const IN_MEMORY: bool = false;
 
     fn defaults(&self, settings: &mut Settings<VisionArgs>) {
         settings.optimizer.weight_decay = 1e-4;

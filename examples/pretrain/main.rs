@@ -9,6 +9,7 @@ use adahessian::Rules;
 use adahessian::ops::Mode;
 use anyhow::Result;
 use clap::{Args, Command};
+use common::card::Card;
 use common::experiment::{Column, Experiment, Parts};
 use common::flags::Settings;
 use common::grid::Cell;
@@ -184,6 +185,11 @@ impl Experiment for Pretrain {
                 model.save(folder)?;
                 Ok(encoder.save(folder)?)
             })),
+            card: Card {
+                what: "An encoder that was trained to say hidden words, to be fine-tuned".into(),
+                pipeline: Some("fill-mask"),
+                ..Card::default()
+            },
             keep_checkpoints: 2,
         })
     }

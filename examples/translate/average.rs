@@ -2,6 +2,7 @@
 
 use crate::translator::Translator;
 use anyhow::{Context, Result, bail};
+use candle_core::Device;
 use clap::Args;
 use common::program;
 use common::values::count;
@@ -35,7 +36,7 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("--out {}: is there already", options.out.display());
     }
     // Everything but the variables is as the run saved it.
-    let translator = Translator::load(&options.run)?;
+    let translator = Translator::load(&options.run, &Device::Cpu)?;
     let checkpoints = RunFolder::open(&options.run)?;
     let best = checkpoints.checkpoints().best()?;
     // Whole, or not there.

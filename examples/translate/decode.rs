@@ -65,6 +65,10 @@ pub struct Options {
     #[arg(long)]
     raw: bool,
 
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+
     /// Threads [default: the machine's physical cores]
     #[arg(long)]
     threads: Option<usize>,
@@ -72,7 +76,7 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     program::start(options.threads)?;
-    let translator = Translator::load(&options.run)?;
+    let translator = Translator::load(&options.run, &program::device(&options.device)?)?;
     let search = BeamSearch {
         n_best: options.n_best,
         ..options.search.search(&translator)

@@ -39,6 +39,10 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+
     /// Threads [default: the machine's physical cores]
     #[arg(long)]
     threads: Option<usize>,
@@ -93,7 +97,7 @@ fn pairs(options: &Options, translator: &Translator) -> Result<Vec<Pair>> {
 }
 
 fn evaluate(options: &Options, path: &Path) -> Result<Vec<String>> {
-    let translator = Translator::load(path)?;
+    let translator = Translator::load(path, &program::device(&options.device)?)?;
     let languages = translator.languages.clone();
     let pairs = pairs(options, &translator)?;
     let prepare = |text: &str, language: &str| languages.preparation.prepared(text, language);

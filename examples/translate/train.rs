@@ -7,6 +7,7 @@ use adahessian::ops::Mode;
 use anyhow::Result;
 use candle_core::Tensor;
 use clap::Args;
+use common::card::Card;
 use common::experiment::{Column, Experiment, Parts};
 use common::flags::Settings;
 use common::grid::Cell;
@@ -282,6 +283,10 @@ impl Experiment for Translate {
             vars,
             announce,
             export: Some(Box::new(move |folder| translator.save(folder))),
+            card: Card {
+                what: "A transformer that translates, for `translate decode`".into(),
+                ..Card::default()
+            },
             keep_checkpoints: own.keep_checkpoints,
             mark: Some(data.mark()),
         })

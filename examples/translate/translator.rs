@@ -65,14 +65,18 @@ impl Decoder for Rows<'_> {
 }
 
 impl Translator {
-    /// The model of a run's folder, or of one that [`Translator::save`] wrote.
-    pub fn load(folder: &Path) -> Result<Self> {
+    /// The model of a run's folder, or of one that [`Translator::save`] wrote, on this device.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self> {
         let inner = folder.join("model");
         let folder = match inner.is_dir() {
             true => inner.as_path(),
             false => folder,
         };
-        let (model, _) = Transformer::load(folder, &Start::default())?;
+        let start = Start {
+            device: device.clone(),
+            ..Start::default()
+        };
+        let (model, _) = Transformer::load(folder, &start)?;
         let path = folder.join(SETTINGS);
         let text = std::fs::read_to_string(&path);
         let text = text.with_context(|| format!("{}: how text was prepared", path.display()))?;

@@ -21,7 +21,7 @@ pub use targets::configs::{run_config, train_config};
 pub use targets::conll::conll;
 pub use targets::glue::{glue_parquet, glue_tsv};
 pub use targets::masked::masked_text;
-pub use targets::models::safetensors_config;
+pub use targets::models::{safetensors_config, torch_file};
 pub use targets::pictures::{cifar_binary, image_decode, image_parquet};
 pub use targets::text::{tokenizer_json, wordpiece};
 pub use targets::translation::parallel_text;
@@ -122,6 +122,18 @@ pub const TARGETS: &[Target] = &[
         ],
     ),
     target("safetensors_config", safetensors_config, JSON),
+    target(
+        "torch_file",
+        torch_file,
+        &[
+            "torch._utils\n_rebuild_tensor_v2\n",
+            "collections\nOrderedDict\n",
+            "torch\nFloatStorage\n",
+            "torch\nHalfStorage\n",
+            "storage",
+            "cpu",
+        ],
+    ),
     target(
         "checkpoint_manifest",
         checkpoint_manifest,

@@ -1,4 +1,4 @@
-//! BERT, SqueezeBERT, DistilBERT, RoBERTa, the transformer for translation, residual networks and DLRM for training with second derivatives:
+//! BERT, SqueezeBERT, DistilBERT, RoBERTa, the transformer for translation, language models (the tensorized transformer), residual networks and DLRM for training with second derivatives:
 //! every operation on the way is right to the second order (see [`adahessian::ops`]), and checkpoints go to
 //! and from the Hugging Face Hub, or torchvision, under the names they have there.
 //!
@@ -39,6 +39,7 @@ pub mod encoder;
 pub mod error;
 pub mod heads;
 mod labels;
+pub mod language_model;
 mod layer;
 mod limits;
 mod model;
@@ -54,6 +55,7 @@ pub use auto::Config;
 pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use heads::{MaskedLanguageModel, Outputs, SequenceClassifier, TokenClassifier};
+pub use language_model::LanguageModel;
 pub use model::Model;
 pub use resnet::ResNet;
 pub use transformer::Transformer;

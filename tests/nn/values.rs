@@ -34,6 +34,27 @@ fn kinks_have_one_of_their_slopes() -> Result<()> {
     Ok(())
 }
 
+/// Even where the mask hides all that a query could see.
+#[test]
+fn nobody_attends_the_future() -> Result<()> {
+    let keys = Tensor::ones((1, 1, 3, 2), DType::F64, &CPU)?;
+    let values = Tensor::new(&[[[[1f64], [10.0], [100.0]]]], &CPU)?;
+    for hidden in [f64::NEG_INFINITY, f64::MIN, -1e9, -1e4] {
+        let mask = Tensor::new(&[hidden, 0.0, 0.0], &CPU)?;
+        let seen = |later: f64| -> Result<Vec<f64>> {
+            let v = (&values
+                * Tensor::new(&[[1.0], [1.0], [later]], &CPU)?.broadcast_as((1, 1, 3, 1))?)?;
+            let seen = ops::sdpa(&keys, &keys, &v, Some(&mask), true, 1.0, 1.0)?;
+            Ok(seen.flatten_all()?.to_vec1()?)
+        };
+        let (one, other) = (seen(1.0)?, seen(-7.0)?);
+        assert!(one.iter().all(|x| x.is_finite()), "{hidden}: {one:?}");
+        assert_eq!(one[..2], other[..2], "{hidden}");
+        assert_eq!(one[1], 10.0, "{hidden}");
+    }
+    Ok(())
+}
+
 #[test]
 fn the_last_of_several_is_scattered() -> Result<()> {
     let zeros = Tensor::zeros(3, DType::F64, &CPU)?;

@@ -20,8 +20,9 @@ pub struct TrainConfig {
     /// z ⊙ Hₘz over the micro-batches m, and only one of their graphs is in memory at a time. Running
     /// statistics of batch normalisations move with each of them.
     pub micro_batches: usize,
-    /// On which share of each micro-batch, in (0, 1], the Hessian-vector products are computed: the
-    /// first examples of it, rounded up. The gradient always comes from all of them.
+    /// On which share of each micro-batch, in (0, 1], the Hessian-vector products are computed: so many of its
+    /// examples in a row, rounded up. Where they begin is a function of the seed, the step and the micro-batch, because
+    /// batches may be sorted. The gradient always comes from all examples.
     pub curvature_fraction: f64,
     /// The factor on the learning rate as a function of the step, as text in configurations.
     #[serde(with = "schedule_text")]
@@ -41,7 +42,7 @@ pub struct TrainConfig {
     pub patience: Option<u32>,
     /// Lowers the learning rate when evaluations no longer get better.
     pub plateau: Option<Plateau>,
-    /// The seed of dropout.
+    /// The seed of dropout, and of the examples for the curvature.
     pub seed: u64,
 }
 

@@ -4,6 +4,7 @@
 //! page fault every 4 KiB, which was a third of a second backward pass before buffers were kept.
 
 use super::real::Real;
+use super::real::sealed::Memory;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
@@ -52,6 +53,17 @@ impl<T: Real> Pool<T> {
             }
             None => vec![T::ZERO; length],
         }
+    }
+
+    /// Frees what is idle, and begins anew to see how much is needed; the elements freed.
+    fn clear(&self) -> usize {
+        let mut shelf = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        shelf.most_used = shelf.used_count;
+        let idle = std::mem::take(&mut shelf.idle);
+        let count = std::mem::take(&mut shelf.idle_count);
+        drop(shelf);
+        drop(idle);
+        count
     }
 
     /// Forgets a vector in use that will not be given back.
@@ -104,6 +116,26 @@ impl<T> Shelf<T> {
             }
         }
     }
+}
+
+/// Gives the memory back to the allocator that operations on the CPU keep for their next steps, and returns how many
+/// bytes it was. They keep as much as they once needed at the same time: a process that goes on to something else
+/// after training calls this, or one that trains a small model after a large one.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor, Var};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let x = Var::from_tensor(&Tensor::ones((64, 64), DType::F32, &Device::Cpu)?)?;
+/// drop(adahessian::backward(&adahessian::ops::gelu(&x)?.sum_all()?)?);
+/// assert!(adahessian::empty_cache() > 0);
+/// assert_eq!(adahessian::empty_cache(), 0);
+/// # Ok(())
+/// # }
+/// ```
+pub fn empty_cache() -> usize {
+    let (single, double) = (f32::pool().clear(), f64::pool().clear());
+    single * size_of::<f32>() + double * size_of::<f64>()
 }
 
 /// Numbers that one thread copies at a time.
@@ -169,7 +201,7 @@ impl<T: Real> DerefMut for Buffer<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::Buffer;
+    use super::{Buffer, Pool};
 
     #[test]
     fn a_vector_that_leaves_is_forgotten() {
@@ -179,6 +211,21 @@ mod tests {
         assert!(vector.len() == 7_777 && vector.iter().all(|&x| x == 3.0));
         let other = Buffer::<f64>::scratch(7_777);
         assert_ne!(other.as_ptr(), vector.as_ptr());
+    }
+
+    #[test]
+    fn what_is_idle_is_freed_and_what_is_used_is_not() {
+        static POOL: Pool<f64> = Pool::new();
+        let (first, second) = (POOL.take(1000), POOL.take(3000));
+        POOL.give(first);
+        assert_eq!(POOL.clear(), 1000);
+        assert_eq!(POOL.clear(), 0);
+        // It may keep what was in use meanwhile.
+        POOL.give(second);
+        assert_eq!(POOL.clear(), 3000);
+        let third = POOL.take(10);
+        POOL.give(third);
+        assert_eq!(POOL.clear(), 10);
     }
 
     #[test]

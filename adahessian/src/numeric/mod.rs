@@ -14,7 +14,7 @@ pub(crate) mod simd;
 mod sums;
 mod total;
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, empty_cache};
 pub(crate) use dtype::{ByType, by_type, hidden_score, is_half, lowest, precision, wide, widened};
 pub(crate) use product::{Matrix, Onto, Target, multiply, multiply_at};
 pub use real::Real;

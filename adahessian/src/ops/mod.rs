@@ -22,6 +22,7 @@ pub mod embedding;
 pub mod interaction;
 pub mod linear;
 pub mod loss;
+pub mod multilinear;
 pub mod norm;
 pub mod pool;
 pub mod shape;
@@ -37,6 +38,7 @@ pub use embedding::{EmbeddingTables, embedding, embedding_sum, scaled_sum_of_row
 pub use interaction::interaction;
 pub use linear::linear;
 pub use loss::{binary_cross_entropy, cross_entropy, mse};
+pub use multilinear::multilinear_attention;
 pub use norm::{layer_norm, residual_layer_norm};
 pub use pool::{Window, avg_pool2d, global_avg_pool2d, max_pool2d, subsample_channels};
 pub use shape::{cat, first_positions, narrow, reshape};

@@ -113,7 +113,7 @@ pub fn load_binary<P: AsRef<Path>>(files: &[P]) -> Result<ImageDataset> {
 /// # Errors
 /// As [`load`].
 pub fn load_folder(dir: &Path) -> Result<ImageDataset> {
-    let mut files = Vec::new();
+    let (mut files, mut left_out) = (Vec::new(), 0);
     let folders = class_folders(dir)?;
     if let Some((_, path)) = folders
         .iter()
@@ -135,7 +135,8 @@ pub fn load_folder(dir: &Path) -> Result<ImageDataset> {
                 tried: format!("a folder for each of {}", CLASSES.join(", ")),
             });
         };
-        let found = pictures(folder)?;
+        let (found, others) = pictures(folder)?;
+        left_out += others;
         if found.is_empty() {
             return Err(Error::EmptyClass {
                 path: folder.clone(),
@@ -153,7 +154,7 @@ pub fn load_folder(dir: &Path) -> Result<ImageDataset> {
         pixels.extend(picture?);
     }
     let labels = files.into_iter().map(|(_, label)| label).collect();
-    Ok(dataset(pixels, labels))
+    Ok(dataset(pixels, labels).with_left_out(left_out))
 }
 
 /// The split's name on the Hub.

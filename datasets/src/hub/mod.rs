@@ -1,28 +1,31 @@
 //! Single files from the Hugging Face Hub, through the cache that its Python library shares.
 
 mod checkpoint;
+mod transfer;
 mod wanted;
 
 pub use checkpoint::checkpoint_folder;
 
-use std::cell::Cell;
 use std::fmt;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::time::Duration;
 
 use hf_hub::Cache;
-use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::error::{Error, Result};
+use transfer::Failure;
 use wanted::Wanted;
 
 /// The public Hub.
 const ENDPOINT: &str = "https://huggingface.co";
 /// The revision that is meant when none is named.
 const MAIN: &str = "main";
+
+/// How long a server may be silent where nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Models and data sets live in different name spaces of the Hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub struct Hub {
     pub offline: bool,
     /// Whether to show a progress bar, if standard error is a terminal.
     pub progress: bool,
+    /// How long to wait for a server that sends nothing, at the beginning or in the middle of a file.
+    pub patience: Duration,
 }
 
 impl fmt::Debug for Hub {
@@ -57,12 +62,14 @@ impl fmt::Debug for Hub {
             .field("token", &self.token.as_ref().map(|_| "***"))
             .field("offline", &self.offline)
             .field("progress", &self.progress)
+            .field("patience", &self.patience)
             .finish()
     }
 }
 
 impl Hub {
-    /// The public Hub with a cache in `cache_dir`: online, without token, without progress bar.
+    /// The public Hub with a cache in `cache_dir`: online, without token, without progress bar, with half a minute's
+    /// patience.
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: ENDPOINT.to_string(),
@@ -70,6 +77,7 @@ impl Hub {
             token: None,
             offline: false,
             progress: false,
+            patience: PATIENCE,
         }
     }
 
@@ -89,9 +97,10 @@ impl Hub {
     /// | `HF_ENDPOINT` | the server |
     /// | `HF_HUB_CACHE` | the cache folder, else `HF_HOME/hub`, else `XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub` |
     /// | `HF_TOKEN` | the access token, else the content of `HF_HOME/token` |
+    /// | `HF_HUB_DOWNLOAD_TIMEOUT` | seconds to wait for a server that sends nothing, 30 |
     ///
     /// # Errors
-    /// If no variable says where the cache could be.
+    /// If no variable says where the cache could be, or the seconds are no number above 0.
     pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let get = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
         let home = get("HF_HOME")
@@ -114,7 +123,12 @@ impl Hub {
             Some(text.trim().to_string()).filter(|token| !token.is_empty())
         };
         let offline = get("HF_HUB_OFFLINE").unwrap_or_default().to_lowercase();
+        let patience = match get("HF_HUB_DOWNLOAD_TIMEOUT") {
+            None => PATIENCE,
+            Some(text) => seconds(&text)?,
+        };
         Ok(Self {
+            patience,
             endpoint: get("HF_ENDPOINT").map_or(ENDPOINT.to_string(), |endpoint| {
                 endpoint.trim_end_matches('/').to_string()
             }),
@@ -130,7 +144,7 @@ impl Hub {
     ///
     /// `revision` is a branch, tag or commit, `main` by default. What is in the cache is not asked
     /// for again: pin a commit where it matters. The download's size is compared with the size
-    /// that the server announced. Waiting for a silent server has no limit of its own.
+    /// that the server announced. [`Hub::patience`] limits the waiting for a silent server.
     ///
     /// # Errors
     /// If a name could leave the cache folder; offline, if the file is not in the cache; else if
@@ -214,26 +228,19 @@ impl Hub {
     fn download(&self, wanted: &Wanted<'_>) -> Result<PathBuf> {
         let cache_dir = std::path::absolute(&self.cache_dir)
             .map_err(|source| Error::io(&self.cache_dir, source))?;
-        let announced = Rc::new(Cell::new(None));
-        let progress = Download {
-            announced: Rc::clone(&announced),
-            bar: (self.progress && std::io::stderr().is_terminal()).then(|| ProgressBar::new(0)),
-        };
-        let path = ApiBuilder::from_cache(Cache::new(cache_dir))
+        let builder = ApiBuilder::from_cache(Cache::new(cache_dir))
             .with_endpoint(self.endpoint.clone())
             .with_token(self.token.clone())
             .with_progress(false)
-            .with_retries(0)
-            .build()
-            .and_then(|api| {
-                api.repo(wanted.repo())
-                    .download_with_progress(wanted.file, progress)
-            })
-            .map_err(|error| self.explain(wanted, &error))?;
+            .with_retries(0);
+        let shown = self.progress && std::io::stderr().is_terminal();
+        let bar = shown.then(|| ProgressBar::new(0));
+        let found = transfer::download(builder, wanted.repo(), wanted.file, bar, self.patience);
+        let (path, announced) = found.map_err(|failure| self.explain(wanted, &failure))?;
         let got = std::fs::metadata(&path)
             .map_err(|source| Error::io(&path, source))?
             .len();
-        match announced.get() {
+        match announced {
             Some(expected) if expected != got => {
                 remove(&path)?;
                 Err(Error::SizeMismatch {
@@ -248,9 +255,23 @@ impl Hub {
     }
 
     /// The download's error with a way out.
-    fn explain(&self, wanted: &Wanted<'_>, error: &ApiError) -> Error {
-        let reason = error.to_string();
+    fn explain(&self, wanted: &Wanted<'_>, failure: &Failure) -> Error {
         let (repo, file) = (wanted.repo.to_string(), wanted.file.to_string());
+        let error = match failure {
+            Failure::Refused(error) => error,
+            Failure::Silent => {
+                return Error::Unreachable {
+                    endpoint: self.endpoint.clone(),
+                    repo,
+                    file,
+                    reason: format!(
+                        "nothing came for {:?}; HF_HUB_DOWNLOAD_TIMEOUT=SECONDS waits longer",
+                        self.patience
+                    ),
+                };
+            }
+        };
+        let reason = error.to_string();
         let status = reason
             .rsplit_once("http status: ")
             .and_then(|(_, number)| number.trim().parse::<u16>().ok());
@@ -289,6 +310,16 @@ impl Hub {
     }
 }
 
+fn seconds(text: &str) -> Result<Duration> {
+    let seconds = text.trim().parse::<f64>().ok().filter(|s| *s > 0.0);
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| Error::Setting {
+        name: "HF_HUB_DOWNLOAD_TIMEOUT",
+        got: format!("{text:?}"),
+        expected: "seconds, more than 0".to_string(),
+    })
+}
+
 /// Removes a bad download: the entry of the snapshot and the data it points to.
 fn remove(path: &Path) -> Result<()> {
     let data = path.canonicalize().map_err(|e| Error::io(path, e))?;
@@ -297,40 +328,5 @@ fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, error)),
         _ => Ok(()),
-    }
-}
-
-/// Notes the announced size and draws the bar.
-struct Download {
-    announced: Rc<Cell<Option<u64>>>,
-    bar: Option<ProgressBar>,
-}
-
-impl Progress for Download {
-    /// Called twice a file: for the file, and for each (resumed) transfer.
-    fn init(&mut self, size: usize, filename: &str) {
-        self.announced.set(Some(size as u64));
-        if let Some(bar) = &self.bar {
-            bar.set_length(size as u64);
-            bar.set_position(0);
-            bar.set_message(filename.to_string());
-            if let Ok(style) = ProgressStyle::with_template(
-                "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec}",
-            ) {
-                bar.set_style(style);
-            }
-        }
-    }
-
-    fn update(&mut self, size: usize) {
-        if let Some(bar) = &self.bar {
-            bar.inc(size as u64);
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
     }
 }

@@ -51,6 +51,7 @@ pub struct ImageDataset {
     items: Vec<usize>,
     on_corrupt: OnCorrupt,
     empty_classes: Vec<String>,
+    left_out: usize,
 }
 
 impl ImageDataset {
@@ -62,6 +63,7 @@ impl ImageDataset {
             labels: Arc::new(labels),
             on_corrupt: OnCorrupt::Fail,
             empty_classes: Vec::new(),
+            left_out: 0,
         }
     }
 
@@ -121,6 +123,11 @@ impl ImageDataset {
         self
     }
 
+    pub(crate) fn with_left_out(mut self, count: usize) -> Self {
+        self.left_out = count;
+        self
+    }
+
     /// The number of pictures.
     pub fn len(&self) -> usize {
         self.items.len()
@@ -139,6 +146,11 @@ impl ImageDataset {
     /// The classes whose folders were empty and were skipped, see [`OnCorrupt::SkipAndCount`].
     pub fn empty_classes(&self) -> &[String] {
         &self.empty_classes
+    }
+
+    /// What lies in the folders of the classes and was left out: pictures in formats that are not read, and folders.
+    pub fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// The class of picture `index`, below [`ImageDataset::len`].

@@ -7,6 +7,11 @@ use crate::error::{Error, Result};
 /// The endings of picture files, as an error lists them.
 pub(crate) const ENDINGS: &str = ".jpg, .jpeg or .png";
 
+/// Endings of pictures that are not read.
+const OTHERS: [&str; 12] = [
+    "avif", "bmp", "gif", "heic", "jp2", "jxl", "pgm", "ppm", "tga", "tif", "tiff", "webp",
+];
+
 /// What is in a folder, sorted by name, and whether it is a folder; hidden files are left out.
 fn entries(dir: &Path) -> Result<Vec<(PathBuf, bool)>> {
     let fails = |e| Error::io(dir, e);
@@ -37,11 +42,26 @@ fn is_picture(path: &Path) -> bool {
         .any(|e| ending.eq_ignore_ascii_case(e))
 }
 
-/// The pictures directly in a folder, sorted by name.
-pub(crate) fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
-    let files = entries(dir)?.into_iter();
-    let files = files.filter(|(path, folder)| !folder && is_picture(path));
-    Ok(files.map(|(path, _)| path).collect())
+/// Whether it looks as if it had pictures that are not read: a folder, or a picture in another format.
+fn is_left_out(path: &Path, folder: bool) -> bool {
+    let ending = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
+    folder || OTHERS.iter().any(|e| ending.eq_ignore_ascii_case(e))
+}
+
+/// The pictures directly in a folder, sorted by name, and how many pictures in other formats and folders are beside
+/// them.
+pub(crate) fn pictures(dir: &Path) -> Result<(Vec<PathBuf>, usize)> {
+    let (mut found, mut left_out) = (Vec::new(), 0);
+    for (path, folder) in entries(dir)? {
+        match !folder && is_picture(&path) {
+            true => found.push(path),
+            false => left_out += usize::from(is_left_out(&path, folder)),
+        }
+    }
+    Ok((found, left_out))
 }
 
 /// The folders in a folder with their names, sorted by name.

@@ -30,13 +30,13 @@ pub fn load_folder(
 ) -> Result<ImageDataset> {
     let annotations = dir.join(ANNOTATIONS);
     let folders = class_folders(dir)?;
-    let mut empty = Vec::new();
+    let (mut empty, mut left_out) = (Vec::new(), 0);
     let (found, given) = if annotations.is_file() {
         (annotated(dir, &annotations)?, classes)
     } else if !folders.is_empty() {
         let own = || folders.iter().map(|(name, _)| name.clone()).collect();
-        let (found, skipped) = in_folders(&folders, on_corrupt)?;
-        empty = skipped;
+        let found;
+        (found, empty, left_out) = in_folders(&folders, on_corrupt)?;
         // An empty folder has its number, too.
         (found, Some(classes.unwrap_or_else(own)))
     } else {
@@ -65,18 +65,21 @@ pub fn load_folder(
         Ok((path, number))
     });
     let files = files.collect::<Result<Vec<_>>>()?;
-    Ok(ImageDataset::from_files(classes, files, on_corrupt)?.with_empty_classes(empty))
+    Ok(ImageDataset::from_files(classes, files, on_corrupt)?
+        .with_empty_classes(empty)
+        .with_left_out(left_out))
 }
 
-/// Pictures with the names of their classes, and the classes without any.
-type Found = (Vec<(PathBuf, String)>, Vec<String>);
+/// Pictures with the names of their classes, the classes without any, and what was left out.
+type Found = (Vec<(PathBuf, String)>, Vec<String>, usize);
 
 fn in_folders(folders: &[(String, PathBuf)], on_corrupt: OnCorrupt) -> Result<Found> {
-    let (mut found, mut empty) = (Vec::new(), Vec::new());
+    let (mut found, mut empty, mut left_out) = (Vec::new(), Vec::new(), 0);
     for (name, folder) in folders {
         let inner = folder.join(IMAGES);
         let place = if inner.is_dir() { &inner } else { folder };
-        let files = pictures(place)?;
+        let (files, others) = pictures(place)?;
+        left_out += others;
         if files.is_empty() {
             match on_corrupt {
                 OnCorrupt::SkipAndCount => empty.push(name.clone()),
@@ -94,7 +97,7 @@ fn in_folders(folders: &[(String, PathBuf)], on_corrupt: OnCorrupt) -> Result<Fo
         let dir = folders.first().and_then(|(_, folder)| folder.parent());
         return Err(no_pictures(dir.unwrap_or(Path::new(""))));
     }
-    Ok((found, empty))
+    Ok((found, empty, left_out))
 }
 
 fn annotated(dir: &Path, list: &Path) -> Result<Vec<(PathBuf, String)>> {
@@ -104,7 +107,7 @@ fn annotated(dir: &Path, list: &Path) -> Result<Vec<(PathBuf, String)>> {
         path: list.to_path_buf(),
         reason,
     };
-    let files = pictures(&folder)?;
+    let (files, _) = pictures(&folder)?;
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let place = Place::Line(index + 1);
@@ -139,7 +142,7 @@ fn annotated(dir: &Path, list: &Path) -> Result<Vec<(PathBuf, String)>> {
 }
 
 pub(super) fn named(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
-    let files = pictures(dir)?;
+    let (files, _) = pictures(dir)?;
     if files.is_empty() {
         return Err(no_pictures(dir));
     }

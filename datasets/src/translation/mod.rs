@@ -67,7 +67,7 @@ mod prefixes;
 mod store;
 mod subwords;
 mod texts;
-mod write;
+pub(crate) mod write;
 mod writer;
 
 #[cfg(test)]

@@ -8,14 +8,14 @@ use crate::criteo::files::{Partial, sync_folder};
 use crate::error::{Error, Result};
 
 /// A path with an ending behind its name.
-pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
 }
 
 /// Writes a file under a temporary name, waits until it is on the disk, and gives it its own name.
-pub(super) fn whole(
+pub(crate) fn whole(
     path: &Path,
     content: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
 ) -> Result<()> {
@@ -31,7 +31,7 @@ pub(super) fn whole(
 }
 
 /// Gives a temporary file that is on the disk its own name.
-pub(super) fn put_in_place(partial: &Partial, path: &Path) -> Result<()> {
+pub(crate) fn put_in_place(partial: &Partial, path: &Path) -> Result<()> {
     fs::rename(partial.path(), path).map_err(|e| Error::io(path, e))?;
     sync_folder(path);
     Ok(())

@@ -4,6 +4,7 @@ use crate::flags::LoopArgs;
 use adahessian::random::Stream;
 use anyhow::Result;
 use datasets::{Augment, ImageDataset};
+use std::path::Path;
 
 /// Images for training and for evaluation, and what is done to each.
 #[derive(Clone)]
@@ -19,6 +20,17 @@ pub struct Data {
 }
 
 impl Data {
+    /// A checksum of what is trained and judged on: classes, labels, the files' names where there are files, and with
+    /// `whole` all pixels.
+    ///
+    /// # Errors
+    /// If an image cannot be decoded.
+    pub fn mark(&self, whole: bool) -> Result<String> {
+        let sums = [&self.train, &self.test].map(|dataset| checksum(dataset, whole));
+        let [train, test] = sums;
+        Ok(format!("{:08x}{:08x}", train?, test?))
+    }
+
     /// As many images as the settings want.
     pub fn limited(self, training: &LoopArgs) -> Self {
         let limited = |dataset: ImageDataset, limit: Option<usize>| match limit {
@@ -31,6 +43,24 @@ impl Data {
             ..self
         }
     }
+}
+
+fn checksum(dataset: &ImageDataset, whole: bool) -> Result<u32> {
+    let mut sum = crc32fast::Hasher::new();
+    for class in dataset.classes() {
+        sum.update(class.as_bytes());
+        sum.update(&[0]);
+    }
+    for index in 0..dataset.len() {
+        sum.update(&dataset.label(index)?.to_le_bytes());
+        if let Some(name) = dataset.path(index).and_then(Path::file_name) {
+            sum.update(name.as_encoded_bytes());
+        }
+        if whole {
+            sum.update(&dataset.image(index)?.pixels);
+        }
+    }
+    Ok(sum.finalize())
 }
 
 /// `count` generated images of `size` x `size` in `classes` classes: each class has a wave of its
@@ -70,6 +100,26 @@ pub fn generate(count: usize, size: usize, classes: usize, seed: u64) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_checksum_tells_images_labels_and_their_order_apart() {
+        let data = |train: ImageDataset| Data {
+            test: train.clone(),
+            train,
+            train_augment: Augment::cifar_train(),
+            test_augment: Augment::cifar_test(),
+        };
+        let of = |train: ImageDataset, whole| data(train).mark(whole).unwrap();
+        let a = || generate(9, 8, 3, 5).unwrap();
+        let others = [generate(9, 8, 3, 6).unwrap(), a().limit(8)];
+        for other in others {
+            assert_ne!(of(a(), true), of(other, true));
+        }
+        assert_eq!(of(a(), true), of(a(), true));
+        // Of images that are not in memory the labels, and the files' names.
+        assert_eq!(of(a(), false), of(generate(9, 8, 3, 6).unwrap(), false));
+        assert_ne!(of(a(), false), of(a().balanced(9).limit(5), false));
+    }
 
     #[test]
     fn generated_pictures_are_a_function_of_the_seed() {

@@ -4,6 +4,7 @@ pub mod data;
 
 pub use data::Data;
 
+use crate::card::Card;
 use crate::experiment::{Experiment, Parts};
 use crate::flags::Settings;
 use crate::grid::Cell;
@@ -95,6 +96,8 @@ pub trait Benchmark {
     const NAME: &'static str;
     /// What an evaluation reports.
     const METRICS: &'static [&'static str];
+    /// Whether its images are in memory, so that a checksum of all of them takes no time.
+    const IN_MEMORY: bool;
 
     /// The settings where nothing was asked for, but for those that depend on the optimizer.
     fn defaults(&self, settings: &mut Settings<VisionArgs>);
@@ -178,17 +181,26 @@ impl<B: Benchmark> Experiment for Vision<B> {
             vars: model.saved_vars(),
             optimizer: optimizer(cell, &model, steps)?,
             announce: format!(
-                "{} training and {} test images, {} parameters, learning rate {}{}{}",
+                "{} training and {} test images, {} parameters, learning rate {}{}{}{}",
                 data.train.len(),
                 data.test.len(),
                 model.vars().elem_count(),
                 settings.optimizer.rate(),
                 text::loaded(report.as_ref()),
                 without_images(data),
+                left_out(data),
             ),
             export: Some(Box::new(move |folder| Ok(exported.save(folder)?))),
+            card: Card {
+                what: format!(
+                    "{}, a residual network that sorts images into {} classes",
+                    settings.own.model,
+                    data.train.classes().len()
+                ),
+                ..Card::default()
+            },
             keep_checkpoints: 2,
-            mark: None,
+            mark: Some(data.mark(B::IN_MEMORY)?),
         })?;
         program::waited(&train.waited());
         match replaced.load(Ordering::Relaxed) {
@@ -213,6 +225,16 @@ fn without_images(data: &Data) -> String {
             } else {
                 ""
             },
+        ),
+    }
+}
+
+/// What lies between the images and is not read.
+fn left_out(data: &Data) -> String {
+    match data.train.left_out() + data.test.left_out() {
+        0 => String::new(),
+        count => format!(
+            "\n  {count} folders and pictures in other formats than JPEG and PNG are left out"
         ),
     }
 }

@@ -52,6 +52,24 @@ fn a_run_on_real_pictures_goes_on() {
     let text = resumed("cifar", "--max-steps 4", &run).succeeds();
     assert!(text.contains("goes on to another length"), "{text}");
     assert_eq!(epochs(&run), 2);
+    // The same pictures elsewhere, and the schedule named as it was; other pictures there.
+    let moved = out.path().join("moved");
+    fs::rename(&data, &moved).unwrap();
+    let on = |arguments: &str| {
+        let run = resumed("cifar", arguments, &run);
+        run.argument("--data").path(&moved)
+    };
+    let text = on("--max-steps 4 --schedule step").succeeds();
+    assert!(text.contains("finished already"), "{text}");
+    let file = moved.join("data_batch_1.bin");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let error = on("--epochs 3 --max-steps 6").fails();
+    assert!(error.contains("has changed since"), "{error}");
+    let error = resumed("cifar", "--schedule constant", &run).fails();
+    assert!(error.contains("it was"), "{error}");
+    pictures(&data);
     let error = Program::new("cifar", &format!("--synthetic {cifar}"))
         .path(&data)
         .fails();
@@ -250,6 +268,13 @@ fn the_best_model_is_there_beside_the_last() {
     assert!(tensors(&model("model-best")) == tensors(&kept));
     assert!(tensors(&model("model-best")) != tensors(&model("model")));
     assert!(run.join("model-best/tokenizer.json").is_file());
+    let card = |folder: &str| fs::read_to_string(run.join(folder).join("README.md")).unwrap();
+    let (last, best) = (card("model"), card("model-best"));
+    assert!(
+        last != best && last.contains("text-classification"),
+        "{last}"
+    );
+    assert!(!last.contains(out.path().to_str().unwrap()), "{last}");
     // It is a checkpoint like any other.
     Program::new("glue", SMALL)
         .argument("--model")

@@ -1,9 +1,13 @@
 //! Models and checkpoints of a few numbers.
 
+use std::io::{Cursor, Read};
+use std::path::Path;
+
 use adahessian::State;
 use models::{MaskedLanguageModel, Model, SequenceClassifier, Start, bert, squeezebert};
 use trainers::Progress;
 use trainers::checkpoint::{Checkpoints, Content};
+use zip::ZipArchive;
 
 use super::{Seed, with};
 use crate::targets::checkpoints::manifest_of;
@@ -62,7 +66,27 @@ pub(super) fn folders() -> Vec<Seed> {
         ));
     }
     seeds.extend(checkpoint(&scratch, &model));
+    seeds.extend(torch_files());
     seeds
+}
+
+/// A model that PyTorch wrote, and its pickle alone.
+fn torch_files() -> [Seed; 2] {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/huggingface/pytorch_bin");
+    let read = |name: &str| std::fs::read(folder.join(name)).expect("a reference of the tests");
+    let (config, archive) = (read("config.json"), read("pytorch_model.bin"));
+    let mut whole = ZipArchive::new(Cursor::new(&archive)).expect("an archive");
+    let mut pickle = Vec::new();
+    let entry = whole.by_name("pytorch_model/data.pkl");
+    let read = entry.expect("a pickle").read_to_end(&mut pickle);
+    read.expect("a whole pickle");
+    // As long as the longest storage.
+    let behind = join(&[&pickle, &[0; 640]]);
+    let seed = |name: &str, made: u8, rest: &[u8]| {
+        let input = with(&[made], &join(&[&config, rest]));
+        ("torch_file", name.to_string(), input)
+    };
+    [seed("whole", 0, &archive), seed("made", 1, &behind)]
 }
 
 fn checkpoint(scratch: &Scratch, model: &SequenceClassifier) -> Vec<Seed> {

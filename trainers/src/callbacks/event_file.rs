@@ -42,6 +42,9 @@ pub fn masked_crc32c(bytes: &[u8]) -> u32 {
     crc32c(bytes).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
 
+/// What the tags of an evaluation begin with.
+pub(super) const EVALUATION: &str = "eval/";
+
 /// An event file that is being written.
 #[derive(Debug)]
 pub struct EventFile {
@@ -65,14 +68,15 @@ impl EventFile {
         Ok(events)
     }
 
-    /// An existing file, cut off after this step and at the first record that is not whole.
+    /// An existing file, cut off after this step and at the first record that is not whole; with `owed`
+    /// before an evaluation of this step, which is made again.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read or written.
-    pub fn open_at(path: impl Into<PathBuf>, step: u64) -> Result<Self> {
+    pub fn open_at(path: impl Into<PathBuf>, step: u64, owed: bool) -> Result<Self> {
         let path = path.into();
         let error = || Error::io("cannot go on with the event file", &path);
-        let kept = kept_length(&fs::read(&path).map_err(error())?, step);
+        let kept = kept_length(&fs::read(&path).map_err(error())?, step, owed);
         let file = OpenOptions::new()
             .append(true)
             .open(&path)
@@ -148,16 +152,24 @@ fn bytes(to: &mut Vec<u8>, field: u64, value: &[u8]) {
     to.extend(value);
 }
 
-/// The length of the whole records at the beginning whose step is not above this one.
-fn kept_length(file: &[u8], step: u64) -> usize {
+/// The length of the whole records at the beginning whose step is not above this one, and which are no evaluation of
+/// it that is owed.
+fn kept_length(file: &[u8], step: u64, owed: bool) -> usize {
     let mut kept = 0;
     while let Some(message) = record(&file[kept..]) {
-        if step_of(message).unwrap_or(0) > step {
+        let of = step_of(message).unwrap_or(0);
+        if of > step || (owed && of == step && is_evaluation(message)) {
             break;
         }
         kept += message.len() + 16;
     }
     kept
+}
+
+/// Tags are the only texts of an event of scalars.
+fn is_evaluation(message: &[u8]) -> bool {
+    let mut places = message.windows(EVALUATION.len());
+    places.any(|place| place == EVALUATION.as_bytes())
 }
 
 /// The message of the first record, if it is whole.

@@ -1,5 +1,6 @@
 //! Scalars for TensorBoard: `tensorboard --logdir` of the folder above the runs.
 
+use super::event_file::EVALUATION;
 use super::{Callback, EvalReport, EventFile, StartReport, StepReport};
 use crate::error::{Error, Result};
 use std::fs;
@@ -7,7 +8,8 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Writes `train/*` for each logged step and `eval/*` for each evaluation. When a run goes on from
-/// a checkpoint, its event file is cut off there and continued.
+/// a checkpoint, its event file is cut off there and continued; an evaluation of that step that is made
+/// again is cut off, too.
 #[derive(Debug)]
 pub struct TensorBoard {
     folder: PathBuf,
@@ -57,7 +59,7 @@ impl Callback for TensorBoard {
             None => None,
         };
         self.file = Some(match existing {
-            Some((path, step)) => EventFile::open_at(path, step)?,
+            Some((path, step)) => EventFile::open_at(path, step, report.owed)?,
             None => {
                 let name = format!("events.out.tfevents.{:010}.adahessian", now() as u64);
                 EventFile::create(self.folder.join(name), now())?
@@ -94,7 +96,7 @@ impl Callback for TensorBoard {
         let values = report
             .scores
             .iter()
-            .map(|(name, value)| (format!("eval/{name}"), value));
+            .map(|(name, value)| (format!("{EVALUATION}{name}"), value));
         self.write(report.step, &values.collect::<Vec<_>>())
     }
 }

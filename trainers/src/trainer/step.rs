@@ -6,6 +6,7 @@ use crate::task::Task;
 use adahessian::Optim;
 use adahessian::ops::Mode;
 use adahessian::ops::statistics_at_rest;
+use adahessian::random::Stream;
 use candle_core::{DType, Tensor};
 
 /// Accumulates a batch in the optimizer, micro-batch by micro-batch; returns the mean loss.
@@ -62,7 +63,7 @@ pub(super) fn accumulate<T: Task>(
     Ok(mean)
 }
 
-/// The gradient from all examples of a part, the curvature from its first ones.
+/// The gradient from all examples of a part, the curvature from some in a row that are drawn anew each time.
 fn accumulate_apart<T: Task>(
     task: &T,
     part: &T::Batch,
@@ -77,16 +78,8 @@ fn accumulate_apart<T: Task>(
     let value = value(&loss)?;
     drop((gradients, loss)); // one graph at a time
 
-    let size = task.size(part);
-    // A product like 0.07 · 100 is a little above the number that is meant.
-    let few = (fraction * size as f64 * (1.0 - 4.0 * f64::EPSILON)).ceil() as usize;
-    let mut count = few.clamp(1, size);
-    let mut few = task.narrow(part, 0, count)?;
-    // The first examples may have nothing that counts; the part has something.
-    while task.weight(&few)? == 0.0 && count < size {
-        count += 1;
-        few = task.narrow(part, 0, count)?;
-    }
+    let (start, count) = drawn(task.size(part), fraction, mode);
+    let few = with_weight(task, part, start, count)?;
     // Running statistics have moved with the first loss; once a step is enough.
     let loss = statistics_at_rest(|| task.loss(&few, mode))?;
     let gradients = adahessian::backward(&loss)?;
@@ -96,6 +89,86 @@ fn accumulate_apart<T: Task>(
     Ok(value)
 }
 
+/// Where the examples for the curvature begin, and how many they are, a function of the mode alone.
+///
+/// Batches may be sorted, by length for example: their first examples stand for them badly. So one of the evenly
+/// spaced places is drawn from which as few windows as can be cover all examples.
+fn drawn(size: usize, fraction: f64, mode: &Mode) -> (usize, usize) {
+    // A product like 0.07 · 100 is a little above the number that is meant.
+    let few = (fraction * size as f64 * (1.0 - 4.0 * f64::EPSILON)).ceil() as usize;
+    let count = few.clamp(1, size);
+    let last = size.div_ceil(count) - 1;
+    let Mode::Train { seed, step, micro } = *mode else {
+        return (0, count);
+    };
+    let [number] = Stream::new(seed, "examples of the curvature", step, micro).uniform(1)[..]
+    else {
+        return (0, count);
+    };
+    let place = ((number * (last + 1) as f64) as usize).min(last);
+    // The last window ends where the examples do.
+    (place * (size - count) / last.max(1), count)
+}
+
+/// These examples, and as many around them as it takes to have one that counts; the whole has.
+fn with_weight<T: Task>(
+    task: &T,
+    part: &T::Batch,
+    mut start: usize,
+    mut count: usize,
+) -> Result<T::Batch> {
+    let size = task.size(part);
+    loop {
+        let few = task.narrow(part, start, count)?;
+        if count >= size || task.weight(&few)? > 0.0 {
+            return Ok(few);
+        }
+        start -= usize::from(start + count == size);
+        count += 1;
+    }
+}
+
 fn value(loss: &Tensor) -> Result<f64> {
     Ok(loss.detach().sum_all()?.to_dtype(DType::F64)?.to_scalar()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn windows_cover_all_examples_and_each_is_drawn_alike() {
+        let cases = [
+            (16, 0.5, 8),
+            (16, 0.125, 2),
+            (10, 0.21, 3),
+            (10, 0.75, 8),
+            (7, 1e-9, 1),
+            (1, 0.5, 1),
+            (100, 0.07, 7),
+        ];
+        for (size, fraction, count) in cases {
+            let mut starts = BTreeMap::new();
+            for step in 0..4000 {
+                let mode = Mode::Train {
+                    seed: 3,
+                    step,
+                    micro: 1,
+                };
+                let (start, taken) = drawn(size, fraction, &mode);
+                assert_eq!(taken, count);
+                assert_eq!((start, taken), drawn(size, fraction, &mode));
+                *starts.entry(start).or_insert(0) += 1;
+            }
+            let windows = size.div_ceil(count);
+            assert_eq!(starts.len(), windows, "{size} {fraction}: {starts:?}");
+            let covered = (0..size).all(|i| starts.keys().any(|&s| (s..s + count).contains(&i)));
+            assert!(covered && starts.keys().all(|s| s + count <= size));
+            let mean = 4000.0 / windows as f64;
+            // Six standard deviations.
+            let far = |n: &i32| (f64::from(*n) - mean).abs() > 6.0 * mean.sqrt();
+            assert!(!starts.values().any(far), "{size} {fraction}: {starts:?}");
+        }
+    }
 }

@@ -10,7 +10,8 @@ use candle_core::{Device, Result, Tensor};
 /// `q` is [B, heads, T, D], `k` [B, kv heads, S, D], `v` [B, kv heads, S, E]; every key head serves
 /// heads/kv heads queries. `mask` broadcasts to [B, heads, T, S] and is added: 0 for what is seen and a
 /// large negative number for what is not. With `do_causal` a query sees the keys up to its own position,
-/// the last query being at the last key. The result is [B, heads, T, E].
+/// the last query being at the last key, and no later one even where the mask hides all others. The result is
+/// [B, heads, T, E].
 ///
 /// # Errors
 /// [`crate::Error::Setting`] for shapes that do not fit; candle's for a mask that does not.
@@ -36,11 +37,29 @@ pub fn sdpa(
         Some(mask) => scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?,
         None => scores,
     };
-    let scores = match do_causal {
-        true => hide_later(&scores)?,
-        false => scores,
+    let (t, s) = (q.dim(2)?, k.dim(2)?);
+    let later = match do_causal {
+        true => Some(later(t, s, q.device())?),
+        false => None,
     };
-    softmax_last_dim(&scores)?.matmul(&v)
+    let hide = |scores: &Tensor, later: &Tensor, with: f64| {
+        let with = Tensor::full(with, (t, s), scores.device())?.to_dtype(scores.dtype())?;
+        let shape = scores.shape();
+        later
+            .broadcast_as(shape)?
+            .where_cond(&with.broadcast_as(shape)?, scores)
+    };
+    let weights = match &later {
+        // A weight that underflows.
+        Some(later) => softmax_last_dim(&hide(&scores, later, hidden_score(scores.dtype()))?)?,
+        None => softmax_last_dim(&scores)?,
+    };
+    let weights = match (&later, mask) {
+        // Where the mask hides all keys that are not later, the later ones would have the largest scores.
+        (Some(later), Some(_)) => hide(&weights, later, 0.0)?,
+        _ => weights,
+    };
+    weights.matmul(&v)
 }
 
 /// How many queries a key head serves.
@@ -69,15 +88,8 @@ fn repeat_heads(x: &Tensor, repeats: usize) -> Result<Tensor> {
     wide.contiguous()?.reshape((b, h * repeats, s, d))
 }
 
-/// With a weight that underflows for the keys behind a query's position.
-fn hide_later(scores: &Tensor) -> Result<Tensor> {
-    let (_, _, t, s) = scores.dims4()?;
+/// 1 for the keys behind a query's position, [T, S].
+fn later(t: usize, s: usize, device: &Device) -> Result<Tensor> {
     let later = (0..t).flat_map(|i| (0..s).map(move |j| u8::from(j > i + s - t)));
-    let later = Tensor::from_vec(later.collect(), (t, s), &Device::Cpu)?;
-    let later = later.to_device(scores.device())?;
-    let hidden = hidden_score(scores.dtype());
-    let hidden = Tensor::full(hidden, (t, s), scores.device())?.to_dtype(scores.dtype())?;
-    let shape = scores.shape();
-    let (later, hidden) = (later.broadcast_as(shape)?, hidden.broadcast_as(shape)?);
-    later.where_cond(&hidden, scores)
+    Tensor::from_vec(later.collect(), (t, s), &Device::Cpu)?.to_device(device)
 }

@@ -1,0 +1,179 @@
+//! A model card: what a model is, how good it was found to be, and how it was made, as the Hub shows it.
+
+use toml::Table;
+use trainers::Evaluated;
+
+/// What only the program knows of its models.
+#[derive(Clone, Debug, Default)]
+pub struct Card {
+    /// What it is, in a sentence without its end: `SqueezeBERT, fine-tuned on GLUE's RTE`.
+    pub what: String,
+    /// What the Hub offers to do with it: `text-classification`, say. Those that transformers can open have one.
+    pub pipeline: Option<&'static str>,
+    /// The model on the Hub that it began as.
+    pub base: Option<String>,
+    /// Data sets of the Hub that it was trained on.
+    pub datasets: Vec<&'static str>,
+}
+
+/// Settings that say where something lay, or how fast it went, and nothing of the model.
+const LEFT_OUT: [&str; 9] = [
+    "data",
+    "data_mark",
+    "threads",
+    "device",
+    "prefetch",
+    "log_every",
+    "eval_every",
+    "checkpoint_every",
+    "audit",
+];
+
+/// The card of what was evaluated, made by `program` with `settings`.
+///
+/// It says nothing of when and where, so that a run that was interrupted has the card of one that was not.
+pub fn text(
+    card: &Card,
+    label: &str,
+    program: &str,
+    evaluated: &Evaluated,
+    settings: &Table,
+) -> String {
+    let mut text = header(card, evaluated);
+    text += &format!("# {label}\n\n");
+    if !card.what.is_empty() {
+        text += &format!("{}.\n\n", card.what);
+    }
+    text += &format!(
+        "On the validation data, after step {}:\n\n| score | |\n|---|---|\n",
+        evaluated.step
+    );
+    for (name, value) in evaluated.scores.iter() {
+        text += &format!("| {name} | {value:.4} |\n");
+    }
+    let mut settings = settings.clone();
+    settings.retain(|name, value| {
+        let is_place = value
+            .as_str()
+            .is_some_and(|text| std::path::Path::new(text).exists());
+        !LEFT_OUT.contains(&name) && !is_place
+    });
+    text += &format!(
+        "\nMade by `{program} --config FILE`, the file being these lines, on data that lie where they are asked for \
+         with `--data`:\n\n```toml\n{settings}```\n\n\
+         One run with one seed; nothing was tried on other data, or looked into for bias. Before it is published it \
+         needs a `license` above: that of its data and of the model that it began as.\n"
+    );
+    text
+}
+
+/// The lines that the Hub reads.
+fn header(card: &Card, evaluated: &Evaluated) -> String {
+    let mut lines = vec!["---".to_string()];
+    if let Some(pipeline) = card.pipeline {
+        lines.extend([
+            "library_name: transformers".into(),
+            format!("pipeline_tag: {pipeline}"),
+        ]);
+    }
+    if let Some(base) = &card.base {
+        lines.push(format!("base_model: {base}"));
+    }
+    let mut list = |head: &str, entries: &[&str]| {
+        if !entries.is_empty() {
+            lines.push(format!("{head}:"));
+            lines.extend(entries.iter().map(|entry| format!("- {entry}")));
+        }
+    };
+    list("datasets", &card.datasets);
+    let metrics = [
+        "accuracy",
+        "f1",
+        "matthews_correlation",
+        "pearson",
+        "spearmanr",
+    ];
+    let has = |name: &&str| evaluated.scores.get(name).is_some();
+    let metrics: Vec<_> = metrics.into_iter().filter(has).collect();
+    list("metrics", &metrics);
+    list("tags", &["adahessian", "candle"]);
+    lines.push("---\n\n".into());
+    lines.join("\n")
+}
+
+/// An id of the Hub, `OWNER/NAME` with or without `@REVISION`, where this is none of a folder here.
+pub fn hub_id(model: &str) -> Option<String> {
+    let id = model.split('@').next().unwrap_or_default();
+    let parts: Vec<&str> = id.split('/').collect();
+    let plain = |part: &&str| !part.is_empty() && !part.starts_with('.');
+    let is_id = matches!(parts.len(), 1 | 2) && parts.iter().all(plain);
+    (is_id && !std::path::Path::new(model).exists()).then(|| id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trainers::Scores;
+
+    #[test]
+    fn a_card_has_what_the_hub_reads_and_no_paths() {
+        let card = Card {
+            what: "SqueezeBERT, fine-tuned on GLUE's RTE".into(),
+            pipeline: Some("text-classification"),
+            base: hub_id("squeezebert/squeezebert-uncased@main"),
+            datasets: vec!["nyu-mll/glue"],
+        };
+        let evaluated = Evaluated {
+            step: 40,
+            scores: Scores::new("accuracy", 0.75).with("loss", 0.5),
+        };
+        let here = env!("CARGO_MANIFEST_DIR");
+        let settings = format!(
+            "task = \"rte\"\nlr = 0.01\ndata = \"elsewhere\"\nmodel = \"{here}\"\nthreads = 2\n"
+        );
+        let settings: Table = settings.parse().unwrap();
+        let text = text(
+            &card,
+            "rte adahessian seed 0",
+            "glue",
+            &evaluated,
+            &settings,
+        );
+        let (head, body) = text.split_once("---\n\n# rte adahessian seed 0\n").unwrap();
+        assert_eq!(
+            head,
+            "---\nlibrary_name: transformers\npipeline_tag: text-classification\n\
+             base_model: squeezebert/squeezebert-uncased\ndatasets:\n- nyu-mll/glue\nmetrics:\n- accuracy\ntags:\n- \
+             adahessian\n- candle\n"
+        );
+        for piece in [
+            "RTE.",
+            "step 40",
+            "| accuracy | 0.7500 |",
+            "lr = 0.01",
+            "task = \"rte\"",
+        ] {
+            assert!(body.contains(piece), "{piece}: {body}");
+        }
+        for piece in [here, "elsewhere", "threads"] {
+            assert!(!text.contains(piece), "{piece}: {text}");
+        }
+    }
+
+    #[test]
+    fn folders_are_no_ids() {
+        assert_eq!(
+            hub_id("bert-base-uncased"),
+            Some("bert-base-uncased".into())
+        );
+        for folder in [
+            env!("CARGO_MANIFEST_DIR"),
+            "./minilm",
+            "/models/minilm",
+            "a/b/c",
+            "",
+        ] {
+            assert_eq!(hub_id(folder), None, "{folder}");
+        }
+    }
+}

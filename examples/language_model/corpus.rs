@@ -1,0 +1,92 @@
+//! The text of a run: words, their ids, and where they lie.
+
+use crate::train::LanguageArgs;
+use anyhow::{Context, Result};
+use datasets::words::{self, WordStore, WordVocabulary};
+use datasets::{GlueTask, Split, sample};
+use std::path::{Path, PathBuf};
+
+/// A vocabulary's file beside a model.
+pub const VOCABULARY: &str = "vocabulary.txt";
+
+/// The words of three splits; there need be none to test on.
+pub struct Data {
+    pub vocabulary: WordVocabulary,
+    pub train: WordStore,
+    pub validation: WordStore,
+    pub test: Option<WordStore>,
+}
+
+impl Data {
+    /// A checksum of all words and their ids.
+    pub fn mark(&self) -> String {
+        let mut sum = crc32fast::Hasher::new();
+        for word in self.vocabulary.words() {
+            sum.update(word.as_bytes());
+            sum.update(b"\n");
+        }
+        let stores = [&self.train, &self.validation]
+            .into_iter()
+            .chain(&self.test);
+        for store in stores {
+            sum.update(&store.checksum().to_le_bytes());
+        }
+        format!("{:08x}", sum.finalize())
+    }
+}
+
+/// From a folder, with ids in files beside `out`; or from the shipped sample.
+pub fn load(own: &LanguageArgs, out: &Path) -> Result<Data> {
+    let most = own.vocabulary;
+    let folder = beside(out);
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let file = |split| match &own.data {
+        Some(data) => Ok(words::file(data, split)?),
+        None => sentences(split, &folder),
+    };
+    let train = file(Split::Train)?;
+    let vocabulary = WordVocabulary::of_file(&train, most)?;
+    let store = |text: &Path, name: &str| {
+        let path = folder.join(format!("{name}.words"));
+        WordStore::of_file(text, &vocabulary, &path)
+    };
+    let test = match &own.data {
+        // Who has no text to test on goes without.
+        Some(_) => file(Split::Test).ok(),
+        None => None,
+    };
+    Ok(Data {
+        train: store(&train, "train")?,
+        validation: store(&file(Split::Validation)?, "valid")?,
+        test: test.map(|test| store(&test, "test")).transpose()?,
+        vocabulary,
+    })
+}
+
+/// `OUT-data`.
+fn beside(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push("-data");
+    PathBuf::from(name)
+}
+
+/// The sample's questions and sentences as a file, in small letters, with punctuation apart.
+fn sentences(split: Split, folder: &Path) -> Result<PathBuf> {
+    let rows = sample::rows(GlueTask::Qnli, split)?.unwrap_or_default();
+    let texts = rows
+        .into_iter()
+        .flat_map(|row| [Some(row.first), row.second]);
+    let mut text = String::new();
+    for sentence in texts.flatten() {
+        for letter in sentence.to_lowercase().chars() {
+            match letter.is_alphanumeric() || letter.is_whitespace() {
+                true => text.push(letter),
+                false => text.extend([' ', letter, ' ']),
+            }
+        }
+        text.push('\n');
+    }
+    let path = folder.join(format!("{split}.txt"));
+    trainers::disk::write_whole(&path, text.as_bytes())?;
+    Ok(path)
+}
