@@ -1,6 +1,8 @@
 //! The programs as their users meet them: what they refuse and how they say so, what they leave behind,
 //! and from where they go on.
 
+#[path = "program/language.rs"]
+mod language;
 mod program;
 #[path = "program/resumes.rs"]
 mod resumes;

@@ -72,7 +72,8 @@ pub(super) fn folders() -> Vec<Seed> {
 
 /// A model that PyTorch wrote, and its pickle alone.
 fn torch_files() -> [Seed; 2] {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/huggingface/pytorch_bin");
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reference/huggingface/pytorch_bin");
     let read = |name: &str| std::fs::read(folder.join(name)).expect("a reference of the tests");
     let (config, archive) = (read("config.json"), read("pytorch_model.bin"));
     let mut whole = ZipArchive::new(Cursor::new(&archive)).expect("an archive");

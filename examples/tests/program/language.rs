@@ -1,0 +1,111 @@
+//! The language model: trained, gone on with, and asked for words.
+
+use crate::program::{Program, bits, folder, write};
+use std::fs;
+use std::path::Path;
+
+const SMALL: &str = "--max-steps 6 --epochs 1 --batch-size 4 --optimizer adahessian --log-every 1 --checkpoint-every 1";
+
+fn language_model(arguments: &str) -> Program {
+    Program::new("language_model", arguments)
+}
+
+/// A thousand words in lines of ten.
+fn texts(at: &Path) {
+    fs::create_dir_all(at).unwrap();
+    for (file, count) in [("train.txt", 100), ("valid.txt", 20), ("test.txt", 10)] {
+        let line = |i: usize| {
+            let words = (0..10).map(|j| format!("w{}", (i * i + 3 * j * i + j) % 40));
+            words.collect::<Vec<_>>().join(" ") + "\n"
+        };
+        write(&at.join(file), &(0..count).map(line).collect::<String>());
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_is_one_that_did_not_stop() {
+    let out = folder();
+    let (data, whole, parts) = (
+        out.path().join("data"),
+        out.path().join("whole"),
+        out.path().join("parts"),
+    );
+    texts(&data);
+    let train = |arguments: &str, at: &Path| {
+        language_model(&format!("train --preset tiny {arguments} --data"))
+            .path(&data)
+            .argument("--out")
+            .path(at)
+    };
+    train(SMALL, &whole).succeeds();
+    train(&SMALL.replace("--max-steps 6", "--max-steps 3"), &parts).succeeds();
+    let go_on = || language_model("train --max-steps 6 --resume").path(&parts);
+    go_on().succeeds();
+    // The schedule is that of three steps up to there: the steps, not their rates, are the same.
+    let names = |run: &Path| bits(run).into_keys().collect::<Vec<_>>();
+    assert_eq!(names(&whole), names(&parts));
+    let summary = fs::read_to_string(whole.join("summary.json")).unwrap();
+    for score in ["perplexity", "test_perplexity"] {
+        assert!(summary.contains(score), "{summary}");
+    }
+    // Other words, and no words.
+    let text = fs::read_to_string(data.join("train.txt")).unwrap();
+    write(&data.join("train.txt"), &text.replace("w1 ", "v1 "));
+    let error = language_model("train --max-steps 7 --resume")
+        .path(&parts)
+        .fails();
+    assert!(
+        error.contains("delete the file") && error.contains("train.words"),
+        "{error}"
+    );
+    write(&data.join("valid.txt"), "\n\n");
+    let error = train(SMALL, &out.path().join("other")).fails();
+    assert!(
+        error.contains("valid.txt") && error.contains("no data rows"),
+        "{error}"
+    );
+    write(&data.join("valid.txt"), "w1 w2\n");
+    let error = train(SMALL, &out.path().join("another")).fails();
+    assert!(
+        error.contains("window") && error.contains("a text of 3"),
+        "{error}"
+    );
+    fs::remove_file(data.join("valid.txt")).unwrap();
+    let error = train(SMALL, &out.path().join("third")).fails();
+    assert!(
+        error.contains("valid.txt") && error.contains("wiki.valid.tokens"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_written_is_a_function_of_the_seed() {
+    let out = folder();
+    let run = out.path().join("run");
+    language_model(&format!("train {SMALL} --out"))
+        .path(&run)
+        .succeeds();
+    let said = |arguments: &str| {
+        let program = language_model(&format!("generate --words 12 {arguments}"));
+        program.path(&run).succeeds()
+    };
+    let text = said("--prompt what --seed 1");
+    assert!(text.starts_with("what "), "{text}");
+    // The end of a line is none to be seen.
+    assert!(
+        (2..=13).contains(&text.split_whitespace().count()),
+        "{text}"
+    );
+    assert_eq!(said("--prompt what --seed 1"), text);
+    assert_ne!(said("--prompt what --seed 2"), text);
+    // The likeliest word is no matter of the seed.
+    assert_eq!(
+        said("--temperature 0 --seed 1"),
+        said("--temperature 0 --seed 2")
+    );
+    fs::remove_file(run.join("model/vocabulary.txt")).unwrap();
+    let error = language_model("generate").path(&run).fails();
+    assert!(error.contains("vocabulary.txt"), "{error}");
+    let error = language_model("train --limit 5").fails();
+    assert!(error.contains("--max-steps"), "{error}");
+}
