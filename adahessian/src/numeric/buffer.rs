@@ -122,12 +122,15 @@ impl<T> Shelf<T> {
 /// bytes it was. They keep as much as they once needed at the same time: a process that goes on to something else
 /// after training calls this, or one that trains a small model after a large one.
 ///
-/// ```
+/// ```standalone_crate
+/// use adahessian::ops::{Activation, activation};
 /// use candle_core::{DType, Device, Tensor, Var};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let x = Var::from_tensor(&Tensor::ones((64, 64), DType::F32, &Device::Cpu)?)?;
-/// drop(adahessian::backward(&adahessian::ops::gelu(&x)?.sum_all()?)?);
+/// let y = activation(x.as_tensor(), Activation::Gelu)?;
+/// drop(adahessian::backward(&y.sum_all()?)?);
+/// drop(y);
 /// assert!(adahessian::empty_cache() > 0);
 /// assert_eq!(adahessian::empty_cache(), 0);
 /// # Ok(())
