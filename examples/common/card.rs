@@ -53,9 +53,14 @@ pub fn text(
     }
     let mut settings = settings.clone();
     settings.retain(|name, value| {
-        let is_place = value
-            .as_str()
-            .is_some_and(|text| std::path::Path::new(text).exists());
+        // By its form: whether it is there depends on where the program was started.
+        let is_base = |text: &str| {
+            card.base
+                .as_ref()
+                .is_some_and(|base| text.starts_with(base))
+        };
+        let is_place = |text: &str| text.contains(['/', '\\']) && !is_base(text);
+        let is_place = value.as_str().is_some_and(is_place);
         !LEFT_OUT.contains(&name) && !is_place
     });
     text += &format!(

@@ -86,7 +86,8 @@ fn sentences(split: Split, folder: &Path) -> Result<PathBuf> {
         }
         text.push('\n');
     }
-    let path = folder.join(format!("{split}.txt"));
+    // A name that nobody's own text has, which this would write over.
+    let path = folder.join(format!("shipped-sample-{split}.txt"));
     trainers::disk::write_whole(&path, text.as_bytes())?;
     Ok(path)
 }
