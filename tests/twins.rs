@@ -11,6 +11,8 @@ use candle_core::{DType, Device, Tensor, Var};
 pub type Enter = fn(&Tensor) -> adahessian::Result<Handle>;
 /// On the CPU: fused.
 pub const FUSED: Enter = Handle::enter;
+/// As on a GPU: of candle's operations on tensors without a graph.
+pub const TENSORS: Enter = Handle::of_tensors;
 /// Composed of candle's operations.
 pub const COMPOSED: Enter = |x| Ok(Handle::composed(x));
 
@@ -51,16 +53,34 @@ pub fn to_place(vars: &NamedVars, dtype: DType, device: &Device) -> Result<Named
     )?)
 }
 
-/// Value, gradient and Hessian-vector product of the fused form against the composed one, which is
-/// computed in f64 at the same point: in f32 it would have errors of its own.
+/// Value, gradient and Hessian-vector product of the fused forms, the CPU's and a GPU's, against the composed one.
 pub fn agree(
     what: &str,
     vars: &NamedVars,
     tolerance: f64,
     op: impl Fn(&NamedVars, Enter) -> adahessian::Result<Tensor>,
 ) -> Result<()> {
+    agree_in(what, vars, tolerance, FUSED, &op)?;
+    agree_in(
+        &format!("{what}, of tensors"),
+        vars,
+        tolerance,
+        TENSORS,
+        &op,
+    )
+}
+
+/// The same for one form. The composed one is computed in f64 at the same point: in f32 it would have errors of
+/// its own.
+fn agree_in(
+    what: &str,
+    vars: &NamedVars,
+    tolerance: f64,
+    enter: Enter,
+    op: &dyn Fn(&NamedVars, Enter) -> adahessian::Result<Tensor>,
+) -> Result<()> {
     let exact = to(vars, DType::F64)?;
-    let (fused, composed) = (op(vars, FUSED)?, op(&exact, COMPOSED)?);
+    let (fused, composed) = (op(vars, enter)?, op(&exact, COMPOSED)?);
     assert_close(&format!("{what}: value"), &fused, &composed, tolerance)?;
     let fused = Hessian::of(&loss(&fused)?, vars)?;
     let composed = Hessian::of(&loss(&composed)?, &exact)?;

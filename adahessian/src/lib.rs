@@ -2,6 +2,7 @@
 
 mod block;
 pub mod check;
+pub mod cuda;
 mod curvature;
 pub mod engine;
 mod error;

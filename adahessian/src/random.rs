@@ -73,6 +73,23 @@ impl Stream {
         signs
     }
 
+    /// Which of the signs of [`Stream::rademacher`] are negative, as 1 and 0.
+    pub(crate) fn negative(&self, count: usize) -> Vec<u8> {
+        const BLOCKS: usize = 256;
+        let mut bits = vec![0; count];
+        let parts = bits.par_chunks_mut(128 * BLOCKS).enumerate();
+        parts.for_each(|(part, bits)| {
+            for (block, bits) in bits.chunks_mut(128).enumerate() {
+                let words = self.block(part * BLOCKS + block);
+                for (word, bits) in words.into_iter().zip(bits.chunks_mut(32)) {
+                    let numbered = (0u32..).zip(bits);
+                    numbered.for_each(|(bit, to)| *to = (word >> bit & 1) as u8);
+                }
+            }
+        });
+        bits
+    }
+
     /// `count` uniform numbers in (0, 1), 32 bits each.
     pub fn uniform(&self, count: usize) -> Vec<f64> {
         const PART: usize = 1 << 13;

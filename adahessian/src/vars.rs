@@ -75,6 +75,16 @@ impl NamedVars {
         self.0.iter().map(|(name, var)| (name.as_str(), var))
     }
 
+    /// Whether all of them are of one type and on one device, which is not the CPU.
+    pub(crate) fn are_elsewhere(&self) -> bool {
+        let mut all = self.iter().map(|(_, var)| var);
+        let Some(first) = all.next() else {
+            return false;
+        };
+        let alike = |v: &Var| v.dtype() == first.dtype() && v.device().same_device(first.device());
+        !first.device().is_cpu() && all.all(alike)
+    }
+
     /// How many variables there are.
     pub fn len(&self) -> usize {
         self.0.len()

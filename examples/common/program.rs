@@ -132,8 +132,29 @@ pub fn device(name: &str) -> Result<Device> {
     if !candle_core::utils::cuda_is_available() {
         bail!("no CUDA device: this program was built without it; build with --features cuda");
     }
-    Device::new_cuda(ordinal).map_err(|e| anyhow::anyhow!("no CUDA device {ordinal}: {e}"))
+    let device = Device::new_cuda(ordinal);
+    let device = device.map_err(|e| anyhow::anyhow!("no CUDA device {ordinal}: {e}"))?;
+    prepare(&device);
+    Ok(device)
 }
+
+/// Lets a CUDA device keep freed memory, and spares it two events for every tensor.
+#[cfg(feature = "cuda")]
+fn prepare(device: &Device) {
+    if let Err(error) = adahessian::cuda::keep_memory(device) {
+        tracing::warn!("{error}");
+    }
+    if let Device::Cuda(device) = device {
+        // SAFETY: the events order uses of a tensor on several streams that were made with `new_stream`. These
+        // programs make none: their threads have streams of their own, for which candle has no events either, and
+        // what goes from one to another is put in order by the passes and by the thread that makes batches.
+        unsafe { device.disable_event_tracking() };
+    }
+}
+
+/// Without CUDA there is nothing to prepare.
+#[cfg(not(feature = "cuda"))]
+fn prepare(_: &Device) {}
 
 /// A flag that Ctrl-C or a termination signal sets; a second signal ends the process at once.
 ///

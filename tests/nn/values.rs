@@ -4,6 +4,7 @@ use adahessian::nn::{self, Activation, Module, ModuleT, index, loss, ops};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use testing::assert_close;
+use testing::twins::random;
 
 const CPU: Device = Device::Cpu;
 
@@ -97,7 +98,7 @@ fn running_statistics_move_as_candles_do() -> Result<()> {
 
 #[test]
 fn half_precision_is_normalised_in_single() -> Result<()> {
-    let x = Tensor::randn(0f32, 1.0, (2, 4, 3), &CPU)?;
+    let x = random("normalised", &[2, 4, 3])?.to_dtype(DType::F32)?;
     let short = x.to_dtype(DType::BF16)?;
     let make = |dtype| -> candle_core::Result<_> {
         let map = nn::VarMap::new();

@@ -4,6 +4,7 @@ use crate::curvature::LinearOperator;
 use crate::error::{Error, Result};
 use crate::random::Stream;
 use crate::vars::{NamedVars, VarVec};
+use candle_core::{Tensor, Var};
 
 /// The distribution of a probe's entries. Both have mean 0 and variance 1, which makes the
 /// estimators unbiased.
@@ -65,23 +66,50 @@ impl Hutchinson {
     }
 
     /// The probe of one sample, in the variables' dtypes and on their devices. It is drawn on the
-    /// CPU, so it is the same on every device.
+    /// CPU, so it is the same on every device, and goes to a GPU as bytes and all at once.
     ///
     /// # Errors
     /// If candle cannot make the tensors.
     pub fn probe(&self, vars: &NamedVars, sample: usize) -> Result<VarVec> {
+        if self.probe == Probe::Rademacher && vars.are_elsewhere() {
+            return self.signs_at_once(vars, sample);
+        }
         VarVec::from_fn(vars, |name, shape, dtype, device| {
-            let stream = Stream::new(
-                self.seed,
-                &format!("probe/{name}"),
-                self.step,
-                sample as u32,
-            );
+            let stream = self.stream(name, sample);
             match self.probe {
                 Probe::Rademacher => stream.rademacher_tensor(shape, dtype, device),
                 Probe::Gaussian => stream.normal_tensor(shape, dtype, device),
             }
         })
+    }
+
+    fn stream(&self, name: &str, sample: usize) -> Stream {
+        let name = format!("probe/{name}");
+        Stream::new(self.seed, &name, self.step, sample as u32)
+    }
+
+    /// The same signs for variables of one type and device, sent there as bytes and all at once.
+    fn signs_at_once(&self, vars: &NamedVars, sample: usize) -> Result<VarVec> {
+        let mut bytes = Vec::new();
+        for (name, var) in vars.iter() {
+            let stream = self.stream(name, sample);
+            bytes.extend(stream.negative(var.elem_count()));
+        }
+        let Some((_, first)) = vars.iter().next() else {
+            return VarVec::new(vars, Vec::new());
+        };
+        let count = bytes.len();
+        let all = Tensor::from_vec(bytes, count, first.device())?;
+        let all = all.to_dtype(first.dtype())?.affine(-2.0, 1.0)?;
+        let mut start = 0;
+        let part = |(_, var): (&str, &Var)| {
+            let length = var.elem_count();
+            let part = all.narrow(0, start, length)?;
+            start += length;
+            Ok(part.reshape(var.shape())?)
+        };
+        let tensors = vars.iter().map(part).collect::<Result<Vec<_>>>()?;
+        VarVec::new(vars, tensors)
     }
 
     fn check(&self) -> Result<()> {
@@ -134,5 +162,32 @@ impl Hutchinson {
             mean,
             standard_error: (squares / (n - 1.0) / n).sqrt(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn signs_at_once_are_those_of_each_variable() -> Result<()> {
+        for dtype in [DType::F32, DType::F64] {
+            let var = |name: &str, shape: &[usize]| -> Result<(String, Var)> {
+                Ok((name.into(), Var::zeros(shape, dtype, &Device::Cpu)?))
+            };
+            let vars = [var("a", &[3, 50])?, var("b", &[7])?, var("c", &[])?];
+            let vars = NamedVars::new(vars)?;
+            let draw = Hutchinson::new(2, 9).at(4);
+            for sample in 0..2 {
+                let each = draw.probe(&vars, sample)?;
+                let at_once = draw.signs_at_once(&vars, sample)?;
+                for ((name, a), (_, b)) in each.iter().zip(at_once.iter()) {
+                    let [a, b] = [a, b].map(|x| x.to_dtype(DType::F64)?.flatten_all()?.to_vec1());
+                    assert_eq!(a? as Vec<f64>, b?, "{name} {dtype:?}");
+                }
+            }
+        }
+        Ok(())
     }
 }

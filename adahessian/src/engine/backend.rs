@@ -1,6 +1,7 @@
 //! Where numbers live.
 
 use crate::error::Result;
+use candle_core::op::BackpropOp;
 use candle_core::{Storage, Tensor};
 use std::ops::{Deref, DerefMut};
 
@@ -41,17 +42,25 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// Those of [`Backend::expect`]; candle's errors.
     fn copy(x: &Tensor) -> Result<Self::Buffer>;
 
-    /// Zeros.
+    /// Zeros, as many as this tensor has numbers, where it lives.
     ///
     /// # Errors
     /// If there is no memory.
-    fn zeros(length: usize) -> Result<Self::Buffer>;
+    fn zeros(like: &Tensor) -> Result<Self::Buffer>;
 
     /// to ← to + part.
     ///
     /// # Errors
     /// If the device fails.
     fn add_assign(to: &mut Self::Buffer, part: &Self::Buffer) -> Result<()>;
+
+    /// The same numbers as those of a value of this shape. Nothing to do where a buffer has none.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn shaped(numbers: Self::Buffer, _shape: &[usize]) -> Result<Self::Buffer> {
+        Ok(numbers)
+    }
 
     /// A candle storage with a copy of these numbers.
     ///
@@ -64,4 +73,26 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// # Errors
     /// If the device fails.
     fn into_storage(buffer: Self::Buffer) -> Result<Storage>;
+
+    /// These numbers as a candle tensor without a graph.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn constant(numbers: &Self::Numbers, shape: &[usize]) -> Result<Tensor> {
+        constant(Self::storage(numbers)?, shape)
+    }
+
+    /// A buffer as a candle tensor without a graph.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn into_constant(buffer: Self::Buffer, shape: &[usize]) -> Result<Tensor> {
+        constant(Self::into_storage(buffer)?, shape)
+    }
+}
+
+/// Numbers as a tensor without a graph.
+fn constant(numbers: Storage, shape: &[usize]) -> Result<Tensor> {
+    let no_graph = BackpropOp::none();
+    Ok(Tensor::from_storage(numbers, shape, no_graph, false))
 }

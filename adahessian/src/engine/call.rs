@@ -1,7 +1,7 @@
 //! The one place that looks at where numbers live: it chooses how an operation is computed.
 
 use super::handle::{Fused, Inner, Kind};
-use super::{Backend, Cpu, Handle, Kernel, Op, Operand, node};
+use super::{Backend, Cpu, Handle, Kernel, Op, Operand, Tensors, node};
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 
@@ -11,6 +11,7 @@ type Run<O, B> = fn(O, &[&Fused<B>], &[usize]) -> Result<Fused<B>>;
 pub struct Kernels<O> {
     f32: Option<Run<O, Cpu<f32>>>,
     f64: Option<Run<O, Cpu<f64>>>,
+    tensors: Option<Run<O, Tensors>>,
 }
 
 impl<O: Op> Kernels<O> {
@@ -19,6 +20,7 @@ impl<O: Op> Kernels<O> {
         Self {
             f32: None,
             f64: None,
+            tensors: None,
         }
     }
 
@@ -30,6 +32,18 @@ impl<O: Op> Kernels<O> {
         Self {
             f32: Some(node::apply),
             f64: Some(node::apply),
+            tensors: None,
+        }
+    }
+
+    /// Those on the CPU, and one of candle's operations for GPUs.
+    pub fn everywhere() -> Self
+    where
+        O: Kernel<Cpu<f32>> + Kernel<Cpu<f64>> + Kernel<Tensors>,
+    {
+        Self {
+            tensors: Some(node::apply),
+            ..Self::cpu()
         }
     }
 }
@@ -65,11 +79,27 @@ fn run<O: Op>(
     shape: &[usize],
 ) -> Result<Handle> {
     let kernels = O::kernels();
-    match (first.kind(), kernels.f32, kernels.f64) {
-        (Kind::F32, Some(run), _) => Ok(Inner::F32(fused(op, inputs, shape, run)?).into()),
-        (Kind::F64, _, Some(run)) => Ok(Inner::F64(fused(op, inputs, shape, run)?).into()),
-        (Kind::Composed, ..) => Ok(Handle::composed(&composed(&op, inputs)?)),
+    match (first.kind(), kernels) {
+        (Kind::F32, Kernels { f32: Some(run), .. }) => {
+            Ok(Inner::F32(fused(op, inputs, shape, run)?).into())
+        }
+        (Kind::F64, Kernels { f64: Some(run), .. }) => {
+            Ok(Inner::F64(fused(op, inputs, shape, run)?).into())
+        }
+        (
+            Kind::Tensors,
+            Kernels {
+                tensors: Some(run), ..
+            },
+        ) => {
+            let y = fused(op, inputs, shape, run)?;
+            Ok(Inner::Tensors(y, first.dtype()).into())
+        }
+        (Kind::Composed, _) => Ok(Handle::composed(&composed(&op, inputs)?)),
         // What follows can be fused again.
+        (Kind::Tensors, _) if first.as_handle().is_some() && !shape.contains(&0) => {
+            Handle::of_tensors(&composed(&op, inputs)?)
+        }
         _ if first.as_handle().is_some() => Handle::enter(&composed(&op, inputs)?),
         _ => Ok(Handle::composed(&composed(&op, inputs)?)),
     }

@@ -95,8 +95,8 @@ impl<T: Real> Backend for Cpu<T> {
         Ok(Buffer::copy_of(&Self::view_tensor(&x)?))
     }
 
-    fn zeros(length: usize) -> Result<Buffer<T>> {
-        Ok(Buffer::zeroed(length))
+    fn zeros(like: &Tensor) -> Result<Buffer<T>> {
+        Ok(Buffer::zeroed(like.elem_count()))
     }
 
     fn add_assign(to: &mut Buffer<T>, part: &Buffer<T>) -> Result<()> {

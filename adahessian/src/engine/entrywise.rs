@@ -8,7 +8,7 @@
 //! ```
 
 use super::cpu::{Array, Gradients, Held, Inputs, Output, Point};
-use super::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
+use super::{Cpu, Handle, Kernel, Kernels, Op, Operand, Tensors, call, tensors};
 use crate::error::Result;
 use crate::numeric::simd::{self, Task, Vector, Width};
 use crate::numeric::{Buffer, Real};
@@ -60,6 +60,27 @@ pub trait Entrywise: Send + Sync + 'static {
 
     /// f(x), f'(x), f''(x). Without branches that depend on x, the compiler makes vectors of it.
     fn derivatives<T: Real>(&self, x: T) -> [T; 3];
+
+    /// Whether there are [`Entrywise::sloped`] and [`Entrywise::bent`]. Without them f is composed on a GPU.
+    const OF_TENSORS: bool = false;
+
+    /// u f'(x), in candle's operations on tensors without a graph.
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn sloped(&self, _x: &Tensor, _u: &Tensor) -> Result<Tensor> {
+        Err(crate::Error::Engine {
+            what: format!("`{}` has no kernel of tensors", self.name()),
+        })
+    }
+
+    /// w f''(x) in the same way; `None` where it is zero for every x.
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn bent(&self, _x: &Tensor, _w: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
 }
 
 /// f of every entry, as [`call`] runs an operation.
@@ -86,7 +107,10 @@ impl<F: Entrywise> Op for Each<F> {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        match F::OF_TENSORS {
+            true => Kernels::everywhere(),
+            false => Kernels::cpu(),
+        }
     }
 }
 
@@ -173,5 +197,48 @@ impl<T: Real, F: Entrywise> Kernel<Cpu<T>> for Each<F> {
         let tangent = pass([x, &v, &v], |x, v, _| v * self.0.derivatives(x)[1]);
         let left = pass([&v, &g, &g], |v, g, _| v * g);
         Ok((tangent.into(), left))
+    }
+}
+
+impl<F: Entrywise> Kernel<Tensors> for Each<F> {
+    type Saved = ();
+    type Kept = ();
+    /// v g.
+    type Deferred = Option<Tensor>;
+
+    fn forward(&self, inputs: &tensors::Inputs, _: bool) -> Result<(tensors::Output, ())> {
+        Ok((self.0.composed(&inputs[0])?.into(), ()))
+    }
+
+    fn adjoint(
+        &self,
+        point: &tensors::Point<()>,
+        gradient: Option<&Tensor>,
+        deferred: Option<Option<Tensor>>,
+        _: &[bool],
+        _: &mut tensors::Gradients,
+    ) -> Result<(tensors::Gradients, ())> {
+        let x = point.input(0)?;
+        let slope = gradient.map(|g| self.0.sloped(x, g)).transpose()?;
+        let bend = match deferred.flatten() {
+            Some(w) => self.0.bent(x, &w)?,
+            None => None,
+        };
+        Ok((vec![tensors::plus(slope, bend)?.map(Into::into)], ()))
+    }
+
+    fn second_adjoint(
+        &self,
+        point: &tensors::Point<()>,
+        gradient: &tensors::Array,
+        _: &(),
+        cotangents: &[Option<tensors::Held>],
+    ) -> Result<(tensors::Output, Option<Tensor>)> {
+        let (x, g) = (point.input(0)?, gradient.view()?);
+        let Some(v) = tensors::numbers(cotangents.first())? else {
+            return Ok((g.zeros_like()?.into(), None));
+        };
+        let left = (&v * &*g)?;
+        Ok((self.0.sloped(x, &v)?.into(), Some(left)))
     }
 }

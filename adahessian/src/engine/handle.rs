@@ -1,19 +1,15 @@
 //! What flows between the operations, and how tensors get in and out.
 
-use super::node::{token_storage, zero_token};
+use super::border::{Enter, Exit, Once};
+use super::node::zero_token;
 use super::slot::Slot;
 use super::sweep;
-use super::variables::{self, Collected};
-use super::{Backend, Cpu, Held};
+use super::{Backend, Cpu, Held, Tensors};
 use crate::error::Result;
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Shape, Storage, Tensor,
-};
+use candle_core::{DType, Device, Tensor};
 use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, Mutex};
-
-type CandleResult<T> = candle_core::Result<T>;
+use std::sync::Arc;
 
 /// A tensor on its way through fused operations.
 ///
@@ -27,6 +23,8 @@ pub(super) enum Inner {
     Composed(Tensor),
     F32(Fused<Cpu<f32>>),
     F64(Fused<Cpu<f64>>),
+    /// With their type.
+    Tensors(Fused<Tensors>, DType),
 }
 
 /// Where the numbers of an operand live.
@@ -34,15 +32,22 @@ pub(super) enum Inner {
 pub enum Kind {
     /// Anywhere: operations are composed of candle's.
     Composed,
+    /// On the CPU.
     F32,
     F64,
+    /// On another device, in either type.
+    Tensors,
 }
 
 impl Kind {
     fn of(x: &Tensor) -> Self {
-        match (x.device().is_cpu() && x.elem_count() > 0, x.dtype()) {
-            (true, DType::F32) => Kind::F32,
-            (true, DType::F64) => Kind::F64,
+        if x.elem_count() == 0 {
+            return Kind::Composed;
+        }
+        match (x.dtype(), x.device()) {
+            (DType::F32, Device::Cpu) => Kind::F32,
+            (DType::F64, Device::Cpu) => Kind::F64,
+            (DType::F32 | DType::F64, Device::Cuda(_)) => Kind::Tensors,
             _ => Kind::Composed,
         }
     }
@@ -144,6 +149,7 @@ impl sealed::Operand for Handle {
             Inner::Composed(_) => Kind::Composed,
             Inner::F32(_) => Kind::F32,
             Inner::F64(_) => Kind::F64,
+            Inner::Tensors(..) => Kind::Tensors,
         }
     }
     fn as_handle(&self) -> Option<&Handle> {
@@ -160,12 +166,14 @@ impl Operand for Handle {
             Inner::Composed(x) => x.dtype(),
             Inner::F32(_) => DType::F32,
             Inner::F64(_) => DType::F64,
+            Inner::Tensors(_, dtype) => *dtype,
         }
     }
     fn device(&self) -> &Device {
         match &self.0 {
             Inner::Composed(x) => x.device(),
-            _ => &Device::Cpu,
+            Inner::F32(_) | Inner::F64(_) => &Device::Cpu,
+            Inner::Tensors(x, _) => x.token.device(),
         }
     }
     fn tensor(&self) -> Result<Tensor> {
@@ -180,9 +188,9 @@ impl Operand for Handle {
 }
 
 impl Handle {
-    /// Lets a candle tensor in. On the CPU, in f32 and f64, operations on the handle are fused, and have
-    /// a first and a second derivative; a third is refused. Elsewhere, and for a tensor without entries,
-    /// they are composed of candle's, as with [`Handle::composed`], and have as many as candle's have.
+    /// Lets a candle tensor in. On the CPU and with CUDA, in f32 and f64, operations on the handle are fused,
+    /// and have a first and a second derivative; a third is refused. Elsewhere, and for a tensor without
+    /// entries, they are composed of candle's, as with [`Handle::composed`], and have as many as candle's have.
     ///
     /// # Errors
     /// If candle fails.
@@ -190,8 +198,18 @@ impl Handle {
         Ok(Self(match Kind::of(x) {
             Kind::F32 => Inner::F32(Fused::enter(x)?),
             Kind::F64 => Inner::F64(Fused::enter(x)?),
+            Kind::Tensors => Inner::Tensors(Fused::enter(x)?, x.dtype()),
             Kind::Composed => Inner::Composed(x.clone()),
         }))
+    }
+
+    /// A handle on which operations are fused as on a GPU, of candle's operations on tensors without a graph,
+    /// wherever the tensor is: what runs on a GPU can be tested without one.
+    ///
+    /// # Errors
+    /// [`crate::Error::Setting`] for a tensor that is neither f32 nor f64, or has no entries.
+    pub fn of_tensors(x: &Tensor) -> Result<Self> {
+        Ok(Inner::Tensors(Fused::enter(x)?, x.dtype()).into())
     }
 
     /// A handle on which every operation is composed of candle's own: slower, on any device, and
@@ -209,6 +227,7 @@ impl Handle {
             Inner::Composed(x) => Ok(x.clone()),
             Inner::F32(x) => x.exit(),
             Inner::F64(x) => x.exit(),
+            Inner::Tensors(x, _) => x.exit(),
         }
     }
 
@@ -218,6 +237,7 @@ impl Handle {
             Inner::Composed(x) => x.dims(),
             Inner::F32(x) => &x.slot.shape,
             Inner::F64(x) => &x.slot.shape,
+            Inner::Tensors(x, _) => &x.slot.shape,
         }
     }
 
@@ -226,6 +246,7 @@ impl Handle {
             Inner::Composed(x) => x,
             Inner::F32(x) => x,
             Inner::F64(x) => x,
+            Inner::Tensors(x, _) => x,
         }
     }
 }
@@ -242,6 +263,7 @@ impl fmt::Debug for Handle {
             Inner::Composed(_) => "composed",
             Inner::F32(_) => "fused, f32",
             Inner::F64(_) => "fused, f64",
+            Inner::Tensors(..) => "fused, of tensors",
         };
         write!(f, "Handle({:?}, {kind})", self.dims())
     }
@@ -275,183 +297,23 @@ impl<B: Backend> Fused<B> {
                 slot: Arc::clone(&slot),
                 made: sweep::tick(),
             })?,
-            false => zero_token()?,
+            false => zero_token(x.device())?,
         };
         Ok(Self { token, slot, value })
     }
 
     pub fn exit(&self) -> Result<Tensor> {
         let slot = Arc::clone(&self.slot);
-        let numbers = B::storage(&*self.value.view()?)?;
+        let numbers = self.value.view()?;
         if !slot.tracked {
             // An untracked token would be fine, too, but a constant needs no graph.
-            return constant(numbers, &slot.shape);
+            return B::constant(&numbers, &slot.shape);
         }
+        let numbers = B::storage(&numbers)?;
         slot.add_consumer("exit");
         Ok(self.token.apply_op1(Exit {
             slot,
             numbers: Once::new(numbers),
         })?)
-    }
-}
-
-/// Numbers that become a tensor when candle puts an operation into its graph, which it does once.
-struct Once(Mutex<Option<Storage>>);
-
-impl Once {
-    fn new(numbers: Storage) -> Self {
-        Self(Mutex::new(Some(numbers)))
-    }
-
-    fn take(&self, shape: &[usize]) -> CandleResult<(CpuStorage, Shape)> {
-        let numbers = self.0.lock().unwrap_or_else(|e| e.into_inner()).take();
-        match numbers {
-            Some(Storage::Cpu(numbers)) => Ok((numbers, Shape::from(shape))),
-            // Another backend's tokens must be on its device, and its own method of the operation runs.
-            _ => {
-                candle_core::bail!("a value left the fused operations twice, or on another device")
-            }
-        }
-    }
-}
-
-/// Numbers as a tensor without a graph.
-fn constant(numbers: Storage, shape: &[usize]) -> Result<Tensor> {
-    struct Constant(Once, Vec<usize>);
-    impl CustomOp1 for Constant {
-        fn name(&self) -> &'static str {
-            "constant"
-        }
-        fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-            self.0.take(&self.1)
-        }
-    }
-    let op = Constant(Once::new(numbers), shape.to_vec());
-    Ok(zero_token()?.apply_op1_no_bwd(&op)?)
-}
-
-/// A tensor's way into the engine.
-struct Enter<B: Backend> {
-    slot: Arc<Slot<B>>,
-    /// When, among the passes.
-    made: u64,
-}
-
-impl<B: Backend> CustomOp1 for Enter<B> {
-    fn name(&self) -> &'static str {
-        "enter"
-    }
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        token_storage()
-    }
-    fn bwd(&self, x: &Tensor, _: &Tensor, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
-        let slot = &self.slot;
-        let gradient = slot.take_gradient()?;
-        slot.clear_cotangent()?;
-        let numbers = match gradient {
-            Some(gradient) => gradient,
-            None => B::zeros(slot.length())?,
-        };
-        let numbers = B::into_storage(numbers)?;
-        let (gradient, port) = match gradient_token.track_op() {
-            false => (constant(numbers, &slot.shape)?, None),
-            true => {
-                let op = EnteredGradient {
-                    slot: Arc::clone(slot),
-                    numbers: Once::new(numbers),
-                };
-                let port = variables::port(slot, gradient_token)?;
-                (gradient_token.apply_op1(op)?, Some(port))
-            }
-        };
-        if !x.is_variable() || !variables::is_collecting(self.made) {
-            return Ok(Some(gradient));
-        }
-        variables::collect(Collected {
-            variable: x.clone(),
-            gradient,
-            port,
-        });
-        Ok(None)
-    }
-}
-
-/// The gradient of a tensor that entered, as a function of the token of its gradient.
-struct EnteredGradient<B: Backend> {
-    slot: Arc<Slot<B>>,
-    numbers: Once,
-}
-
-impl<B: Backend> CustomOp1 for EnteredGradient<B> {
-    fn name(&self) -> &'static str {
-        "gradient of enter"
-    }
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        self.numbers.take(&self.slot.shape)
-    }
-    fn bwd(&self, _: &Tensor, _: &Tensor, cotangent: &Tensor) -> CandleResult<Option<Tensor>> {
-        sweep::expect_last(self.slot.consumer(), cotangent.track_op())?;
-        self.slot.set_cotangent(Held::of_tensor(cotangent)?)?;
-        zero_token().map(Some)
-    }
-}
-
-/// A value's way out of the engine.
-struct Exit<B: Backend> {
-    slot: Arc<Slot<B>>,
-    numbers: Once,
-}
-
-impl<B: Backend> CustomOp1 for Exit<B> {
-    fn name(&self) -> &'static str {
-        "exit"
-    }
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        self.numbers.take(&self.slot.shape)
-    }
-    fn bwd(&self, token: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
-        self.slot.add_gradient(B::copy(gradient)?)?;
-        let slot = Arc::clone(&self.slot);
-        // A function of the value's token too, so that it is tracked wherever the graph is kept, even
-        // for the gradient 1 of a loss that comes straight out of the engine.
-        token.apply_op2(gradient, ExitGradient { slot }).map(Some)
-    }
-}
-
-struct ExitGradient<B: Backend> {
-    slot: Arc<Slot<B>>,
-}
-
-impl<B: Backend> CustomOp2 for ExitGradient<B> {
-    fn name(&self) -> &'static str {
-        "gradient of exit"
-    }
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        token_storage()
-    }
-    fn bwd(
-        &self,
-        token: &Tensor,
-        gradient: &Tensor,
-        _: &Tensor,
-        cotangent_token: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        sweep::expect_last("exit", cotangent_token.track_op())?;
-        let cotangent = match (gradient.track_op(), self.slot.read_cotangent()?) {
-            (false, _) => None,
-            (true, None) => Some(gradient.zeros_like()?.detach()),
-            (true, Some(held)) => {
-                let numbers = B::storage(&*held.view()?)?;
-                Some(constant(numbers, gradient.dims())?)
-            }
-        };
-        let zero = token.track_op().then(zero_token).transpose()?;
-        Ok((zero, cotangent))
     }
 }

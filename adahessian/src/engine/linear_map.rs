@@ -3,7 +3,7 @@
 //! For y = M x: gx = Mᵀ g; the derivative of that in g is ḡ = M v_x, and x̄ = Mᵀ ȳ.
 
 use super::cpu::{Array, Gradients, Held, Inputs, Output, Point};
-use super::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
+use super::{Cpu, Handle, Kernel, Kernels, Op, Operand, Tensors, call, tensors};
 use crate::error::Result;
 use crate::numeric::{Buffer, Real};
 use candle_core::Tensor;
@@ -30,6 +30,19 @@ pub trait LinearMap: Send + Sync + 'static {
 
     /// Mᵀ g for input number `input`, of this length.
     fn transposed<T: Real>(&self, g: &[T], input: usize, length: usize) -> Buffer<T>;
+
+    /// Whether there is [`LinearMap::transposed_tensor`]. Without it the map is composed on a GPU.
+    const OF_TENSORS: bool = false;
+
+    /// Mᵀ g for input number `input`, of this shape, in candle's operations on tensors without a graph.
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn transposed_tensor(&self, _g: &Tensor, _input: usize, _shape: &[usize]) -> Result<Tensor> {
+        Err(crate::Error::Engine {
+            what: format!("the linear map `{}` has no kernel of tensors", self.name()),
+        })
+    }
 }
 
 /// Runs a linear map, as [`call`] runs an operation.
@@ -56,7 +69,10 @@ impl<M: LinearMap> Op for Map<M> {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        match M::OF_TENSORS {
+            true => Kernels::everywhere(),
+            false => Kernels::cpu(),
+        }
     }
 }
 
@@ -101,5 +117,59 @@ impl<T: Real, M: LinearMap> Kernel<Cpu<T>> for Map<M> {
         let views = views.map(Option::transpose).collect::<Result<Vec<_>>>()?;
         let inputs: Vec<_> = views.iter().map(Option::as_deref).collect();
         Ok((self.0.apply(&inputs).into(), ()))
+    }
+}
+
+impl<M: LinearMap> Kernel<Tensors> for Map<M> {
+    type Saved = ();
+    type Kept = ();
+    type Deferred = ();
+
+    fn reads(&self, _: usize) -> bool {
+        false
+    }
+
+    fn forward(&self, inputs: &tensors::Inputs, _: bool) -> Result<(tensors::Output, ())> {
+        let inputs: Vec<_> = inputs.iter().cloned().collect();
+        Ok((self.0.composed(&inputs)?.into(), ()))
+    }
+
+    fn adjoint(
+        &self,
+        point: &tensors::Point<()>,
+        gradient: Option<&Tensor>,
+        _: Option<()>,
+        wanted: &[bool],
+        _: &mut tensors::Gradients,
+    ) -> Result<(tensors::Gradients, ())> {
+        let inputs = wanted.iter().enumerate();
+        let gradients = inputs.map(|(i, wanted)| match (gradient, wanted) {
+            (Some(g), true) => {
+                let gradient = self.0.transposed_tensor(g, i, point.shape(i))?;
+                Ok(Some(gradient.into()))
+            }
+            _ => Ok(None),
+        });
+        Ok((gradients.collect::<Result<_>>()?, ()))
+    }
+
+    fn second_adjoint(
+        &self,
+        point: &tensors::Point<()>,
+        gradient: &tensors::Array,
+        _: &(),
+        cotangents: &[Option<tensors::Held>],
+    ) -> Result<(tensors::Output, ())> {
+        let gradient = gradient.view()?;
+        let inputs = cotangents.iter().enumerate();
+        let inputs = inputs.map(|(i, v)| match tensors::numbers(Some(v))? {
+            Some(v) => Ok(v),
+            None => {
+                let shape = point.shape(i);
+                Ok(Tensor::zeros(shape, gradient.dtype(), gradient.device())?)
+            }
+        });
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        Ok((self.0.composed(&inputs)?.into(), ()))
     }
 }

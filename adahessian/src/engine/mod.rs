@@ -18,7 +18,7 @@
 //! |---|---|
 //! | handle | a tensor on its way through fused operations, [`Handle`] |
 //! | operand | what an operation takes: a handle or a candle tensor, [`Operand`] |
-//! | backend | a device and a number type, with the memory that numbers have there: [`Backend`], [`Cpu`] |
+//! | backend | a device and a number type, with the memory that numbers have there: [`Backend`], [`Cpu`], [`Tensors`] |
 //! | slot | the place of a value in the passes: its gradient and its second-level cotangent |
 //! | token | a candle tensor of one entry that stands for a value in candle's graph |
 //! | first pass | the backward pass over a loss: runs `adjoint` |
@@ -49,6 +49,7 @@
 //! which an earlier one failed half way. A new forward pass is a new graph with nothing of that.
 
 mod backend;
+mod border;
 mod call;
 pub mod cpu;
 mod entrywise;
@@ -59,6 +60,7 @@ mod op;
 mod row_loss;
 mod slot;
 pub(crate) mod sweep;
+pub mod tensors;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -72,4 +74,5 @@ pub use handle::{Handle, Operand};
 pub use linear_map::{LinearMap, linear_map};
 pub use op::{Gradients, Inputs, Kernel, Op, Point};
 pub use row_loss::{RowLoss, row_loss};
+pub use tensors::Tensors;
 pub use value::{Array, Held, Output, Recompute};

@@ -5,8 +5,9 @@ use super::slot::{Slot, collision};
 use super::sweep::{self, no_third_derivative};
 use super::{Array, Backend, Held, Inputs, Kernel, Point};
 use crate::error::Result;
+use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor,
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor,
 };
 use std::sync::{Arc, Mutex};
 
@@ -43,15 +44,16 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
         views: views.collect::<Result<_>>()?,
         shapes: inputs.iter().map(|input| &input.slot.shape[..]).collect(),
     };
-    let (value, saved) = op.forward(&values, tracked)?;
+    let (mut value, saved) = op.forward(&values, tracked)?;
     drop(values);
     let count = shape.iter().product();
     expect_length::<B>(op.name(), "a value", &value.numbers, count)?;
+    value.numbers = B::shaped(value.numbers, shape)?;
     let value = Held::from(value);
     let output = Arc::new(Slot::new(shape, tracked));
     if !tracked {
         return Ok(Fused {
-            token: zero_token()?,
+            token: like(&inputs[0].token),
             slot: output,
             value,
         });
@@ -85,7 +87,7 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
         [a] => a.apply_op1(node)?,
         [a, b] => a.apply_op2(b, node)?,
         [a, b, c] => a.apply_op3(b, c, node)?,
-        _ => zero_token()?,
+        _ => like(&inputs[0].token),
     };
     Ok(Fused {
         token,
@@ -111,12 +113,25 @@ fn expect_length<B: Backend>(
     }
 }
 
-pub(super) fn zero_token() -> CandleResult<Tensor> {
-    Tensor::zeros(1, DType::F32, &Device::Cpu)
+/// A token of a constant, on the device of its numbers.
+pub(super) fn zero_token(device: &Device) -> CandleResult<Tensor> {
+    Tensor::zeros(1, DType::F32, device)
+}
+
+/// Another token, without a graph: every token holds the number 0.
+pub(super) fn like(token: &Tensor) -> Tensor {
+    token.detach()
 }
 
 pub(super) fn token_storage() -> CandleResult<(CpuStorage, Shape)> {
     Ok((CpuStorage::F32(vec![0.0]), Shape::from(1)))
+}
+
+/// The same on a GPU.
+pub(super) fn token_on_cuda(beside: &CudaStorage) -> CandleResult<(CudaStorage, Shape)> {
+    let shape = Shape::from(1);
+    let token = beside.device().zeros_impl(&shape, DType::F32)?;
+    Ok((token, shape))
 }
 
 impl<B: Backend, O: Kernel<B>> Node<B, O> {
@@ -171,7 +186,7 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
                 };
                 Ok(token.apply_op2(gradient_token, node)?)
             }
-            _ => Ok(zero_token()?),
+            _ => Ok(like(token)),
         }
     }
 
@@ -199,7 +214,7 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
             if let (true, Some(gradient)) = (slot.tracked, gradient) {
                 let name = self.op.name();
                 expect_length::<B>(name, "a gradient", &gradient, slot.length())?;
-                slot.add_gradient(gradient)?;
+                slot.add_gradient(B::shaped(gradient, &slot.shape)?)?;
             }
         }
         Ok(kept)
@@ -215,6 +230,9 @@ impl<B: Backend, O: Kernel<B>> CustomOp1 for Forward<B, O> {
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         token_storage()
+    }
+    fn cuda_fwd(&self, x: &CudaStorage, _: &Layout) -> CandleResult<(CudaStorage, Shape)> {
+        token_on_cuda(x)
     }
     fn bwd(&self, a: &Tensor, token: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
         let result = self.0.sweep(token, gradient)?;
@@ -234,6 +252,15 @@ impl<B: Backend, O: Kernel<B>> CustomOp2 for Forward<B, O> {
         _: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
         token_storage()
+    }
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> CandleResult<(CudaStorage, Shape)> {
+        token_on_cuda(x)
     }
     fn bwd(
         &self,
@@ -264,6 +291,17 @@ impl<B: Backend, O: Kernel<B>> CustomOp3 for Forward<B, O> {
         _: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
         token_storage()
+    }
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> CandleResult<(CudaStorage, Shape)> {
+        token_on_cuda(x)
     }
     fn bwd(
         &self,
@@ -300,6 +338,17 @@ impl CustomOp3 for Join {
     ) -> CandleResult<(CpuStorage, Shape)> {
         token_storage()
     }
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> CandleResult<(CudaStorage, Shape)> {
+        token_on_cuda(x)
+    }
     fn bwd(
         &self,
         a: &Tensor,
@@ -335,10 +384,11 @@ impl<B: Backend, O: Kernel<B>> Adjoint<B, O> {
             return Ok(());
         }
         let (op, point) = (&node.op, node.point()?);
-        let (cotangent, deferred) =
+        let (mut cotangent, deferred) =
             op.second_adjoint(&point, &self.gradient, &self.kept, &cotangents)?;
         let length = node.output.length();
         expect_length::<B>(op.name(), "a cotangent", &cotangent.numbers, length)?;
+        cotangent.numbers = B::shaped(cotangent.numbers, &node.output.shape)?;
         node.output.set_cotangent(cotangent.into())?;
         let mut all = node.deferred.lock().unwrap_or_else(|e| e.into_inner());
         all.push((sweep::current(), deferred));
@@ -359,6 +409,15 @@ impl<B: Backend, O: Kernel<B>> CustomOp2 for Adjoint<B, O> {
     ) -> CandleResult<(CpuStorage, Shape)> {
         token_storage()
     }
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> CandleResult<(CudaStorage, Shape)> {
+        token_on_cuda(x)
+    }
     fn bwd(
         &self,
         token: &Tensor,
@@ -368,7 +427,7 @@ impl<B: Backend, O: Kernel<B>> CustomOp2 for Adjoint<B, O> {
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
         sweep::expect_last(self.node.op.name(), cotangent_token.track_op())?;
         self.second_sweep()?;
-        let zero = zero_token()?;
+        let zero = like(token);
         Ok((
             token.track_op().then(|| zero.clone()),
             gradient_token.track_op().then_some(zero),

@@ -44,8 +44,8 @@ impl Backend for Short {
         Self::view_tensor(x)
     }
 
-    fn zeros(length: usize) -> Result<Vec<bf16>> {
-        Ok(vec![bf16::ZERO; length])
+    fn zeros(like: &Tensor) -> Result<Vec<bf16>> {
+        Ok(vec![bf16::ZERO; like.elem_count()])
     }
 
     fn add_assign(to: &mut Vec<bf16>, part: &Vec<bf16>) -> Result<()> {

@@ -10,12 +10,12 @@
 //! For the second pass each such gradient has a *port*: a token through which the cotangent of that
 //! gradient comes in, instead of through a sum of products of the variable's size.
 
-use super::node::{token_storage, zero_token};
+use super::node::{like, token_on_cuda, token_storage};
 use super::slot::Slot;
 use super::sweep;
 use super::{Backend, Held};
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, TensorId};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor, TensorId};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -139,12 +139,20 @@ impl<B: Backend> CustomOp1 for Port<B> {
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         token_storage()
     }
-    fn bwd(&self, _: &Tensor, port: &Tensor, token: &Tensor) -> Result<Option<Tensor>> {
+    fn cuda_fwd(&self, x: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        token_on_cuda(x)
+    }
+    fn bwd(
+        &self,
+        gradient_token: &Tensor,
+        port: &Tensor,
+        token: &Tensor,
+    ) -> Result<Option<Tensor>> {
         sweep::expect_last(self.slot.consumer(), token.track_op())?;
         let cotangent = COTANGENTS.with_borrow_mut(|all| all.remove(&port.id()));
         if let Some(cotangent) = cotangent {
             self.slot.set_cotangent(Held::of_tensor(&cotangent)?)?;
         }
-        zero_token().map(Some)
+        Ok(Some(like(gradient_token)))
     }
 }

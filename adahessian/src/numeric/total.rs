@@ -10,26 +10,74 @@ const SUM_RUN: usize = 4096;
 
 /// The sum of all entries as f64.
 pub(crate) fn sum_f64(tensor: &Tensor) -> Result<f64> {
-    let flat = widened(tensor)?.flatten_all()?;
-    let whole = flat.elem_count() - flat.elem_count() % SUM_RUN;
-    let mut sum = 0.0;
-    if whole > 0 {
-        let runs = flat
-            .narrow(0, 0, whole)?
-            .reshape((whole / SUM_RUN, SUM_RUN))?;
-        sum += total(&runs.sum(1)?)?;
-    }
-    if whole < flat.elem_count() {
-        let rest = flat.narrow(0, whole, flat.elem_count() - whole)?;
-        sum += total(&rest.sum_keepdim(0)?)?;
-    }
-    Ok(sum)
+    let mut sums = Totals::default();
+    sums.add(tensor)?;
+    Ok(sums.read()?.iter().sum())
 }
 
-/// The sum of a short vector, in f64.
-fn total(vector: &Tensor) -> Result<f64> {
-    let values = vector.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-    Ok(values.iter().sum())
+/// The largest entry of a tensor, on its device: first of runs, for a GPU has one group of threads for each of them.
+pub(crate) fn largest_entry(tensor: &Tensor) -> Result<Tensor> {
+    let flat = tensor.flatten_all()?;
+    let whole = flat.elem_count() - flat.elem_count() % SUM_RUN;
+    if whole == 0 || flat.device().is_cpu() {
+        return Ok(flat.max_all()?);
+    }
+    let runs = flat.narrow(0, 0, whole)?;
+    let mut of_runs = runs.reshape((whole / SUM_RUN, SUM_RUN))?.max(1)?;
+    if whole < flat.elem_count() {
+        let rest = flat.narrow(0, whole, flat.elem_count() - whole)?;
+        of_runs = Tensor::cat(&[of_runs, rest], 0)?;
+    }
+    Ok(of_runs.max_all()?)
+}
+
+/// Sums of several tensors, which are read from their device all at once: a copy to the host waits for everything
+/// that the device has been asked for.
+#[derive(Default)]
+pub(crate) struct Totals {
+    /// Short vectors whose entries are yet to be added, each with the number of its sum.
+    parts: Vec<(usize, Tensor)>,
+    count: usize,
+}
+
+impl Totals {
+    /// Adds the sum of all entries of a tensor.
+    pub fn add(&mut self, tensor: &Tensor) -> Result<()> {
+        let flat = widened(tensor)?.flatten_all()?;
+        let whole = flat.elem_count() - flat.elem_count() % SUM_RUN;
+        if whole > 0 {
+            let runs = flat
+                .narrow(0, 0, whole)?
+                .reshape((whole / SUM_RUN, SUM_RUN))?;
+            self.parts.push((self.count, runs.sum(1)?));
+        }
+        if whole < flat.elem_count() {
+            let rest = flat.narrow(0, whole, flat.elem_count() - whole)?;
+            self.parts.push((self.count, rest.sum_keepdim(0)?));
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The sums, in the order of their tensors.
+    pub fn read(self) -> Result<Vec<f64>> {
+        let mut sums = vec![0.0; self.count];
+        let same =
+            |a: &(usize, Tensor), b: &(usize, Tensor)| a.1.device().same_device(b.1.device());
+        for parts in self.parts.chunk_by(same) {
+            let vectors: Vec<&Tensor> = parts.iter().map(|(_, vector)| vector).collect();
+            let values = match vectors.as_slice() {
+                [one] => (*one).clone(),
+                all => Tensor::cat(all, 0)?,
+            };
+            let values = values.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            let mut values = values.into_iter();
+            for (number, vector) in parts {
+                sums[*number] += values.by_ref().take(vector.elem_count()).sum::<f64>();
+            }
+        }
+        Ok(sums)
+    }
 }
 
 #[cfg(test)]

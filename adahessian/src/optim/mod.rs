@@ -14,6 +14,7 @@ pub mod reducer;
 mod rule;
 mod rules;
 pub(crate) mod state;
+mod together;
 mod variable;
 
 pub use bound::StepBound;

@@ -2,11 +2,12 @@
 
 use super::builder::{Builder, Curvature};
 use super::group::{Common, Resolved};
-use super::pass::Outcome;
+use super::pass::{Later, Outcome};
 use super::pending::{Clipping, Range, Skips, WeightedMean, reach, sum_of_squares};
 use super::reducer::{Reducer, Sums};
 use super::rule::Rule;
 use super::state::State;
+use super::together::{self, Kept, Member};
 use super::variable::{Rates, Slots};
 use super::{NotFinite, Optim, Reach, StepInfo};
 use crate::curvature::hessian::Hessian;
@@ -47,6 +48,8 @@ pub struct Optimizer<R> {
     diagonal: WeightedMean,
     loss: WeightedMean,
     ready: Option<Ready>,
+    /// What steps of many variables as one have left.
+    together: Vec<Kept>,
     reducer: Option<Box<dyn Reducer>>,
     lr_factor: f64,
     step: u64,
@@ -80,6 +83,7 @@ impl<R: Rule> Optimizer<R> {
             diagonal: WeightedMean::new(vars.len()),
             loss: WeightedMean::new(1),
             ready: None,
+            together: Vec::new(),
             reducer: None,
             rule,
             common,
@@ -141,7 +145,8 @@ impl<R: Rule> Optimizer<R> {
         let bound = self.common.bound.map(|bound| bound.times(self.lr_factor));
         let given = ready.gradients.iter().zip(&ready.diagonals);
         let slots = self.slots.iter_mut().zip(&self.settings);
-        let mut outcome = Outcome::default();
+        let (mut outcome, mut later) = (Outcome::default(), Later::default());
+        let mut members = Vec::new();
         for (((_, var), (slots, settings)), (g, d)) in self.vars.iter().zip(slots).zip(given) {
             let rates = Rates {
                 lr: lr * settings.lr_scale,
@@ -149,9 +154,29 @@ impl<R: Rule> Optimizer<R> {
                 clipping,
                 bound: bound.map(|bound| bound.times(settings.lr_scale)),
             };
-            let given = (g.as_ref(), d.as_ref());
-            outcome += slots.step(&self.rule, &self.curvature, var, given, &rates)?;
+            let (rule, curvature) = (&self.rule, &self.curvature);
+            match g {
+                Some(g)
+                    if slots.steps::<R>(d.is_some())
+                        && together::joins::<R>(var, slots, g, &rates) =>
+                {
+                    let given = (g, d.as_ref());
+                    members.push(Member::new(curvature, var, slots, given, &rates)?);
+                }
+                g => {
+                    let given = (g.as_ref(), d.as_ref());
+                    outcome += slots.step(rule, curvature, var, given, &rates, &mut later)?;
+                }
+            }
         }
+        let mut kept = Vec::new();
+        for group in together::groups(members) {
+            let step = together::step(&self.rule, clipping, group, &self.together, &mut later)?;
+            outcome += step.0;
+            kept.push(step.1);
+        }
+        self.together = kept;
+        later.settle(&mut outcome)?;
         Ok(outcome)
     }
 

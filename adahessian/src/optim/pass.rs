@@ -10,9 +10,9 @@ use crate::error::Result;
 use crate::numeric::in_place::{
     Averaging, Clip, Entry as Kernel, PIECE, pieces, sizes, update_slices, with_slices,
 };
-use crate::numeric::sum_f64;
 use crate::numeric::{Buffer, ByType, Real, by_type};
-use candle_core::{DType, Tensor};
+use crate::numeric::{Totals, largest_entry as largest, sum_f64};
+use candle_core::Tensor;
 use std::iter::Sum;
 use std::ops::AddAssign;
 
@@ -353,7 +353,31 @@ pub(crate) struct Composed {
     pub value: Tensor,
     pub bounded: usize,
     pub slots: Vec<Tensor>,
-    pub below_eps: f64,
+}
+
+/// Sums of what candle's operations did, which wait on their device until all variables are done.
+#[derive(Default)]
+pub(crate) struct Later {
+    totals: Totals,
+    to: Vec<fn(&mut Outcome, f64)>,
+}
+
+impl Later {
+    /// Adds the sum of a tensor's entries, and where it goes.
+    pub fn add(&mut self, tensor: &Tensor, to: fn(&mut Outcome, f64)) -> Result<()> {
+        self.to.push(to);
+        self.totals.add(tensor)
+    }
+
+    /// Adds all of them to an outcome.
+    pub fn settle(self, outcome: &mut Outcome) -> Result<()> {
+        let sums = self.totals.read()?;
+        self.to
+            .into_iter()
+            .zip(sums)
+            .for_each(|(to, sum)| to(outcome, sum));
+        Ok(())
+    }
 }
 
 /// The running quantities with D, which is averaged already.
@@ -370,6 +394,7 @@ pub(crate) fn composed<R: Rule>(
     pass: &Pass<'_>,
     slots: &[Tensor],
     below: bool,
+    later: &mut Later,
 ) -> Result<Composed> {
     let scalars = rule.scalars(&pass.step);
     let mut slots: Vec<_> = slots.iter().map(Expr::of).collect();
@@ -390,12 +415,13 @@ pub(crate) fn composed<R: Rule>(
         true => rule.below_eps(scalars, &slots),
         false => None,
     };
-    let below_eps = below.map(|below| sum_f64(&below.tensor()?)).transpose()?;
+    if let Some(below) = below {
+        later.add(&below.tensor()?, |to, sum| to.below_eps += sum)?;
+    }
     Ok(Composed {
         value,
         bounded,
         slots: slots.into_iter().map(Expr::tensor).collect::<Result<_>>()?,
-        below_eps: below_eps.unwrap_or_default(),
     })
 }
 
@@ -420,14 +446,19 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn of_diagonal(averaged: &Tensor) -> Result<Self> {
+    pub(crate) fn of_diagonal(averaged: &Tensor, later: &mut Later) -> Result<Self> {
         let abs = averaged.abs()?;
+        later.add(&abs, |to, sum| to.abs_sum += sum)?;
+        later.add(&largest(&abs)?, |to, max| to.abs_max = to.abs_max.max(max))?;
         Ok(Self {
-            abs_sum: sum_f64(&abs)?,
-            abs_max: abs.max_all()?.to_dtype(DType::F64)?.to_scalar()?,
             entries: averaged.elem_count(),
             ..Self::default()
         })
+    }
+
+    /// Notes how many entries were updated.
+    pub(crate) fn count_updated(&mut self, entries: usize) {
+        self.updated += entries;
     }
 
     /// Of a step that took the last D once more.

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::numeric::Real;
 use crate::numeric::in_place::{self, Clip};
-use crate::numeric::widened;
+use crate::numeric::{Totals, widened};
 use crate::optim::NotFinite;
 use crate::optim::group::{Common, Resolved};
 use crate::optim::reach::Reach;
@@ -172,9 +172,11 @@ pub(crate) fn sum_of_squares(
     what: &'static str,
 ) -> Result<std::result::Result<f64, NotFinite>> {
     let mut total = 0.0;
-    for (name, tensor) in vars.names().zip(tensors) {
-        let Some(tensor) = tensor else { continue };
-        let squares = in_place::sum_of_squares(tensor)?;
+    let all = squares_of_all(tensors)?;
+    for ((name, tensor), squares) in vars.names().zip(tensors).zip(all) {
+        let (Some(tensor), Some(squares)) = (tensor, squares) else {
+            continue;
+        };
         if !range.holds(squares, tensor.dtype()) {
             let name = name.into();
             return Ok(Err(NotFinite { what, name }));
@@ -182,6 +184,45 @@ pub(crate) fn sum_of_squares(
         total += squares;
     }
     Ok(Ok(total))
+}
+
+/// The sum of squares of every tensor. Those on other devices than the CPU are laid end to end: the first has the
+/// sum of all, and the others 0, unless something is amiss, which is then looked for in each.
+fn squares_of_all(tensors: &[Option<Tensor>]) -> Result<Vec<Option<f64>>> {
+    let elsewhere = tensors.iter().flatten();
+    let elsewhere = elsewhere.filter(|tensor| !tensor.device().is_cpu());
+    let elsewhere: Vec<Tensor> = elsewhere.cloned().collect();
+    let mut elsewhere = squares_elsewhere(&elsewhere)?.into_iter();
+    let squares = |tensor: &Option<Tensor>| match tensor {
+        Some(tensor) if tensor.device().is_cpu() => in_place::sum_of_squares(tensor).map(Some),
+        Some(_) => Ok(elsewhere.next()),
+        None => Ok(None),
+    };
+    tensors.iter().map(squares).collect()
+}
+
+fn squares_elsewhere(tensors: &[Tensor]) -> Result<Vec<f64>> {
+    let Some(first) = tensors.first() else {
+        return Ok(Vec::new());
+    };
+    let alike = |t: &Tensor| t.dtype() == first.dtype() && t.device().same_device(first.device());
+    if tensors.iter().all(alike) {
+        let flat = tensors.iter().map(Tensor::flatten_all);
+        let flat = flat.collect::<candle_core::Result<Vec<_>>>()?;
+        let mut total = Totals::default();
+        total.add(&widened(&Tensor::cat(&flat, 0)?)?.sqr()?)?;
+        let total: f64 = total.read()?.into_iter().sum();
+        if Range::Squared.holds(total, first.dtype()) {
+            let mut all = vec![0.0; tensors.len()];
+            all[0] = total;
+            return Ok(all);
+        }
+    }
+    let mut each = Totals::default();
+    for tensor in tensors {
+        each.add(&widened(tensor)?.sqr()?)?;
+    }
+    each.read()
 }
 
 /// What is done to every entry of the gradient before it is used.

@@ -3,15 +3,15 @@
 use super::bound::StepBound;
 use super::builder::{Average, Curvature, Delay};
 use super::group::Resolved;
-use super::pass::{self, Diagonal, Outcome, Pass};
+use super::pass::{self, Diagonal, Later, Outcome, Pass};
 use super::pending::Clipping;
 use super::rule::{Rule, Step};
 use crate::block::Block;
 use crate::error::Result;
-use crate::numeric::{sum_f64, wide, widened};
+use crate::numeric::{wide, widened};
 use crate::optim::State;
 use crate::second_order::versions;
-use candle_core::{Tensor, Var};
+use candle_core::{Tensor, TensorId, Var};
 
 /// The running quantities of one variable.
 #[derive(Clone)]
@@ -24,6 +24,13 @@ pub(super) struct Slots {
     count: u64,
     /// How many times D was taken.
     diagonal_count: u64,
+}
+
+/// How a step is computed.
+struct How<'a> {
+    /// In one pass over memory, where that can be done.
+    fuses: bool,
+    later: &'a mut Later,
 }
 
 /// What the step of a variable needs beyond its slots and settings.
@@ -78,8 +85,10 @@ impl Slots {
         var: &Var,
         (gradient, diagonal): (Option<&Tensor>, Option<&Tensor>),
         rates: &Rates,
+        later: &mut Later,
     ) -> Result<Outcome> {
-        self.advance(rule, curvature, var, (gradient, diagonal), rates, true)
+        let how = How { fuses: true, later };
+        self.advance(rule, curvature, var, (gradient, diagonal), rates, how)
     }
 
     /// As [`Slots::step`], always with candle's operations.
@@ -91,8 +100,54 @@ impl Slots {
         var: &Var,
         (gradient, diagonal): (Option<&Tensor>, Option<&Tensor>),
         rates: &Rates,
+        later: &mut Later,
     ) -> Result<Outcome> {
-        self.advance(rule, curvature, var, (gradient, diagonal), rates, false)
+        let fuses = false;
+        let how = How { fuses, later };
+        self.advance(rule, curvature, var, (gradient, diagonal), rates, how)
+    }
+
+    /// Whether a gradient makes a step: not before there was a D, where the rule takes one.
+    pub fn steps<R: Rule>(&self, fresh: bool) -> bool {
+        !R::SECOND_ORDER || fresh || self.diagonal_count > 0
+    }
+
+    /// Whether there are no more than the rule's quantities.
+    pub fn is_plain(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// Counts a step that is taken elsewhere; its numbers.
+    pub fn begin(&mut self, curvature: &Curvature, fresh: bool, rates: &Rates) -> Step {
+        self.diagonal_count += u64::from(fresh);
+        self.count += 1;
+        self.numbers(curvature.delay, rates)
+    }
+
+    /// D averaged over this variable's blocks.
+    pub fn averaged(&self, curvature: &Curvature, new: Option<&Tensor>) -> Result<Option<Tensor>> {
+        let diagonal = |tensor: &Tensor| Diagonal {
+            tensor: tensor.clone(),
+            block: self.block,
+            average: curvature.average,
+            floor: curvature.floor,
+        };
+        new.map(|new| diagonal(new).averaged()).transpose()
+    }
+
+    /// The rule's quantities.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// What tells them from others.
+    pub fn ids(&self) -> impl Iterator<Item = TensorId> {
+        self.tensors.iter().map(Tensor::id)
+    }
+
+    /// Takes over quantities that were computed elsewhere.
+    pub fn set_tensors(&mut self, tensors: Vec<Tensor>) {
+        self.tensors = tensors;
     }
 
     fn advance<R: Rule>(
@@ -102,12 +157,12 @@ impl Slots {
         var: &Var,
         (gradient, diagonal): (Option<&Tensor>, Option<&Tensor>),
         rates: &Rates,
-        fuses: bool,
+        How { fuses, later }: How<'_>,
     ) -> Result<Outcome> {
         let fresh = diagonal.is_some();
         let repeats = self.last.is_some() && gradient.is_some() && self.diagonal_count > 0;
+        let gradient = gradient.filter(|_| self.steps::<R>(fresh));
         self.diagonal_count += u64::from(fresh || repeats);
-        let gradient = gradient.filter(|_| !R::SECOND_ORDER || self.diagonal_count > 0);
         self.count += u64::from(gradient.is_some());
         let diagonal = self.diagonal(curvature, diagonal, repeats)?;
         let diagonal = diagonal.as_ref();
@@ -126,7 +181,8 @@ impl Slots {
             versions::changed(var);
             if let Some(mut outcome) = rule.in_place(pass, &self.tensors)? {
                 if value.dtype() != var.dtype() {
-                    outcome.change_squared = replace(var, &value)?;
+                    outcome.change_squared = 0.0;
+                    replace(var, &value, later)?;
                 }
                 outcome.updated = value.elem_count();
                 return Ok(match fresh {
@@ -140,15 +196,14 @@ impl Slots {
             let averaged = diagonal.averaged()?;
             self.tensors = pass::observed(rule, &self.tensors, &averaged)?;
             if fresh {
-                outcome = Outcome::of_diagonal(&averaged)?;
+                outcome = Outcome::of_diagonal(&averaged, later)?;
             }
         }
         if let Some(pass) = &pass {
-            let done = pass::composed(rule, pass, &self.tensors, fresh)?;
+            let done = pass::composed(rule, pass, &self.tensors, fresh, later)?;
             self.tensors = done.slots;
-            outcome.below_eps = done.below_eps;
             outcome.bounded = done.bounded;
-            outcome.change_squared = replace(var, &done.value)?;
+            replace(var, &done.value, later)?;
             outcome.updated = value.elem_count();
         }
         Ok(outcome)
@@ -224,8 +279,8 @@ impl Slots {
             state.put(&format!("hessian_count.{name}"), self.diagonal_count);
         }
         for (key, tensor) in self.named(rule.slots()) {
-            // A copy: the next step changes it in place.
-            let tensor = tensor.copy()?;
+            // A copy: the next step changes it in place. Of its own numbers, where it is a part of others.
+            let tensor = tensor.force_contiguous()?;
             state.tensors.insert(format!("{key}.{name}"), tensor);
         }
         Ok(())
@@ -255,11 +310,12 @@ impl Slots {
     }
 }
 
-/// Sets the variable, rounding to its type; returns the squared norm of its change.
-fn replace(var: &Var, new: &Tensor) -> Result<f64> {
+/// Sets the variable, rounding to its type; adds the squared norm of its change.
+fn replace(var: &Var, new: &Tensor, later: &mut Later) -> Result<()> {
     let new = new.to_dtype(var.dtype())?;
     let old = widened(&var.as_detached_tensor())?;
-    let change = sum_f64(&(widened(&new)? - old)?.sqr()?)?;
+    let change = (widened(&new)? - old)?.sqr()?;
+    later.add(&change, |to, sum| to.change_squared += sum)?;
     versions::set(var, &new)?;
-    Ok(change)
+    Ok(())
 }

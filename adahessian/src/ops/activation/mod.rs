@@ -1,6 +1,7 @@
 //! Activation functions.
 
 pub(super) mod cpu;
+mod tensors;
 
 use crate::engine::{Entrywise, Handle, Operand, entrywise};
 use crate::error::{Error, Result};
@@ -52,6 +53,16 @@ impl Entrywise for Activation {
             // candle's own `silu` has 0 · ∞ in its second derivative, for a large negative x.
             Activation::Silu => Ok((x * candle_nn::ops::sigmoid(x)?)?),
         }
+    }
+
+    const OF_TENSORS: bool = true;
+
+    fn sloped(&self, x: &Tensor, u: &Tensor) -> Result<Tensor> {
+        tensors::sloped(*self, x, u)
+    }
+
+    fn bent(&self, x: &Tensor, w: &Tensor) -> Result<Option<Tensor>> {
+        tensors::bent(*self, x, w)
     }
 
     #[inline(always)]

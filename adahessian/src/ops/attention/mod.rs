@@ -3,6 +3,7 @@
 mod cpu;
 mod heads;
 mod score_rows;
+mod tensors;
 
 use super::dropout::Mask;
 use super::{Dropout, wrong};
@@ -129,7 +130,7 @@ impl Op for Attention {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        Kernels::everywhere()
     }
 }
 

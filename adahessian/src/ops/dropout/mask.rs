@@ -5,9 +5,9 @@ use crate::error::Result;
 use crate::numeric::{Buffer, Real};
 use crate::ops::wrong;
 use crate::random::Stream;
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 /// A mask: a function of seed, step, micro-batch and name, drawn when it is first needed.
 pub(crate) struct Mask {
@@ -16,6 +16,8 @@ pub(crate) struct Mask {
     probability: f64,
     /// Which entries are kept (1) and dropped (0).
     kept: OnceLock<Vec<u8>>,
+    /// The same as numbers, where they are on a device.
+    sent: Mutex<Option<Tensor>>,
 }
 
 impl Mask {
@@ -34,6 +36,7 @@ impl Mask {
                 stream: Stream::new(seed, &format!("dropout/{}", dropout.name), step, micro),
                 probability,
                 kept: OnceLock::new(),
+                sent: Mutex::new(None),
             }),
             _ => None,
         })
@@ -46,11 +49,26 @@ impl Mask {
 
     /// x ⊙ mask, in candle's operations.
     pub fn composed(&self, x: &Tensor) -> Result<Tensor> {
-        let keep = 1.0 - self.probability;
-        let kept = self.stream.bernoulli(x.elem_count(), keep);
-        let mask = Tensor::from_vec(kept, x.shape(), &Device::Cpu)?.to_dtype(x.dtype())?;
-        let mask = (mask.to_device(x.device())? * self.scale())?;
-        Ok((x * mask)?)
+        Ok((x * self.factors(x)?)?)
+    }
+
+    /// What the entries of x are multiplied with, on its device. It is sent there once.
+    fn factors(&self, x: &Tensor) -> Result<Tensor> {
+        let mut sent = self.sent.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(mask) = sent.as_ref()
+            && mask.dtype() == x.dtype()
+            && mask.device().same_device(x.device())
+            && mask.elem_count() == x.elem_count()
+        {
+            return Ok(mask.reshape(x.shape())?);
+        }
+        let kept = self
+            .stream
+            .decisions(x.elem_count(), 1.0 - self.probability);
+        let mask = Tensor::from_vec(kept, x.shape(), x.device())?.to_dtype(x.dtype())?;
+        let mask = (mask * self.scale())?;
+        *sent = Some(mask.clone());
+        Ok(mask)
     }
 
     /// The mask of an array of this many entries, the same in every call.

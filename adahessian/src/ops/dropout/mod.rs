@@ -101,4 +101,10 @@ impl LinearMap for Dropped {
     fn transposed<T: Real>(&self, g: &[T], _: usize, _: usize) -> Buffer<T> {
         self.0.drawn(g.len()).of(g)
     }
+
+    const OF_TENSORS: bool = true;
+
+    fn transposed_tensor(&self, g: &Tensor, _: usize, _: &[usize]) -> Result<Tensor> {
+        self.0.composed(g)
+    }
 }

@@ -78,4 +78,13 @@ impl LinearMap for Residual {
             _ => self.masked(g),
         }
     }
+
+    const OF_TENSORS: bool = true;
+
+    fn transposed_tensor(&self, g: &Tensor, input: usize, _: &[usize]) -> Result<Tensor> {
+        match (&self.mask, input) {
+            (Some(mask), 1) => mask.composed(g),
+            _ => Ok(g.clone()),
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Embeddings: rows of tables by their ids, and sums of such rows.
 
+mod tensors;
+
 use super::wrong;
 use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
@@ -256,5 +258,16 @@ impl LinearMap for Rows {
             }
         });
         table
+    }
+
+    const OF_TENSORS: bool = true;
+
+    fn transposed_tensor(&self, g: &Tensor, input: usize, shape: &[usize]) -> Result<Tensor> {
+        let rows = g.contiguous()?.reshape(((), self.width))?;
+        let rows = match self.scales[input] {
+            1.0 => rows,
+            scale => (rows * scale)?,
+        };
+        tensors::sum_by_id(&rows, &self.ids[input], shape[0])
     }
 }

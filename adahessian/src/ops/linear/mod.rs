@@ -2,6 +2,7 @@
 
 mod cpu;
 mod groups;
+mod tensors;
 
 use super::{Activation, wrong};
 use crate::engine::{Entrywise, Handle, Kernels, Op, Operand, call};
@@ -106,7 +107,7 @@ impl Op for Linear {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        Kernels::everywhere()
     }
 }
 

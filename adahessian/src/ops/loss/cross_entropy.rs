@@ -53,9 +53,9 @@ fn on(
     call(CrossEntropy { classes, targets }, &[logits])
 }
 
-struct CrossEntropy {
+pub(super) struct CrossEntropy {
     classes: usize,
-    targets: Targets,
+    pub(super) targets: Targets,
 }
 
 impl Op for CrossEntropy {
@@ -81,7 +81,7 @@ impl Op for CrossEntropy {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        Kernels::everywhere()
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod cpu;
 mod pairs;
+mod tensors;
 mod work;
 
 use super::wrong;
@@ -88,7 +89,7 @@ impl Op for MultilinearAttention {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        Kernels::everywhere()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cpu;
 mod rows;
+mod tensors;
 
 use super::dropout::Mask;
 use super::{Dropout, wrong};
@@ -98,6 +99,6 @@ impl Op for Norm {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        Kernels::everywhere()
     }
 }

@@ -47,6 +47,12 @@ impl LinearMap for Reshape {
     fn transposed<T: Real>(&self, g: &[T], _: usize, _: usize) -> Buffer<T> {
         Buffer::copy_of(g)
     }
+
+    const OF_TENSORS: bool = true;
+
+    fn transposed_tensor(&self, g: &Tensor, _: usize, shape: &[usize]) -> Result<Tensor> {
+        Ok(g.reshape(shape)?)
+    }
 }
 
 /// `length` entries of dimension `dim` from `start` on.
@@ -241,5 +247,17 @@ impl LinearMap for Join {
             x[outer * run.step + run.start..][..run.length].copy_from_slice(from);
         }
         x
+    }
+
+    const OF_TENSORS: bool = true;
+
+    fn transposed_tensor(&self, g: &Tensor, input: usize, shape: &[usize]) -> Result<Tensor> {
+        let inner = self.shape[self.dim + 1..].iter().product::<usize>().max(1);
+        let offset: usize = self.runs[..input].iter().map(|run| run.length).sum();
+        let Run { start, length, .. } = &self.runs[input];
+        let part = g.narrow(self.dim, offset / inner, length / inner)?;
+        let (before, own) = (start / inner, length / inner);
+        let after = shape[self.dim] - before - own;
+        Ok(part.pad_with_zeros(self.dim, before, after)?)
     }
 }

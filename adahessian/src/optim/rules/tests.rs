@@ -4,7 +4,7 @@ use super::{AdaHessian, Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd, SophiaH};
 use crate::block::{Block, Blocks};
 use crate::numeric::in_place::sum_of_squares;
 use crate::optim::group::Resolved;
-use crate::optim::pass::{Outcome, Pass, in_place};
+use crate::optim::pass::{Later, Outcome, Pass, in_place};
 use crate::optim::pending::Clipping;
 use crate::optim::variable::{Rates, Slots};
 use crate::optim::{Average, Builder, Delay, Entry, Number, Rule, State, Step};
@@ -62,11 +62,14 @@ fn run<R: Rule>(builder: &Builder<R>, shape: &[usize], dtype: DType, composed: b
         let diagonal = normal(&format!("d{step}"), shape, wide);
         let has_diagonal = R::SECOND_ORDER && step != 2;
         let given = (Some(&gradient), has_diagonal.then_some(&diagonal));
+        let mut later = Later::default();
         let outcome = match composed {
-            false => slots.step(rule, curvature, &var, given, &rates),
-            true => slots.step_composed(rule, curvature, &var, given, &rates),
+            false => slots.step(rule, curvature, &var, given, &rates, &mut later),
+            true => slots.step_composed(rule, curvature, &var, given, &rates, &mut later),
         };
-        outcomes.push(outcome.unwrap());
+        let mut outcome = outcome.unwrap();
+        later.settle(&mut outcome).unwrap();
+        outcomes.push(outcome);
     }
     let mut state = State::default();
     slots.save(rule, "w", &mut state).unwrap();

@@ -3,6 +3,7 @@
 mod at_rest;
 mod normalised;
 mod rows;
+mod tensors;
 
 pub use at_rest::statistics_at_rest;
 
@@ -278,6 +279,6 @@ impl Op for ConvBatchNorm {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        Kernels::everywhere()
     }
 }

@@ -1,0 +1,182 @@
+//! The ways into the engine and out of it, as operations of candle's graph.
+
+use super::node::{like, token_on_cuda, token_storage};
+use super::slot::Slot;
+use super::sweep;
+use super::variables::{self, Collected};
+use super::{Backend, Held};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Shape, Storage, Tensor};
+use std::sync::{Arc, Mutex};
+
+type CandleResult<T> = candle_core::Result<T>;
+
+/// Numbers that become a tensor when candle puts an operation into its graph, which it does once.
+pub(super) struct Once(Mutex<Option<Storage>>);
+
+impl Once {
+    pub fn new(numbers: Storage) -> Self {
+        Self(Mutex::new(Some(numbers)))
+    }
+
+    fn take(&self) -> Option<Storage> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).take()
+    }
+
+    fn on_cpu(&self, shape: &[usize]) -> CandleResult<(CpuStorage, Shape)> {
+        match self.take() {
+            Some(Storage::Cpu(numbers)) => Ok((numbers, Shape::from(shape))),
+            _ => Self::refuse(),
+        }
+    }
+
+    fn on_cuda(&self, shape: &[usize]) -> CandleResult<(CudaStorage, Shape)> {
+        match self.take() {
+            Some(Storage::Cuda(numbers)) => Ok((numbers, Shape::from(shape))),
+            _ => Self::refuse(),
+        }
+    }
+
+    fn refuse<X>() -> CandleResult<X> {
+        candle_core::bail!("a value left the fused operations twice, or on another device")
+    }
+}
+
+/// A tensor's way into the engine.
+pub(super) struct Enter<B: Backend> {
+    pub slot: Arc<Slot<B>>,
+    /// When, among the passes.
+    pub made: u64,
+}
+
+impl<B: Backend> CustomOp1 for Enter<B> {
+    fn name(&self) -> &'static str {
+        "enter"
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn cuda_fwd(&self, x: &CudaStorage, _: &Layout) -> CandleResult<(CudaStorage, Shape)> {
+        token_on_cuda(x)
+    }
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
+        let slot = &self.slot;
+        let gradient = slot.take_gradient()?;
+        slot.clear_cotangent()?;
+        let numbers = match gradient {
+            Some(gradient) => gradient,
+            None => B::zeros(x)?,
+        };
+        let (gradient, port) = match gradient_token.track_op() {
+            false => (B::into_constant(numbers, &slot.shape)?, None),
+            true => {
+                let op = EnteredGradient {
+                    slot: Arc::clone(slot),
+                    numbers: Once::new(B::into_storage(numbers)?),
+                };
+                let port = variables::port(slot, gradient_token)?;
+                (gradient_token.apply_op1(op)?, Some(port))
+            }
+        };
+        if !x.is_variable() || !variables::is_collecting(self.made) {
+            return Ok(Some(gradient));
+        }
+        variables::collect(Collected {
+            variable: x.clone(),
+            gradient,
+            port,
+        });
+        Ok(None)
+    }
+}
+
+/// The gradient of a tensor that entered, as a function of the token of its gradient.
+struct EnteredGradient<B: Backend> {
+    slot: Arc<Slot<B>>,
+    numbers: Once,
+}
+
+impl<B: Backend> CustomOp1 for EnteredGradient<B> {
+    fn name(&self) -> &'static str {
+        "gradient of enter"
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        self.numbers.on_cpu(&self.slot.shape)
+    }
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> CandleResult<(CudaStorage, Shape)> {
+        self.numbers.on_cuda(&self.slot.shape)
+    }
+    fn bwd(&self, token: &Tensor, _: &Tensor, cotangent: &Tensor) -> CandleResult<Option<Tensor>> {
+        sweep::expect_last(self.slot.consumer(), cotangent.track_op())?;
+        self.slot.set_cotangent(Held::of_tensor(cotangent)?)?;
+        Ok(Some(like(token)))
+    }
+}
+
+/// A value's way out of the engine.
+pub(super) struct Exit<B: Backend> {
+    pub slot: Arc<Slot<B>>,
+    pub numbers: Once,
+}
+
+impl<B: Backend> CustomOp1 for Exit<B> {
+    fn name(&self) -> &'static str {
+        "exit"
+    }
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        self.numbers.on_cpu(&self.slot.shape)
+    }
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> CandleResult<(CudaStorage, Shape)> {
+        self.numbers.on_cuda(&self.slot.shape)
+    }
+    fn bwd(&self, token: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
+        self.slot.add_gradient(B::copy(gradient)?)?;
+        let slot = Arc::clone(&self.slot);
+        // A function of the value's token too, so that it is tracked wherever the graph is kept, even
+        // for the gradient 1 of a loss that comes straight out of the engine.
+        token.apply_op2(gradient, ExitGradient { slot }).map(Some)
+    }
+}
+
+struct ExitGradient<B: Backend> {
+    slot: Arc<Slot<B>>,
+}
+
+impl<B: Backend> CustomOp2 for ExitGradient<B> {
+    fn name(&self) -> &'static str {
+        "gradient of exit"
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        token_storage()
+    }
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> CandleResult<(CudaStorage, Shape)> {
+        token_on_cuda(x)
+    }
+    fn bwd(
+        &self,
+        token: &Tensor,
+        gradient: &Tensor,
+        _: &Tensor,
+        cotangent_token: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        sweep::expect_last("exit", cotangent_token.track_op())?;
+        let cotangent = match (gradient.track_op(), self.slot.read_cotangent()?) {
+            (false, _) => None,
+            (true, None) => Some(gradient.zeros_like()?.detach()),
+            (true, Some(held)) => Some(B::constant(&*held.view()?, gradient.dims())?),
+        };
+        let zero = token.track_op().then(|| like(token));
+        Ok((zero, cotangent))
+    }
+}
