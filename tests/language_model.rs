@@ -8,8 +8,12 @@ use datasets::words::{WordStore, WordVocabulary, WordWindows};
 use datasets::{Batcher, Batches, LabelledBatch};
 use models::language_model::{Attention, Config};
 use models::{LanguageModel, Model, Start};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use testing::{assert_close, assert_number, assert_says};
 
 const CPU: Device = Device::Cpu;
@@ -467,5 +471,72 @@ fn perplexity_does_not_depend_on_the_batches() -> Result<()> {
             assert_number(name, mean(size)?, alone, 1e-12)?;
         }
     }
+    Ok(())
+}
+
+/// A file with a column of texts, a group of rows each.
+fn parquet_of(column: &str, groups: &[&[&str]]) -> Result<Vec<u8>> {
+    let schema = format!("message m {{ REQUIRED BYTE_ARRAY {column} (UTF8); }}");
+    let schema = Arc::new(parse_message_type(&schema)?);
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default())?;
+    for rows in groups {
+        let mut group = writer.next_row_group()?;
+        let texts: Vec<ByteArray> = rows.iter().map(|text| text.as_bytes().into()).collect();
+        let mut column = group.next_column()?.unwrap();
+        let typed = column.typed::<ByteArrayType>();
+        typed.write_batch(&texts, None, None)?;
+        column.close()?;
+        group.close()?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+/// The Hub's files are the text that they were made of, in as many shards as there are.
+#[test]
+fn parquet_is_read_as_the_text_it_was_made_of() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("train.txt"), " = A b = \n\na c c\nb b\nc\n")?;
+    let shard = |i: usize| format!("validation-0000{i}-of-00002.parquet");
+    // Rows with their ends, as WikiText's are, an empty one, and two lines in one.
+    let first = parquet_of("text", &[&[" = A b = \n", ""], &["a c c\n"]])?;
+    fs::write(path(&shard(0)), first)?;
+    fs::write(path(&shard(1)), parquet_of("text", &[&["b b\nc\n"]])?)?;
+
+    let text = datasets::words::file(dir.path(), datasets::Split::Train)?;
+    let shards = datasets::words::file(dir.path(), datasets::Split::Validation)?;
+    assert_eq!(shards, path(&shard(0)));
+    let vocabulary = WordVocabulary::of_file(&text, None)?;
+    assert_eq!(vocabulary, WordVocabulary::of_file(&shards, None)?);
+    let of_text = WordStore::of_file(&text, &vocabulary, &path("a.words"))?;
+    let of_shards = WordStore::of_file(&shards, &vocabulary, &path("b.words"))?;
+    assert_eq!(
+        of_text.words(0, of_text.len())?,
+        of_shards.words(0, of_shards.len())?
+    );
+    // Another shard is another text.
+    fs::write(path(&shard(1)), parquet_of("text", &[&["b c\n"]])?)?;
+    assert_says(
+        WordStore::of_file(&shards, &vocabulary, &path("b.words")),
+        &["b.words", "another text"],
+    );
+    fs::remove_file(path(&shard(1)))?;
+    assert_says(
+        WordVocabulary::of_file(&shards, None),
+        &["1 files validation", "fetch the missing"],
+    );
+    assert_says(
+        datasets::words::file(dir.path(), datasets::Split::Validation),
+        &["1 files validation", "fetch the missing"],
+    );
+    let other = path("test-00000-of-00001.parquet");
+    fs::write(&other, parquet_of("line", &[&["a"]])?)?;
+    assert_says(WordVocabulary::of_file(&other, None), &["`text`", "line"]);
+    let half = parquet_of("text", &[&["a b c"]])?;
+    fs::write(&other, &half[..half.len() / 2])?;
+    assert_says(
+        WordVocabulary::of_file(&other, None),
+        &["test-00000-of-00001.parquet"],
+    );
     Ok(())
 }

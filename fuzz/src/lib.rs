@@ -25,6 +25,7 @@ pub use targets::models::{safetensors_config, torch_file};
 pub use targets::pictures::{cifar_binary, image_decode, image_parquet};
 pub use targets::text::{tokenizer_json, wordpiece};
 pub use targets::translation::parallel_text;
+pub use targets::words::word_text;
 
 /// A target: its name, and what it does with an input.
 pub struct Target {
@@ -76,6 +77,13 @@ pub const TARGETS: &[Target] = &[
         masked_text,
         &[
             "\n", " = ", " @-@ ", "<unk>", "[MASK]", "##", "\u{feff}", "\r",
+        ],
+    ),
+    target(
+        "word_text",
+        word_text,
+        &[
+            "\n", "<eos>", "<unk>", "PAR1", "text", "WORDSTOR", "\u{feff}", "\r",
         ],
     ),
     target(

@@ -20,6 +20,8 @@ pub fn all() -> Vec<Seed> {
         text::glue(),
         text::conll(),
         text::masked(),
+        text::words(),
+        parquet::words(),
         text::tokenizers(),
         text::configs(),
         parquet::texts(),

@@ -21,4 +21,4 @@ pub use real::Real;
 pub(crate) use real::sealed::Memory;
 pub(crate) use rows::{FEW, add, column_sums, in_order, rows_in_piece};
 pub(crate) use sums::{dot, largest, sums};
-pub(crate) use total::{Totals, largest_entry, sum_f64};
+pub(crate) use total::{Totals, largest_entry, sum_f64, total_on_device};

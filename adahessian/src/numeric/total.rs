@@ -31,6 +31,22 @@ pub(crate) fn largest_entry(tensor: &Tensor) -> Result<Tensor> {
     Ok(of_runs.max_all()?)
 }
 
+/// The sum of all entries where they are: [1]. Of runs first, as [`largest_entry`].
+pub(crate) fn total_on_device(tensor: &Tensor) -> Result<Tensor> {
+    let flat = tensor.flatten_all()?;
+    let whole = flat.elem_count() - flat.elem_count() % SUM_RUN;
+    let mut parts = Vec::with_capacity(2);
+    if whole > 0 {
+        let runs = flat.narrow(0, 0, whole)?;
+        parts.push(runs.reshape((whole / SUM_RUN, SUM_RUN))?.sum(1)?);
+    }
+    if whole < flat.elem_count() {
+        let rest = flat.narrow(0, whole, flat.elem_count() - whole)?;
+        parts.push(rest.sum_keepdim(0)?);
+    }
+    Ok(Tensor::cat(&parts, 0)?.sum_keepdim(0)?)
+}
+
 /// Sums of several tensors, which are read from their device all at once: a copy to the host waits for everything
 /// that the device has been asked for.
 #[derive(Default)]

@@ -1,10 +1,10 @@
 //! A bound on how far one step moves a variable, relative to the variable itself.
 
 use super::group::{not_negative, positive};
-use super::pass::Outcome;
+use super::pass::{Later, Outcome};
 use crate::error::Result;
 use crate::numeric::in_place::{pull_back, squares_of};
-use crate::numeric::{Buffer, Real, sum_f64};
+use crate::numeric::{Buffer, Real, sum_f64, total_on_device};
 use candle_core::{DType, Tensor};
 
 /// A bound on the step Δ of each variable θ, whatever the rule:
@@ -107,4 +107,53 @@ pub(super) fn composed(
         true => Ok(((old + (change * share)?)?, 1)),
         false => Ok((new, 0)),
     }
+}
+
+/// The same for many variables of one device and type, without a look at them: `new` takes in what is left of each
+/// change.
+pub(super) fn each(
+    bound: StepBound,
+    old: &[Tensor],
+    new: &mut [Tensor],
+    later: &mut Later,
+) -> Result<()> {
+    let (mut changes, mut changed, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    for (old, new) in old.iter().zip(&*new) {
+        let change = (new - old)?;
+        changed.push(squares(&change)?);
+        values.push(squares(old)?);
+        changes.push(change);
+    }
+    let counts: Vec<f64> = old.iter().map(|old| old.elem_count() as f64).collect();
+    let counts = Tensor::new(counts, old[0].device())?;
+    let changed = Tensor::cat(&changed, 0)?;
+    let most = (Tensor::cat(&values, 0)? / &counts)?.sqrt()?;
+    let most = (most.maximum(bound.floor)? * bound.relative)?;
+    let change = (&changed / counts)?.sqrt()?;
+    let binds = change.gt(&most)?;
+    let share = binds.where_cond(&(most / change)?, &changed.ones_like()?)?;
+    later.add(&(changed * share.sqr()?)?, |to, sum| {
+        to.change_squared += sum
+    })?;
+    later.add(&binds.to_dtype(DType::F64)?, |to, sum| {
+        to.bounded += sum as usize
+    })?;
+
+    let share = share.to_dtype(old[0].dtype())?;
+    for (i, ((old, new), change)) in old.iter().zip(new).zip(changes).enumerate() {
+        let one = |x: &Tensor| -> candle_core::Result<Tensor> {
+            x.narrow(0, i, 1)?.reshape(vec![1; old.rank()])
+        };
+        let left = (old + change.broadcast_mul(&one(&share)?)?)?;
+        // Where the bound does not bind the new value stays as it is, to the last bit.
+        *new = one(&binds)?
+            .broadcast_as(old.shape())?
+            .where_cond(&left, new)?;
+    }
+    Ok(())
+}
+
+/// The sum of squares in f64, on the tensor's device: [1].
+fn squares(x: &Tensor) -> Result<Tensor> {
+    total_on_device(&x.to_dtype(DType::F64)?.sqr()?)
 }

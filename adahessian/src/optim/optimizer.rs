@@ -156,10 +156,7 @@ impl<R: Rule> Optimizer<R> {
             };
             let (rule, curvature) = (&self.rule, &self.curvature);
             match g {
-                Some(g)
-                    if slots.steps::<R>(d.is_some())
-                        && together::joins::<R>(var, slots, g, &rates) =>
-                {
+                Some(g) if slots.steps::<R>(d.is_some()) && together::joins::<R>(var, slots, g) => {
                     let given = (g, d.as_ref());
                     members.push(Member::new(curvature, var, slots, given, &rates)?);
                 }

@@ -11,24 +11,28 @@
 
 mod layout;
 mod store;
+mod text;
 mod vocabulary;
 mod windows;
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::lines::Lines;
+use crate::shards::shards;
 use crate::split::Split;
+
+use text::{files, for_each_word};
 
 pub use store::WordStore;
 pub use vocabulary::{END, UNKNOWN, WordVocabulary};
 pub use windows::WordWindows;
 
 /// The file of a split in a folder: `ptb.train.txt`, `wiki.train.tokens`, `train.txt` and the like (`valid`, `test`), plain
-/// or with `.gz` behind.
+/// or with `.gz` behind; or, as the Hub has them, `train-NNNNN-of-NNNNN.parquet` (`validation`, `test`), of which the first
+/// stands for all, with a line of text in each row of the column `text`.
 ///
 /// # Errors
-/// [`Error::NotFound`] with the names that were looked for.
+/// [`Error::NotFound`] with the names that were looked for; [`Error::Inconsistent`] where a shard is missing.
 pub fn file(dir: &Path, split: Split) -> Result<PathBuf> {
     let name = match split {
         Split::Train => "train",
@@ -44,31 +48,24 @@ pub fn file(dir: &Path, split: Split) -> Result<PathBuf> {
         .iter()
         .flat_map(|name| [name.clone(), format!("{name}.gz")]);
     let mut paths = with_gz.map(|name| dir.join(name));
-    paths
-        .find(|path| path.is_file())
-        .ok_or_else(|| Error::NotFound {
-            what: format!("{split} split of a text"),
-            dir: dir.to_path_buf(),
-            tried: format!("{}, each also with .gz behind", plain.join(", ")),
-        })
-}
-
-/// What to do with each word of a file, and with the end of each line.
-fn for_each_word(path: &Path, mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
-    let mut lines = Lines::open(path)?;
-    let mut any = false;
-    while let Some((_, line)) = lines.next()? {
-        for word in line.split_whitespace() {
-            each(word)?;
-            any = true;
-        }
-        each(END)?;
+    if let Some(path) = paths.find(|path| path.is_file()) {
+        return Ok(path);
     }
-    match any {
-        true => Ok(()),
-        false => Err(Error::Empty {
-            path: path.to_path_buf(),
-            expected: "lines of words with blanks between".into(),
+    let parquet = match split {
+        Split::Validation => "validation",
+        _ => name,
+    };
+    let what = format!("{split} split of a text");
+    match shards(dir, "", parquet, &what) {
+        Ok(shards) => Ok(shards.into_iter().next().unwrap_or_default()),
+        Err(Error::NotFound { .. }) => Err(Error::NotFound {
+            what,
+            dir: dir.to_path_buf(),
+            tried: format!(
+                "{}, each also with .gz behind, and {parquet}-NNNNN-of-NNNNN.parquet",
+                plain.join(", ")
+            ),
         }),
+        Err(other) => Err(other),
     }
 }

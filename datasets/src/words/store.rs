@@ -9,7 +9,7 @@ use flate2::Crc;
 use memmap2::Mmap;
 
 use super::layout::{HEAD, Head, checksum, unusable};
-use super::{WordVocabulary, for_each_word};
+use super::{WordVocabulary, files, for_each_word};
 use crate::criteo::files::Partial;
 use crate::error::{Error, Result};
 use crate::lock::FileLock;
@@ -135,13 +135,15 @@ impl WordStore {
 
 /// Of the text's bytes, as they are on the disk, and of all words.
 fn fingerprint(text: &Path, vocabulary: &WordVocabulary) -> Result<u64> {
-    let failed = |e| Error::io(text, e);
-    let mut file = File::open(text).map_err(failed)?;
     let (mut crc, mut bytes) = (Crc::new(), vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut bytes).map_err(failed)? {
-            0 => break,
-            count => crc.update(&bytes[..count]),
+    for path in files(text)? {
+        let failed = |e| Error::io(&path, e);
+        let mut file = File::open(&path).map_err(failed)?;
+        loop {
+            match file.read(&mut bytes).map_err(failed)? {
+                0 => break,
+                count => crc.update(&bytes[..count]),
+            }
         }
     }
     let mut words = Crc::new();

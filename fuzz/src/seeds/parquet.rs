@@ -108,6 +108,20 @@ pub(super) fn texts() -> Vec<Seed> {
     seeds
 }
 
+/// A text word by word, a line in each row.
+pub(super) fn words() -> Vec<Seed> {
+    let rows = |rows: &[&str]| {
+        let bytes = rows.iter().map(|row| Some(row.as_bytes().to_vec()));
+        vec![Values::Bytes(bytes.collect())]
+    };
+    let groups = [
+        rows(&[" = the game = \n", ""]),
+        rows(&["the <unk> game\nbegan\n"]),
+    ];
+    let file = write("message m { required binary text (UTF8); }", &groups, 0, 0);
+    vec![("word_text", "parquet".to_string(), with(&[2, 0], &file))]
+}
+
 /// Pictures as ImageNet's and CIFAR-10's files have them.
 pub(super) fn pictures() -> Vec<Seed> {
     let mut seeds = Vec::new();

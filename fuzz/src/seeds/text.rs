@@ -1,6 +1,7 @@
 //! Text: GLUE's tasks, tokenizers, configurations.
 
 use datasets::wordpiece::learn_wordpiece;
+use datasets::words::{WordStore, WordVocabulary};
 
 use super::{Seed, fixture, gzip, with};
 use crate::join;
@@ -66,6 +67,29 @@ pub(super) fn masked() -> Vec<Seed> {
             "packed".to_string(),
             with(&[3], &gzip(prepared)),
         ),
+    ]
+}
+
+/// A text word by word in lines, a list of words, and a store of the text that the target has.
+pub(super) fn words() -> Vec<Seed> {
+    let text = b"the game began\n\n = the <unk> game = \n";
+    let list = b"the\n<eos>\ngame\n<unk>\n";
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("train.txt"), b"the game began\nthe game\n").expect("room");
+    let vocabulary = WordVocabulary::of_file(&path("train.txt"), None).expect("words");
+    WordStore::of_file(&path("train.txt"), &vocabulary, &path("s.words")).expect("a store");
+    let store = std::fs::read(path("s.words")).expect("a store");
+    vec![
+        ("word_text", "lines".to_string(), with(&[0, 0], text)),
+        ("word_text", "few".to_string(), with(&[0, 3], text)),
+        (
+            "word_text",
+            "packed".to_string(),
+            with(&[1, 0], &gzip(text)),
+        ),
+        ("word_text", "list".to_string(), with(&[3, 0], list)),
+        ("word_text", "store".to_string(), with(&[4, 0], &store)),
     ]
 }
 

@@ -10,3 +10,4 @@ pub mod models;
 pub mod pictures;
 pub mod text;
 pub mod translation;
+pub mod words;

@@ -314,4 +314,12 @@ impl PlaneMap for Whole {
     fn picks(&self) -> bool {
         false
     }
+
+    const OF_TENSORS: bool = true;
+
+    fn transposed_tensor(&self, g: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        let pixels = shape[2] * shape[3];
+        let part = (g / pixels as f64)?.reshape((shape[0], shape[1], 1, 1))?;
+        Ok(part.broadcast_as(shape)?.contiguous()?)
+    }
 }

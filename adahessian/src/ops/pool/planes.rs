@@ -4,7 +4,7 @@
 //! belongs here, with the matrix that picks the largest entries of the forward pass.
 
 use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
-use crate::engine::{Cpu, Kernel, Kernels, Op};
+use crate::engine::{Cpu, Kernel, Kernels, Op, Tensors, tensors};
 use crate::error::Result;
 use crate::numeric::{Buffer, Real};
 use candle_core::Tensor;
@@ -24,6 +24,16 @@ pub(super) trait PlaneMap: Send + Sync + 'static {
     fn transposed<T: Real>(&self, g: &[T], x: &mut [T], picked: &[u32]);
     /// Whether the map chooses.
     fn picks(&self) -> bool;
+
+    /// Whether there is [`PlaneMap::transposed_tensor`]. Without it the map is composed on a GPU.
+    const OF_TENSORS: bool = false;
+
+    /// Mᵀ g for an input of this shape, in candle's operations on tensors without a graph.
+    fn transposed_tensor(&self, _g: &Tensor, _shape: &[usize]) -> Result<Tensor> {
+        Err(crate::Error::Engine {
+            what: format!("`{}` has no kernel of tensors", Self::NAME),
+        })
+    }
 }
 
 /// A [`PlaneMap`] on every channel, with `before` zero channels put before each image's and as many
@@ -55,7 +65,10 @@ impl<M: PlaneMap> Op for Planes<M> {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        match M::OF_TENSORS {
+            true => Kernels::everywhere(),
+            false => Kernels::cpu(),
+        }
     }
 }
 
@@ -143,5 +156,47 @@ impl<T: Real, M: PlaneMap> Kernel<Cpu<T>> for Planes<M> {
             });
         }
         Ok((y.into(), ()))
+    }
+}
+
+/// Of maps that choose nothing.
+impl<M: PlaneMap> Kernel<Tensors> for Planes<M> {
+    type Saved = ();
+    type Kept = ();
+    type Deferred = ();
+
+    fn reads(&self, _: usize) -> bool {
+        false
+    }
+
+    fn forward(&self, inputs: &tensors::Inputs, _: bool) -> Result<(tensors::Output, ())> {
+        Ok((self.map.composed(&inputs[0])?.into(), ()))
+    }
+
+    fn adjoint(
+        &self,
+        point: &tensors::Point<()>,
+        gradient: Option<&Tensor>,
+        _: Option<()>,
+        _: &[bool],
+        _: &mut tensors::Gradients,
+    ) -> Result<(tensors::Gradients, ())> {
+        let of = |g: &Tensor| self.map.transposed_tensor(g, point.shape(0));
+        let gradient = gradient.map(of).transpose()?;
+        Ok((vec![gradient.map(Into::into)], ()))
+    }
+
+    fn second_adjoint(
+        &self,
+        _: &tensors::Point<()>,
+        gradient: &tensors::Array,
+        _: &(),
+        cotangents: &[Option<tensors::Held>],
+    ) -> Result<(tensors::Output, ())> {
+        let tangent = match tensors::numbers(cotangents.first())? {
+            Some(v) => self.map.composed(&v)?,
+            None => gradient.view()?.zeros_like()?,
+        };
+        Ok((tangent.into(), ()))
     }
 }

@@ -100,4 +100,20 @@ impl PlaneMap for Every {
     fn picks(&self) -> bool {
         false
     }
+
+    const OF_TENSORS: bool = true;
+
+    fn transposed_tensor(&self, g: &Tensor, shape: &[usize]) -> Result<Tensor> {
+        let &[n, c, h, w] = shape else {
+            return wrong("image", "[N, C, H, W]", format!("{shape:?}"));
+        };
+        let (_, channels, oh, ow) = g.dims4()?;
+        let g = g.narrow(1, borders(c, channels).0, c)?.contiguous()?;
+        // Zeros behind every pixel and row.
+        let apart = g.reshape((n, c * oh, 1, ow, 1))?;
+        let apart = apart.pad_with_zeros(2, 0, self.stride - 1)?;
+        let apart = apart.pad_with_zeros(4, 0, self.stride - 1)?;
+        let whole = apart.reshape((n, c, oh * self.stride, ow * self.stride))?;
+        Ok(whole.narrow(2, 0, h)?.narrow(3, 0, w)?.contiguous()?)
+    }
 }

@@ -66,8 +66,9 @@ impl RunningStatistics {
             let new = new.to_device(old.device())?;
             let kept = old.as_detached_tensor();
             let mixed = ((&kept * (1.0 - momentum))? + new)?;
-            // Without a copy to the host: 0 x is 0 for finite numbers alone.
-            let finite = (&mixed * 0.0)?.eq(0.0)?;
+            // Without a copy to the host: 0 x is a number for finite numbers alone, and what is none is not itself.
+            let zero = (&mixed * 0.0)?;
+            let finite = zero.eq(&zero)?;
             Ok(old.set(&finite.where_cond(&mixed, &kept)?)?)
         };
         if let Some(mean) = mean {

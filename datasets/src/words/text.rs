@@ -1,0 +1,110 @@
+//! The lines of a text: of a file, or of a column of parquet files.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::{Type, TypePtr};
+
+use super::END;
+use crate::error::{Error, Place, Result};
+use crate::excerpt::excerpt;
+use crate::glue::to_text;
+use crate::lines::Lines;
+use crate::pages;
+use crate::shards::{guarded, shards, unreadable};
+
+/// The column of a parquet file that has the text, as the Hub's `Salesforce/wikitext` has it.
+const COLUMN: &str = "text";
+
+/// The files that a text is: itself, and of a parquet file `NAME-NNNNN-of-NNNNN.parquet` all of its shards.
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let shard = name.and_then(|name| {
+        let (rest, _) = name.strip_suffix(".parquet")?.split_once("-of-")?;
+        Some(rest.rsplit_once('-')?.0)
+    });
+    match shard {
+        Some(name) => {
+            let dir = path.parent().unwrap_or(Path::new("."));
+            shards(dir, "", name, "shards of a text")
+        }
+        None => Ok(vec![path.to_path_buf()]),
+    }
+}
+
+/// What to do with each word of a text, and with the end of each line.
+pub(super) fn for_each_word(path: &Path, mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut any = false;
+    let mut line = |line: &str| -> Result<()> {
+        for word in line.split_whitespace() {
+            each(word)?;
+            any = true;
+        }
+        each(END)
+    };
+    for file in files(path)? {
+        match file.extension().is_some_and(|kind| kind == "parquet") {
+            true => guarded(&file, || rows(&file, &mut line))?,
+            false => {
+                let mut lines = Lines::open(&file)?;
+                while let Some((_, text)) = lines.next()? {
+                    line(&text)?;
+                }
+            }
+        }
+    }
+    match any {
+        true => Ok(()),
+        false => Err(Error::Empty {
+            path: path.to_path_buf(),
+            expected: "lines of words with blanks between".into(),
+        }),
+    }
+}
+
+/// The lines of a parquet file's column: a row is one, with its end or without, or several.
+fn rows(path: &Path, line: &mut impl FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    pages::check_footer(path, &mut file)?;
+    let again = file.try_clone().map_err(|e| Error::io(path, e))?;
+    let reader = SerializedFileReader::new(again).map_err(|e| unreadable(path, e))?;
+    let column = projection(path, reader.metadata().file_metadata().schema())?;
+    pages::check_pages(path, &mut file, reader.metadata(), |leaf| leaf == COLUMN)?;
+    let rows = reader.get_row_iter(Some(column));
+    for (number, record) in rows.map_err(|e| unreadable(path, e))?.enumerate() {
+        let record = record.map_err(|e| unreadable(path, e))?;
+        for (name, field) in record.into_columns() {
+            let text = to_text(field, path, &name, number + 1)?;
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            text.split('\n').try_for_each(&mut *line)?;
+        }
+    }
+    Ok(())
+}
+
+/// The column that is read, of all that the file may have.
+fn projection(path: &Path, schema: &Type) -> Result<Type> {
+    let all = schema.get_fields();
+    let wanted: Vec<TypePtr> = all.iter().filter(|f| f.name() == COLUMN).cloned().collect();
+    let Some(field) = wanted.first() else {
+        let found: Vec<&str> = all.iter().map(|field| field.name()).collect();
+        return Err(Error::MissingColumn {
+            path: path.to_path_buf(),
+            task: "language model",
+            column: COLUMN.to_string(),
+            found: excerpt(&found.join(", ")),
+        });
+    };
+    if !field.is_primitive() {
+        return Err(Error::BadField {
+            path: path.to_path_buf(),
+            place: Place::Row(1),
+            column: COLUMN.to_string(),
+            expected: "a text in each row",
+            got: "a structure or a list".to_string(),
+        });
+    }
+    let group = Type::group_type_builder(schema.name()).with_fields(wanted);
+    group.build().map_err(|e| unreadable(path, e))
+}
