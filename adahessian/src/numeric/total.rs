@@ -78,9 +78,10 @@ impl Totals {
     /// The sums, in the order of their tensors.
     pub fn read(self) -> Result<Vec<f64>> {
         let mut sums = vec![0.0; self.count];
-        let same =
-            |a: &(usize, Tensor), b: &(usize, Tensor)| a.1.device().same_device(b.1.device());
-        for parts in self.parts.chunk_by(same) {
+        let alike = |(_, a): &(usize, Tensor), (_, b): &(usize, Tensor)| {
+            a.device().same_device(b.device()) && a.dtype() == b.dtype()
+        };
+        for parts in self.parts.chunk_by(alike) {
             let vectors: Vec<&Tensor> = parts.iter().map(|(_, vector)| vector).collect();
             let values = match vectors.as_slice() {
                 [one] => (*one).clone(),
@@ -112,5 +113,11 @@ mod tests {
         }
         let scalar = Tensor::new(2.5f32, &Device::Cpu).unwrap();
         assert_eq!(sum_f64(&scalar).unwrap(), 2.5);
+        let mut both = Totals::default();
+        both.add(&scalar).unwrap();
+        both.add(&Tensor::new(&[1.5f64, 2.0], &Device::Cpu).unwrap())
+            .unwrap();
+        both.add(&scalar).unwrap();
+        assert_eq!(both.read().unwrap(), [2.5, 3.5, 2.5]);
     }
 }
