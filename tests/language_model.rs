@@ -531,7 +531,7 @@ fn parquet_is_read_as_the_text_it_was_made_of() -> Result<()> {
     );
     let other = path("test-00000-of-00001.parquet");
     fs::write(&other, parquet_of("line", &[&["a"]])?)?;
-    assert_says(WordVocabulary::of_file(&other, None), &["`text`", "line"]);
+    assert_says(WordVocabulary::of_file(&other, None), &["\"text\"", "line"]);
     let half = parquet_of("text", &[&["a b c"]])?;
     fs::write(&other, &half[..half.len() / 2])?;
     assert_says(
