@@ -88,7 +88,7 @@ fn rooms_look_one_way() {
 /// A choice by device or number type is the engine's; what a type can hold is in `numeric/dtype.rs`.
 #[test]
 fn nobody_else_asks_where_numbers_live() {
-    for room in ["ops", "nn", "curvature"] {
+    for room in ["ops", "nn", "curvature", "tables", "optim"] {
         for (path, code) in code(room) {
             for asks in [
                 "is_cpu()",

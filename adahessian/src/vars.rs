@@ -1,7 +1,7 @@
 //! Variables by name, and vectors in the space they span.
 
 use crate::error::{Error, Result};
-use crate::numeric::{sum_f64, widened};
+use crate::numeric::{in_memory, sum_f64, widened};
 use crate::second_order::versions;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
@@ -82,7 +82,7 @@ impl NamedVars {
             return false;
         };
         let alike = |v: &Var| v.dtype() == first.dtype() && v.device().same_device(first.device());
-        !first.device().is_cpu() && all.all(alike)
+        !in_memory(first) && all.all(alike)
     }
 
     /// How many variables there are.

@@ -1,8 +1,8 @@
 //! The ways into the engine and out of it, as operations of candle's graph.
 
-use super::node::{like, token_on_cuda, token_storage};
 use super::slot::Slot;
 use super::sweep;
+use super::token::{self, gives_a_token};
 use super::variables::{self, Collected};
 use super::{Backend, Held};
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Shape, Storage, Tensor};
@@ -52,12 +52,7 @@ impl<B: Backend> CustomOp1 for Enter<B> {
     fn name(&self) -> &'static str {
         "enter"
     }
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        token_storage()
-    }
-    fn cuda_fwd(&self, x: &CudaStorage, _: &Layout) -> CandleResult<(CudaStorage, Shape)> {
-        token_on_cuda(x)
-    }
+    gives_a_token!();
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
         let slot = &self.slot;
         let gradient = slot.take_gradient()?;
@@ -108,7 +103,7 @@ impl<B: Backend> CustomOp1 for EnteredGradient<B> {
     fn bwd(&self, token: &Tensor, _: &Tensor, cotangent: &Tensor) -> CandleResult<Option<Tensor>> {
         sweep::expect_last(self.slot.consumer(), cotangent.track_op())?;
         self.slot.set_cotangent(Held::of_tensor(cotangent)?)?;
-        Ok(Some(like(token)))
+        Ok(Some(token::like(token)))
     }
 }
 
@@ -145,24 +140,7 @@ impl<B: Backend> CustomOp2 for ExitGradient<B> {
     fn name(&self) -> &'static str {
         "gradient of exit"
     }
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        token_storage()
-    }
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> CandleResult<(CudaStorage, Shape)> {
-        token_on_cuda(x)
-    }
+    gives_a_token!(_second);
     fn bwd(
         &self,
         token: &Tensor,
@@ -176,7 +154,7 @@ impl<B: Backend> CustomOp2 for ExitGradient<B> {
             (true, None) => Some(gradient.zeros_like()?.detach()),
             (true, Some(held)) => Some(B::constant(&*held.view()?, gradient.dims())?),
         };
-        let zero = token.track_op().then(|| like(token));
+        let zero = token.track_op().then(|| token::like(token));
         Ok((zero, cotangent))
     }
 }

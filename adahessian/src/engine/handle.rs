@@ -1,9 +1,9 @@
 //! What flows between the operations, and how tensors get in and out.
 
 use super::border::{Enter, Exit, Once};
-use super::node::zero_token;
 use super::slot::Slot;
 use super::sweep;
+use super::token;
 use super::{Backend, Cpu, Held, Tensors};
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
@@ -297,7 +297,7 @@ impl<B: Backend> Fused<B> {
                 slot: Arc::clone(&slot),
                 made: sweep::tick(),
             })?,
-            false => zero_token(x.device())?,
+            false => token::zero(x.device())?,
         };
         Ok(Self { token, slot, value })
     }

@@ -63,6 +63,7 @@ pub(crate) mod sweep;
 pub mod tensors;
 #[cfg(test)]
 mod tests;
+mod token;
 mod value;
 pub(crate) mod variables;
 

@@ -3,12 +3,10 @@
 use super::handle::Fused;
 use super::slot::{Slot, collision};
 use super::sweep::{self, no_third_derivative};
+use super::token::{self, gives_a_token};
 use super::{Array, Backend, Held, Inputs, Kernel, Point};
 use crate::error::Result;
-use candle_core::backend::{BackendDevice, BackendStorage};
-use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Shape, Tensor,
-};
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, Tensor};
 use std::sync::{Arc, Mutex};
 
 type CandleResult<T> = candle_core::Result<T>;
@@ -53,7 +51,7 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
     let output = Arc::new(Slot::new(shape, tracked));
     if !tracked {
         return Ok(Fused {
-            token: like(&inputs[0].token),
+            token: token::like(&inputs[0].token),
             slot: output,
             value,
         });
@@ -87,7 +85,7 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
         [a] => a.apply_op1(node)?,
         [a, b] => a.apply_op2(b, node)?,
         [a, b, c] => a.apply_op3(b, c, node)?,
-        _ => like(&inputs[0].token),
+        _ => token::like(&inputs[0].token),
     };
     Ok(Fused {
         token,
@@ -111,27 +109,6 @@ fn expect_length<B: Backend>(
             ),
         }),
     }
-}
-
-/// A token of a constant, on the device of its numbers.
-pub(super) fn zero_token(device: &Device) -> CandleResult<Tensor> {
-    Tensor::zeros(1, DType::F32, device)
-}
-
-/// Another token, without a graph: every token holds the number 0.
-pub(super) fn like(token: &Tensor) -> Tensor {
-    token.detach()
-}
-
-pub(super) fn token_storage() -> CandleResult<(CpuStorage, Shape)> {
-    Ok((CpuStorage::F32(vec![0.0]), Shape::from(1)))
-}
-
-/// The same on a GPU.
-pub(super) fn token_on_cuda(beside: &CudaStorage) -> CandleResult<(CudaStorage, Shape)> {
-    let shape = Shape::from(1);
-    let token = beside.device().zeros_impl(&shape, DType::F32)?;
-    Ok((token, shape))
 }
 
 impl<B: Backend, O: Kernel<B>> Node<B, O> {
@@ -186,7 +163,7 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
                 };
                 Ok(token.apply_op2(gradient_token, node)?)
             }
-            _ => Ok(like(token)),
+            _ => Ok(token::like(token)),
         }
     }
 
@@ -228,12 +205,7 @@ impl<B: Backend, O: Kernel<B>> CustomOp1 for Forward<B, O> {
     fn name(&self) -> &'static str {
         self.0.op.name()
     }
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        token_storage()
-    }
-    fn cuda_fwd(&self, x: &CudaStorage, _: &Layout) -> CandleResult<(CudaStorage, Shape)> {
-        token_on_cuda(x)
-    }
+    gives_a_token!();
     fn bwd(&self, a: &Tensor, token: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
         let result = self.0.sweep(token, gradient)?;
         Ok(a.track_op().then_some(result))
@@ -244,24 +216,7 @@ impl<B: Backend, O: Kernel<B>> CustomOp2 for Forward<B, O> {
     fn name(&self) -> &'static str {
         self.0.op.name()
     }
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        token_storage()
-    }
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> CandleResult<(CudaStorage, Shape)> {
-        token_on_cuda(x)
-    }
+    gives_a_token!(_second);
     fn bwd(
         &self,
         a: &Tensor,
@@ -281,28 +236,7 @@ impl<B: Backend, O: Kernel<B>> CustomOp3 for Forward<B, O> {
     fn name(&self) -> &'static str {
         self.0.op.name()
     }
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        token_storage()
-    }
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> CandleResult<(CudaStorage, Shape)> {
-        token_on_cuda(x)
-    }
+    gives_a_token!(_second, _third);
     fn bwd(
         &self,
         a: &Tensor,
@@ -327,28 +261,7 @@ impl CustomOp3 for Join {
     fn name(&self) -> &'static str {
         "join"
     }
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        token_storage()
-    }
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> CandleResult<(CudaStorage, Shape)> {
-        token_on_cuda(x)
-    }
+    gives_a_token!(_second, _third);
     fn bwd(
         &self,
         a: &Tensor,
@@ -400,24 +313,7 @@ impl<B: Backend, O: Kernel<B>> CustomOp2 for Adjoint<B, O> {
     fn name(&self) -> &'static str {
         self.node.op.name()
     }
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        token_storage()
-    }
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> CandleResult<(CudaStorage, Shape)> {
-        token_on_cuda(x)
-    }
+    gives_a_token!(_second);
     fn bwd(
         &self,
         token: &Tensor,
@@ -427,7 +323,7 @@ impl<B: Backend, O: Kernel<B>> CustomOp2 for Adjoint<B, O> {
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
         sweep::expect_last(self.node.op.name(), cotangent_token.track_op())?;
         self.second_sweep()?;
-        let zero = like(token);
+        let zero = token::like(token);
         Ok((
             token.track_op().then(|| zero.clone()),
             gradient_token.track_op().then_some(zero),

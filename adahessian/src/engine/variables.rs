@@ -10,12 +10,12 @@
 //! For the second pass each such gradient has a *port*: a token through which the cotangent of that
 //! gradient comes in, instead of through a sum of products of the variable's size.
 
-use super::node::{like, token_on_cuda, token_storage};
 use super::slot::Slot;
 use super::sweep;
+use super::token::{self, gives_a_token};
 use super::{Backend, Held};
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor, TensorId};
+use candle_core::{CustomOp1, Result, Tensor, TensorId};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -136,12 +136,7 @@ impl<B: Backend> CustomOp1 for Port<B> {
     fn name(&self) -> &'static str {
         "cotangent of a variable's gradient"
     }
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        token_storage()
-    }
-    fn cuda_fwd(&self, x: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        token_on_cuda(x)
-    }
+    gives_a_token!();
     fn bwd(
         &self,
         gradient_token: &Tensor,
@@ -153,6 +148,6 @@ impl<B: Backend> CustomOp1 for Port<B> {
         if let Some(cotangent) = cotangent {
             self.slot.set_cotangent(Held::of_tensor(&cotangent)?)?;
         }
-        Ok(Some(like(gradient_token)))
+        Ok(Some(token::like(gradient_token)))
     }
 }

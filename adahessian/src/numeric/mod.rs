@@ -5,6 +5,7 @@
 
 mod buffer;
 mod dtype;
+mod end_to_end;
 mod functions;
 pub(crate) mod in_place;
 mod product;
@@ -16,6 +17,7 @@ mod total;
 
 pub use buffer::{Buffer, empty_cache};
 pub(crate) use dtype::{ByType, by_type, hidden_score, is_half, lowest, precision, wide, widened};
+pub(crate) use end_to_end::{AT_ONCE, end_to_end, in_memory, portions};
 pub(crate) use product::{Matrix, Onto, Target, multiply, multiply_at};
 pub use real::Real;
 pub(crate) use real::sealed::Memory;

@@ -1,6 +1,7 @@
 //! The sum of a tensor's entries on any device, with more digits than its type has.
 
 use super::dtype::widened;
+use super::end_to_end::in_memory;
 use crate::error::Result;
 use candle_core::{DType, Tensor};
 
@@ -19,7 +20,7 @@ pub(crate) fn sum_f64(tensor: &Tensor) -> Result<f64> {
 pub(crate) fn largest_entry(tensor: &Tensor) -> Result<Tensor> {
     let flat = tensor.flatten_all()?;
     let whole = flat.elem_count() - flat.elem_count() % SUM_RUN;
-    if whole == 0 || flat.device().is_cpu() {
+    if whole == 0 || in_memory(&flat) {
         return Ok(flat.max_all()?);
     }
     let runs = flat.narrow(0, 0, whole)?;

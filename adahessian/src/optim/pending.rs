@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::numeric::Real;
 use crate::numeric::in_place::{self, Clip};
-use crate::numeric::{Totals, widened};
+use crate::numeric::{Totals, end_to_end, in_memory, portions, widened};
 use crate::optim::NotFinite;
 use crate::optim::group::{Common, Resolved};
 use crate::optim::reach::Reach;
@@ -190,11 +190,11 @@ pub(crate) fn sum_of_squares(
 /// sum of all, and the others 0, unless something is amiss, which is then looked for in each.
 fn squares_of_all(tensors: &[Option<Tensor>]) -> Result<Vec<Option<f64>>> {
     let elsewhere = tensors.iter().flatten();
-    let elsewhere = elsewhere.filter(|tensor| !tensor.device().is_cpu());
+    let elsewhere = elsewhere.filter(|tensor| !in_memory(tensor));
     let elsewhere: Vec<Tensor> = elsewhere.cloned().collect();
     let mut elsewhere = squares_elsewhere(&elsewhere)?.into_iter();
     let squares = |tensor: &Option<Tensor>| match tensor {
-        Some(tensor) if tensor.device().is_cpu() => in_place::sum_of_squares(tensor).map(Some),
+        Some(tensor) if in_memory(tensor) => in_place::sum_of_squares(tensor).map(Some),
         Some(_) => Ok(elsewhere.next()),
         None => Ok(None),
     };
@@ -207,10 +207,10 @@ fn squares_elsewhere(tensors: &[Tensor]) -> Result<Vec<f64>> {
     };
     let alike = |t: &Tensor| t.dtype() == first.dtype() && t.device().same_device(first.device());
     if tensors.iter().all(alike) {
-        let flat = tensors.iter().map(Tensor::flatten_all);
-        let flat = flat.collect::<candle_core::Result<Vec<_>>>()?;
         let mut total = Totals::default();
-        total.add(&widened(&Tensor::cat(&flat, 0)?)?.sqr()?)?;
+        for portion in portions(tensors) {
+            total.add(&widened(&end_to_end(portion.iter())?)?.sqr()?)?;
+        }
         let total: f64 = total.read()?.into_iter().sum();
         if Range::Squared.holds(total, first.dtype()) {
             let mut all = vec![0.0; tensors.len()];

@@ -8,6 +8,7 @@ use super::pending::Clipping;
 use super::rule::{Rule, Step};
 use super::variable::{Rates, Slots};
 use crate::error::Result;
+use crate::numeric::{AT_ONCE, end_to_end, in_memory};
 use crate::second_order::versions;
 use candle_core::{DType, Tensor, TensorId, Var};
 
@@ -55,14 +56,19 @@ impl<'a> Member<'a> {
 pub(super) fn joins<R: Rule>(var: &Var, slots: &Slots, gradient: &Tensor) -> bool {
     let plain = matches!(var.dtype(), DType::F32 | DType::F64);
     let same = gradient.dtype() == var.dtype() && gradient.device().same_device(var.device());
-    plain && same && !var.device().is_cpu() && !R::TRUST && slots.is_plain()
+    plain && same && !in_memory(var) && !R::TRUST && slots.is_plain()
 }
 
-/// The members that fit together.
+/// The members that fit together, in groups that are not too large.
 pub(super) fn groups(members: Vec<Member<'_>>) -> Vec<Vec<Member<'_>>> {
     let mut groups: Vec<Vec<Member<'_>>> = Vec::new();
     for member in members {
-        match groups.iter_mut().find(|group| group[0].fits(&member)) {
+        let has_room = |group: &Vec<Member<'_>>| {
+            let entries: usize = group.iter().map(|member| member.var.elem_count()).sum();
+            entries + member.var.elem_count() <= AT_ONCE
+        };
+        let mut all = groups.iter_mut();
+        match all.find(|group| group[0].fits(&member) && has_room(group)) {
             Some(group) => group.push(member),
             None => groups.push(vec![member]),
         }
@@ -74,13 +80,6 @@ pub(super) fn groups(members: Vec<Member<'_>>) -> Vec<Vec<Member<'_>>> {
 pub(super) struct Kept {
     parts: Vec<TensorId>,
     slots: Vec<Tensor>,
-}
-
-/// Tensors end to end.
-fn flat<'a>(all: impl Iterator<Item = &'a Tensor>) -> Result<Tensor> {
-    let all = all.map(Tensor::flatten_all);
-    let all = all.collect::<candle_core::Result<Vec<_>>>()?;
-    Ok(Tensor::cat(&all, 0)?)
 }
 
 /// The part of each member of what lies end to end.
@@ -106,7 +105,7 @@ impl Kept {
             return Ok(kept.slots.clone());
         }
         let count = group[0].slots.tensors().len();
-        let slot = |i: usize| flat(group.iter().map(|member| &member.slots.tensors()[i]));
+        let slot = |i: usize| end_to_end(group.iter().map(|member| &member.slots.tensors()[i]));
         (0..count).map(slot).collect()
     }
 }
@@ -121,11 +120,11 @@ pub(super) fn step<R: Rule>(
 ) -> Result<(Outcome, Kept)> {
     let mut outcome = Outcome::default();
     let mut slots = Kept::of(&group, kept)?;
-    let value = flat(group.iter().map(|member| member.var.as_tensor()))?.detach();
-    let gradient = flat(group.iter().map(|member| member.gradient))?;
+    let value = end_to_end(group.iter().map(|member| member.var.as_tensor()))?.detach();
+    let gradient = end_to_end(group.iter().map(|member| member.gradient))?;
     let fresh = group[0].diagonal.is_some();
     if fresh {
-        let averaged = flat(group.iter().filter_map(|member| member.diagonal.as_ref()))?;
+        let averaged = end_to_end(group.iter().filter_map(|member| member.diagonal.as_ref()))?;
         slots = pass::observed(rule, &slots, &averaged)?;
         outcome = Outcome::of_diagonal(&averaged, later)?;
     }

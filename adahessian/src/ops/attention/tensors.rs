@@ -105,6 +105,7 @@ impl Kernel<Tensors> for Attention {
             let hidden = hidden_score(scores.dtype());
             scores = scores.broadcast_add(&visible.affine(-hidden, hidden)?)?;
         }
+        // It cuts the graph; there is none here, and its derivative is written out below.
         let mut weights = candle_nn::ops::softmax_last_dim(&scores)?;
         if let (Some(visible), Some(_)) = (&visible, &self.key_mask) {
             // A query that sees no key at all has no weights.
