@@ -529,6 +529,10 @@ fn parquet_is_read_as_the_text_it_was_made_of() -> Result<()> {
         datasets::words::file(dir.path(), datasets::Split::Validation),
         &["1 files validation", "fetch the missing"],
     );
+    // No shard of anything, for all its name.
+    let alone = path("tales-and-songs-of-old.parquet");
+    fs::write(&alone, parquet_of("text", &[&["a b c"]])?)?;
+    assert_eq!(WordVocabulary::of_file(&alone, None)?.len(), 5);
     let other = path("test-00000-of-00001.parquet");
     fs::write(&other, parquet_of("line", &[&["a"]])?)?;
     assert_says(WordVocabulary::of_file(&other, None), &["\"text\"", "line"]);

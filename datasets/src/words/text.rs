@@ -20,9 +20,11 @@ const COLUMN: &str = "text";
 /// The files that a text is: itself, and of a parquet file `NAME-NNNNN-of-NNNNN.parquet` all of its shards.
 pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let name = path.file_name().and_then(|name| name.to_str());
+    let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let shard = name.and_then(|name| {
-        let (rest, _) = name.strip_suffix(".parquet")?.split_once("-of-")?;
-        Some(rest.rsplit_once('-')?.0)
+        let (rest, count) = name.strip_suffix(".parquet")?.rsplit_once("-of-")?;
+        let (name, number) = rest.rsplit_once('-')?;
+        [number, count].iter().all(is_number).then_some(name)
     });
     match shard {
         Some(name) => {
