@@ -75,7 +75,7 @@ grep -q 'audit: .* gradient right to' "$out/entities.txt"
 grep -q '"f1"' "$out/entities/summary.json"
 test -s "$out/entities/report.html"
 # Hidden words, and a classifier on what came of it.
-"$built/pretrain" --limit 100 --limit-eval 40 --epochs 1 --batch-size 16 --optimizer lamb,adahessian --audit --out "$out/pretrain" >"$out/pretrain.txt"
+"$built/pretrain" --pairs next --limit 100 --limit-eval 40 --epochs 1 --batch-size 16 --optimizer lamb,adahessian --audit --out "$out/pretrain" >"$out/pretrain.txt"
 test "$(grep -c 'audit: .* gradient right to' "$out/pretrain.txt")" = 2
 "$built/glue" --model "$out/pretrain/lamb-seed0/model" --data "$PWD/tests/fixtures/glue" --task sst2 --max-length 32 --max-steps 2 --epochs 1 --out "$out/on" >"$out/on.txt"
 grep -q 'fresh: classifier' "$out/on.txt"

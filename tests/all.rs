@@ -36,6 +36,7 @@ mod multilinear;
 mod nn;
 mod ops;
 mod optimizers;
+mod pairs;
 mod passes;
 mod ported;
 mod reach;

@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use testing::{assert_close, assert_says};
 
-const CPU: Device = Device::Cpu;
+pub(crate) const CPU: Device = Device::Cpu;
 
 /// A byte-level vocabulary in the manner of RoBERTa's.
 pub(crate) const BYTE_LEVEL: &str = r###"{"version":"1.0","truncation":null,"padding":null,
@@ -302,7 +302,7 @@ fn parts_of_a_batch_are_batches() {
     }
 }
 
-fn architectures() -> [Architecture; 3] {
+pub(crate) fn architectures() -> [Architecture; 3] {
     [
         bert::Config::tiny().architecture().unwrap(),
         squeezebert::Config::tiny().architecture().unwrap(),

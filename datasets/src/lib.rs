@@ -116,7 +116,7 @@ pub use error::{Error, Place, Result};
 pub use glue::{GlueCorpus, GlueTask, Label, Row};
 pub use hub::{Hub, RepoKind};
 pub use image::{Augment, Crop, Image, ImageBatch, ImageBatches, ImageDataset, OnCorrupt};
-pub use masked::{MaskedBatch, MaskedBatches, Masking, Packed};
+pub use masked::{MaskedBatch, MaskedBatches, Masking, Packed, Pairing, Pairs};
 pub use prefetch::{Prefetch, Waited};
 pub use split::Split;
 pub use text::{Encoded, TextEncoder, WordPieces};

@@ -3,10 +3,10 @@
 //! What it saves is a checkpoint that `glue` and transformers fine-tune.
 
 mod parts;
+mod task;
 mod words;
 
 use adahessian::Rules;
-use adahessian::ops::Mode;
 use anyhow::Result;
 use clap::{Args, Command};
 use common::card::Card;
@@ -18,15 +18,15 @@ use common::optimizers::{self, Place};
 use common::session::Session;
 use common::values::{count, share};
 use common::{driver, program, text};
-use datasets::{Ahead, Batcher, Batches, MaskedBatch, MaskedBatches, Masking};
+use datasets::{Ahead, Batcher, Batches, MaskedBatches, Masking, Packed};
 use models::Model as _;
 use parts::Data;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use trainers::{Loss, Summary, Supervised};
-use words::Words;
+use task::Hidden;
+use trainers::Summary;
 
 const ABOUT: &str = "Train a SqueezeBERT or a BERT on text without labels, with LAMB, AdaHessian or another optimizer: a share of \
     the tokens is hidden, and the model is to say them.\n\n\
@@ -34,6 +34,7 @@ const ABOUT: &str = "Train a SqueezeBERT or a BERT on text without labels, with 
 const EXAMPLES: &str = "Examples:\n  \
     pretrain --data ./wikitext-2 --preset squeezebert-mini --layers 6 --vocabulary 5000 --positions 256 --epochs 100 --out runs/mini\n  \
     pretrain --data ./wikitext-2 --model runs/mini/model --max-length 256 --out runs/longer   # a second phase\n  \
+    pretrain --data ./wikitext-2 --model runs/mini/model --pairs next --out runs/pairs       # and a second head: is it what follows?\n  \
     glue --model runs/mini/model --task qnli";
 
 /// Sequences in a batch of an evaluation.
@@ -60,6 +61,11 @@ struct PretrainArgs {
     #[arg(long, default_value = "squeezebert-mini", hide_default_value = true, value_parser = parts::PRESETS, help_heading = "What to train")]
     preset: String,
 
+    /// Width of the hidden states, a multiple of 4 heads times 4 groups [default: the preset's]
+    #[arg(long, value_name = "N", value_parser = count, help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<usize>,
+
     /// Layers [default: the preset's]
     #[arg(long, value_name = "N", value_parser = count, help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,16 +91,22 @@ struct PretrainArgs {
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "How to train")]
     whole_words: bool,
 
+    /// Cut sequences in two, and learn what the parts are to each other, too: whether the second is what follows in the text
+    /// (next), or whether their order is the text's (order)
+    #[arg(long, value_name = "KIND", default_value = "none", value_parser = parts::PAIRS, help_heading = "How to train")]
+    pairs: String,
+
     /// Dropout of hidden states and attention [default: 0.1]
     #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     dropout: Option<f64>,
 }
 
-const COLUMNS: [Column; 3] = [
+const COLUMNS: [Column; 4] = [
     Column::new("loss", "loss", 1.0, 4),
     Column::new("perplexity", "perplexity", 1.0, 2),
     Column::new("accuracy", "accuracy", 100.0, 2),
+    Column::new("pair_accuracy", "pairs", 100.0, 2),
 ];
 
 struct Pretrain;
@@ -138,26 +150,28 @@ impl Experiment for Pretrain {
         let device = program::device(&settings.run.device)?;
         let (model, report) = parts::model(cell, data, &device)?;
         let model = Arc::new(model);
-        let masking = |seed| Masking::new(own.mask_share, own.whole_words, seed);
-        let batcher = |batch_size, shuffle| Batcher {
-            batch_size,
+        let batches = |text: &Arc<Packed>, seed, batcher| -> Result<MaskedBatches> {
+            let masking = Masking::new(own.mask_share, own.whole_words, seed)?;
+            let batches = MaskedBatches::new(text.clone(), masking, batcher);
+            Ok(match parts::pairing(&own.pairs) {
+                Some(pairing) => batches.paired(pairing)?,
+                None => batches,
+            })
+        };
+        let shuffled = Batcher {
+            batch_size: settings.training.batch_size,
             seed: cell.seed,
-            shuffle,
+            shuffle: true,
             ..Batcher::default()
         };
-        let train = batcher(settings.training.batch_size, true);
-        let train = MaskedBatches::new(data.train.clone(), masking(cell.seed)?, train);
-        let validation = MaskedBatches::new(
-            data.validation.clone(),
-            masking(EVALUATION_SEED)?,
-            batcher(EVALUATION_BATCH, false),
-        );
-        let batches = Ahead::new(train, settings.run.prefetch);
-        let network = model.clone();
-        let forward = move |batch: &MaskedBatch, mode: &Mode| {
-            let logits = network.forward_at(&batch.input_ids, None, None, &batch.positions, mode); // [N, V]
-            logits.map_err(trainers::Error::user)
+        let in_order = Batcher {
+            batch_size: EVALUATION_BATCH,
+            shuffle: false,
+            ..Batcher::default()
         };
+        let train = batches(&data.train, cell.seed, shuffled)?;
+        let validation = batches(&data.validation, EVALUATION_SEED, in_order)?;
+        let batches = Ahead::new(train, settings.run.prefetch);
         let place = Place {
             seed: cell.seed,
             steps_per_epoch: batches.len(0) as u64,
@@ -166,7 +180,10 @@ impl Experiment for Pretrain {
         };
         let (vars, encoder) = (model.vars(), data.encoder.clone());
         session.train(Parts {
-            task: Supervised::new(forward, Loss::CROSS_ENTROPY, validation).metric(Words::default()),
+            task: Hidden {
+                model: model.clone(),
+                validation,
+            },
             batches,
             optimizer: optimizers::build(&settings.optimizer, place, &vars)?,
             announce: format!(

@@ -7,7 +7,7 @@ use common::flags::Settings;
 use common::grid::Cell;
 use common::text;
 use datasets::masked::{TextFile, file};
-use datasets::{GlueTask, Packed, Split, TextEncoder, sample};
+use datasets::{GlueTask, Packed, Pairing, Split, TextEncoder, sample};
 use models::{Architecture, LoadReport, MaskedLanguageModel, Start, auto, bert, squeezebert};
 use std::sync::Arc;
 
@@ -20,6 +20,18 @@ pub const PRESETS: [&str; 6] = [
     "bert-mini",
     "bert-tiny",
 ];
+
+/// What `--pairs` takes.
+pub const PAIRS: [&str; 3] = ["none", "next", "order"];
+
+/// What `--pairs` says.
+pub fn pairing(pairs: &str) -> Option<Pairing> {
+    match pairs {
+        "next" => Some(Pairing::NextSentence),
+        "order" => Some(Pairing::SentenceOrder),
+        _ => None,
+    }
+}
 
 /// Text as sequences of tokens, and the tokenizer that made them.
 pub struct Data {
@@ -45,10 +57,11 @@ pub fn load(settings: &Settings<PretrainArgs>) -> Result<Data> {
     let preset = own.data.is_some() && own.preset != "squeezebert-mini";
     let vocabulary = own.data.is_some() && own.vocabulary != 8000;
     let positions = own.positions > own.max_length.max(128);
-    let sizes = own.layers.is_some() || own.dropout.is_some() || preset || vocabulary || positions;
+    let fresh = own.layers.is_some() || own.width.is_some();
+    let sizes = fresh || own.dropout.is_some() || preset || vocabulary || positions;
     if own.model.is_some() && sizes {
         bail!(
-            "--preset, --layers, --vocabulary, --positions, --dropout: a --model brings its own; leave them out"
+            "--preset, --width, --layers, --vocabulary, --positions, --dropout: a --model brings its own; leave them out"
         );
     }
     let read = |split| match &own.data {
@@ -88,6 +101,7 @@ pub fn model(
     device: &Device,
 ) -> Result<(MaskedLanguageModel, Option<LoadReport>)> {
     let own = &cell.settings.own;
+    let pairs = pairing(&own.pairs).is_some();
     let start = Start {
         seed: cell.seed,
         device: device.clone(),
@@ -95,12 +109,19 @@ pub fn model(
     };
     let (model, report) = match &own.model {
         Some(folder) => {
-            let (model, report) = auto::masked_language_model(folder, &start)?;
+            let (model, report) = match pairs {
+                true => auto::masked_language_model_with_pairs(folder, &start)?,
+                false => auto::masked_language_model(folder, &start)?,
+            };
             (model, Some(report))
         }
         None => {
             let architecture = architecture(own, data.encoder.vocab_size())?;
-            (MaskedLanguageModel::new(&architecture, &start)?, None)
+            let model = match pairs {
+                true => MaskedLanguageModel::with_pairs(&architecture, &start)?,
+                false => MaskedLanguageModel::new(&architecture, &start)?,
+            };
+            (model, None)
         }
     };
     let architecture = model.encoder().architecture();
@@ -118,7 +139,8 @@ fn architecture(own: &PretrainArgs, vocab_size: usize) -> Result<Architecture> {
         "mini" => (4, 256, 4),
         _ => (12, 768, 12),
     };
-    let (layers, wide) = (own.layers.unwrap_or(layers), 4 * width);
+    let (layers, width) = (own.layers.unwrap_or(layers), own.width.unwrap_or(width));
+    let wide = 4 * width;
     let max_position_embeddings = own.positions.max(own.max_length);
     Ok(match family {
         "bert" => {

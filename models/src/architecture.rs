@@ -1,7 +1,7 @@
 //! A checked configuration of an encoder, and what a family of encoders gives to make models of.
 
 use crate::config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
 use crate::labels::Labels;
 use crate::layer::Pass;
@@ -76,6 +76,8 @@ pub(crate) struct Names {
     pub prefix: &'static str,
     /// What transformers' classes begin with.
     pub class: &'static str,
+    /// And what the one ends with that has both heads of a pretraining, where there is one.
+    pub pretraining: Option<&'static str>,
 }
 
 /// A family of encoders, by its configuration: what is made of it, and under which names.
@@ -88,6 +90,14 @@ pub(crate) trait Family: Debug + Send + Sync {
     fn token_classifier(&self, labels: usize, vb: VarBuilder) -> Result<TokenHead>;
     /// The masked language model's head.
     fn masked(&self, vb: VarBuilder) -> Result<MaskedHead>;
+    /// The head that tells what the second part of a sequence is to the first.
+    fn pairs(&self, _: VarBuilder) -> Result<ClassifierHead> {
+        Err(Error::Config {
+            field: "model_type",
+            expected: "`bert` or `squeezebert`, which have a head for pairs of sentences".into(),
+            got: "a family that has none".into(),
+        })
+    }
 }
 
 /// What heads stand on.

@@ -131,3 +131,15 @@ pub fn masked_language_model(
 ) -> Result<(MaskedLanguageModel, LoadReport)> {
     MaskedLanguageModel::load(folder, &Config::read(folder)?.architecture()?, start)
 }
+
+/// A masked language model with a head for pairs from a checkpoint folder.
+///
+/// # Errors
+/// As [`masked_language_model`]; [`Error::Config`] for a family that has no such head.
+pub fn masked_language_model_with_pairs(
+    folder: &Path,
+    start: &Start,
+) -> Result<(MaskedLanguageModel, LoadReport)> {
+    let architecture = Config::read(folder)?.architecture()?;
+    MaskedLanguageModel::load_with_pairs(folder, &architecture, start)
+}

@@ -33,6 +33,7 @@ const NAMES: Names = Names {
     model_type: MODEL_TYPE,
     prefix: "distilbert",
     class: "DistilBert",
+    pretraining: None,
 };
 
 /// DistilBERT's config.json. A field that is not there has the value that transformers gives it; fields

@@ -54,7 +54,7 @@ pub use architecture::Architecture;
 pub use auto::Config;
 pub use encoder::Encoder;
 pub use error::{Error, Result};
-pub use heads::{MaskedLanguageModel, Outputs, SequenceClassifier, TokenClassifier};
+pub use heads::{MaskedLanguageModel, Outputs, SequenceClassifier, TokenClassifier, WordsAndPairs};
 pub use language_model::LanguageModel;
 pub use model::Model;
 pub use resnet::ResNet;

@@ -32,6 +32,7 @@ const NAMES: Names = Names {
     model_type: MODEL_TYPE,
     prefix: "roberta",
     class: "Roberta",
+    pretraining: None,
 };
 
 /// RoBERTa's config.json. A field that is not there has the value that transformers gives it; fields

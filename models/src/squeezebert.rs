@@ -29,6 +29,7 @@ const NAMES: Names = Names {
     model_type: MODEL_TYPE,
     prefix: "transformer",
     class: "SqueezeBert",
+    pretraining: None,
 };
 
 /// SqueezeBERT's config.json. A field that is not there has the value that transformers gives it;
@@ -312,6 +313,18 @@ impl Family for Config {
         Ok(TokenHead {
             dropout: self.hidden_dropout_prob,
             output: head(|| self.linear(d, labels, vb.pp("classifier")))?,
+        })
+    }
+
+    fn pairs(&self, vb: VarBuilder) -> Result<ClassifierHead> {
+        let (d, pooler) = (self.hidden_size, vb.pp(NAMES.prefix).pp("pooler.dense"));
+        let output = vb.pp("cls.seq_relationship");
+        Ok(ClassifierHead {
+            first_dropout: 0.0,
+            dense: optional(|| self.linear(d, d, pooler))?,
+            activation: Activation::Tanh,
+            dropout: 0.0,
+            output: optional(|| self.linear(d, 2, output))?,
         })
     }
 

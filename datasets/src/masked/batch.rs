@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::{Masking, Packed};
+use super::pairing::Parts;
+use super::{Masking, Packed, Pairing};
 use crate::Batcher;
 use crate::batches::{Batches, LabelledBatch, Order};
 use crate::error::{Error, Result};
@@ -20,6 +21,26 @@ pub struct MaskedBatch {
     pub labels: Tensor,
     /// How many tokens of each sequence are to be said, `B` numbers.
     pub hidden: Vec<usize>,
+    /// Of sequences in two parts, which they are.
+    pub pairs: Option<Pairs>,
+}
+
+/// What the two parts of `B` sequences are to each other. On the CPU.
+#[derive(Debug, Clone)]
+pub struct Pairs {
+    /// 0 in the first part with its special tokens, 1 in the second, `[B, T]`, u32.
+    pub token_type_ids: Tensor,
+    /// What [`Pairing`] says, `[B]`, u32.
+    pub labels: Tensor,
+}
+
+impl Pairs {
+    fn narrow(&self, start: usize, len: usize) -> Result<Self> {
+        Ok(Self {
+            token_type_ids: self.token_type_ids.narrow(0, start, len)?.contiguous()?,
+            labels: self.labels.narrow(0, start, len)?.contiguous()?,
+        })
+    }
 }
 
 impl LabelledBatch for MaskedBatch {
@@ -55,6 +76,9 @@ impl LabelledBatch for MaskedBatch {
             positions: Tensor::from_vec(positions, own, &Device::Cpu)?,
             labels: self.labels.narrow(0, before, own)?.contiguous()?,
             hidden: self.hidden[start..end].to_vec(),
+            pairs: (self.pairs.as_ref())
+                .map(|pairs| pairs.narrow(start, len))
+                .transpose()?,
         })
     }
 
@@ -67,6 +91,7 @@ impl LabelledBatch for MaskedBatch {
 pub struct MaskedBatches {
     text: Arc<Packed>,
     masking: Masking,
+    pairing: Option<Pairing>,
     order: Order,
 }
 
@@ -78,6 +103,41 @@ impl MaskedBatches {
             order: Order::new(batcher, lengths),
             text,
             masking,
+            pairing: None,
+        }
+    }
+
+    /// Makes two parts of each sequence, `[CLS] … [SEP] … [SEP]`, as a function of (seed of the masking, epoch, sequence).
+    ///
+    /// # Errors
+    /// If there is only one sequence.
+    pub fn paired(mut self, pairing: Pairing) -> Result<Self> {
+        // An encoder's sequences have room for three special tokens and two others.
+        if self.text.len() < 2 {
+            return Err(Error::Setting {
+                name: "text",
+                got: "one sequence".into(),
+                expected:
+                    "at least two for sequences in two parts; give more text or a smaller length"
+                        .into(),
+            });
+        }
+        self.pairing = Some(pairing);
+        Ok(self)
+    }
+
+    /// A sequence's tokens of text, in two parts where that was asked for.
+    fn parts(&self, epoch: usize, sequence: usize) -> Result<Parts> {
+        match self.pairing {
+            Some(pairing) => pairing.parts(&self.text, self.masking.seed(), epoch, sequence),
+            None => {
+                let tokens = self.text.body(sequence)?.to_vec();
+                Ok(Parts {
+                    first: tokens.len(),
+                    tokens,
+                    label: 0,
+                })
+            }
         }
     }
 }
@@ -96,24 +156,44 @@ impl Batches for MaskedBatches {
         let mut ids = Vec::with_capacity(rows * length);
         let (mut positions, mut labels) = (Vec::new(), Vec::new());
         let mut hidden = Vec::with_capacity(rows);
+        let (mut types, mut relations) = (Vec::new(), Vec::new());
         for (row, sequence) in sequences.into_iter().enumerate() {
-            let mut body = self.text.body(sequence)?.to_vec();
-            let chosen = self.masking.apply(pieces, &mut body, epoch, sequence);
+            let Parts {
+                mut tokens,
+                first,
+                label,
+            } = self.parts(epoch, sequence)?;
+            let chosen = self.masking.apply(pieces, &mut tokens, epoch, sequence);
             hidden.push(chosen.len());
             for (place, stood) in chosen {
-                positions.push((row * length + 1 + place) as u32);
+                // Behind the special token at the front and, in the second part, the one between the two.
+                let before = 1 + usize::from(place >= first);
+                positions.push((row * length + before + place) as u32);
                 labels.push(stood);
             }
             ids.push(pieces.first);
-            ids.append(&mut body);
+            ids.extend(&tokens[..first]);
             ids.push(pieces.last);
+            if self.pairing.is_some() {
+                ids.extend(&tokens[first..]);
+                ids.push(pieces.last);
+                types.extend((0..length).map(|at| u32::from(at >= first + 2)));
+                relations.push(label);
+            }
         }
         let count = labels.len();
+        let pairs = || -> Result<Pairs> {
+            Ok(Pairs {
+                token_type_ids: Tensor::from_vec(types, (rows, length), &Device::Cpu)?,
+                labels: Tensor::from_vec(relations, rows, &Device::Cpu)?,
+            })
+        };
         Ok(MaskedBatch {
             input_ids: Tensor::from_vec(ids, (rows, length), &Device::Cpu)?,
             positions: Tensor::from_vec(positions, count, &Device::Cpu)?,
             labels: Tensor::from_vec(labels, count, &Device::Cpu)?,
             hidden,
+            pairs: self.pairing.map(|_| pairs()).transpose()?,
         })
     }
 }

@@ -38,6 +38,10 @@ impl Masking {
         }
     }
 
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Hides tokens of `body`, the text of sequence `index`, and tells the places and what stood there, in their order: at
     /// least one, a share rounded to the nearest number, and with whole words as many more as the last word has.
     ///

@@ -6,14 +6,17 @@
 //!
 //! [`TextFile`] reads lines, WikiText's prepared ones as prose; [`Packed`] cuts what the tokenizer makes of them into
 //! sequences of one length, `[CLS] … [SEP]`; [`Masking`] chooses what is hidden, anew in every epoch, as a function of
-//! (seed, epoch, sequence); [`MaskedBatches`] makes batches of both.
+//! (seed, epoch, sequence); [`Pairing`] makes two parts of a sequence, of which the model is to tell whether they belong
+//! together; [`MaskedBatches`] makes batches of all that.
 
 mod batch;
 mod choice;
 mod file;
 mod packed;
+mod pairing;
 
-pub use batch::{MaskedBatch, MaskedBatches};
+pub use batch::{MaskedBatch, MaskedBatches, Pairs};
 pub use choice::Masking;
 pub use file::{TextFile, file};
 pub use packed::{Packed, Pieces};
+pub use pairing::Pairing;

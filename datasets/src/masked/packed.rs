@@ -18,6 +18,8 @@ pub struct Pieces {
     plain: Vec<u32>,
     /// Whether an id begins a word.
     begins: Vec<bool>,
+    /// The ids of what ends a sentence.
+    ends: Vec<u32>,
 }
 
 impl Pieces {
@@ -72,6 +74,9 @@ impl Pieces {
             }
         }
         plain.sort_unstable();
+        let ends = [".", "!", "?"].map(|end| [end.to_string(), format!("Ġ{end}")]);
+        let ends = ends.iter().flatten();
+        let ends = ends.filter_map(|end| tokenizer.token_to_id(end)).collect();
         match plain.is_empty() {
             true => Err(tokenizer_error(None, "all of its tokens are special ones")),
             false => Ok(Self {
@@ -80,6 +85,7 @@ impl Pieces {
                 mask,
                 plain,
                 begins,
+                ends,
             }),
         }
     }
@@ -87,6 +93,11 @@ impl Pieces {
     /// Whether a word begins with this token; ids that the tokenizer does not have are words.
     pub fn begins(&self, id: u32) -> bool {
         self.begins.get(id as usize).copied().unwrap_or(true)
+    }
+
+    /// Whether a sentence ends with this token: `.`, `!` or `?`.
+    pub fn ends_sentence(&self, id: u32) -> bool {
+        self.ends.contains(&id)
     }
 
     /// Whether this is a token of text, no special one.
@@ -183,6 +194,17 @@ impl Packed {
         let body = range.and_then(|range| self.ids.get(range));
         body.ok_or_else(|| Error::Batch {
             reason: format!("sequence {index} of a text of {}", self.len()),
+        })
+    }
+
+    /// `len` tokens of text from place `start` of sequence `index` on, across its end; at the end of the text the last
+    /// that there are.
+    pub(super) fn run(&self, index: usize, start: usize, len: usize) -> Result<&[u32]> {
+        let start = (index.saturating_mul(self.body)).saturating_add(start);
+        let start = start.min(self.ids.len().saturating_sub(len));
+        let run = self.ids.get(start..start.saturating_add(len));
+        run.ok_or_else(|| Error::Batch {
+            reason: format!("{len} tokens of a text of {}", self.ids.len()),
         })
     }
 }

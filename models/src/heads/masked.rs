@@ -1,8 +1,9 @@
 //! A masked language model.
 
+use super::ClassifierHead;
 use crate::architecture::Architecture;
 use crate::encoder::{Encoder, Inputs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::Reach;
 use crate::model::{Model, runs_of_four};
 use crate::weights::{self, LoadReport, Start, Variables};
@@ -23,13 +24,43 @@ pub(crate) struct MaskedHead {
     pub bias: Tensor,    // [V]
 }
 
+impl MaskedHead {
+    /// From hidden states [.., D] to logits [.., V] with the word embedding [V, D].
+    fn forward(&self, states: &Handle, words: &Tensor) -> Result<Tensor> {
+        let hidden = self.dense.forward_activation(states, self.activation)?; // [.., D]
+        let hidden = self.norm.normalise(&hidden)?; // [.., D]
+        let logits = ops::linear(&hidden, words, Some(&self.bias), 1, Activation::Identity)?; // [.., V]
+        Ok(logits.exit()?)
+    }
+}
+
 /// An encoder with the masked language model's head: logits_v = ⟨word_v, LayerNorm(act(W h + b))⟩
 /// + c_v, where word_v is the word embedding itself (tied weights).
+///
+/// With [`MaskedLanguageModel::with_pairs`] it has a second head, which tells what the second part of a sequence is to the
+/// first: BERT's next sentence, or the order of two (transformers' `BertForPreTraining`).
 #[derive(Clone)]
 pub struct MaskedLanguageModel {
     encoder: Encoder,
     head: MaskedHead,
+    pairs: Option<ClassifierHead>,
     variables: Variables,
+}
+
+/// What stands on the encoder.
+#[derive(Clone, Copy, PartialEq)]
+enum Heads {
+    Words,
+    WordsAndPairs,
+}
+
+/// The logits of both heads.
+#[derive(Clone, Debug)]
+pub struct WordsAndPairs {
+    /// Of the tokens at the positions that were asked for: [N, V].
+    pub words: Tensor,
+    /// Of what the second part of each sequence is to the first: [B, 2].
+    pub pairs: Tensor,
 }
 
 impl MaskedLanguageModel {
@@ -38,12 +69,20 @@ impl MaskedLanguageModel {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for too many parameters; candle's errors.
     pub fn new(architecture: &Architecture, start: &Start) -> Result<Self> {
-        let ((encoder, head), variables) = weights::draw(start, |vb| parts(architecture, vb))?;
-        Ok(Self {
-            encoder,
-            head,
-            variables,
-        })
+        Self::drawn(architecture, Heads::Words, start)
+    }
+
+    /// With a head for pairs, too.
+    ///
+    /// # Errors
+    /// As [`MaskedLanguageModel::new`]; [`Error::Config`] for a family that has no such head.
+    pub fn with_pairs(architecture: &Architecture, start: &Start) -> Result<Self> {
+        Self::drawn(architecture, Heads::WordsAndPairs, start)
+    }
+
+    fn drawn(architecture: &Architecture, heads: Heads, start: &Start) -> Result<Self> {
+        let (made, variables) = weights::draw(start, |vb| parts(architecture, heads, vb))?;
+        Ok(Self::of(made, variables))
     }
 
     /// A model from a checkpoint; a head that it lacks is initialised and reported.
@@ -55,15 +94,39 @@ impl MaskedLanguageModel {
         architecture: &Architecture,
         start: &Start,
     ) -> Result<(Self, LoadReport)> {
-        let make = |vb| parts(architecture, vb);
-        let ((encoder, head), variables, report) =
-            weights::load(folder, architecture.prefix(), start, make)?;
-        let model = Self {
+        Self::read(folder, architecture, Heads::Words, start)
+    }
+
+    /// With a head for pairs, too.
+    ///
+    /// # Errors
+    /// As [`MaskedLanguageModel::load`] and [`MaskedLanguageModel::with_pairs`].
+    pub fn load_with_pairs(
+        folder: &Path,
+        architecture: &Architecture,
+        start: &Start,
+    ) -> Result<(Self, LoadReport)> {
+        Self::read(folder, architecture, Heads::WordsAndPairs, start)
+    }
+
+    fn read(
+        folder: &Path,
+        architecture: &Architecture,
+        heads: Heads,
+        start: &Start,
+    ) -> Result<(Self, LoadReport)> {
+        let make = |vb| parts(architecture, heads, vb);
+        let (made, variables, report) = weights::load(folder, architecture.prefix(), start, make)?;
+        Ok((Self::of(made, variables), report))
+    }
+
+    fn of((encoder, head, pairs): Parts, variables: Variables) -> Self {
+        Self {
             encoder,
             head,
+            pairs,
             variables,
-        };
-        Ok((model, report))
+        }
     }
 
     /// The logits [B, T, V] of the token at every position. Inputs as in
@@ -79,7 +142,7 @@ impl MaskedLanguageModel {
         mode: &Mode,
     ) -> Result<Tensor> {
         let last = self.last(input_ids, token_type_ids, attention_mask, mode)?; // [B, T, D]
-        self.said(&last)
+        self.head.forward(&last, self.encoder.words())
     }
 
     /// The logits [N, V] of the tokens at `positions` alone, `[N]` of u32 or i64, as they lie in `[B·T]`: a seventh of
@@ -95,12 +158,37 @@ impl MaskedLanguageModel {
         positions: &Tensor,
         mode: &Mode,
     ) -> Result<Tensor> {
-        let last = self
-            .last(input_ids, token_type_ids, attention_mask, mode)?
-            .exit()?; // [B, T, D]
-        let width = self.encoder.architecture().width;
-        let rows = Handle::enter(&last.reshape(((), width))?)?; // [B·T, D]
-        self.said(&ops::embedding(positions, &rows)?)
+        let last = self.last(input_ids, token_type_ids, attention_mask, mode)?;
+        self.said(&last.exit()?, positions)
+    }
+
+    /// The logits of both heads: of the tokens at `positions`, as [`MaskedLanguageModel::forward_at`], and of what the
+    /// parts of each sequence are to each other.
+    ///
+    /// # Errors
+    /// As [`MaskedLanguageModel::forward_at`]; [`Error::Input`] if the model has no head for pairs.
+    pub fn forward_pairs(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: &Tensor,
+        attention_mask: Option<&Tensor>,
+        positions: &Tensor,
+        mode: &Mode,
+    ) -> Result<WordsAndPairs> {
+        let Some(head) = &self.pairs else {
+            return Err(Error::Input {
+                what: "model",
+                expected: "one with a head for pairs: with_pairs or load_with_pairs".into(),
+                got: "one without".into(),
+            });
+        };
+        let last = self.last(input_ids, Some(token_type_ids), attention_mask, mode)?;
+        let last = last.exit()?; // [B, T, D], read twice
+        let (_, pairs) = head.forward(&Handle::enter(&last)?, mode)?;
+        Ok(WordsAndPairs {
+            words: self.said(&last, positions)?,
+            pairs: pairs.exit()?,
+        })
     }
 
     /// The last hidden state, [B, T, D].
@@ -115,14 +203,12 @@ impl MaskedLanguageModel {
         self.encoder.run(inputs, Reach::All, mode, |_| Ok(()))
     }
 
-    /// From hidden states [.., D] to logits [.., V].
-    fn said(&self, states: &Handle) -> Result<Tensor> {
-        let head = &self.head;
-        let hidden = head.dense.forward_activation(states, head.activation)?; // [.., D]
-        let hidden = head.norm.normalise(&hidden)?; // [.., D]
-        let (words, bias) = (self.encoder.words(), Some(&head.bias));
-        let logits = ops::linear(&hidden, words, bias, 1, Activation::Identity)?; // [.., V]
-        Ok(logits.exit()?)
+    /// From the last state [B, T, D] to the logits [N, V] at `positions`.
+    fn said(&self, last: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        let width = self.encoder.architecture().width;
+        let rows = Handle::enter(&last.reshape(((), width))?)?; // [B·T, D]
+        let states = ops::embedding(positions, &rows)?; // [N, D]
+        self.head.forward(&states, self.encoder.words())
     }
 
     /// The part below the head.
@@ -131,9 +217,16 @@ impl MaskedLanguageModel {
     }
 }
 
-fn parts(architecture: &Architecture, vb: VarBuilder) -> Result<(Encoder, MaskedHead)> {
+type Parts = (Encoder, MaskedHead, Option<ClassifierHead>);
+
+fn parts(architecture: &Architecture, heads: Heads, vb: VarBuilder) -> Result<Parts> {
     let encoder = Encoder::new(architecture, vb.clone())?;
-    Ok((encoder, architecture.family.masked(vb)?))
+    let words = architecture.family.masked(vb.clone())?;
+    let pairs = match heads {
+        Heads::Words => None,
+        Heads::WordsAndPairs => Some(architecture.family.pairs(vb)?),
+    };
+    Ok((encoder, words, pairs))
 }
 
 impl Model for MaskedLanguageModel {
@@ -143,7 +236,11 @@ impl Model for MaskedLanguageModel {
 
     fn config(&self) -> Value {
         let architecture = self.encoder.architecture();
-        architecture.config_of("ForMaskedLM", None)
+        let both = self
+            .pairs
+            .is_some()
+            .then_some(architecture.names.pretraining);
+        architecture.config_of(both.flatten().unwrap_or("ForMaskedLM"), None)
     }
 
     fn block(&self, kind: Kind) -> Block {

@@ -5,7 +5,7 @@ mod sequence;
 mod token;
 
 pub(crate) use masked::MaskedHead;
-pub use masked::MaskedLanguageModel;
+pub use masked::{MaskedLanguageModel, WordsAndPairs};
 pub(crate) use sequence::ClassifierHead;
 pub use sequence::{Outputs, SequenceClassifier};
 pub use token::TokenClassifier;

@@ -29,7 +29,7 @@ pub(crate) struct ClassifierHead {
 
 impl ClassifierHead {
     /// The pooled state [B, D] and the logits [B, labels] from the last hidden state.
-    fn forward(&self, last: &Handle, mode: &Mode) -> Result<(Handle, Handle)> {
+    pub(crate) fn forward(&self, last: &Handle, mode: &Mode) -> Result<(Handle, Handle)> {
         let &[batch, _, width] = last.dims() else {
             return Err(Error::Input {
                 what: "last hidden state",

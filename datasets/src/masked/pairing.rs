@@ -1,0 +1,91 @@
+//! The two parts of a sequence, and what the second is to the first.
+
+use super::Packed;
+use crate::error::Result;
+use crate::random::Random;
+
+/// Turns the seed of what is hidden into one for the parts, so that the two choices know nothing of each other.
+const PARTS: u64 = 0x70_61_72_74_73;
+
+/// What a model is to tell of the two parts of a sequence, as a label of 0 or 1, each half of the time.
+///
+/// The text is cut behind a sentence (behind `.`, `!` or `?`), at one place of all that there are; in a sequence without
+/// such a place before any of its words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pairing {
+    /// 0: the second follows the first in the text; 1: it is from another place of the text (Devlin et al. 2019).
+    NextSentence,
+    /// 0: the parts are in the text's order; 1: they were exchanged (Lan et al. 2020).
+    SentenceOrder,
+}
+
+/// A sequence in two parts.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// The tokens of both.
+    pub tokens: Vec<u32>,
+    /// How many of them are the first's.
+    pub first: usize,
+    pub label: u32,
+}
+
+impl Pairing {
+    /// Sequence `index` in two parts, without its last token, in whose place the third special token comes: a function of
+    /// the seed, the epoch, the index and the text.
+    pub(super) fn parts(
+        self,
+        text: &Packed,
+        seed: u64,
+        epoch: usize,
+        index: usize,
+    ) -> Result<Parts> {
+        let mut random = Random::of_example(seed ^ PARTS, epoch as u64, index as u64);
+        let body = text.body(index)?;
+        let body = &body[..body.len().saturating_sub(1)];
+        let first = cut(text, body, &mut random);
+        let label = random.below(2) as u32;
+        let (front, back) = body.split_at(first);
+        let (front, back) = match (self, label) {
+            (_, 0) => (front, back),
+            (Self::SentenceOrder, _) => (back, front),
+            (Self::NextSentence, _) => (front, elsewhere(text, index, back.len(), &mut random)?),
+        };
+        Ok(Parts {
+            first: front.len(),
+            tokens: [front, back].concat(),
+            label,
+        })
+    }
+}
+
+/// So many tokens of another sequence than this one and its neighbours, and of what follows it, from the beginning of a
+/// sentence on, so that the beginning tells nothing. In a text of three sequences or fewer they may be a neighbour's.
+fn elsewhere<'a>(
+    text: &'a Packed,
+    index: usize,
+    len: usize,
+    random: &mut Random,
+) -> Result<&'a [u32]> {
+    let (all, others) = (text.len(), text.len().saturating_sub(3));
+    let other = match others {
+        0 => (index + 1 + random.below(all.saturating_sub(1))) % all,
+        _ => (index + 2 + random.below(others)) % all,
+    };
+    let start = cut(text, text.body(other)?, random);
+    text.run(other, start, len)
+}
+
+/// A place where a sentence begins, but not the first; else one where a word does; else the middle.
+fn cut(text: &Packed, body: &[u32], random: &mut Random) -> usize {
+    let pieces = text.pieces();
+    let words = |place: &usize| pieces.begins(body[*place]);
+    let sentences = |place: &usize| pieces.ends_sentence(body[place - 1]) && words(place);
+    let mut places: Vec<usize> = (1..body.len()).filter(sentences).collect();
+    if places.is_empty() {
+        places = (1..body.len()).filter(words).collect();
+    }
+    match places.is_empty() {
+        true => body.len() / 2,
+        false => places[random.below(places.len())],
+    }
+}

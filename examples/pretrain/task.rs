@@ -1,0 +1,122 @@
+//! Learning to say hidden tokens and, where sequences have two parts, what these are to each other.
+
+use crate::words::Words;
+use adahessian::ops::Mode;
+use candle_core::{DType, Tensor};
+use datasets::{Batches, LabelledBatch, MaskedBatch, MaskedBatches};
+use models::MaskedLanguageModel;
+use std::sync::Arc;
+use trainers::metrics::{Metric, metric_by_name};
+use trainers::{Error, Loss, Result, Scores, Task};
+
+/// A masked language model, and what it is evaluated on.
+///
+/// The loss is the mean over the hidden tokens and, with pairs, to that the mean over the sequences, as BERT's.
+pub struct Hidden {
+    pub model: Arc<MaskedLanguageModel>,
+    pub validation: MaskedBatches,
+}
+
+/// The logits of a batch: of its hidden tokens, [N, V], and of its pairs, [B, 2].
+struct Said {
+    words: Tensor,
+    pairs: Option<Tensor>,
+}
+
+impl Hidden {
+    fn logits(&self, batch: &MaskedBatch, mode: &Mode) -> Result<Said> {
+        let (ids, places, model) = (&batch.input_ids, &batch.positions, &self.model);
+        let said = match &batch.pairs {
+            None => model
+                .forward_at(ids, None, None, places, mode)
+                .map(|words| Said { words, pairs: None }),
+            Some(pairs) => model
+                .forward_pairs(ids, &pairs.token_type_ids, None, places, mode)
+                .map(|said| Said {
+                    words: said.words,
+                    pairs: Some(said.pairs),
+                }),
+        };
+        said.map_err(Error::user)
+    }
+
+    /// What the pairs' head says of a batch, beside what is so.
+    fn related<'a>(said: &'a Said, batch: &'a MaskedBatch) -> Option<(&'a Tensor, &'a Tensor)> {
+        let labels = batch.pairs.as_ref().map(|pairs| &pairs.labels);
+        said.pairs.as_ref().zip(labels)
+    }
+}
+
+impl Task for Hidden {
+    type Batch = MaskedBatch;
+
+    fn size(&self, batch: &MaskedBatch) -> usize {
+        batch.size()
+    }
+
+    fn weight(&self, batch: &MaskedBatch) -> Result<f64> {
+        Ok(batch.weight()?)
+    }
+
+    fn narrow(&self, batch: &MaskedBatch, start: usize, len: usize) -> Result<MaskedBatch> {
+        Ok(batch.narrow(start, len)?)
+    }
+
+    fn loss(&self, batch: &MaskedBatch, mode: &Mode) -> Result<Tensor> {
+        let said = self.logits(batch, mode)?;
+        let words = Loss::CROSS_ENTROPY.of(&said.words, &batch.labels)?;
+        match Self::related(&said, batch) {
+            Some((logits, labels)) => Ok((words + Loss::CROSS_ENTROPY.of(logits, labels)?)?),
+            None => Ok(words),
+        }
+    }
+
+    fn evaluate(&self) -> Result<Scores> {
+        let mut words = Words::default();
+        let mut pairs = Pairs::new()?;
+        for index in 0..self.validation.len(0) {
+            let batch = self.validation.get(0, index)?;
+            let said = self.logits(&batch, &Mode::Eval)?;
+            words.add(&said.words.detach(), &batch.labels)?;
+            if let Some((logits, labels)) = Self::related(&said, &batch) {
+                pairs.add(&logits.detach(), labels)?;
+            }
+        }
+        pairs.and(words.scores()?)
+    }
+}
+
+/// How well pairs are told apart.
+struct Pairs {
+    accuracy: Box<dyn Metric>,
+    loss: f64,
+    count: f64,
+}
+
+impl Pairs {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            accuracy: metric_by_name("accuracy")?,
+            loss: 0.0,
+            count: 0.0,
+        })
+    }
+
+    fn add(&mut self, logits: &Tensor, labels: &Tensor) -> Result<()> {
+        let mean = Loss::CROSS_ENTROPY.of(logits, labels)?;
+        let count = labels.elem_count() as f64;
+        self.loss += count * mean.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        self.count += count;
+        self.accuracy.add(logits, labels)
+    }
+
+    /// `words`, and with them `pair_accuracy` and `pair_loss` if there were pairs.
+    fn and(&self, words: Scores) -> Result<Scores> {
+        match self.count > 0.0 {
+            true => Ok(words
+                .with("pair_accuracy", self.accuracy.scores()?.main())
+                .with("pair_loss", self.loss / self.count)),
+            false => Ok(words),
+        }
+    }
+}
