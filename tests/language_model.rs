@@ -475,7 +475,7 @@ fn perplexity_does_not_depend_on_the_batches() -> Result<()> {
 }
 
 /// A file with a column of texts, a group of rows each.
-fn parquet_of(column: &str, groups: &[&[&str]]) -> Result<Vec<u8>> {
+pub(crate) fn parquet_of(column: &str, groups: &[&[&str]]) -> Result<Vec<u8>> {
     let schema = format!("message m {{ REQUIRED BYTE_ARRAY {column} (UTF8); }}");
     let schema = Arc::new(parse_message_type(&schema)?);
     let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default())?;

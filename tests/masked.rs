@@ -1,16 +1,17 @@
 //! Text without labels: what is hidden, what batches hold, and the model's logits at hidden places alone.
 
+use crate::language_model::parquet_of;
 use adahessian::ops::{Mode, cross_entropy};
 use adahessian::{Hessian, Hutchinson, LinearOperator, check};
 use candle_core::{DType, Device, Tensor};
-use datasets::masked::Pieces;
-use datasets::wordpiece::{BertConfig, bert_tokenizer, learn_wordpiece};
+use datasets::masked::{Pieces, TextFile};
+use datasets::wordpiece::{BertConfig, WordCounts, bert_tokenizer, learn_wordpiece};
 use datasets::{
-    Batcher, Batches, LabelledBatch, MaskedBatches, Masking, Packed, TextEncoder, UNLABELLED,
+    Batcher, Batches, LabelledBatch, MaskedBatches, Masking, Packed, Split, TextEncoder, UNLABELLED,
 };
 use models::{Architecture, MaskedLanguageModel, Model, Start, bert, roberta, squeezebert};
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::fs;
 use testing::{assert_close, assert_says};
 
 pub(crate) const CPU: Device = Device::Cpu;
@@ -78,6 +79,87 @@ fn a_text_is_cut_into_sequences_and_nothing_is_lost_but_its_end() {
     );
     let short = Packed::encode(&encoder, &["old".into()]);
     assert_says(short, &["max_length", "12 for a text of", "give more text"]);
+}
+
+fn ids(text: &Packed) -> Vec<Vec<u32>> {
+    (0..text.len()).map(|at| text.body(at).unwrap()).collect()
+}
+
+/// Whatever the form of a text, its store holds what its lines in memory make; it is made once, and of its text alone.
+#[test]
+fn a_store_of_tokens_is_that_of_the_lines() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = |name: &str| dir.path().join(name);
+    // More than a portion of text, and a rest.
+    let lines = lines(30_000);
+    let encoder = encoder(16);
+    let whole = Packed::encode(&encoder, &lines)?;
+    fs::write(path("train.txt"), format!("\n{}\n", lines.join("\n\n")))?;
+    let text = TextFile::find(dir.path(), Split::Train)?;
+    assert_eq!(text.path, path("train.txt"));
+    let store = path("train.pieces");
+    let stored = Packed::of_file(&encoder, &text, &store)?;
+    assert_eq!(
+        (stored.len(), stored.tokens()),
+        (whole.len(), whole.tokens())
+    );
+    assert_eq!(stored.checksum(), whole.checksum());
+    assert!(ids(&stored) == ids(&whole));
+    assert_says(stored.body(stored.len()), &["sequence"]);
+
+    // As the Hub has it: with headings, in shards.
+    let rows: Vec<String> = lines.iter().map(|line| format!(" {line} \n")).collect();
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    let shard = |i: usize| path(&format!("validation-0000{i}-of-00002.parquet"));
+    let (front, back) = rows.split_at(7);
+    let first = parquet_of("text", &[&[" = Harbour = \n", ""], front])?;
+    fs::write(shard(0), first)?;
+    fs::write(shard(1), parquet_of("text", &[back])?)?;
+    let shards = TextFile::find(dir.path(), Split::Validation)?;
+    let of_shards = Packed::of_file(&encoder, &shards, &path("valid.pieces"))?;
+    assert_eq!(of_shards.checksum(), whole.checksum());
+
+    // The same file, not made again, for sequences of another length; not for another text, tokenizer or number of lines.
+    let made = fs::metadata(&store)?.modified()?;
+    let longer = Packed::of_file(&self::encoder(32), &text, &store)?;
+    assert_eq!((longer.length(), longer.checksum()), (32, whole.checksum()));
+    assert_eq!(fs::metadata(&store)?.modified()?, made);
+    let few = TextFile {
+        most: Some(9),
+        ..text.clone()
+    };
+    let nine = Packed::of_file(&encoder, &few, &path("few.pieces"))?;
+    assert_eq!(
+        nine.checksum(),
+        Packed::encode(&encoder, &lines[..9])?.checksum()
+    );
+    let other = learn_wordpiece(lines.iter().map(String::as_str), 40)?;
+    let other = TextEncoder::new(other, 16)?;
+    let refused = ["train.pieces", "another text", "delete the file"];
+    assert_says(Packed::of_file(&encoder, &few, &store), &refused);
+    assert_says(Packed::of_file(&other, &text, &store), &refused);
+    assert_says(Packed::of_file(&encoder, &shards, &store), &refused);
+    let mut bytes = fs::read(&store)?;
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&store, bytes)?;
+    assert_says(
+        Packed::of_file(&encoder, &text, &store),
+        &["damaged", "delete the file"],
+    );
+    Ok(())
+}
+
+#[test]
+fn words_that_are_counted_line_by_line_make_the_same_tokenizer() -> anyhow::Result<()> {
+    let lines = lines(50);
+    let mut counts = WordCounts::default();
+    lines.iter().try_for_each(|line| counts.add(line))?;
+    let json = |tokenizer: tokenizers::Tokenizer| tokenizer.to_string(false).unwrap();
+    let at_once = learn_wordpiece(lines.iter().map(String::as_str), 60)?;
+    assert_eq!(json(counts.tokenizer(60)?), json(at_once));
+    assert_says(counts.tokenizer(5), &["vocab_size", "5 for 8"]);
+    assert_says(counts.add(&"a".repeat(1 << 21)), &["2097152 bytes"]);
+    Ok(())
 }
 
 #[test]
@@ -226,7 +308,7 @@ fn special_tokens_are_not_said_unless_there_are_no_others() {
     }
 }
 
-fn batches(text: &Arc<Packed>, batch_size: usize, shuffle: bool) -> MaskedBatches {
+fn batches(text: &Packed, batch_size: usize, shuffle: bool) -> MaskedBatches {
     let batcher = Batcher {
         batch_size,
         seed: 4,
@@ -238,7 +320,7 @@ fn batches(text: &Arc<Packed>, batch_size: usize, shuffle: bool) -> MaskedBatche
 
 #[test]
 fn a_batch_has_its_sequences_and_what_stood_in_them() {
-    let text = Arc::new(packed(18, 60));
+    let text = packed(18, 60);
     let (pieces, ordered) = (text.pieces(), batches(&text, 5, false));
     assert_eq!(ordered.len(0), text.len().div_ceil(5));
     for index in [0, 1, ordered.len(0) - 1] {
@@ -278,7 +360,7 @@ fn a_batch_has_its_sequences_and_what_stood_in_them() {
 
 #[test]
 fn parts_of_a_batch_are_batches() {
-    let text = Arc::new(packed(18, 60));
+    let text = packed(18, 60);
     let batch = batches(&text, 6, true).get(0, 1).unwrap();
     let (front, back) = (batch.narrow(0, 2).unwrap(), batch.narrow(2, 4).unwrap());
     assert_eq!(front.size() + back.size(), 6);

@@ -10,7 +10,6 @@ use datasets::{
     TextEncoder,
 };
 use models::{MaskedLanguageModel, Model, Start, auto, squeezebert};
-use std::sync::Arc;
 use testing::{assert_close, assert_says};
 
 fn flat(x: &Tensor) -> Vec<u32> {
@@ -30,15 +29,15 @@ fn sentences(count: usize) -> Vec<String> {
     (0..count).map(sentence).collect()
 }
 
-fn text(max_length: usize, count: usize) -> Arc<Packed> {
+fn text(max_length: usize, count: usize) -> Packed {
     let lines = sentences(count);
     let tokenizer = learn_wordpiece(lines.iter().map(String::as_str), 400).unwrap();
     let encoder = TextEncoder::new(tokenizer, max_length).unwrap();
-    Arc::new(Packed::encode(&encoder, &lines).unwrap())
+    Packed::encode(&encoder, &lines).unwrap()
 }
 
 /// Batches of which nothing is hidden but by chance: the smallest share there is.
-fn batches(text: &Arc<Packed>, pairing: Pairing, seed: u64) -> MaskedBatches {
+fn batches(text: &Packed, pairing: Pairing, seed: u64) -> MaskedBatches {
     let masking = Masking::new(1e-9, false, seed).unwrap();
     let batcher = Batcher {
         batch_size: 6,
@@ -318,5 +317,53 @@ fn both_heads_are_differentiated_rightly_twice() -> anyhow::Result<()> {
     };
     check::gradient(&model.vars(), 1e-6, loss)?;
     check::hessian(&model.vars(), 1e-6, loss)?;
+    Ok(())
+}
+
+#[test]
+fn half_precision_is_half_of_the_bytes_and_refuses_what_it_cannot_hold() -> anyhow::Result<()> {
+    let [_, squeeze, _] = architectures();
+    let model = MaskedLanguageModel::with_pairs(&squeeze, &Start::default())?;
+    let (whole, half) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    model.save(whole.path())?;
+    model.save_as(half.path(), DType::F16)?;
+    let size = |folder: &tempfile::TempDir| {
+        folder
+            .path()
+            .join("model.safetensors")
+            .metadata()
+            .map(|file| file.len())
+    };
+    // The names take as much in both.
+    let numbers = model.vars().elem_count() as u64;
+    assert_eq!(size(&whole)?.abs_diff(size(&half)? + 2 * numbers) / 100, 0);
+    let (again, report) = auto::masked_language_model_with_pairs(half.path(), &Start::default())?;
+    assert!(
+        report.initialised.is_empty() && report.unused.is_empty(),
+        "{report:?}"
+    );
+    for ((name, ours), (_, rounded)) in model.vars().iter().zip(again.vars().iter()) {
+        let (ours, rounded) = (ours.as_detached_tensor(), rounded.as_detached_tensor());
+        assert_eq!(rounded.dtype(), DType::F32);
+        let same = ours.to_dtype(DType::F16)?.to_dtype(DType::F32)?;
+        assert_close(name, &rounded, &same, 0.0)?;
+        assert_close(name, &rounded, &ours, 1e-3)?;
+    }
+    let name = "cls.seq_relationship.bias";
+    let vars = model.vars();
+    let bias = vars.get(name).unwrap();
+    bias.set(&Tensor::new(&[1f32, 7e4], &CPU)?)?;
+    let before = std::fs::read(half.path().join("model.safetensors"))?;
+    assert_says(
+        model.save_as(half.path(), DType::F16),
+        &[name, "F16", "7e4"],
+    );
+    assert_eq!(
+        std::fs::read(half.path().join("model.safetensors"))?,
+        before
+    );
+    // What is not finite before is not finite behind: saved as it is.
+    bias.set(&Tensor::new(&[1f32, f32::INFINITY], &CPU)?)?;
+    model.save_as(half.path(), DType::F16)?;
     Ok(())
 }

@@ -3,8 +3,10 @@
 use crate::flags::Settings;
 use crate::optimizers::{self, Family};
 use anyhow::Result;
-use datasets::{TextEncoder, wordpiece};
+use datasets::TextEncoder;
+use datasets::wordpiece::WordCounts;
 use models::LoadReport;
+use std::path::{Path, PathBuf};
 
 /// Defaults of optimizer and schedule for a checkpoint, or for a model from scratch.
 ///
@@ -34,9 +36,30 @@ pub fn learned<'a>(
     vocabulary: usize,
     max_length: usize,
 ) -> Result<TextEncoder> {
-    let tokenizer = wordpiece::learn_wordpiece(texts, vocabulary)?;
+    let mut counts = WordCounts::default();
+    texts.into_iter().try_for_each(|text| counts.add(text))?;
+    learned_of(&counts, vocabulary, max_length)
+}
+
+/// The same of words that are counted already.
+///
+/// # Errors
+/// As [`learned`].
+pub fn learned_of(
+    counts: &WordCounts,
+    vocabulary: usize,
+    max_length: usize,
+) -> Result<TextEncoder> {
+    let tokenizer = counts.tokenizer(vocabulary)?;
     // A sample may have fewer words than the model has room for.
     Ok(TextEncoder::new(tokenizer, max_length)?.allow_small_vocabulary())
+}
+
+/// `OUT-data`, where a program keeps what it makes of its texts.
+pub fn beside(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push("-data");
+    PathBuf::from(name)
 }
 
 /// A checksum of a tokenizer, and of what is trained and judged on: texts that have changed, labels in another order,

@@ -69,6 +69,10 @@ struct GlueArgs {
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to train")]
     new_head: bool,
 
+    /// Fresh weights, with the configuration and the tokenizer of --model: what does its training bring?
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to train")]
+    scratch: bool,
+
     /// Sort by length within windows of so many batches: less padding [default: off]
     #[arg(long, value_name = "BATCHES", value_parser = count, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,7 +116,7 @@ impl Experiment for Glue {
 
     fn defaults(&self, asked: &Asked<GlueArgs>) -> Result<Settings<GlueArgs>> {
         let mut settings = asked.settings.clone();
-        let pretrained = settings.own.model.is_some();
+        let pretrained = settings.own.model.is_some() && !settings.own.scratch;
         text::defaults(&mut settings, pretrained)?;
         settings.training.epochs = match (pretrained, settings.own.task.parse()?) {
             (false, _) => 8,

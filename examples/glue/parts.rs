@@ -65,8 +65,14 @@ pub fn model(cell: &Cell<GlueArgs>, data: &Data, device: &Device) -> Result<Mode
     let (classifier, encoder, report) = match &data.checkpoint {
         Some(folder) => {
             let encoder = TextEncoder::from_folder(folder, own.max_length)?;
-            let (classifier, report) = auto::sequence_classifier(folder, Some(labels), &start)?;
-            (classifier, encoder, Some(report))
+            if own.scratch {
+                let architecture = auto::Config::read(folder)?.architecture()?;
+                let classifier = SequenceClassifier::new(&architecture, labels, &start)?;
+                (classifier, encoder, None)
+            } else {
+                let (classifier, report) = auto::sequence_classifier(folder, Some(labels), &start)?;
+                (classifier, encoder, Some(report))
+            }
         }
         None => {
             let encoder = text::learned(data.corpus.texts(), SAMPLE_VOCABULARY, own.max_length)?;
@@ -131,9 +137,11 @@ pub fn announce(
 /// What the trained classifier is.
 pub fn card(settings: &Settings<GlueArgs>) -> Card {
     let own = &settings.own;
-    let base = own.model.as_deref().and_then(hub_id);
+    let checkpoint = own.model.as_deref().filter(|_| !own.scratch);
+    let base = checkpoint.and_then(hub_id);
     let began = match (&own.model, &base) {
         (None, _) => "A mini SqueezeBERT from fresh weights".to_string(),
+        _ if own.scratch => "Fresh weights".to_string(),
         (Some(_), Some(id)) => format!("`{id}`"),
         (Some(_), None) => "A checkpoint".to_string(),
     };

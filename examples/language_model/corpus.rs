@@ -2,6 +2,7 @@
 
 use crate::train::LanguageArgs;
 use anyhow::{Context, Result};
+use common::text::beside;
 use datasets::words::{self, WordStore, WordVocabulary};
 use datasets::{GlueTask, Split, sample};
 use std::path::{Path, PathBuf};
@@ -61,13 +62,6 @@ pub fn load(own: &LanguageArgs, out: &Path) -> Result<Data> {
         test: test.map(|test| store(&test, "test")).transpose()?,
         vocabulary,
     })
-}
-
-/// `OUT-data`.
-fn beside(out: &Path) -> PathBuf {
-    let mut name = out.as_os_str().to_owned();
-    name.push("-data");
-    PathBuf::from(name)
 }
 
 /// The sample's questions and sentences as a file, in small letters, with punctuation apart.

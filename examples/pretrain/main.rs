@@ -8,6 +8,7 @@ mod words;
 
 use adahessian::Rules;
 use anyhow::Result;
+use candle_core::DType;
 use clap::{Args, Command};
 use common::card::Card;
 use common::experiment::{Column, Experiment, Parts};
@@ -44,8 +45,8 @@ const EVALUATION_SEED: u64 = 0;
 
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct PretrainArgs {
-    /// A folder with train.txt and valid.txt, or WikiText's wiki.train.tokens (or .raw) and wiki.valid.tokens, plain or .gz
-    /// [default: the shipped sample's sentences]
+    /// A folder with train.txt and valid.txt, or WikiText's wiki.train.tokens (or .raw) and wiki.valid.tokens, plain or .gz, or the
+    /// Hub's train-NNNNN-of-NNNNN.parquet and validation-NNNNN-of-NNNNN.parquet with a column `text` [default: the shipped sample's sentences]
     #[arg(long, value_name = "DIR", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<PathBuf>,
@@ -96,6 +97,10 @@ struct PretrainArgs {
     #[arg(long, value_name = "KIND", default_value = "none", value_parser = parts::PAIRS, help_heading = "How to train")]
     pairs: String,
 
+    /// Save the model in half precision: half the bytes, and read as any other
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to keep")]
+    half: bool,
+
     /// Dropout of hidden states and attention [default: 0.1]
     #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,8 +146,8 @@ impl Experiment for Pretrain {
         Ok(settings)
     }
 
-    fn load(&self, settings: &Settings<PretrainArgs>, _out: &Path) -> Result<Data> {
-        parts::load(settings)
+    fn load(&self, settings: &Settings<PretrainArgs>, out: &Path) -> Result<Data> {
+        parts::load(settings, out)
     }
 
     fn run(&self, cell: &Cell<PretrainArgs>, data: &Data, session: Session) -> Result<Summary> {
@@ -150,7 +155,7 @@ impl Experiment for Pretrain {
         let device = program::device(&settings.run.device)?;
         let (model, report) = parts::model(cell, data, &device)?;
         let model = Arc::new(model);
-        let batches = |text: &Arc<Packed>, seed, batcher| -> Result<MaskedBatches> {
+        let batches = |text: &Packed, seed, batcher| -> Result<MaskedBatches> {
             let masking = Masking::new(own.mask_share, own.whole_words, seed)?;
             let batches = MaskedBatches::new(text.clone(), masking, batcher);
             Ok(match parts::pairing(&own.pairs) {
@@ -172,6 +177,7 @@ impl Experiment for Pretrain {
         let train = batches(&data.train, cell.seed, shuffled)?;
         let validation = batches(&data.validation, EVALUATION_SEED, in_order)?;
         let batches = Ahead::new(train, settings.run.prefetch);
+        let half = own.half;
         let place = Place {
             seed: cell.seed,
             steps_per_epoch: batches.len(0) as u64,
@@ -199,7 +205,10 @@ impl Experiment for Pretrain {
             vars,
             mark: Some(text::mark(&encoder, data.content())?),
             export: Some(Box::new(move |folder| {
-                model.save(folder)?;
+                match half {
+                    true => model.save_as(folder, DType::F16)?,
+                    false => model.save(folder)?,
+                }
                 Ok(encoder.save(folder)?)
             })),
             card: Card {

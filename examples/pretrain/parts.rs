@@ -1,15 +1,16 @@
 //! The parts of a run: text, tokenizer, model.
 
 use crate::PretrainArgs;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use common::flags::Settings;
 use common::grid::Cell;
 use common::text;
-use datasets::masked::{TextFile, file};
+use datasets::masked::TextFile;
+use datasets::wordpiece::WordCounts;
 use datasets::{GlueTask, Packed, Pairing, Split, TextEncoder, sample};
 use models::{Architecture, LoadReport, MaskedLanguageModel, Start, auto, bert, squeezebert};
-use std::sync::Arc;
+use std::path::Path;
 
 /// The models that have names.
 pub const PRESETS: [&str; 6] = [
@@ -35,24 +36,22 @@ pub fn pairing(pairs: &str) -> Option<Pairing> {
 
 /// Text as sequences of tokens, and the tokenizer that made them.
 pub struct Data {
-    pub train: Arc<Packed>,
-    pub validation: Arc<Packed>,
+    pub train: Packed,
+    pub validation: Packed,
     pub encoder: TextEncoder,
 }
 
 impl Data {
-    /// All sequences, for a checksum.
-    pub fn content(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let bodies = [&self.train, &self.validation]
-            .into_iter()
-            .flat_map(|text| (0..text.len()).map(|index| text.body(index).unwrap_or_default()));
-        bodies.map(|body| body.iter().flat_map(|id| id.to_le_bytes()).collect())
+    /// Checksums of all tokens.
+    pub fn content(&self) -> impl Iterator<Item = [u8; 4]> + '_ {
+        let texts = [&self.train, &self.validation];
+        texts.into_iter().map(|text| text.checksum().to_le_bytes())
     }
 }
 
-/// From a folder, or from the shipped sample.
-pub fn load(settings: &Settings<PretrainArgs>) -> Result<Data> {
-    let (own, training) = (&settings.own, &settings.training);
+/// From a folder, with tokens in files beside `out`, or from the shipped sample.
+pub fn load(settings: &Settings<PretrainArgs>, out: &Path) -> Result<Data> {
+    let own = &settings.own;
     // By their values: a configuration names them all.
     let preset = own.data.is_some() && own.preset != "squeezebert-mini";
     let vocabulary = own.data.is_some() && own.vocabulary != 8000;
@@ -64,11 +63,45 @@ pub fn load(settings: &Settings<PretrainArgs>) -> Result<Data> {
             "--preset, --width, --layers, --vocabulary, --positions, --dropout: a --model brings its own; leave them out"
         );
     }
-    let read = |split| match &own.data {
-        Some(folder) => Ok(TextFile::read(&file(folder, split)?)?.lines),
-        None => sentences(split),
+    match &own.data {
+        Some(folder) => of_folder(folder, settings, out),
+        None => of_sample(settings),
+    }
+}
+
+/// The texts of a folder; in memory is a portion of them at a time.
+fn of_folder(folder: &Path, settings: &Settings<PretrainArgs>, out: &Path) -> Result<Data> {
+    let (own, training) = (&settings.own, &settings.training);
+    let text = |split, most| -> Result<TextFile> {
+        let text = TextFile::find(folder, split)?;
+        Ok(TextFile { most, ..text })
     };
-    let (mut train, mut validation) = (read(Split::Train)?, read(Split::Validation)?);
+    let train = text(Split::Train, training.limit)?;
+    let validation = text(Split::Validation, training.limit_eval)?;
+    let encoder = match &own.model {
+        Some(folder) => TextEncoder::from_folder(folder, own.max_length)?,
+        None => {
+            let mut counts = WordCounts::default();
+            train.for_each_line(|line| counts.add(line))?;
+            text::learned_of(&counts, own.vocabulary, own.max_length)?
+        }
+    };
+    let stores = text::beside(out);
+    std::fs::create_dir_all(&stores).with_context(|| stores.display().to_string())?;
+    let packed = |text: &TextFile, name: &str| {
+        Packed::of_file(&encoder, text, &stores.join(format!("{name}.pieces")))
+    };
+    Ok(Data {
+        train: packed(&train, "train")?,
+        validation: packed(&validation, "valid")?,
+        encoder,
+    })
+}
+
+/// The sentences of the shipped sample.
+fn of_sample(settings: &Settings<PretrainArgs>) -> Result<Data> {
+    let (own, training) = (&settings.own, &settings.training);
+    let (mut train, mut validation) = (sentences(Split::Train)?, sentences(Split::Validation)?);
     train.truncate(training.limit.unwrap_or(usize::MAX));
     validation.truncate(training.limit_eval.unwrap_or(usize::MAX));
     let encoder = match &own.model {
@@ -79,8 +112,8 @@ pub fn load(settings: &Settings<PretrainArgs>) -> Result<Data> {
         }
     };
     Ok(Data {
-        train: Arc::new(Packed::encode(&encoder, &train)?),
-        validation: Arc::new(Packed::encode(&encoder, &validation)?),
+        train: Packed::encode(&encoder, &train)?,
+        validation: Packed::encode(&encoder, &validation)?,
         encoder,
     })
 }

@@ -4,6 +4,7 @@ use crate::config;
 use crate::error::{Error, Result};
 use crate::weights::{FILE, Variables};
 use adahessian::{Block, Blocks, Kind, NamedVars, save_tensors};
+use candle_core::{DType, Tensor};
 use candle_nn::VarMap;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -49,15 +50,55 @@ pub trait Model {
     /// # Errors
     /// [`Error::File`] if the folder cannot be written to.
     fn save(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-        let path = folder.join(FILE);
-        let vars = self.saved_vars();
-        let tensors = vars.iter().map(|(n, var)| (n, var.as_detached_tensor()));
-        let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-        save_tensors(tensors.collect::<Vec<_>>(), Some(metadata), &path)
-            .map_err(|e| Error::file(&path, e))?;
+        save(self.saved_vars(), None, folder)?;
         config::write(folder, &self.config())
     }
+
+    /// [`Model::save`] with floating point numbers of this type: `DType::F16` takes half of the room of f32, and is
+    /// read by everything that reads the other; a number keeps 11 bits, and is lost beyond 65,504.
+    ///
+    /// # Errors
+    /// As there; [`Error::Input`] for a variable of which a number is finite and would not be, which is then not written.
+    fn save_as(&self, folder: &Path, dtype: DType) -> Result<()> {
+        save(self.saved_vars(), Some(dtype), folder)?;
+        config::write(folder, &self.config())
+    }
+}
+
+fn save(vars: NamedVars, dtype: Option<DType>, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+    let path = folder.join(FILE);
+    let tensors = vars.iter().map(|(name, var)| {
+        let value = var.as_detached_tensor();
+        match dtype {
+            Some(dtype) if value.dtype().is_float() => Ok((name, rounded(name, &value, dtype)?)),
+            _ => Ok((name, value)),
+        }
+    });
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    save_tensors(tensors.collect::<Result<Vec<_>>>()?, Some(metadata), &path)
+        .map_err(|e| Error::file(&path, e))
+}
+
+/// A tensor in another type, unless a number would become infinite.
+fn rounded(name: &str, value: &Tensor, dtype: DType) -> Result<Tensor> {
+    let rounded = value.to_dtype(dtype)?;
+    let magnitude = |x: &Tensor| {
+        x.to_dtype(DType::F64)?
+            .abs()?
+            .flatten_all()?
+            .max(0)?
+            .to_scalar::<f64>()
+    };
+    if value.elem_count() > 0 && magnitude(value)?.is_finite() && !magnitude(&rounded)?.is_finite()
+    {
+        return Err(Error::Input {
+            what: "type to save in",
+            expected: format!("one with room for all numbers of `{name}`: f32"),
+            got: format!("{dtype:?}, and {:e}", magnitude(value)?),
+        });
+    }
+    Ok(rounded)
 }
 
 /// The blocks of the paper's language experiments: matrices and tables in runs of 4 entries, the rest

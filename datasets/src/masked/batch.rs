@@ -1,7 +1,5 @@
 //! The tensors of sequences with hidden tokens.
 
-use std::sync::Arc;
-
 use candle_core::{Device, Tensor};
 
 use super::pairing::Parts;
@@ -89,7 +87,7 @@ impl LabelledBatch for MaskedBatch {
 
 /// A text in batches of sequences with hidden tokens.
 pub struct MaskedBatches {
-    text: Arc<Packed>,
+    text: Packed,
     masking: Masking,
     pairing: Option<Pairing>,
     order: Order,
@@ -97,7 +95,7 @@ pub struct MaskedBatches {
 
 impl MaskedBatches {
     /// The sequences of a text in the batcher's order, each epoch with hidden tokens of its own.
-    pub fn new(text: Arc<Packed>, masking: Masking, batcher: Batcher) -> Self {
+    pub fn new(text: Packed, masking: Masking, batcher: Batcher) -> Self {
         let lengths = vec![text.length(); text.len()];
         Self {
             order: Order::new(batcher, lengths),
@@ -131,7 +129,7 @@ impl MaskedBatches {
         match self.pairing {
             Some(pairing) => pairing.parts(&self.text, self.masking.seed(), epoch, sequence),
             None => {
-                let tokens = self.text.body(sequence)?.to_vec();
+                let tokens = self.text.body(sequence)?;
                 Ok(Parts {
                     first: tokens.len(),
                     tokens,

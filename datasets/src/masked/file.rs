@@ -3,53 +3,139 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::limits::{Budget, MOST_TEXT};
-use crate::lines::Lines;
+use crate::limits::Budget;
+#[cfg(doc)]
+use crate::limits::MOST_TEXT;
+use crate::plain_text::{self, for_each_line, is_parquet};
+use crate::shards::shards;
 use crate::split::Split;
 
-/// The lines of a text file that say something.
+/// A text on the disk: its lines that say something.
+///
+/// A plain file, a `.gz`, or a parquet file of the Hub with lines in a column `text`, of which
+/// `NAME-00000-of-NNNNN.parquet` stands for all of its shards. Of a file whose name has `.tokens` in it, or is `wiki.*.raw`,
+/// as WikiText's are, and of a parquet file, the headings (` = Title = `) are left out, ` @-@ `, ` @,@ ` and ` @.@ ` become
+/// `-`, `,` and `.`, and `<unk>` becomes `[UNK]`, BERT's unknown token, which [`Packed`](crate::Packed) takes as the
+/// tokenizer calls it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextFile {
     /// The file.
     pub path: PathBuf,
-    /// Its lines, without those that are empty.
-    pub lines: Vec<String>,
+    /// Of how many of its lines it is made, from the first one on; of all of them where none is said.
+    pub most: Option<usize>,
 }
 
 impl TextFile {
-    /// Reads a file, plain or `.gz`. Of a file whose name has `.tokens` in it, or is `wiki.*.raw`, as WikiText's are, the headings are left
-    /// out, ` @-@ `, ` @,@ ` and ` @.@ ` become `-`, `,` and `.`, and `<unk>` becomes `[UNK]`, BERT's unknown token, which
-    /// [`Packed::encode`](crate::Packed::encode) takes as the tokenizer calls it.
+    /// All lines of a file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            most: None,
+        }
+    }
+
+    /// The file of a split in a folder, by the usual names: `train`, `valid`, `validation`, `val` or `dev`, and `test`, with
+    /// `.txt`, or WikiText's `wiki.train.tokens`, `wiki.train.raw` and the like; each with `.gz`, too; or the Hub's
+    /// `train-NNNNN-of-NNNNN.parquet` (`validation`, `test`).
     ///
     /// # Errors
-    /// If the file cannot be read, is not UTF-8, has a line or a text that is too long, or says nothing.
-    pub fn read(path: &Path) -> Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let prepared =
-            name.contains(".tokens") || name.starts_with("wiki.") && name.contains(".raw");
-        let (mut source, mut budget) = (Lines::open(path)?, Budget::default());
-        let mut lines = Vec::new();
-        while let Some((_, line)) = source.next()? {
+    /// If there is none of them, or a shard is missing.
+    pub fn find(dir: &Path, split: Split) -> Result<Self> {
+        let (names, parquet): (&[&str], _) = match split {
+            Split::Train => (
+                &["train.txt", "wiki.train.tokens", "wiki.train.raw"],
+                "train",
+            ),
+            Split::Validation => (
+                &[
+                    "valid.txt",
+                    "validation.txt",
+                    "val.txt",
+                    "dev.txt",
+                    "wiki.valid.tokens",
+                    "wiki.valid.raw",
+                ],
+                "validation",
+            ),
+            Split::Test => (&["test.txt", "wiki.test.tokens", "wiki.test.raw"], "test"),
+        };
+        let plain = names.iter().map(|name| dir.join(name));
+        let packed = names.iter().map(|name| dir.join(format!("{name}.gz")));
+        let mut found = plain.chain(packed).filter(|path| path.is_file());
+        if let Some(path) = found.next() {
+            return Ok(Self::new(path));
+        }
+        let what = format!("{split} text");
+        match shards(dir, "", parquet, &what) {
+            Ok(shards) => Ok(Self::new(shards.into_iter().next().unwrap_or_default())),
+            Err(Error::NotFound { .. }) => Err(Error::NotFound {
+                what,
+                dir: dir.to_path_buf(),
+                tried: format!(
+                    "{}, each with .gz, too, and {parquet}-NNNNN-of-NNNNN.parquet",
+                    names.join(", ")
+                ),
+            }),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// What to do with each line, in order; in memory is one line at a time.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not UTF-8, has a line that is too long, or says nothing; those of `each`.
+    pub fn for_each_line(&self, mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let prepared = name.contains(".tokens")
+            || name.starts_with("wiki.") && name.contains(".raw")
+            || is_parquet(&self.path);
+        let most = self.most.unwrap_or(usize::MAX);
+        let mut count = 0;
+        for_each_line(&self.path, |line| {
+            if count >= most || prepared && is_heading(line) {
+                return Ok(());
+            }
             let line = match prepared {
-                true if is_heading(&line) => continue,
-                true => as_prose(&line),
+                true => as_prose(line),
                 false => line.trim().to_string(),
             };
-            if !line.is_empty() {
-                budget.take(path, line.len())?;
-                lines.push(line);
+            match line.is_empty() {
+                true => Ok(()),
+                false => {
+                    count += 1;
+                    each(&line)
+                }
             }
-        }
-        match lines.is_empty() {
-            true => Err(Error::Empty {
-                path: path.to_path_buf(),
-                expected: format!("lines of text, at most {MOST_TEXT} bytes of them"),
+        })?;
+        match count {
+            0 => Err(Error::Empty {
+                path: self.path.clone(),
+                expected: "lines of text".into(),
             }),
-            false => Ok(Self {
-                path: path.to_path_buf(),
-                lines,
-            }),
+            _ => Ok(()),
         }
+    }
+
+    /// All lines in memory.
+    ///
+    /// # Errors
+    /// As [`TextFile::for_each_line`]; if there are more than [`MOST_TEXT`] bytes of them.
+    pub fn lines(&self) -> Result<Vec<String>> {
+        let (mut lines, mut budget) = (Vec::new(), Budget::default());
+        self.for_each_line(|line| {
+            budget.take(&self.path, line.len())?;
+            lines.push(line.to_string());
+            Ok(())
+        })?;
+        Ok(lines)
+    }
+
+    /// A checksum of the file's bytes and the number of lines that are asked for.
+    pub(super) fn checksum(&self) -> Result<u32> {
+        let mut crc = flate2::Crc::new();
+        crc.update(&plain_text::checksum(&self.path)?.to_le_bytes());
+        crc.update(&(self.most.map_or(u64::MAX, |most| most as u64)).to_le_bytes());
+        Ok(crc.sum())
     }
 }
 
@@ -68,34 +154,6 @@ fn as_prose(line: &str) -> String {
     line
 }
 
-/// The file of a split in a folder, by the usual names: `train`, `valid`, `validation`, `val` or `dev`, and `test`, with
-/// `.txt`, or WikiText's `wiki.train.tokens`, `wiki.train.raw` and the like; each with `.gz`, too.
-///
-/// # Errors
-/// If there is none of them.
-pub fn file(dir: &Path, split: Split) -> Result<PathBuf> {
-    let names: &[&str] = match split {
-        Split::Train => &["train.txt", "wiki.train.tokens", "wiki.train.raw"],
-        Split::Validation => &[
-            "valid.txt",
-            "validation.txt",
-            "val.txt",
-            "dev.txt",
-            "wiki.valid.tokens",
-            "wiki.valid.raw",
-        ],
-        Split::Test => &["test.txt", "wiki.test.tokens", "wiki.test.raw"],
-    };
-    let plain = names.iter().map(|name| dir.join(name));
-    let packed = names.iter().map(|name| dir.join(format!("{name}.gz")));
-    let mut found = plain.chain(packed).filter(|path| path.is_file());
-    found.next().ok_or_else(|| Error::NotFound {
-        what: format!("{split} text"),
-        dir: dir.to_path_buf(),
-        tried: format!("{}, each with .gz, too", names.join(", ")),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,7 +162,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
-        Ok(TextFile::read(&path)?.lines)
+        TextFile::new(path).lines()
     }
 
     #[test]
@@ -124,12 +182,15 @@ mod tests {
             assert!(error.contains(name), "{error}");
         }
         let dir = tempfile::tempdir().unwrap();
-        let error = file(dir.path(), Split::Validation).unwrap_err().to_string();
+        let error = TextFile::find(dir.path(), Split::Validation)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("wiki.valid.tokens"), "{error}");
         std::fs::write(dir.path().join("dev.txt"), "a").unwrap();
         assert!(
-            file(dir.path(), Split::Validation)
+            TextFile::find(dir.path(), Split::Validation)
                 .unwrap()
+                .path
                 .ends_with("dev.txt")
         );
     }

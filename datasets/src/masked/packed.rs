@@ -1,8 +1,13 @@
 //! A text as one run of token ids, cut into sequences of one length.
 
+use std::path::Path;
+
+use flate2::Crc;
 use tokenizers::ModelWrapper;
 
+use super::TextFile;
 use crate::error::{Error, Result};
+use crate::id_store::{IdStore, Origin};
 use crate::text::{TextEncoder, called, tokenizer_error};
 
 /// What masking has to know of a tokenizer's ids.
@@ -120,12 +125,13 @@ fn unknown(encoder: &TextEncoder) -> &'static str {
     known.next().unwrap_or("[UNK]")
 }
 
-/// The token ids of a text in one run, in sequences of one length.
-///
-/// Memory: four bytes a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Bytes of text that are made tokens of at a time.
+const PORTION: usize = 1 << 20;
+
+/// The token ids of a text in one run, in sequences of one length; clones share the memory.
+#[derive(Debug, Clone)]
 pub struct Packed {
-    ids: Vec<u32>,
+    ids: IdStore,
     /// Tokens of text in a sequence.
     body: usize,
     pieces: Pieces,
@@ -136,18 +142,52 @@ impl Packed {
     /// special tokens before and behind. What is left at the end and is no whole sequence is not used. A `[UNK]` in the
     /// text is `<unk>` to a tokenizer that calls it so.
     ///
+    /// Memory: four bytes a token.
+    ///
     /// # Errors
     /// If the tokenizer refuses a line, has no mask, or there is no whole sequence.
     pub fn encode(encoder: &TextEncoder, lines: &[String]) -> Result<Self> {
         let pieces = Pieces::of(encoder)?;
-        let ids = match unknown(encoder) {
-            "[UNK]" => encoder.pieces(lines)?,
-            own => {
-                let lines = lines.iter().map(|line| line.replace("[UNK]", own));
-                encoder.pieces(&lines.collect::<Vec<_>>())?
-            }
+        let ids = encoded(encoder, lines.to_vec())?.concat();
+        Self::new(IdStore::in_memory(ids), encoder, pieces)
+    }
+
+    /// The same of a file, whose tokens lie in the store `path`, which is made if it is not there, a portion of the text
+    /// at a time; the system keeps in memory what is asked for. One that was made of another text, or by another
+    /// tokenizer, is an error: what it was made of is told by checksums. The length of the sequences may be another.
+    ///
+    /// # Errors
+    /// As [`Packed::encode`]; if the text cannot be read or says nothing, another process makes the store at this moment,
+    /// the disk is full, or the store is damaged or another text's.
+    pub fn of_file(encoder: &TextEncoder, text: &TextFile, path: &Path) -> Result<Self> {
+        let pieces = Pieces::of(encoder)?;
+        let origin = Origin {
+            fingerprint: u64::from(text.checksum()?) << 32 | u64::from(checksum(encoder)?),
+            vocabulary: encoder.vocab_size(),
         };
-        let ids = ids.concat();
+        let ids = IdStore::of(path, origin, |sink| {
+            let (mut portion, mut bytes) = (Vec::new(), 0);
+            let mut done = |portion: &mut Vec<String>| {
+                let ids = encoded(encoder, std::mem::take(portion))?;
+                ids.iter().try_for_each(|ids| sink(ids))
+            };
+            text.for_each_line(|line| {
+                bytes += line.len();
+                portion.push(line.to_string());
+                match bytes < PORTION {
+                    true => Ok(()),
+                    false => {
+                        bytes = 0;
+                        done(&mut portion)
+                    }
+                }
+            })?;
+            done(&mut portion)
+        })?;
+        Self::new(ids, encoder, pieces)
+    }
+
+    fn new(ids: IdStore, encoder: &TextEncoder, pieces: Pieces) -> Result<Self> {
         let body = encoder.max_length().saturating_sub(2);
         if body == 0 || ids.len() < body {
             return Err(Error::Setting {
@@ -157,6 +197,11 @@ impl Packed {
             });
         }
         Ok(Self { ids, body, pieces })
+    }
+
+    /// A checksum of all tokens.
+    pub fn checksum(&self) -> u32 {
+        self.ids.checksum()
     }
 
     /// How many tokens the text has.
@@ -188,23 +233,42 @@ impl Packed {
     ///
     /// # Errors
     /// If there are not as many sequences.
-    pub fn body(&self, index: usize) -> Result<&[u32]> {
-        let start = index.checked_mul(self.body);
-        let range = start.and_then(|start| Some(start..start.checked_add(self.body)?));
-        let body = range.and_then(|range| self.ids.get(range));
-        body.ok_or_else(|| Error::Batch {
-            reason: format!("sequence {index} of a text of {}", self.len()),
-        })
+    pub fn body(&self, index: usize) -> Result<Vec<u32>> {
+        match index < self.len() {
+            true => self.ids.ids(index * self.body, self.body),
+            false => Err(Error::Batch {
+                reason: format!("sequence {index} of a text of {}", self.len()),
+            }),
+        }
     }
 
     /// `len` tokens of text from place `start` of sequence `index` on, across its end; at the end of the text the last
     /// that there are.
-    pub(super) fn run(&self, index: usize, start: usize, len: usize) -> Result<&[u32]> {
-        let start = (index.saturating_mul(self.body)).saturating_add(start);
+    pub(super) fn run(&self, index: usize, start: usize, len: usize) -> Result<Vec<u32>> {
+        let start = index.saturating_mul(self.body).saturating_add(start);
         let start = start.min(self.ids.len().saturating_sub(len));
-        let run = self.ids.get(start..start.saturating_add(len));
-        run.ok_or_else(|| Error::Batch {
-            reason: format!("{len} tokens of a text of {}", self.ids.len()),
-        })
+        self.ids.ids(start, len)
     }
+}
+
+/// The token ids of lines, on several threads.
+fn encoded(encoder: &TextEncoder, lines: Vec<String>) -> Result<Vec<Vec<u32>>> {
+    match unknown(encoder) {
+        "[UNK]" => encoder.pieces(&lines),
+        own => {
+            let lines = lines.iter().map(|line| line.replace("[UNK]", own));
+            encoder.pieces(&lines.collect::<Vec<_>>())
+        }
+    }
+}
+
+/// Of everything that a tokenizer's pieces depend on; not of how long a text may be for a model.
+fn checksum(encoder: &TextEncoder) -> Result<u32> {
+    let mut tokenizer = encoder.tokenizer().clone();
+    called(None, || tokenizer.with_truncation(None).map(|_| ()))?;
+    tokenizer.with_padding(None);
+    let json = called(None, || tokenizer.to_string(false))?;
+    let mut crc = Crc::new();
+    crc.update(json.as_bytes());
+    Ok(crc.sum())
 }

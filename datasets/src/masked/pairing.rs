@@ -40,19 +40,24 @@ impl Pairing {
         index: usize,
     ) -> Result<Parts> {
         let mut random = Random::of_example(seed ^ PARTS, epoch as u64, index as u64);
-        let body = text.body(index)?;
-        let body = &body[..body.len().saturating_sub(1)];
-        let first = cut(text, body, &mut random);
+        let mut tokens = text.body(index)?;
+        tokens.pop();
+        let mut first = cut(text, &tokens, &mut random);
         let label = random.below(2) as u32;
-        let (front, back) = body.split_at(first);
-        let (front, back) = match (self, label) {
-            (_, 0) => (front, back),
-            (Self::SentenceOrder, _) => (back, front),
-            (Self::NextSentence, _) => (front, elsewhere(text, index, back.len(), &mut random)?),
-        };
+        match (self, label) {
+            (_, 0) => {}
+            (Self::SentenceOrder, _) => {
+                tokens.rotate_left(first);
+                first = tokens.len() - first;
+            }
+            (Self::NextSentence, _) => {
+                let back = elsewhere(text, index, tokens.len() - first, &mut random)?;
+                tokens[first..].copy_from_slice(&back);
+            }
+        }
         Ok(Parts {
-            first: front.len(),
-            tokens: [front, back].concat(),
+            tokens,
+            first,
             label,
         })
     }
@@ -60,18 +65,13 @@ impl Pairing {
 
 /// So many tokens of another sequence than this one and its neighbours, and of what follows it, from the beginning of a
 /// sentence on, so that the beginning tells nothing. In a text of three sequences or fewer they may be a neighbour's.
-fn elsewhere<'a>(
-    text: &'a Packed,
-    index: usize,
-    len: usize,
-    random: &mut Random,
-) -> Result<&'a [u32]> {
+fn elsewhere(text: &Packed, index: usize, len: usize, random: &mut Random) -> Result<Vec<u32>> {
     let (all, others) = (text.len(), text.len().saturating_sub(3));
     let other = match others {
         0 => (index + 1 + random.below(all.saturating_sub(1))) % all,
         _ => (index + 2 + random.below(others)) % all,
     };
-    let start = cut(text, text.body(other)?, random);
+    let start = cut(text, &text.body(other)?, random);
     text.run(other, start, len)
 }
 

@@ -9,19 +9,16 @@
 //! holds a text's ids in a file that is mapped into memory, so that a hundred million of them need none;
 //! [`WordWindows`] makes batches of windows, in an order that is a function of (seed, epoch).
 
-mod layout;
 mod store;
-mod text;
 mod vocabulary;
 mod windows;
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::plain_text::for_each_line;
 use crate::shards::shards;
 use crate::split::Split;
-
-use text::{files, for_each_word};
 
 pub use store::WordStore;
 pub use vocabulary::{END, UNKNOWN, WordVocabulary};
@@ -67,5 +64,24 @@ pub fn file(dir: &Path, split: Split) -> Result<PathBuf> {
             ),
         }),
         Err(other) => Err(other),
+    }
+}
+
+/// What to do with each word of a text, and with the end of each line.
+fn for_each_word(path: &Path, mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
+    let mut any = false;
+    for_each_line(path, |line| {
+        for word in line.split_whitespace() {
+            each(word)?;
+            any = true;
+        }
+        each(END)
+    })?;
+    match any {
+        true => Ok(()),
+        false => Err(Error::Empty {
+            path: path.to_path_buf(),
+            expected: "lines of words with blanks between".into(),
+        }),
     }
 }

@@ -1,7 +1,5 @@
 //! Text without labels, of which tokens are hidden.
 
-use std::sync::Arc;
-
 use datasets::masked::{MaskedBatches, Masking, Packed, TextFile};
 use datasets::wordpiece::learn_wordpiece;
 use datasets::{Batcher, Batches, LabelledBatch, TextEncoder};
@@ -14,18 +12,28 @@ pub fn masked_text(data: &[u8]) -> bool {
     let scratch = Scratch::new();
     let name = ["train.txt", "wiki.train.tokens"][usize::from(bits & 1)];
     let end = ["", ".gz"][usize::from(bits >> 1 & 1)];
-    let Ok(text) = TextFile::read(&scratch.put(&format!("{name}{end}"), file)) else {
+    let text = TextFile::new(scratch.put(&format!("{name}{end}"), file));
+    let Ok(lines) = text.lines() else {
         return false;
     };
-    assert!(!text.lines.is_empty(), "no lines, and no error");
+    assert!(!lines.is_empty(), "no lines, and no error");
     let learned = learn_wordpiece(["the game began development in 2010 , unaffable"], 60);
     let encoder = learned.and_then(|tokenizer| TextEncoder::new(tokenizer, 8));
     let encoder = encoder.expect("a tokenizer of its own");
-    let Ok(packed) = Packed::encode(&encoder, &text.lines) else {
+    let store = scratch.path().join("text.pieces");
+    let stored = Packed::of_file(&encoder, &text, &store);
+    let Ok(packed) = Packed::encode(&encoder, &lines) else {
+        assert!(stored.is_err(), "a store of what cannot be packed");
         return false;
     };
+    let stored = stored.expect("a store of what can be packed");
+    assert_eq!(
+        stored.checksum(),
+        packed.checksum(),
+        "other tokens in the store"
+    );
     let masking = Masking::new(0.15, bits & 4 != 0, 1).expect("a share");
-    let batches = MaskedBatches::new(Arc::new(packed), masking, Batcher::default());
+    let batches = MaskedBatches::new(packed, masking, Batcher::default());
     let batch = batches.get(0, 0).expect("a batch of its own text");
     let places = batch.positions.to_vec1::<u32>().expect("places");
     let inside = batch.input_ids.elem_count() as u32;

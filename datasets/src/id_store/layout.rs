@@ -1,4 +1,4 @@
-//! The file of a store of words: a head of 48 bytes and the ids, 32 bits each, the lowest byte first. The head has a checksum
+//! The file of a store of ids: a head of 48 bytes and the ids, 32 bits each, the lowest byte first. The head has a checksum
 //! of its own, and one of the ids.
 
 use std::path::Path;
@@ -17,7 +17,7 @@ const REBUILD: &str = "delete the file; it is made again from the text";
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Head {
     pub count: u64,
-    /// Of the text and the vocabulary that it was made of.
+    /// Of what it was made of: a text and a vocabulary, or a tokenizer.
     pub fingerprint: u64,
     /// Ids are below it.
     pub vocabulary: u32,
@@ -61,7 +61,7 @@ impl Head {
             return Err(unusable(
                 path,
                 format!("{} bytes", file.len()),
-                "a store of words",
+                "a store of ids",
             ));
         };
         let four =
@@ -71,7 +71,7 @@ impl Head {
             return Err(unusable(
                 path,
                 "another kind of file".into(),
-                "a store of words",
+                "a store of ids",
             ));
         }
         if four(8) != VERSION {
@@ -98,8 +98,8 @@ impl Head {
         match bytes == Some(file.len() as u64) {
             true => Ok(found),
             false => {
-                let got = format!("{} bytes for {} words", file.len(), found.count);
-                Err(unusable(path, got, "four for each word and the head"))
+                let got = format!("{} bytes for {} ids", file.len(), found.count);
+                Err(unusable(path, got, "four for each id and the head"))
             }
         }
     }

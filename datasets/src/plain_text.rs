@@ -1,12 +1,13 @@
 //! The lines of a text: of a file, or of a column of parquet files.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use flate2::Crc;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::{Type, TypePtr};
 
-use super::END;
 use crate::error::{Error, Place, Result};
 use crate::excerpt::excerpt;
 use crate::glue::to_text;
@@ -18,7 +19,7 @@ use crate::shards::{guarded, shards, unreadable};
 const COLUMN: &str = "text";
 
 /// The files that a text is: itself, and of a parquet file `NAME-NNNNN-of-NNNNN.parquet` all of its shards.
-pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
+fn files(path: &Path) -> Result<Vec<PathBuf>> {
     let name = path.file_name().and_then(|name| name.to_str());
     let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let shard = name.and_then(|name| {
@@ -35,18 +36,10 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// What to do with each word of a text, and with the end of each line.
-pub(super) fn for_each_word(path: &Path, mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
-    let mut any = false;
-    let mut line = |line: &str| -> Result<()> {
-        for word in line.split_whitespace() {
-            each(word)?;
-            any = true;
-        }
-        each(END)
-    };
+/// What to do with each line of a text, in order.
+pub(crate) fn for_each_line(path: &Path, mut line: impl FnMut(&str) -> Result<()>) -> Result<()> {
     for file in files(path)? {
-        match file.extension().is_some_and(|kind| kind == "parquet") {
+        match is_parquet(&file) {
             true => guarded(&file, || rows(&file, &mut line))?,
             false => {
                 let mut lines = Lines::open(&file)?;
@@ -56,13 +49,28 @@ pub(super) fn for_each_word(path: &Path, mut each: impl FnMut(&str) -> Result<()
             }
         }
     }
-    match any {
-        true => Ok(()),
-        false => Err(Error::Empty {
-            path: path.to_path_buf(),
-            expected: "lines of words with blanks between".into(),
-        }),
+    Ok(())
+}
+
+/// Whether a file is one of the Hub's tables.
+pub(crate) fn is_parquet(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == "parquet")
+}
+
+/// The CRC-32 of a text's bytes, as they are on the disk.
+pub(crate) fn checksum(path: &Path) -> Result<u32> {
+    let (mut crc, mut bytes) = (Crc::new(), vec![0; 1 << 16]);
+    for path in files(path)? {
+        let failed = |e| Error::io(&path, e);
+        let mut file = File::open(&path).map_err(failed)?;
+        loop {
+            match file.read(&mut bytes).map_err(failed)? {
+                0 => break,
+                count => crc.update(&bytes[..count]),
+            }
+        }
     }
+    Ok(crc.sum())
 }
 
 /// The lines of a parquet file's column: a row is one, with its end or without, or several.
