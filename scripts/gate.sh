@@ -51,8 +51,8 @@ grep -q -- '--hessian-every' "$out/help.txt"
 test -s "$out/quadratic/quadratic.svg"
 "$built/step_time" --model squeezebert-mini --batch 2 --seq 16 --units 1 --json >"$out/step.json"
 grep -q ratio_to_sgd "$out/step.json"
-"$built/step_time" --model resnet20 --batch-size 4 --units 1 --optimizer sgd,adahessian --json >"$out/resnet.json"
-grep -q '"model":"resnet20"' "$out/resnet.json"
+"$built/step_time" --model resnet20 --batch-size 4 --units 1 --optimizer sgd,adahessian --hessian-every 1,2 --curvature-fraction 1,0.5 --json >"$out/resnet.json"
+test "$(grep -c '"model":"resnet20"' "$out/resnet.json")" = 5
 "$built/gpu_check"
 # A comparison on generated pictures; the second command finds it finished and only makes the table again.
 "$built/cifar" --synthetic --limit 64 --limit-test 20 --epochs 1 --optimizer sgd,adahessian --seed 0,1 --audit --out "$out/cifar" >"$out/cifar.txt"
