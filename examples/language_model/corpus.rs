@@ -21,11 +21,7 @@ pub struct Data {
 impl Data {
     /// A checksum of all words and their ids.
     pub fn mark(&self) -> String {
-        let mut sum = crc32fast::Hasher::new();
-        for word in self.vocabulary.words() {
-            sum.update(word.as_bytes());
-            sum.update(b"\n");
-        }
+        let mut sum = checksum(&self.vocabulary);
         let stores = [&self.train, &self.validation]
             .into_iter()
             .chain(&self.test);
@@ -34,6 +30,15 @@ impl Data {
         }
         format!("{:08x}", sum.finalize())
     }
+}
+
+fn checksum(vocabulary: &WordVocabulary) -> crc32fast::Hasher {
+    let mut sum = crc32fast::Hasher::new();
+    for word in vocabulary.words() {
+        sum.update(word.as_bytes());
+        sum.update(b"\n");
+    }
+    sum
 }
 
 /// From a folder, with ids in files beside `out`; or from the shipped sample.
@@ -47,8 +52,10 @@ pub fn load(own: &LanguageArgs, out: &Path) -> Result<Data> {
     };
     let train = file(Split::Train)?;
     let vocabulary = WordVocabulary::of_file(&train, most)?;
+    // Runs of one comparison may have other vocabularies.
+    let mark = checksum(&vocabulary).finalize();
     let store = |text: &Path, name: &str| {
-        let path = folder.join(format!("{name}.words"));
+        let path = folder.join(format!("{name}-{mark:08x}.words"));
         WordStore::of_file(text, &vocabulary, &path)
     };
     let test = match &own.data {

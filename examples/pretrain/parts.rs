@@ -88,8 +88,11 @@ fn of_folder(folder: &Path, settings: &Settings<PretrainArgs>, out: &Path) -> Re
     };
     let stores = text::beside(out);
     std::fs::create_dir_all(&stores).with_context(|| stores.display().to_string())?;
-    let packed = |text: &TextFile, name: &str| {
-        Packed::of_file(&encoder, text, &stores.join(format!("{name}.pieces")))
+    // Runs of one comparison may have other tokenizers, and other parts of the text.
+    let packed = |text: &TextFile, name: &str| -> Result<Packed> {
+        let mark = text::mark(&encoder, [format!("{:?}", text.most)])?;
+        let store = stores.join(format!("{name}-{mark}.pieces"));
+        Ok(Packed::of_file(&encoder, text, &store)?)
     };
     Ok(Data {
         train: packed(&train, "train")?,

@@ -51,11 +51,15 @@ fn a_run_that_goes_on_is_one_that_did_not_stop() {
     // Other words, and no words.
     let text = fs::read_to_string(data.join("train.txt")).unwrap();
     write(&data.join("train.txt"), &text.replace("w1 ", "v1 "));
-    let error = language_model("train --max-steps 7 --resume")
-        .path(&parts)
-        .fails();
+    let go_on = || language_model("train --max-steps 7 --resume").path(&parts);
+    let error = go_on().fails();
+    assert!(error.contains("data_mark"), "{error}");
+    // The same words in another order: the vocabulary is the same, and its store another text's.
+    let (first, rest) = text.split_once('\n').unwrap();
+    write(&data.join("train.txt"), &format!("{rest}{first}\n"));
+    let error = go_on().fails();
     assert!(
-        error.contains("delete the file") && error.contains("train.words"),
+        error.contains("delete the file") && error.contains("train-"),
         "{error}"
     );
     write(&data.join("valid.txt"), "\n\n");

@@ -1,8 +1,10 @@
 //! From a command line to a report: the one driver of all programs.
 
+mod resume;
+mod shared;
+
 use crate::experiment::Experiment;
 use crate::find_lr;
-use crate::flags::{FREE, LENGTH};
 use crate::grid::{self, Cell};
 use crate::halving;
 use crate::layers::{self, Asked, Own};
@@ -13,7 +15,9 @@ use crate::session::Session;
 use crate::study;
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
-use std::path::{Path, PathBuf};
+use resume::{checkpoint, resumed, same_length, stays};
+use shared::Shared;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -345,148 +349,10 @@ impl<A: Own> Plan<A> {
     }
 }
 
-/// What is asked for over what the folder's runs were begun with; what would make other runs of them is refused.
-fn resumed<A: Own>(asked: Asked<A>, settings: &str, folder: &RunFolder) -> Result<Asked<A>> {
-    let before = layers::parse(settings)?;
-    let place = folder.config().display().to_string();
-    if before.contains_key("find_lr") {
-        bail!(
-            "{}: is a range test of the learning rate, which is begun again with another --out",
-            folder.path().display()
-        );
-    }
-    let invocation = &asked.invocation;
-    let sweeps = invocation.sweep.iter().cloned().map(toml::Value::String);
-    let sweeps = toml::Value::Array(sweeps.collect());
-    // What was begun with them may name them again.
-    let same_sweeps = invocation.sweep.is_empty() || before.get("sweep") == Some(&sweeps);
-    if !same_sweeps || (invocation.halving && !before.contains_key("halving")) {
-        bail!(
-            "--sweep, --study, --halving: runs are added to no comparison that was begun; leave them out to go on, or \
-             begin another with another --out"
-        );
-    }
-    // A run on its own has its checkpoints in its folder, and can be of another length.
-    let is_run = folder.path().join("checkpoint").is_dir();
-    // Whether data that lies elsewhere is the same each run tells by its checksum.
-    let is_free =
-        |name: &str| name == "data" || FREE.contains(&name) && (is_run || !LENGTH.contains(&name));
-    let refused = asked.given.iter().find(|(name, value)| {
-        let was = before.get(*name);
-        let same = was == Some(*value) || (*name == "schedule" && has_own_steps(was, value));
-        !is_free(name) && !same
-    });
-    match refused {
-        None => asked.over(&before, &place),
-        Some((name, value)) if LENGTH.contains(&name.as_str()) => {
-            let flag = name.replace('_', "-");
-            bail!(
-                "--{flag} {value}: some runs of {} may be complete, and all of a comparison have one length: leave the \
-                 flag out, or begin another with another --out",
-                folder.path().display()
-            )
-        }
-        Some((name, value)) => {
-            let flag = name.replace('_', "-");
-            let was = before
-                .get(name)
-                .map_or("not given".into(), ToString::to_string);
-            bail!(
-                "--{flag} {value}: it was {was} when {} was begun, and its first steps cannot be taken back: leave \
-                 the flag out, or begin another run with another --out",
-                folder.path().display()
-            )
-        }
-    }
-}
-
-/// Whether a schedule may be what `step` of the other comes to; if it comes to other steps, the run says so.
-fn has_own_steps(was: Option<&toml::Value>, asked: &toml::Value) -> bool {
-    let texts = was.and_then(toml::Value::as_str).zip(asked.as_str());
-    texts.is_some_and(|(was, asked)| {
-        let before = asked.strip_suffix("step");
-        before
-            .and_then(|before| was.strip_prefix(before))
-            .is_some_and(|rest| rest.starts_with("step:"))
-    })
-}
-
-/// Refuses to go on elsewhere than in the run's folder, and from before the end of a run that is complete: its end
-/// would be taken back.
-fn stays(path: &Path, folder: &RunFolder, out: Option<&Path>) -> Result<()> {
-    let own = folder.path();
-    if let Some(out) = out
-        && out.components().ne(path.components())
-        && out.components().ne(own.components())
-    {
-        bail!(
-            "--out {}: --resume {} goes on in its own folder, {}; leave one of the two out",
-            out.display(),
-            path.display(),
-            own.display()
-        );
-    }
-    if path.join("manifest").is_file() && is_complete(own) {
-        bail!(
-            "{}: the run is complete, and its end would be lost; remove {} to go back to this checkpoint",
-            path.display(),
-            folder.summary().display()
-        );
-    }
-    Ok(())
-}
-
-/// Whether a complete run came to the end that is asked for now.
-fn same_length<A: Own>(cell: &Cell<A>) -> bool {
-    let before = RunFolder::open(&cell.folder).and_then(|folder| folder.settings());
-    let before = before.ok().and_then(|text| layers::parse(&text).ok());
-    let (Some(before), Ok(now)) = (before, layers::table(&cell.settings)) else {
-        return true;
-    };
-    LENGTH
-        .iter()
-        .all(|name| before.get(*name) == now.get(*name))
-}
-
-/// The newest checkpoint of a run's folder, which need not exist.
-fn checkpoint(folder: &Path) -> Result<Option<PathBuf>> {
-    match RunFolder::open(folder) {
-        Ok(run) => Ok(run.checkpoints().newest()?),
-        Err(_) => Ok(None),
-    }
-}
-
 /// `runs/NAME`, or the first of `runs/NAME-2`, `runs/NAME-3` … that is not there yet.
 fn free(name: &str) -> PathBuf {
     let first = PathBuf::from(format!("runs/{name}"));
     let numbered = (2..).map(|n| PathBuf::from(format!("runs/{name}-{n}")));
     let mut folders = std::iter::once(first.clone()).chain(numbered);
     folders.find(|f| !f.exists()).unwrap_or(first)
-}
-
-/// The data of the runs, loaded once for those with the same own flags.
-struct Shared<E: Experiment> {
-    loaded: Option<(String, E::Data)>,
-}
-
-impl<E: Experiment> Default for Shared<E> {
-    fn default() -> Self {
-        Self { loaded: None }
-    }
-}
-
-impl<E: Experiment> Shared<E> {
-    fn load(&mut self, experiment: &E, cell: &Cell<E::Args>, out: &Path) -> Result<&E::Data> {
-        let settings = &cell.settings;
-        let training = &settings.training;
-        let limits = (training.limit, training.limit_eval);
-        let key = format!("{}{limits:?}", toml::to_string(&settings.own)?);
-        let data = match self.loaded.take() {
-            Some((of, data)) if of == key => data,
-            // The old ones are gone before the new ones come.
-            _ => experiment.load(settings, out)?,
-        };
-        let (_, data) = self.loaded.insert((key, data));
-        Ok(data)
-    }
 }

@@ -1,0 +1,113 @@
+//! What came out of the runs: a table, a sentence that says what it shows and what not, and a report to read.
+
+mod columns;
+mod figures;
+mod winner;
+
+use crate::experiment::{Experiment, Remarks};
+use crate::grid::Cell;
+use crate::layers;
+use crate::report::{self, Report, Table};
+use crate::results::{self, Row, Run, Spread, is_complete};
+use crate::{program, table};
+use anyhow::Result;
+use columns::cells_of;
+use figures::figures;
+use std::path::{Path, PathBuf};
+use trainers::RunFolder;
+use trainers::disk::write_whole;
+use winner::notes;
+
+/// Writes `results.json`, `curves.svg` and `report.html` of the runs that are complete; of a single one the
+/// last alone.
+///
+/// # Errors
+/// If a run's files cannot be read, or a file cannot be written.
+pub fn write<E: Experiment>(
+    experiment: &E,
+    cells: &[Cell<E::Args>],
+    out: &Path,
+    remarks: Option<&Remarks>,
+) -> Result<Vec<Row>> {
+    let complete: Vec<_> = cells
+        .iter()
+        .filter(|cell| is_complete(&cell.folder))
+        .collect();
+    let runs = complete
+        .iter()
+        .map(|cell| Run::read(&cell.group(), &cell.place, &cell.folder));
+    let rows = results::rows(&runs.collect::<Result<Vec<_>>>()?);
+    if rows.is_empty() {
+        return Ok(rows);
+    }
+    let (header, lines) = cells_of(experiment.columns(), &rows, remarks);
+    let figures = figures(&rows)?;
+    // A single run has written its own.
+    if cells.len() > 1 || cells.first().is_some_and(|cell| cell.folder != out) {
+        write_whole(
+            &out.join("results.json"),
+            &serde_json::to_vec_pretty(&rows)?,
+        )?;
+        if let Some((_, svg)) = figures.first() {
+            write_whole(&out.join("curves.svg"), svg.as_bytes())?;
+        }
+    }
+    let settings = complete.iter().map(|cell| {
+        let text = toml::to_string(&layers::table(&cell.settings)?)?;
+        Ok((cell.label(), text))
+    });
+    let report = Report {
+        title: format!("{}: {}", E::NAME, out.display()),
+        command: program::command_line(),
+        when: program::now(),
+        tables: vec![Table {
+            caption: format!(
+                "{} of {} runs, means ± standard deviations over seeds",
+                complete.len(),
+                cells.len()
+            ),
+            header,
+            rows: lines,
+        }],
+        notes: notes(&rows),
+        figures,
+        settings: settings.collect::<Result<_>>()?,
+    };
+    report::write(&report_path(out), &report)?;
+    Ok(rows)
+}
+
+fn report_path(out: &Path) -> PathBuf {
+    out.join("report.html")
+}
+
+/// [`write()`], and the table on standard output.
+///
+/// # Errors
+/// As [`write()`].
+pub fn print<E: Experiment>(
+    experiment: &E,
+    cells: &[Cell<E::Args>],
+    out: &Path,
+    remarks: Remarks,
+) -> Result<()> {
+    let rows = write(experiment, cells, out, Some(&remarks))?;
+    let (header, lines) = cells_of(experiment.columns(), &rows, Some(&remarks));
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    println!("\n{}", table::format(&header, &lines));
+    for note in notes(&rows) {
+        println!("\n{note}");
+    }
+    if RunFolder::open(out).is_ok() {
+        println!("\ncurves: {}", out.join("curves.svg").display());
+        println!("report: {}", report_path(out).display());
+    }
+    Ok(())
+}
+
+/// The standard error of a mean over seeds.
+fn error_of(spread: &Spread, runs: usize) -> Option<f64> {
+    spread
+        .deviation
+        .map(|deviation| deviation / (runs as f64).sqrt())
+}
