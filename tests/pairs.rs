@@ -155,6 +155,42 @@ fn what_does_not_follow_is_from_elsewhere_and_begins_a_sentence() {
 }
 
 #[test]
+fn an_excerpt_is_words_of_its_passage_and_others_are_not() {
+    let text = text(43, 1000);
+    let all = wholes(&text, &batches(&text, Pairing::Excerpt, 3), 0);
+    is_half(&all);
+    // Of which sequence a word may be: all words of this text but the full stop are rare.
+    let inside = |part: &[u32], passage: &[u32]| {
+        let words = part.iter().filter(|id| !text.pieces().ends_sentence(**id));
+        let (count, found) = words.fold((0, 0), |(count, found), id| {
+            (count + 1, found + usize::from(passage.contains(id)))
+        });
+        f64::from(found as u32) / f64::from(count)
+    };
+    let mut shares = [0.0; 2];
+    for (index, whole) in all.iter().enumerate() {
+        let body = text.body(index).unwrap();
+        let first = (body.len() - 1) / 4;
+        assert_eq!(whole.first.len(), first);
+        assert_eq!(
+            whole.second,
+            body[first..body.len() - 1],
+            "the passage is the text's"
+        );
+        let share = inside(&whole.first, &whole.second);
+        assert!(whole.label == 1 || share == 1.0, "{index}: {share}");
+        shares[whole.label as usize] += share / (all.len() as f64 / 2.0);
+    }
+    assert!(shares[1] < 0.7, "words of other passages: {shares:?}");
+    // Not the passage's own beginning or run: words are left out between.
+    let gaps = all.iter().filter(|whole| {
+        let len = whole.first.len();
+        whole.label == 0 && !whole.second.windows(len).any(|run| run == whole.first)
+    });
+    assert!(gaps.count() as f64 > 0.45 * all.len() as f64);
+}
+
+#[test]
 fn parts_are_a_function_of_seed_epoch_and_sequence() {
     let text = text(23, 300);
     let labels = |seed, epoch| {

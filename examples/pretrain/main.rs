@@ -93,7 +93,7 @@ struct PretrainArgs {
     whole_words: bool,
 
     /// Cut sequences in two, and learn what the parts are to each other, too: whether the second is what follows in the text
-    /// (next), or whether their order is the text's (order)
+    /// (next), whether their order is the text's (order), or whether the first is words of the second (excerpt)
     #[arg(long, value_name = "KIND", default_value = "none", value_parser = parts::PAIRS, help_heading = "How to train")]
     pairs: String,
 

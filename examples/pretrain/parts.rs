@@ -23,13 +23,14 @@ pub const PRESETS: [&str; 6] = [
 ];
 
 /// What `--pairs` takes.
-pub const PAIRS: [&str; 3] = ["none", "next", "order"];
+pub const PAIRS: [&str; 4] = ["none", "next", "order", "excerpt"];
 
 /// What `--pairs` says.
 pub fn pairing(pairs: &str) -> Option<Pairing> {
     match pairs {
         "next" => Some(Pairing::NextSentence),
         "order" => Some(Pairing::SentenceOrder),
+        "excerpt" => Some(Pairing::Excerpt),
         _ => None,
     }
 }

@@ -9,14 +9,19 @@ const PARTS: u64 = 0x70_61_72_74_73;
 
 /// What a model is to tell of the two parts of a sequence, as a label of 0 or 1, each half of the time.
 ///
-/// The text is cut behind a sentence (behind `.`, `!` or `?`), at one place of all that there are; in a sequence without
-/// such a place before any of its words.
+/// For [`Pairing::NextSentence`] and [`Pairing::SentenceOrder`] the text is cut behind a sentence (behind `.`, `!` or `?`), at
+/// one place of all that there are; in a sequence without such a place before any of its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pairing {
     /// 0: the second follows the first in the text; 1: it is from another place of the text (Devlin et al. 2019).
     NextSentence,
     /// 0: the parts are in the text's order; 1: they were exchanged (Lan et al. 2020).
     SentenceOrder,
+    /// 0: the first, a quarter of the tokens, is words of the second in their order, about every other one; 1: it is so made of
+    /// another passage, half of the time of the sequence before or behind, else of any other. It is learned with the order and
+    /// the topic being the same, from the words themselves: what a question and the sentence with its answer have in common.
+    /// After the inverse cloze task of Lee et al. (2019), with the passage left whole.
+    Excerpt,
 }
 
 /// A sequence in two parts.
@@ -42,6 +47,9 @@ impl Pairing {
         let mut random = Random::of_example(seed ^ PARTS, epoch as u64, index as u64);
         let mut tokens = text.body(index)?;
         tokens.pop();
+        if self == Self::Excerpt {
+            return excerpt_before(text, tokens, index, &mut random);
+        }
         let mut first = cut(text, &tokens, &mut random);
         let label = random.below(2) as u32;
         match (self, label) {
@@ -50,7 +58,7 @@ impl Pairing {
                 tokens.rotate_left(first);
                 first = tokens.len() - first;
             }
-            (Self::NextSentence, _) => {
+            (_, _) => {
                 let back = elsewhere(text, index, tokens.len() - first, &mut random)?;
                 tokens[first..].copy_from_slice(&back);
             }
@@ -61,6 +69,51 @@ impl Pairing {
             label,
         })
     }
+}
+
+/// Words of a passage, in the place of the tokens before it, or of another passage.
+fn excerpt_before(
+    text: &Packed,
+    mut tokens: Vec<u32>,
+    index: usize,
+    random: &mut Random,
+) -> Result<Parts> {
+    let first = (tokens.len() / 4).max(1);
+    let (label, len) = (random.below(2) as u32, tokens.len() - first);
+    let other = match label {
+        0 => None,
+        _ if random.below(2) == 0 => {
+            let step = [1, text.len() - 1][random.below(2)];
+            Some(text.run((index + step) % text.len(), 0, len)?)
+        }
+        _ => Some(elsewhere(text, index, len, random)?),
+    };
+    let passage = other.as_deref().unwrap_or(&tokens[first..]);
+    let excerpt = excerpt(text, passage, first, random);
+    tokens[..first].copy_from_slice(&excerpt);
+    Ok(Parts {
+        tokens,
+        first,
+        label,
+    })
+}
+
+/// `len` tokens of a longer passage: from one of its words on, and once more from its first, every word or none of it, each
+/// with one chance in two; where that does not fill it, what stands first of the passage.
+fn excerpt(text: &Packed, passage: &[u32], len: usize, random: &mut Random) -> Vec<u32> {
+    let begins = |place: &usize| *place == 0 || text.pieces().begins(passage[*place]);
+    let words: Vec<usize> = (0..passage.len()).filter(begins).collect();
+    let start = random.below(words.len());
+    let mut excerpt = Vec::with_capacity(len);
+    for at in (start..words.len()).chain(0..start) {
+        if random.below(2) == 0 {
+            let end = words.get(at + 1).copied().unwrap_or(passage.len());
+            excerpt.extend(&passage[words[at]..end]);
+        }
+    }
+    excerpt.extend(passage);
+    excerpt.truncate(len);
+    excerpt
 }
 
 /// So many tokens of another sequence than this one and its neighbours, and of what follows it, from the beginning of a
