@@ -324,6 +324,33 @@ fn both_heads_are_saved_read_and_handed_on() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Logits of transformers' BertForPreTraining.
+#[test]
+fn both_heads_agree_with_transformers() -> anyhow::Result<()> {
+    let reference = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/reference/huggingface/pretraining_bert"
+    );
+    let folder = std::path::Path::new(reference);
+    let golden = candle_core::safetensors::load(folder.join("expected.safetensors"), &CPU)?;
+    let start = Start {
+        dtype: DType::F64,
+        ..Start::default()
+    };
+    let (model, report) = auto::masked_language_model_with_pairs(folder, &start)?;
+    assert!(
+        report.initialised.is_empty() && report.unused.is_empty(),
+        "{report:?}"
+    );
+    let (ids, types) = (&golden["input_ids"], &golden["token_type_ids"]);
+    let all = Tensor::arange(0u32, ids.elem_count() as u32, &CPU)?;
+    let said = model.forward_pairs(ids, types, None, &all, &Mode::Eval)?;
+    let words = golden["words"].flatten_to(1)?;
+    assert_close("words", &said.words, &words, 1e-10)?;
+    assert_close("pairs", &said.pairs, &golden["pairs"], 1e-10)?;
+    Ok(())
+}
+
 #[test]
 fn both_heads_are_differentiated_rightly_twice() -> anyhow::Result<()> {
     let architecture = squeezebert::Config {
