@@ -156,10 +156,25 @@ fn what_does_not_follow_is_from_elsewhere_and_begins_a_sentence() {
 
 #[test]
 fn an_excerpt_is_words_of_its_passage_and_others_are_not() {
-    let text = text(43, 1000);
+    // Five sentences on each of thirty topics, over and over, with twelve words a topic that are its own.
+    let syllable = |n: usize| {
+        format!(
+            "{}{}",
+            &"bdfgklmnpr"[n % 10..][..1],
+            &"aeo"[n / 10 % 3..][..1]
+        )
+    };
+    let sentence = |i: usize| {
+        let word = |k: usize| syllable(i / 5 % 30) + &syllable((i * 7 + k * k) % 12);
+        (0..8).map(word).collect::<Vec<_>>().join(" ") + " ."
+    };
+    let lines: Vec<String> = (0..4000).map(sentence).collect();
+    let tokenizer = learn_wordpiece(lines.iter().map(String::as_str), 1000).unwrap();
+    let encoder = TextEncoder::new(tokenizer, 43).unwrap();
+    let text = Packed::encode(&encoder, &lines).unwrap();
+    assert_eq!(text.tokens(), 9 * lines.len(), "a token is a word");
     let all = wholes(&text, &batches(&text, Pairing::Excerpt, 3), 0);
     is_half(&all);
-    // Of which sequence a word may be: all words of this text but the full stop are rare.
     let inside = |part: &[u32], passage: &[u32]| {
         let words = part.iter().filter(|id| !text.pieces().ends_sentence(**id));
         let (count, found) = words.fold((0, 0), |(count, found), id| {
@@ -178,10 +193,10 @@ fn an_excerpt_is_words_of_its_passage_and_others_are_not() {
             "the passage is the text's"
         );
         let share = inside(&whole.first, &whole.second);
-        assert!(whole.label == 1 || share == 1.0, "{index}: {share}");
         shares[whole.label as usize] += share / (all.len() as f64 / 2.0);
     }
-    assert!(shares[1] < 0.7, "words of other passages: {shares:?}");
+    // Of ten words two thirds are the passage's own, and some of the others by chance.
+    assert!(shares[0] > 0.62 && shares[1] < 0.5, "{shares:?}");
     // Not the passage's own beginning or run: words are left out between.
     let gaps = all.iter().filter(|whole| {
         let len = whole.first.len();

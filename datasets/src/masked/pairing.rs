@@ -17,10 +17,10 @@ pub enum Pairing {
     NextSentence,
     /// 0: the parts are in the text's order; 1: they were exchanged (Lan et al. 2020).
     SentenceOrder,
-    /// 0: the first, a quarter of the tokens, is words of the second in their order, about every other one; 1: it is so made of
-    /// another passage, half of the time of the sequence before or behind, else of any other. It is learned with the order and
-    /// the topic being the same, from the words themselves: what a question and the sentence with its answer have in common.
-    /// After the inverse cloze task of Lee et al. (2019), with the passage left whole.
+    /// 0: the first, a quarter of the tokens, is words of the second in their order, about every other one, a third of which
+    /// were exchanged for words from elsewhere; 1: it is so made of another passage, half of the time of the sequence before
+    /// or behind, else of any other. What tells the two apart are the words themselves, as with a question and the sentence
+    /// that has its answer. After the inverse cloze task of Lee et al. (2019), with the passage left whole.
     Excerpt,
 }
 
@@ -89,7 +89,8 @@ fn excerpt_before(
         _ => Some(elsewhere(text, index, len, random)?),
     };
     let passage = other.as_deref().unwrap_or(&tokens[first..]);
-    let excerpt = excerpt(text, passage, first, random);
+    let foreign = elsewhere(text, index, len, random)?;
+    let excerpt = excerpt(text, [passage, &foreign], first, random);
     tokens[..first].copy_from_slice(&excerpt);
     Ok(Parts {
         tokens,
@@ -98,22 +99,33 @@ fn excerpt_before(
     })
 }
 
-/// `len` tokens of a longer passage: from one of its words on, and once more from its first, every word or none of it, each
-/// with one chance in two; where that does not fill it, what stands first of the passage.
-fn excerpt(text: &Packed, passage: &[u32], len: usize, random: &mut Random) -> Vec<u32> {
-    let begins = |place: &usize| *place == 0 || text.pieces().begins(passage[*place]);
-    let words: Vec<usize> = (0..passage.len()).filter(begins).collect();
-    let start = random.below(words.len());
+/// `len` tokens: the words of a longer passage from one of them on, and once more from its first, each with one chance in two;
+/// for one in three of them a word of the foreign one; where that does not fill it, what stands first of the passage.
+fn excerpt(
+    text: &Packed,
+    [passage, foreign]: [&[u32]; 2],
+    len: usize,
+    random: &mut Random,
+) -> Vec<u32> {
+    let (own, others) = (words(text, passage), words(text, foreign));
+    let start = random.below(own.len());
     let mut excerpt = Vec::with_capacity(len);
-    for at in (start..words.len()).chain(0..start) {
-        if random.below(2) == 0 {
-            let end = words.get(at + 1).copied().unwrap_or(passage.len());
-            excerpt.extend(&passage[words[at]..end]);
+    for word in own[start..].iter().chain(&own[..start]) {
+        match (random.below(2), random.below(3)) {
+            (0, 0) => excerpt.extend(others[random.below(others.len())]),
+            (0, _) => excerpt.extend(*word),
+            _ => {}
         }
     }
     excerpt.extend(passage);
     excerpt.truncate(len);
     excerpt
+}
+
+/// A passage word by word; its first tokens are one, whether or not a word begins there.
+fn words<'a>(text: &Packed, passage: &'a [u32]) -> Vec<&'a [u32]> {
+    let goes_on = |_: &u32, next: &u32| !text.pieces().begins(*next);
+    passage.chunk_by(goes_on).collect()
 }
 
 /// So many tokens of another sequence than this one and its neighbours, and of what follows it, from the beginning of a
