@@ -77,6 +77,9 @@ test -s "$out/entities/report.html"
 # Hidden words, and a classifier on what came of it.
 "$built/pretrain" --pairs next --limit 100 --limit-eval 40 --epochs 1 --batch-size 16 --optimizer lamb,adahessian --audit --out "$out/pretrain" >"$out/pretrain.txt"
 test "$(grep -c 'audit: .* gradient right to' "$out/pretrain.txt")" = 2
+"$built/pretrain" --limit 100 --limit-eval 40 --max-steps 3 --epochs 1 --batch-size 16 --half --out "$out/words-alone" >"$out/words-alone.txt"
+test -s "$out/words-alone/model/model.safetensors"
+"$built/glue" --model "$out/words-alone/model" --scratch --data "$PWD/tests/fixtures/glue" --task sst2 --max-length 32 --max-steps 1 --epochs 1 --out "$out/fresh" >"$out/fresh.txt"
 "$built/glue" --model "$out/pretrain/lamb-seed0/model" --data "$PWD/tests/fixtures/glue" --task sst2 --max-length 32 --max-steps 2 --epochs 1 --out "$out/on" >"$out/on.txt"
 grep -q 'fresh: classifier' "$out/on.txt"
 # The next word, and words from it.

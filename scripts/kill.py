@@ -39,6 +39,9 @@ PROGRAMS = [
     ("translate", ["translate", "train"],
      "--limit 150 --limit-eval 8 --epochs 2 --max-tokens 300 --translate 4 --checkpoint-every 2 --log-every 1 "
      "--optimizer adahessian".split()),
+    ("pretrain, pairs", ["pretrain"],
+     "--limit 200 --limit-eval 40 --epochs 2 --batch-size 16 --checkpoint-every 2 --log-every 1 "
+     "--optimizer lamb --pairs excerpt".split()),
     ("pretrain", ["pretrain"],
      "--limit 200 --limit-eval 40 --epochs 2 --batch-size 16 --checkpoint-every 2 --log-every 1 "
      "--optimizer adahessian".split()),

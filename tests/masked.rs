@@ -139,6 +139,10 @@ fn a_store_of_tokens_is_that_of_the_lines() -> anyhow::Result<()> {
     assert_says(Packed::of_file(&encoder, &few, &store), &refused);
     assert_says(Packed::of_file(&other, &text, &store), &refused);
     assert_says(Packed::of_file(&encoder, &shards, &store), &refused);
+    // The same bytes under a name that says that they are WikiText's are read otherwise.
+    fs::copy(path("train.txt"), path("wiki.train.tokens"))?;
+    let renamed = TextFile::new(path("wiki.train.tokens"));
+    assert_says(Packed::of_file(&encoder, &renamed, &store), &refused);
     let mut bytes = fs::read(&store)?;
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&store, bytes)?;

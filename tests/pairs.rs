@@ -250,6 +250,74 @@ fn a_part_of_a_batch_is_its_sequences() {
     both(|batch| &batch.pairs.as_ref().unwrap().labels);
 }
 
+/// No word goes from one part into the other.
+#[test]
+fn whole_words_end_with_their_part() {
+    let text = text(23, 500);
+    let masking = Masking::new(0.3, true, 3).unwrap();
+    let pieces = text.pieces();
+    let batcher = Batcher {
+        shuffle: false,
+        ..Batcher::default()
+    };
+    for pairing in [Pairing::SentenceOrder, Pairing::Excerpt] {
+        let batches = MaskedBatches::new(text.clone(), masking, batcher).paired(pairing);
+        let batches = batches.unwrap();
+        let mut inside = 0;
+        for index in 0..batches.len(0) {
+            let batch = batches.get(0, index).unwrap();
+            let mut ids = flat(&batch.input_ids);
+            let places: Vec<usize> = flat(&batch.positions)
+                .iter()
+                .map(|at| *at as usize)
+                .collect();
+            for (place, stood) in places.iter().zip(flat(&batch.labels)) {
+                ids[*place] = stood;
+            }
+            // Behind each end of a part, a piece that goes on with a word is hidden or not whatever stands before the end.
+            for end in 1..ids.len() - 1 {
+                let hidden = |at: usize| places.contains(&at);
+                let goes_on = ids[end] == pieces.last && !pieces.begins(ids[end + 1]);
+                inside += usize::from(goes_on && hidden(end - 1) != hidden(end + 1));
+            }
+        }
+        assert!(inside > 0, "{pairing:?}");
+    }
+}
+
+/// Of a tokenizer whose pairs have one special token less than ours have, a text may be shorter than two parts.
+#[test]
+fn sequences_that_have_no_room_for_two_parts_are_refused() -> anyhow::Result<()> {
+    let lines = sentences(40);
+    let tokenizer = learn_wordpiece(lines.iter().map(String::as_str), 200)?;
+    let json = tokenizer.to_string(false).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&json)?;
+    let special =
+        |id: &str, kind: u32| serde_json::json!({"SpecialToken": {"id": id, "type_id": kind}});
+    let part = |id: &str| serde_json::json!({"Sequence": {"id": id, "type_id": 0}});
+    let token = |name: &str| {
+        let id = tokenizer.token_to_id(name).unwrap();
+        serde_json::json!({"id": name, "ids": [id], "tokens": [name]})
+    };
+    json["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [special("[CLS]", 0), part("A"), special("[SEP]", 0)],
+        "pair": [special("[CLS]", 0), part("A"), part("B"), special("[SEP]", 0)],
+        "special_tokens": {"[CLS]": token("[CLS]"), "[SEP]": token("[SEP]")},
+    });
+    let tokenizer = tokenizers::Tokenizer::from_bytes(json.to_string()).unwrap();
+    let text = Packed::encode(&TextEncoder::new(tokenizer, 4)?, &lines)?;
+    for pairing in [Pairing::Excerpt, Pairing::NextSentence] {
+        let masking = Masking::new(0.15, false, 0)?;
+        let batches = MaskedBatches::new(text.clone(), masking, Batcher::default());
+        assert_says(
+            batches.paired(pairing).map(drop),
+            &["max_length", "4 for", "at least 5"],
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn one_sequence_makes_no_pairs() {
     let paired = |length, count| {
@@ -432,10 +500,11 @@ fn half_precision_is_half_of_the_bytes_and_refuses_what_it_cannot_hold() -> anyh
     let bias = vars.get(name).unwrap();
     bias.set(&Tensor::new(&[1f32, 7e4], &CPU)?)?;
     let before = std::fs::read(half.path().join("model.safetensors"))?;
-    assert_says(
-        model.save_as(half.path(), DType::F16),
-        &[name, "F16", "7e4"],
-    );
+    let refused = |expected: &[&str]| assert_says(model.save_as(half.path(), DType::F16), expected);
+    refused(&[name, "F16", "1 of them would be infinite"]);
+    bias.set(&Tensor::new(&[f32::INFINITY, 7e4], &CPU)?)?;
+    refused(&[name, "1 of them"]);
+    assert_says(model.save_as(half.path(), DType::U8), &["F16, BF16", "U8"]);
     assert_eq!(
         std::fs::read(half.path().join("model.safetensors"))?,
         before

@@ -26,6 +26,8 @@ pub const LARGEST_TOKENIZER: u64 = 128 << 20;
 pub const LARGEST_LIST: u64 = 64 << 20;
 /// Symbols of the largest dictionary, and merges of the largest list of them; the words of the billion word benchmark are 793 thousand.
 pub const MOST_SYMBOLS: usize = 1 << 20;
+/// Different words that a vocabulary of pieces is learned from: two hundred megabytes of them.
+pub const MOST_WORDS: usize = 1 << 22;
 /// Unpacked bytes of a page of a parquet file. Writers aim at one million; a page of pictures may hold
 /// a hundred of them.
 pub const LARGEST_PAGE: usize = 256 << 20;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
@@ -29,27 +30,40 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
     });
     match shard {
         Some(name) => {
-            let dir = path.parent().unwrap_or(Path::new("."));
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+            let dir = dir.unwrap_or(Path::new("."));
             shards(dir, "", name, "shards of a text")
         }
         None => Ok(vec![path.to_path_buf()]),
     }
 }
 
-/// What to do with each line of a text, in order.
-pub(crate) fn for_each_line(path: &Path, mut line: impl FnMut(&str) -> Result<()>) -> Result<()> {
+/// Whether to go on, after a line.
+type Next = Result<ControlFlow<()>>;
+
+/// What to do with each line of a text, in order, until it says that this is enough.
+pub(crate) fn for_each_line(path: &Path, mut line: impl FnMut(&str) -> Next) -> Result<()> {
     for file in files(path)? {
-        match is_parquet(&file) {
+        let next = match is_parquet(&file) {
             true => guarded(&file, || rows(&file, &mut line))?,
-            false => {
-                let mut lines = Lines::open(&file)?;
-                while let Some((_, text)) = lines.next()? {
-                    line(&text)?;
-                }
-            }
+            false => lines(&file, &mut line)?,
+        };
+        if next.is_break() {
+            break;
         }
     }
     Ok(())
+}
+
+/// The lines of a plain file.
+fn lines(path: &Path, line: &mut impl FnMut(&str) -> Next) -> Next {
+    let mut lines = Lines::open(path)?;
+    while let Some((_, text)) = lines.next()? {
+        if line(&text)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 /// Whether a file is one of the Hub's tables.
@@ -74,7 +88,7 @@ pub(crate) fn checksum(path: &Path) -> Result<u32> {
 }
 
 /// The lines of a parquet file's column: a row is one, with its end or without, or several.
-fn rows(path: &Path, line: &mut impl FnMut(&str) -> Result<()>) -> Result<()> {
+fn rows(path: &Path, line: &mut impl FnMut(&str) -> Next) -> Next {
     let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
     pages::check_footer(path, &mut file)?;
     let again = file.try_clone().map_err(|e| Error::io(path, e))?;
@@ -87,10 +101,14 @@ fn rows(path: &Path, line: &mut impl FnMut(&str) -> Result<()>) -> Result<()> {
         for (name, field) in record.into_columns() {
             let text = to_text(field, path, &name, number + 1)?;
             let text = text.strip_suffix('\n').unwrap_or(&text);
-            text.split('\n').try_for_each(&mut *line)?;
+            for text in text.split('\n') {
+                if line(text)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
         }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// The column that is read, of all that the file may have.

@@ -254,6 +254,20 @@ impl TextEncoder {
         })
     }
 
+    /// A checksum of everything that a text's pieces depend on; not of how long a text may be for a model.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot be written.
+    pub fn checksum(&self) -> Result<u32> {
+        let mut tokenizer = self.tokenizer.clone();
+        called(None, || tokenizer.with_truncation(None).map(|_| ()))?;
+        tokenizer.with_padding(None);
+        let json = called(None, || tokenizer.to_string(false))?;
+        let mut crc = flate2::Crc::new();
+        crc.update(json.as_bytes());
+        Ok(crc.sum())
+    }
+
     fn fits(&self, length: usize) -> Result<()> {
         fits(length)?;
         expansion::fits(length, self.factor, None)

@@ -264,8 +264,9 @@ pub struct Invocation {
 
 /// The settings that a resumed run may have otherwise than it began: those of [`RunArgs`], and how long it
 /// goes on. Everything else would make it another run from there on.
-pub const FREE: [&str; 10] = [
+pub const FREE: [&str; 11] = [
     "audit",
+    "half",
     "eval_every",
     "checkpoint_every",
     "log_every",

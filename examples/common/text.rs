@@ -57,7 +57,8 @@ pub fn learned_of(
 
 /// `OUT-data`, where a program keeps what it makes of its texts.
 pub fn beside(out: &Path) -> PathBuf {
-    let mut name = out.as_os_str().to_owned();
+    // Without a slash behind, which would lead into the run's own folder.
+    let mut name = out.components().collect::<PathBuf>().into_os_string();
     name.push("-data");
     PathBuf::from(name)
 }

@@ -7,7 +7,7 @@ mod parts;
 
 use adahessian::Rules;
 use adahessian::ops::Mode;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, Command};
 use common::experiment::{Experiment, Parts};
 use common::flags::Settings;
@@ -71,12 +71,18 @@ struct GlueArgs {
 
     /// Fresh weights, with the configuration and the tokenizer of --model: what does its training bring?
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to train")]
+    #[serde(default, skip_serializing_if = "is_off")]
     scratch: bool,
 
     /// Sort by length within windows of so many batches: less padding [default: off]
     #[arg(long, value_name = "BATCHES", value_parser = count, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     bucket: Option<usize>,
+}
+
+/// Not written where it is off: runs that were begun before there was such a flag go on.
+fn is_off(flag: &bool) -> bool {
+    !flag
 }
 
 struct Glue;
@@ -128,6 +134,15 @@ impl Experiment for Glue {
     }
 
     fn load(&self, settings: &Settings<GlueArgs>, _out: &Path) -> Result<Data> {
+        let own = &settings.own;
+        ensure!(
+            !own.scratch || own.model.is_some(),
+            "--scratch: is without --model as it is, from fresh weights; leave it out, or say whose configuration to take"
+        );
+        ensure!(
+            !own.scratch || !own.new_head,
+            "--new-head: all weights are fresh with --scratch; leave one of the two out"
+        );
         // First the model: a mistyped path shows before anything is downloaded.
         let checkpoint = settings.own.model.as_deref().map(hub::checkpoint_folder);
         Ok(Data {

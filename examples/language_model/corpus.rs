@@ -21,7 +21,8 @@ pub struct Data {
 impl Data {
     /// A checksum of all words and their ids.
     pub fn mark(&self) -> String {
-        let mut sum = checksum(&self.vocabulary);
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&self.vocabulary.checksum().to_le_bytes());
         let stores = [&self.train, &self.validation]
             .into_iter()
             .chain(&self.test);
@@ -30,15 +31,6 @@ impl Data {
         }
         format!("{:08x}", sum.finalize())
     }
-}
-
-fn checksum(vocabulary: &WordVocabulary) -> crc32fast::Hasher {
-    let mut sum = crc32fast::Hasher::new();
-    for word in vocabulary.words() {
-        sum.update(word.as_bytes());
-        sum.update(b"\n");
-    }
-    sum
 }
 
 /// From a folder, with ids in files beside `out`; or from the shipped sample.
@@ -53,7 +45,7 @@ pub fn load(own: &LanguageArgs, out: &Path) -> Result<Data> {
     let train = file(Split::Train)?;
     let vocabulary = WordVocabulary::of_file(&train, most)?;
     // Runs of one comparison may have other vocabularies.
-    let mark = checksum(&vocabulary).finalize();
+    let mark = vocabulary.checksum();
     let store = |text: &Path, name: &str| {
         let path = folder.join(format!("{name}-{mark:08x}.words"));
         WordStore::of_file(text, &vocabulary, &path)

@@ -7,7 +7,7 @@ mod task;
 mod words;
 
 use adahessian::Rules;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::DType;
 use clap::{Args, Command};
 use common::card::Card;
@@ -46,7 +46,8 @@ const EVALUATION_SEED: u64 = 0;
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct PretrainArgs {
     /// A folder with train.txt and valid.txt, or WikiText's wiki.train.tokens (or .raw) and wiki.valid.tokens, plain or .gz, or the
-    /// Hub's train-NNNNN-of-NNNNN.parquet and validation-NNNNN-of-NNNNN.parquet with a column `text` [default: the shipped sample's sentences]
+    /// Hub's train-NNNNN-of-NNNNN.parquet and validation-NNNNN-of-NNNNN.parquet with a column `text`; their tokens are kept in
+    /// OUT-data, four bytes each [default: the shipped sample's sentences]
     #[arg(long, value_name = "DIR", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<PathBuf>,
@@ -62,7 +63,8 @@ struct PretrainArgs {
     #[arg(long, default_value = "squeezebert-mini", hide_default_value = true, value_parser = parts::PRESETS, help_heading = "What to train")]
     preset: String,
 
-    /// Width of the hidden states, a multiple of 4 heads times 4 groups [default: the preset's]
+    /// Width of the hidden states, a multiple of the heads and of the groups: of 4, or 12 for the base models [default: the
+    /// preset's]
     #[arg(long, value_name = "N", value_parser = count, help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     width: Option<usize>,
@@ -95,10 +97,15 @@ struct PretrainArgs {
     /// Cut sequences in two, and learn what the parts are to each other, too: whether the second is what follows in the text
     /// (next), whether their order is the text's (order), or whether the first is words of the second (excerpt)
     #[arg(long, value_name = "KIND", default_value = "none", value_parser = parts::PAIRS, help_heading = "How to train")]
+    #[serde(
+        default = "parts::no_pairs",
+        skip_serializing_if = "parts::is_no_pairs"
+    )]
     pairs: String,
 
     /// Save the model in half precision: half the bytes, and read as any other
-    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to keep")]
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "The run")]
+    #[serde(default, skip_serializing_if = "is_off")]
     half: bool,
 
     /// Dropout of hidden states and attention [default: 0.1]
@@ -113,6 +120,11 @@ const COLUMNS: [Column; 4] = [
     Column::new("accuracy", "accuracy", 100.0, 2),
     Column::new("pair_accuracy", "pairs", 100.0, 2),
 ];
+
+/// Not written where it is off: runs that were begun before there was such a flag go on.
+fn is_off(flag: &bool) -> bool {
+    !flag
+}
 
 struct Pretrain;
 
@@ -206,7 +218,7 @@ impl Experiment for Pretrain {
             mark: Some(text::mark(&encoder, data.content())?),
             export: Some(Box::new(move |folder| {
                 match half {
-                    true => model.save_as(folder, DType::F16)?,
+                    true => model.save_as(folder, DType::F16).context("--half")?,
                     false => model.save(folder)?,
                 }
                 Ok(encoder.save(folder)?)

@@ -25,6 +25,15 @@ pub const PRESETS: [&str; 6] = [
 /// What `--pairs` takes.
 pub const PAIRS: [&str; 4] = ["none", "next", "order", "excerpt"];
 
+/// Its default, which is not written: runs that were begun before there was such a flag go on.
+pub fn no_pairs() -> String {
+    PAIRS[0].into()
+}
+
+pub fn is_no_pairs(pairs: &str) -> bool {
+    pairs == PAIRS[0]
+}
+
 /// What `--pairs` says.
 pub fn pairing(pairs: &str) -> Option<Pairing> {
     match pairs {
@@ -91,8 +100,9 @@ fn of_folder(folder: &Path, settings: &Settings<PretrainArgs>, out: &Path) -> Re
     std::fs::create_dir_all(&stores).with_context(|| stores.display().to_string())?;
     // Runs of one comparison may have other tokenizers, and other parts of the text.
     let packed = |text: &TextFile, name: &str| -> Result<Packed> {
-        let mark = text::mark(&encoder, [format!("{:?}", text.most)])?;
-        let store = stores.join(format!("{name}-{mark}.pieces"));
+        let mark =
+            crc32fast::hash(format!("{:08x} {:?}", encoder.checksum()?, text.most).as_bytes());
+        let store = stores.join(format!("{name}-{mark:08x}.pieces"));
         Ok(Packed::of_file(&encoder, text, &store)?)
     };
     Ok(Data {

@@ -11,7 +11,9 @@ use trainers::{Error, Loss, Result, Scores, Task};
 
 /// A masked language model, and what it is evaluated on.
 ///
-/// The loss is the mean over the hidden tokens and, with pairs, to that the mean over the sequences, as BERT's.
+/// The loss is the mean over the hidden tokens and, with pairs, to that the mean over the sequences, as BERT's. Parts of a
+/// batch weigh as much as they have hidden tokens: there the second mean is scaled so that all parts together make the
+/// batch's.
 pub struct Hidden {
     pub model: Arc<MaskedLanguageModel>,
     pub validation: MaskedBatches,
@@ -66,7 +68,10 @@ impl Task for Hidden {
         let said = self.logits(batch, mode)?;
         let words = Loss::CROSS_ENTROPY.of(&said.words, &batch.labels)?;
         match Self::related(&said, batch) {
-            Some((logits, labels)) => Ok((words + Loss::CROSS_ENTROPY.of(logits, labels)?)?),
+            Some((logits, labels)) => {
+                let pairs = Loss::CROSS_ENTROPY.of(logits, labels)?;
+                Ok((words + (pairs * part_of(batch)?)?)?)
+            }
             None => Ok(words),
         }
     }
@@ -84,6 +89,12 @@ impl Task for Hidden {
         }
         pairs.and(words.scores()?)
     }
+}
+
+/// How many times as many sequences for a hidden token this part of a batch has as the whole; 1 for the whole.
+fn part_of(batch: &MaskedBatch) -> Result<f64> {
+    let whole = batch.pairs.as_ref().map_or(1.0, |pairs| pairs.share);
+    Ok(batch.size() as f64 / batch.weight()? / whole)
 }
 
 /// How well pairs are told apart.
@@ -118,5 +129,50 @@ impl Pairs {
                 .with("pair_loss", self.loss / self.count)),
             false => Ok(words),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+    use datasets::wordpiece::learn_wordpiece;
+    use datasets::{Batcher, Masking, Packed, Pairing, TextEncoder};
+    use models::{Start, squeezebert};
+
+    /// Whole words make parts of a batch with other numbers of hidden tokens for a sequence.
+    #[test]
+    fn parts_of_a_batch_make_its_loss() -> anyhow::Result<()> {
+        let line = |i: usize| format!("unbelievable {} harbourmaster .", "ab".repeat(i % 7 + 1));
+        let lines: Vec<String> = (0..60).map(line).collect();
+        let tokenizer = learn_wordpiece(lines.iter().map(String::as_str), 40)?;
+        let encoder = TextEncoder::new(tokenizer, 16)?;
+        let masking = Masking::new(0.3, true, 1)?;
+        let batcher = Batcher {
+            batch_size: 6,
+            ..Batcher::default()
+        };
+        let text = Packed::encode(&encoder, &lines)?;
+        let batches = MaskedBatches::new(text, masking, batcher).paired(Pairing::NextSentence)?;
+        let architecture = squeezebert::Config::tiny().architecture()?;
+        let start = Start {
+            dtype: DType::F64,
+            ..Start::default()
+        };
+        let batch = batches.get(0, 0)?;
+        let task = Hidden {
+            model: Arc::new(MaskedLanguageModel::with_pairs(&architecture, &start)?),
+            validation: batches,
+        };
+        let loss = |batch: &MaskedBatch| -> anyhow::Result<f64> {
+            Ok(task.loss(batch, &Mode::Eval)?.to_scalar::<f64>()?)
+        };
+        let parts = [task.narrow(&batch, 0, 2)?, task.narrow(&batch, 2, 4)?];
+        let weights = [task.weight(&parts[0])?, task.weight(&parts[1])?];
+        assert!(weights[0] * 2.0 != weights[1], "{weights:?}");
+        let whole = task.weight(&batch)?;
+        let sum = weights[0] / whole * loss(&parts[0])? + weights[1] / whole * loss(&parts[1])?;
+        assert!((sum - loss(&batch)?).abs() < 1e-12, "{sum}");
+        Ok(())
     }
 }

@@ -93,7 +93,7 @@ struct Cli {
     #[arg(long)]
     audit: bool,
 
-    /// Print only the last line
+    /// Print only a line of JSON for each measurement
     #[arg(long)]
     json: bool,
 }

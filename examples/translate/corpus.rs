@@ -246,10 +246,7 @@ fn stamp(own: &TranslateArgs, limit: Option<usize>, raw: &[PathBuf; 2]) -> Resul
 
 /// The folder of what is made of such text, beside the run's.
 fn place(stamp: &str, out: &Path) -> Result<PathBuf> {
-    // Without a slash behind, which would lead into the run's own folder.
-    let mut made = out.components().collect::<PathBuf>().into_os_string();
-    made.push("-data");
-    let made = Path::new(&made).join(format!("{:08x}", crc32fast::hash(stamp.as_bytes())));
+    let made = common::text::beside(out).join(format!("{:08x}", crc32fast::hash(stamp.as_bytes())));
     std::fs::create_dir_all(&made).with_context(|| made.display().to_string())?;
     let path = made.join(MADE_OF);
     match std::fs::read_to_string(&path) {

@@ -317,14 +317,9 @@ impl Family for Config {
     }
 
     fn pairs(&self, vb: VarBuilder) -> Result<ClassifierHead> {
-        let (d, pooler) = (self.hidden_size, vb.pp(NAMES.prefix).pp("pooler.dense"));
-        let output = vb.pp("cls.seq_relationship");
-        Ok(ClassifierHead {
-            first_dropout: 0.0,
-            dense: optional(|| self.linear(d, d, pooler))?,
-            activation: Activation::Tanh,
-            dropout: 0.0,
-            output: optional(|| self.linear(d, 2, output))?,
+        let pooler = vb.pp(NAMES.prefix).pp("pooler.dense");
+        ClassifierHead::of_pairs(self.hidden_size, [pooler, vb], |inputs, outputs, vb| {
+            self.linear(inputs, outputs, vb)
         })
     }
 

@@ -33,7 +33,11 @@ pub(crate) struct Origin {
 /// The system reads what is asked for and keeps what fits. The file must not be changed while a store of it is open; a new
 /// one in its place is fine.
 #[derive(Debug, Clone)]
-pub(crate) struct IdStore(Data);
+pub(crate) struct IdStore {
+    data: Data,
+    /// The CRC-32 of all ids.
+    sum: u32,
+}
 
 #[derive(Debug, Clone)]
 enum Data {
@@ -44,7 +48,12 @@ enum Data {
 impl IdStore {
     /// Of ids at hand.
     pub fn in_memory(ids: Vec<u32>) -> Self {
-        Self(Data::Memory(Arc::new(ids)))
+        let mut crc = Crc::new();
+        ids.iter().for_each(|id| crc.update(&id.to_le_bytes()));
+        Self {
+            data: Data::Memory(Arc::new(ids)),
+            sum: crc.sum(),
+        }
     }
 
     /// The store `path`, which is made by `fill` if it is not there. One of another origin is an error.
@@ -72,14 +81,14 @@ impl IdStore {
         let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
         let head = Head::decode(path, &map)?;
         if (head.fingerprint, head.vocabulary as usize) != (origin.fingerprint, origin.vocabulary) {
-            let got = "a store of another text, or of another vocabulary's words".to_string();
+            let got = "a store of another text, or with another vocabulary".to_string();
             return Err(unusable(path, got, "one of this text"));
         }
         let ids = &map[HEAD..];
         if checksum(ids) != head.content {
             return Err(unusable(
                 path,
-                "damaged words".into(),
+                "damaged ids".into(),
                 "ids with the right sum",
             ));
         }
@@ -89,15 +98,18 @@ impl IdStore {
             .iter()
             .map(|id| u32::from_le_bytes(*id));
         if let Some(id) = ids.find(|id| *id >= head.vocabulary) {
-            let got = format!("word {id} of {}", origin.vocabulary);
+            let got = format!("id {id} of {}", origin.vocabulary);
             return Err(unusable(path, got, "ids of the vocabulary"));
         }
-        Ok(Self(Data::File(Arc::new(map))))
+        Ok(Self {
+            sum: head.content,
+            data: Data::File(Arc::new(map)),
+        })
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        match &self.0 {
+        match &self.data {
             Data::File(map) => (map.len() - HEAD) / 4,
             Data::Memory(ids) => ids.len(),
         }
@@ -105,14 +117,7 @@ impl IdStore {
 
     /// A checksum of all ids.
     pub fn checksum(&self) -> u32 {
-        match &self.0 {
-            Data::File(map) => checksum(&map[HEAD..]),
-            Data::Memory(ids) => {
-                let mut crc = Crc::new();
-                ids.iter().for_each(|id| crc.update(&id.to_le_bytes()));
-                crc.sum()
-            }
-        }
+        self.sum
     }
 
     /// The ids from `start` on, `count` of them.
@@ -124,12 +129,12 @@ impl IdStore {
         let Some(end) = words else {
             return Err(Error::Batch {
                 reason: format!(
-                    "words {start} .. {start} + {count} of a text of {}",
+                    "ids {start} .. {start} + {count} of a text of {}",
                     self.len()
                 ),
             });
         };
-        Ok(match &self.0 {
+        Ok(match &self.data {
             Data::Memory(ids) => ids[start..end].to_vec(),
             Data::File(map) => {
                 let bytes = map[HEAD + 4 * start..HEAD + 4 * end].as_chunks::<4>().0;

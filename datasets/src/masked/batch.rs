@@ -30,6 +30,8 @@ pub struct Pairs {
     pub token_type_ids: Tensor,
     /// What [`Pairing`] says, `[B]`, u32.
     pub labels: Tensor,
+    /// Sequences for each hidden token of the batch of which this is the whole or a part.
+    pub share: f64,
 }
 
 impl Pairs {
@@ -37,6 +39,7 @@ impl Pairs {
         Ok(Self {
             token_type_ids: self.token_type_ids.narrow(0, start, len)?.contiguous()?,
             labels: self.labels.narrow(0, start, len)?.contiguous()?,
+            share: self.share,
         })
     }
 }
@@ -108,9 +111,20 @@ impl MaskedBatches {
     /// Makes two parts of each sequence, `[CLS] … [SEP] … [SEP]`, as a function of (seed of the masking, epoch, sequence).
     ///
     /// # Errors
-    /// If there is only one sequence.
+    /// If sequences have no room for two parts, or there is only one.
     pub fn paired(mut self, pairing: Pairing) -> Result<Self> {
-        // An encoder's sequences have room for three special tokens and two others.
+        // A tokenizer's own pairs may have fewer special tokens, and a text of its own a shorter sequence.
+        let length = self.text.length();
+        if length < Pairing::SHORTEST {
+            return Err(Error::Setting {
+                name: "max_length",
+                got: format!("{length} for sequences in two parts"),
+                expected: format!(
+                    "at least {}: three special tokens, and one of text in each part",
+                    Pairing::SHORTEST
+                ),
+            });
+        }
         if self.text.len() < 2 {
             return Err(Error::Setting {
                 name: "text",
@@ -161,7 +175,9 @@ impl Batches for MaskedBatches {
                 first,
                 label,
             } = self.parts(epoch, sequence)?;
-            let chosen = self.masking.apply(pieces, &mut tokens, epoch, sequence);
+            let chosen = self
+                .masking
+                .apply_to_parts(pieces, &mut tokens, first, (epoch, sequence));
             hidden.push(chosen.len());
             for (place, stood) in chosen {
                 // Behind the special token at the front and, in the second part, the one between the two.
@@ -184,6 +200,7 @@ impl Batches for MaskedBatches {
             Ok(Pairs {
                 token_type_ids: Tensor::from_vec(types, (rows, length), &Device::Cpu)?,
                 labels: Tensor::from_vec(relations, rows, &Device::Cpu)?,
+                share: rows as f64 / count as f64,
             })
         };
         Ok(MaskedBatch {

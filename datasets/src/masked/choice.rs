@@ -53,8 +53,19 @@ impl Masking {
         epoch: usize,
         index: usize,
     ) -> Vec<(usize, u32)> {
+        self.apply_to_parts(pieces, body, body.len(), (epoch, index))
+    }
+
+    /// [`Masking::apply`] to a sequence whose second part begins behind `first` tokens: no word goes across.
+    pub(super) fn apply_to_parts(
+        &self,
+        pieces: &Pieces,
+        body: &mut [u32],
+        first: usize,
+        (epoch, index): (usize, usize),
+    ) -> Vec<(usize, u32)> {
         let mut random = Random::of_example(self.seed, epoch as u64, index as u64);
-        let mut words = self.words(pieces, body);
+        let mut words = self.words(pieces, body, first);
         let tokens: usize = words.iter().map(Vec::len).sum();
         let wanted = ((tokens as f64 * self.share).round() as usize).max(1);
         random.shuffle(&mut words);
@@ -81,7 +92,7 @@ impl Masking {
     }
 
     /// The places that are chosen together.
-    fn words(&self, pieces: &Pieces, body: &[u32]) -> Vec<Vec<usize>> {
+    fn words(&self, pieces: &Pieces, body: &[u32], first: usize) -> Vec<Vec<usize>> {
         let mut words: Vec<Vec<usize>> = Vec::new();
         let mut before = None;
         for (place, id) in body
@@ -90,6 +101,7 @@ impl Masking {
             .filter(|(_, id)| pieces.is_plain(**id))
         {
             let goes_on = self.whole_words
+                && place != first
                 && !pieces.begins(*id)
                 && place.checked_sub(1) == before
                 && before.is_some();

@@ -1,5 +1,6 @@
 //! Lines of prose from a file.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -9,6 +10,9 @@ use crate::limits::MOST_TEXT;
 use crate::plain_text::{self, for_each_line, is_parquet};
 use crate::shards::shards;
 use crate::split::Split;
+
+/// Counts the changes of [`as_prose`] and [`is_heading`]: what was made with another is made again.
+const PREPARATION: u8 = 1;
 
 /// A text on the disk: its lines that say something.
 ///
@@ -85,27 +89,24 @@ impl TextFile {
     /// # Errors
     /// If the file cannot be read, is not UTF-8, has a line that is too long, or says nothing; those of `each`.
     pub fn for_each_line(&self, mut each: impl FnMut(&str) -> Result<()>) -> Result<()> {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        let prepared = name.contains(".tokens")
-            || name.starts_with("wiki.") && name.contains(".raw")
-            || is_parquet(&self.path);
-        let most = self.most.unwrap_or(usize::MAX);
+        let (prepared, most) = (self.is_prepared(), self.most.unwrap_or(usize::MAX));
         let mut count = 0;
         for_each_line(&self.path, |line| {
-            if count >= most || prepared && is_heading(line) {
-                return Ok(());
+            if count >= most {
+                return Ok(ControlFlow::Break(()));
+            }
+            if prepared && is_heading(line) {
+                return Ok(ControlFlow::Continue(()));
             }
             let line = match prepared {
                 true => as_prose(line),
                 false => line.trim().to_string(),
             };
-            match line.is_empty() {
-                true => Ok(()),
-                false => {
-                    count += 1;
-                    each(&line)
-                }
+            if !line.is_empty() {
+                count += 1;
+                each(&line)?;
             }
+            Ok(ControlFlow::Continue(()))
         })?;
         match count {
             0 => Err(Error::Empty {
@@ -130,9 +131,18 @@ impl TextFile {
         Ok(lines)
     }
 
-    /// A checksum of the file's bytes and the number of lines that are asked for.
+    /// Whether its lines were made for other programs, and become prose again.
+    fn is_prepared(&self) -> bool {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        name.contains(".tokens")
+            || name.starts_with("wiki.") && name.contains(".raw")
+            || is_parquet(&self.path)
+    }
+
+    /// A checksum of the file's bytes, of how they are read, and of the number of lines that are asked for.
     pub(super) fn checksum(&self) -> Result<u32> {
         let mut crc = flate2::Crc::new();
+        crc.update(&[PREPARATION, u8::from(self.is_prepared())]);
         crc.update(&plain_text::checksum(&self.path)?.to_le_bytes());
         crc.update(&(self.most.map_or(u64::MAX, |most| most as u64)).to_le_bytes());
         Ok(crc.sum())

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use flate2::Crc;
 use tokenizers::ModelWrapper;
 
 use super::TextFile;
@@ -79,7 +78,7 @@ impl Pieces {
             }
         }
         plain.sort_unstable();
-        let ends = [".", "!", "?"].map(|end| [end.to_string(), format!("Ġ{end}")]);
+        let ends = [".", "!", "?"].map(|end| [end.into(), format!("Ġ{end}"), format!("▁{end}")]);
         let ends = ends.iter().flatten();
         let ends = ends.filter_map(|end| tokenizer.token_to_id(end)).collect();
         match plain.is_empty() {
@@ -142,13 +141,13 @@ impl Packed {
     /// special tokens before and behind. What is left at the end and is no whole sequence is not used. A `[UNK]` in the
     /// text is `<unk>` to a tokenizer that calls it so.
     ///
-    /// Memory: four bytes a token.
+    /// Memory: four bytes a token, and as much again while it is made.
     ///
     /// # Errors
     /// If the tokenizer refuses a line, has no mask, or there is no whole sequence.
     pub fn encode(encoder: &TextEncoder, lines: &[String]) -> Result<Self> {
         let pieces = Pieces::of(encoder)?;
-        let ids = encoded(encoder, lines.to_vec())?.concat();
+        let ids = encoded(encoder, lines)?.concat();
         Self::new(IdStore::in_memory(ids), encoder, pieces)
     }
 
@@ -162,13 +161,14 @@ impl Packed {
     pub fn of_file(encoder: &TextEncoder, text: &TextFile, path: &Path) -> Result<Self> {
         let pieces = Pieces::of(encoder)?;
         let origin = Origin {
-            fingerprint: u64::from(text.checksum()?) << 32 | u64::from(checksum(encoder)?),
+            fingerprint: u64::from(text.checksum()?) << 32 | u64::from(encoder.checksum()?),
             vocabulary: encoder.vocab_size(),
         };
         let ids = IdStore::of(path, origin, |sink| {
             let (mut portion, mut bytes) = (Vec::new(), 0);
             let mut done = |portion: &mut Vec<String>| {
-                let ids = encoded(encoder, std::mem::take(portion))?;
+                let ids = encoded(encoder, portion)?;
+                portion.clear();
                 ids.iter().try_for_each(|ids| sink(ids))
             };
             text.for_each_line(|line| {
@@ -252,23 +252,12 @@ impl Packed {
 }
 
 /// The token ids of lines, on several threads.
-fn encoded(encoder: &TextEncoder, lines: Vec<String>) -> Result<Vec<Vec<u32>>> {
+fn encoded(encoder: &TextEncoder, lines: &[String]) -> Result<Vec<Vec<u32>>> {
     match unknown(encoder) {
-        "[UNK]" => encoder.pieces(&lines),
+        "[UNK]" => encoder.pieces(lines),
         own => {
             let lines = lines.iter().map(|line| line.replace("[UNK]", own));
             encoder.pieces(&lines.collect::<Vec<_>>())
         }
     }
-}
-
-/// Of everything that a tokenizer's pieces depend on; not of how long a text may be for a model.
-fn checksum(encoder: &TextEncoder) -> Result<u32> {
-    let mut tokenizer = encoder.tokenizer().clone();
-    called(None, || tokenizer.with_truncation(None).map(|_| ()))?;
-    tokenizer.with_padding(None);
-    let json = called(None, || tokenizer.to_string(false))?;
-    let mut crc = Crc::new();
-    crc.update(json.as_bytes());
-    Ok(crc.sum())
 }

@@ -35,6 +35,9 @@ pub(super) struct Parts {
 }
 
 impl Pairing {
+    /// Tokens of the shortest sequence that has two parts.
+    pub(super) const SHORTEST: usize = 5;
+
     /// Sequence `index` in two parts, without its last token, in whose place the third special token comes: a function of
     /// the seed, the epoch, the index and the text.
     pub(super) fn parts(

@@ -11,7 +11,7 @@ use tokenizers::{
 
 use super::{BertConfig, CONTINUES, SPECIAL, bert_tokenizer, failed};
 use crate::error::{Error, Result};
-use crate::limits::LONGEST_LINE;
+use crate::limits::{LONGEST_LINE, MOST_WORDS};
 
 /// Characters of the longest word that is learned from: WordPiece takes longer ones as unknown.
 const LONGEST_WORD: usize = 100;
@@ -40,7 +40,7 @@ impl WordCounts {
     /// Counts the words of one text more. Words of more than 100 characters are left out: WordPiece takes them as unknown.
     ///
     /// # Errors
-    /// If the text is longer than [`LONGEST_LINE`] bytes.
+    /// If the text is longer than [`LONGEST_LINE`] bytes, or there are more than [`MOST_WORDS`] different words with it.
     pub fn add(&mut self, text: &str) -> Result<()> {
         if text.len() > LONGEST_LINE {
             let length = text.len();
@@ -61,6 +61,11 @@ impl WordCounts {
                 Some(count) => *count += 1,
                 None => {
                     self.0.insert(word.to_string(), 1);
+                    if self.0.len() > MOST_WORDS {
+                        return Err(failed(format!(
+                            "a text with more than {MOST_WORDS} different words; learn from a part of it"
+                        )));
+                    }
                 }
             }
         }

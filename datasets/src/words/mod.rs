@@ -13,6 +13,7 @@ mod store;
 mod vocabulary;
 mod windows;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -75,7 +76,7 @@ fn for_each_word(path: &Path, mut each: impl FnMut(&str) -> Result<()>) -> Resul
             each(word)?;
             any = true;
         }
-        each(END)
+        each(END).map(ControlFlow::Continue)
     })?;
     match any {
         true => Ok(()),

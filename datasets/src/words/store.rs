@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use flate2::Crc;
-
 use super::{WordVocabulary, for_each_word};
 use crate::error::Result;
 use crate::id_store::{IdStore, Origin};
@@ -31,7 +29,7 @@ impl WordStore {
     pub fn of_file(text: &Path, vocabulary: &WordVocabulary, path: &Path) -> Result<Self> {
         let origin = Origin {
             fingerprint: u64::from(plain_text::checksum(text)?) << 32
-                | u64::from(checksum(vocabulary)),
+                | u64::from(vocabulary.checksum()),
             vocabulary: vocabulary.len(),
         };
         let made = IdStore::of(path, origin, |sink| {
@@ -62,14 +60,4 @@ impl WordStore {
     pub fn words(&self, start: usize, count: usize) -> Result<Vec<u32>> {
         self.0.ids(start, count)
     }
-}
-
-/// Of all words, in order.
-fn checksum(vocabulary: &WordVocabulary) -> u32 {
-    let mut words = Crc::new();
-    for word in vocabulary.words() {
-        words.update(word.as_bytes());
-        words.update(b"\n");
-    }
-    words.sum()
 }

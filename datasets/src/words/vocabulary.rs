@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
+use flate2::Crc;
+
 use super::for_each_word;
 use crate::error::{Error, Place, Result};
 use crate::excerpt::cut;
@@ -72,6 +74,16 @@ impl WordVocabulary {
         }
         let words = words.into_iter().map(|(word, _)| word);
         Self::new(path, words.collect())
+    }
+
+    /// A checksum of all words, in order.
+    pub fn checksum(&self) -> u32 {
+        let mut words = Crc::new();
+        for word in &self.words {
+            words.update(word.as_bytes());
+            words.update(b"\n");
+        }
+        words.sum()
     }
 
     /// A file with a word on each line, as [`WordVocabulary::write`] writes it.

@@ -53,7 +53,7 @@ fn a_run_that_goes_on_is_one_that_did_not_stop() {
     write(&data.join("train.txt"), &text.replace("w1 ", "v1 "));
     let go_on = || language_model("train --max-steps 7 --resume").path(&parts);
     let error = go_on().fails();
-    assert!(error.contains("data_mark"), "{error}");
+    assert!(error.contains("has changed since"), "{error}");
     // The same words in another order: the vocabulary is the same, and its store another text's.
     let (first, rest) = text.split_once('\n').unwrap();
     write(&data.join("train.txt"), &format!("{rest}{first}\n"));
@@ -112,4 +112,54 @@ fn what_is_written_is_a_function_of_the_seed() {
     assert!(error.contains("vocabulary.txt"), "{error}");
     let error = language_model("train --limit 5").fails();
     assert!(error.contains("--max-steps"), "{error}");
+}
+
+#[test]
+fn a_pretraining_keeps_its_tokens_beside_its_folder() {
+    let out = folder();
+    let (data, run) = (out.path().join("data"), out.path().join("run"));
+    texts(&data);
+    // A slash behind does not lead into the run's own folder.
+    let slash = Path::new(&format!("{}/", run.display())).to_path_buf();
+    let flags = "--preset squeezebert-tiny --vocabulary 60 --max-length 16 --batch-size 4 --epochs 1 --pairs excerpt";
+    let pretrain = |arguments: &str| Program::new("pretrain", arguments);
+    pretrain(&format!("{flags} --max-steps 2 --data"))
+        .path(&data)
+        .argument("--out")
+        .path(&slash)
+        .succeeds();
+    let stores = || -> Vec<_> {
+        let stores = fs::read_dir(out.path().join("run-data")).unwrap();
+        let names = stores.map(|file| file.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.ends_with(".pieces")).collect()
+    };
+    let made = stores();
+    assert_eq!(made.len(), 2, "{made:?}");
+    // How the model is saved changes no step; the tokens are those that are there.
+    let size = || {
+        fs::metadata(run.join("model/model.safetensors"))
+            .unwrap()
+            .len()
+    };
+    let whole = size();
+    pretrain("--max-steps 3 --half --resume")
+        .path(&slash)
+        .succeeds();
+    assert!(size() * 10 < whole * 6, "{whole} and {}", size());
+    assert_eq!(stores().len(), 2);
+    // Another text is not taken for this one.
+    let text = fs::read_to_string(data.join("train.txt")).unwrap();
+    let (first, rest) = text.split_once('\n').unwrap();
+    write(&data.join("train.txt"), &format!("{rest}{first}\n"));
+    let error = pretrain("--max-steps 4 --resume").path(&run).fails();
+    assert!(error.contains("delete the file"), "{error}");
+    let error = Program::new("glue", "--scratch --dry-run").succeeds();
+    assert!(error.contains("scratch = true"), "{error}");
+    let error = Program::new("glue", "--scratch --out")
+        .path(&out.path().join("fresh"))
+        .fails();
+    assert!(
+        error.contains("--scratch") && error.contains("--model"),
+        "{error}"
+    );
 }

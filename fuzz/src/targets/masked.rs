@@ -1,12 +1,12 @@
 //! Text without labels, of which tokens are hidden.
 
-use datasets::masked::{MaskedBatches, Masking, Packed, TextFile};
+use datasets::masked::{MaskedBatches, Masking, Packed, Pairing, TextFile};
 use datasets::wordpiece::learn_wordpiece;
 use datasets::{Batcher, Batches, LabelledBatch, TextEncoder};
 
 use crate::{Scratch, settings};
 
-/// WikiText's form (1), gzipped (2), whole words (4); file. What can be read is packed and hidden.
+/// WikiText's form (1), gzipped (2), whole words (4), pairs (8, 16); file. What can be read is packed and hidden.
 pub fn masked_text(data: &[u8]) -> bool {
     let ([bits], file) = settings(data);
     let scratch = Scratch::new();
@@ -33,7 +33,17 @@ pub fn masked_text(data: &[u8]) -> bool {
         "other tokens in the store"
     );
     let masking = Masking::new(0.15, bits & 4 != 0, 1).expect("a share");
-    let batches = MaskedBatches::new(packed, masking, Batcher::default());
+    let plain = || MaskedBatches::new(packed.clone(), masking, Batcher::default());
+    let pairing = match bits >> 3 & 3 {
+        1 => Some(Pairing::NextSentence),
+        2 => Some(Pairing::SentenceOrder),
+        3 => Some(Pairing::Excerpt),
+        _ => None,
+    };
+    let batches = match pairing.map(|pairing| plain().paired(pairing)) {
+        None | Some(Err(_)) => plain(),
+        Some(Ok(paired)) => paired,
+    };
     let batch = batches.get(0, 0).expect("a batch of its own text");
     let places = batch.positions.to_vec1::<u32>().expect("places");
     let inside = batch.input_ids.elem_count() as u32;

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::labels::Labels;
 use crate::layer::Reach;
 use crate::model::{Model, runs_of_four};
-use crate::weights::{self, LoadReport, Start, Variables};
+use crate::weights::{self, LoadReport, Start, Variables, optional};
 use adahessian::engine::Handle;
 use adahessian::nn::{Linear, VarBuilder};
 use adahessian::ops::{self, Activation, Dropout, Mode};
@@ -28,6 +28,22 @@ pub(crate) struct ClassifierHead {
 }
 
 impl ClassifierHead {
+    /// The head of BERT's pretraining that tells what two parts of a sequence are to each other: its pooler, which
+    /// classifiers take over, and a map of its own below `vb`.
+    pub(crate) fn of_pairs(
+        width: usize,
+        [pooler, vb]: [VarBuilder; 2],
+        linear: impl Fn(usize, usize, VarBuilder) -> Result<Linear>,
+    ) -> Result<Self> {
+        Ok(Self {
+            first_dropout: 0.0,
+            dense: optional(|| linear(width, width, pooler))?,
+            activation: Activation::Tanh,
+            dropout: 0.0,
+            output: optional(|| linear(width, 2, vb.pp("cls.seq_relationship")))?,
+        })
+    }
+
     /// The pooled state [B, D] and the logits [B, labels] from the last hidden state.
     pub(crate) fn forward(&self, last: &Handle, mode: &Mode) -> Result<(Handle, Handle)> {
         let &[batch, _, width] = last.dims() else {
