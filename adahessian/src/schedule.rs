@@ -9,7 +9,7 @@ const MOST_WARMUPS: usize = 8;
 
 /// A factor on the learning rate, a function of (step, total steps) and of nothing else.
 ///
-/// As text, with all arguments in steps or as numbers: `constant`, `step:GAMMA:AT[:AT…]`,
+/// As text, with all arguments in steps or as numbers, none below 0: `constant`, `step:GAMMA:AT[:AT…]`,
 /// `inverse_sqrt`, `linear`, `polynomial:POWER[:END]`, `cosine[:END]`, `exponential:START:END`, each
 /// optionally preceded by `warmup:STEPS+`. Places and warm-ups below 1 are shares of the total.
 ///
@@ -147,6 +147,10 @@ impl FromStr for Schedule {
         let kind = parts.next().unwrap_or_default();
         let numbers = parts.map(|p| p.parse::<f64>().ok().filter(|n| n.is_finite()));
         let numbers: Option<Vec<f64>> = numbers.collect();
+        let negative = |numbers: &[f64]| numbers.iter().any(|n| *n < 0.0);
+        if numbers.as_deref().is_some_and(negative) {
+            return Err(wrong()); // a factor below 0 would climb
+        }
         match (kind, numbers.as_deref()) {
             ("constant", Some([])) => Ok(Schedule::Constant),
             ("step", Some([gamma, at @ ..])) if !at.is_empty() => Ok(Schedule::Step {
@@ -242,6 +246,10 @@ mod tests {
             "warmup:x+linear",
             "warmup:inf+linear",
             "polynomial:nan",
+            "polynomial:-1",
+            "cosine:-1",
+            "step:-0.1:5",
+            "step:0.1:-5",
             "exponential:0:1",
         ] {
             assert!(text.parse::<Schedule>().is_err(), "{text}");

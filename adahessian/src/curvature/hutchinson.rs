@@ -1,5 +1,6 @@
 //! Hutchinson's estimators: diagonal and trace from products with random vectors.
 
+use super::mean::Sum;
 use crate::curvature::LinearOperator;
 use crate::error::{Error, Result};
 use crate::random::Stream;
@@ -129,19 +130,13 @@ impl Hutchinson {
     /// [`Error::Setting`] for no samples, and the operator's errors.
     pub fn diagonal(&self, operator: &impl LinearOperator) -> Result<VarVec> {
         self.check()?;
-        let mut sum: Option<VarVec> = None;
+        let mut sum = Sum::default();
         for sample in 0..self.samples {
             let probe = self.probe(operator.vars(), sample)?;
             let product = operator.apply(&probe)?.hadamard(&probe)?;
-            sum = Some(match sum {
-                Some(sum) => sum.add_scaled(&product, 1.0)?,
-                None => product,
-            });
+            sum.add(&product)?;
         }
-        match sum {
-            Some(sum) => sum.scale(1.0 / self.samples as f64),
-            None => VarVec::zeros(operator.vars()),
-        }
+        sum.mean(operator.vars())
     }
 
     /// The trace: the mean over the samples of zᵀAz.

@@ -2,7 +2,9 @@
 
 use crate::curvature::LinearOperator;
 use crate::error::{Error, Result};
+use crate::numeric::widened;
 use crate::vars::{NamedVars, VarVec};
+use candle_core::Tensor;
 
 /// (1/n) Σᵢ Aᵢ, where the i-th operator is made when it is needed and dropped after its product,
 /// so that one graph lives at a time.
@@ -57,10 +59,44 @@ impl<O: LinearOperator, F: Fn(usize) -> Result<O>> LinearOperator for Mean<F> {
     }
 
     fn apply(&self, vector: &VarVec) -> Result<VarVec> {
-        let mut sum = (self.part)(0)?.apply(vector)?;
-        for i in 1..self.count {
-            sum = sum.add_scaled(&(self.part)(i)?.apply(vector)?, 1.0)?;
+        let mut sum = Sum::default();
+        for i in 0..self.count {
+            sum.add(&(self.part)(i)?.apply(vector)?)?;
         }
-        sum.scale(1.0 / self.count as f64)
+        sum.mean(&self.vars)
+    }
+}
+
+/// The mean of vectors, summed in f32 where they are in half precision: 256 + 1 is 256 in bf16.
+#[derive(Default)]
+pub(super) struct Sum {
+    tensors: Vec<Tensor>,
+    count: usize,
+}
+
+impl Sum {
+    pub fn add(&mut self, vector: &VarVec) -> Result<()> {
+        let wide = vector.tensors().iter().map(widened);
+        self.tensors = match self.count {
+            0 => wide.collect::<Result<_>>()?,
+            _ => {
+                let both = self.tensors.iter().zip(wide);
+                both.map(|(sum, new)| Ok((sum + new?)?))
+                    .collect::<Result<_>>()?
+            }
+        };
+        self.count += 1;
+        Ok(())
+    }
+
+    /// In the variables' types; of nothing, zero.
+    pub fn mean(self, vars: &NamedVars) -> Result<VarVec> {
+        if self.count == 0 {
+            return VarVec::zeros(vars);
+        }
+        let share = 1.0 / self.count as f64;
+        let pairs = self.tensors.iter().zip(vars.iter());
+        let means = pairs.map(|(sum, (_, var))| Ok((sum * share)?.to_dtype(var.dtype())?));
+        VarVec::new(vars, means.collect::<Result<_>>()?)
     }
 }

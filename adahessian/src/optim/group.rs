@@ -13,7 +13,7 @@ use crate::vars::NamedVars;
 /// let groups = vec![
 ///     Group::new(".bias").weight_decay(0.0),
 ///     Group::new("classifier.*").lr_scale(10.0),
-///     Group::new("embeddings.*").frozen(true),
+///     Group::new("*embeddings.*").frozen(true), // a pattern with `*` is of the whole name
 /// ];
 /// # let _ = groups;
 /// ```
@@ -74,7 +74,8 @@ pub struct Common {
     pub weight_decay: f64,
     /// Groups of variables, last match wins.
     pub groups: Vec<Group>,
-    /// The largest norm of the whole gradient; a longer one is scaled down to it.
+    /// The largest norm of the gradient of all of this optimizer's variables; a longer one is scaled down to it. In a
+    /// [`Composite`](crate::Composite) each part has its own; sparse tables have none.
     pub clip_norm: Option<f64>,
     /// The largest absolute value of a gradient's entry; before `clip_norm`.
     pub clip_value: Option<f64>,
@@ -130,8 +131,27 @@ impl Common {
     }
 
     /// The variables that are trained and not frozen, each with its settings.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a setting out of its range, and for a group that is to freeze and matches nothing: a misspelled
+    /// pattern would train everything without a word.
     pub(crate) fn resolve(&self, vars: &NamedVars) -> Result<(NamedVars, Vec<Resolved>)> {
         self.check()?;
+        let mut freezes = self.groups.iter().filter(|g| g.frozen == Some(true));
+        let matches = |group: &&Group| vars.names().any(|name| name_matches(&group.pattern, name));
+        if let Some(group) = freezes.find(|g| !matches(g)) {
+            return Err(Error::Setting {
+                what: "pattern of a group to freeze",
+                expected: format!(
+                    "the end of a variable's name, or a pattern with `*` of all of it; there are {} variables, as {}",
+                    vars.len(),
+                    vars.names()
+                        .next()
+                        .map_or("none".into(), |name| format!("`{name}`")),
+                ),
+                got: format!("`{}`, which matches none", group.pattern),
+            });
+        }
         let (vars, _) = vars
             .trained()
             .partition(|name| self.last(name, |g| g.frozen) != Some(true));

@@ -4,7 +4,7 @@ mod bound;
 mod builder;
 mod by_name;
 mod composite;
-mod group;
+pub(crate) mod group;
 mod number;
 mod optimizer;
 mod pass;
@@ -61,6 +61,9 @@ pub struct StepInfo {
     pub skipped: Option<String>,
     /// How many variables no gradient reached; they were left alone.
     pub unreached: usize,
+    /// How many variables are left alone because a gradient has reached them and no curvature yet: till it has, every step
+    /// computes it.
+    pub waiting: usize,
 }
 
 /// Statistics of the averaged diagonal D over all entries.

@@ -1,7 +1,7 @@
 //! The optimizer around any rule: accumulation, clipping, groups, skipped steps, delayed Hessians.
 
 use super::builder::{Builder, Curvature};
-use super::group::{Common, Resolved};
+use super::group::{Common, Resolved, not_negative};
 use super::pass::{Later, Outcome};
 use super::pending::{Clipping, Range, Skips, WeightedMean, reach, sum_of_squares};
 use super::reducer::{Reducer, Sums};
@@ -53,6 +53,8 @@ pub struct Optimizer<R> {
     reducer: Option<Box<dyn Reducer>>,
     lr_factor: f64,
     step: u64,
+    /// The learning rate that it was built with.
+    configured_lr: f64,
     /// Whether the last step that should have computed D did.
     computed: bool,
     skips: Skips,
@@ -75,6 +77,7 @@ impl<R: Rule> Optimizer<R> {
             curvature,
         } = builder;
         let (vars, settings) = common.resolve(vars)?;
+        let configured_lr = common.lr;
         let each = vars.iter().zip(&settings);
         let slots = each.map(|((name, var), own)| Slots::new(&rule, &curvature, name, var, own));
         Ok(Self {
@@ -92,6 +95,7 @@ impl<R: Rule> Optimizer<R> {
             vars,
             lr_factor: 1.0,
             step: 0,
+            configured_lr,
             computed: false,
             skips: Skips::default(),
         })
@@ -136,13 +140,29 @@ impl<R: Rule> Optimizer<R> {
     fn due(&self) -> bool {
         let settings = &self.curvature;
         let regular = self.step < settings.always_first || self.step.is_multiple_of(settings.every);
-        R::SECOND_ORDER && (!self.computed || regular)
+        R::SECOND_ORDER && (!self.computed || regular || self.waiting() > 0)
+    }
+
+    /// Notes which variables have a gradient and never had a D, till one comes.
+    fn note_waiting(&mut self, ready: &Ready) {
+        let given = ready.gradients.iter().zip(&ready.diagonals);
+        let each = self.vars.iter().zip(&mut self.slots).zip(given);
+        for (((_, var), slots), (g, d)) in each {
+            let reached = g.is_some() && var.elem_count() > 0;
+            slots.waits = (reached || slots.waits) && !slots.steps::<R>(d.is_some());
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.slots.iter().filter(|slots| slots.waits).count()
     }
 
     /// The update of all variables that have a gradient or a diagonal.
     fn update_all(&mut self, ready: &Ready, clipping: Clipping) -> Result<Outcome> {
         let lr = Optim::lr(self);
-        let bound = self.common.bound.map(|bound| bound.times(self.lr_factor));
+        // As the rate in force is to the configured one, whoever schedules it.
+        let schedule = self.lr_factor * (self.common.lr / self.configured_lr);
+        let bound = self.common.bound.map(|bound| bound.times(schedule));
         let given = ready.gradients.iter().zip(&ready.diagonals);
         let slots = self.slots.iter_mut().zip(&self.settings);
         let (mut outcome, mut later) = (Outcome::default(), Later::default());
@@ -156,6 +176,8 @@ impl<R: Rule> Optimizer<R> {
             };
             let (rule, curvature) = (&self.rule, &self.curvature);
             match g {
+                // Without entries there is nothing to do, and some of candle's operations fail.
+                _ if var.elem_count() == 0 => {}
                 Some(g) if slots.steps::<R>(d.is_some()) && together::joins::<R>(var, slots, g) => {
                     let given = (g, d.as_ref());
                     members.push(Member::new(curvature, var, slots, given, &rates)?);
@@ -178,6 +200,10 @@ impl<R: Rule> Optimizer<R> {
     }
 
     fn add_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
+        not_negative("weight of a micro-batch", weight)?;
+        if weight == 0.0 {
+            return Ok(());
+        }
         if let Some(loss) = second_order::loss_of(grads) {
             self.loss.add(vec![Some(loss)], weight)?;
         }
@@ -200,6 +226,10 @@ impl<R: Rule> Optimizer<R> {
                 expected: "at least one".into(),
                 got: "none".into(),
             });
+        }
+        not_negative("weight of a micro-batch", weight)?;
+        if weight == 0.0 {
+            return Ok(());
         }
         let hessian = Hessian::from_gradients(grads, &self.vars)?;
         for sample in 0..samples {
@@ -354,6 +384,7 @@ impl<R: Rule> Optim for Optimizer<R> {
     }
 
     fn prepare(&mut self) -> Result<Option<NotFinite>> {
+        not_negative("learning rate in force", Optim::lr(self))?;
         let mut ready = Ready {
             // Given probes may come on any step.
             refreshed: !self.diagonal.is_empty(),
@@ -387,6 +418,8 @@ impl<R: Rule> Optim for Optimizer<R> {
         let ready = self.ready.take().ok_or_else(not_prepared)?;
         let mut info = ready.info.clone();
         self.skips.in_a_row = 0;
+        self.note_waiting(&ready);
+        info.waiting = self.waiting();
         let (value, norm) = (self.common.clip_value, self.common.clip_norm);
         let clipping = Clipping::new(&ready.gradients, info.gradient_norm, value, norm)?;
         let outcome = self.update_all(&ready, clipping)?;
@@ -445,7 +478,9 @@ impl<R: Rule> Optim for Optimizer<R> {
         let each = self.vars.names().zip(&self.slots);
         let slots = each.map(|(name, old)| old.restored(&self.rule, name, state));
         let slots = slots.collect::<Result<Vec<_>>>()?;
-        state.expect_tensors(self.slots.iter().map(Slots::len).sum())?;
+        let each = self.vars.names().zip(&self.slots);
+        let names = each.flat_map(|(name, slots)| slots.names(&self.rule, name));
+        state.expect_tensors(&names.collect())?;
         let skips = Skips {
             in_a_row: state.value("skipped_in_a_row")?,
             total: state.value("skipped")?,

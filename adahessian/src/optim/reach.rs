@@ -30,18 +30,26 @@ impl Reach {
     /// # Errors
     /// [`Error::NotReached`] naming all that have none, with what it may come from.
     pub fn check(&self, vars: &NamedVars) -> Result<()> {
+        let all = self.reached + self.unreached.len();
         let (names, first) = match (self.reached, self.refused.is_empty()) {
+            (0, _) if all == 0 => (&self.unreached, EMPTY),
             (0, _) => (&self.unreached, NOTHING),
             (_, true) => return Ok(()),
             (_, false) => (&self.refused, ""),
         };
         Err(Error::NotReached {
-            of: self.reached + self.unreached.len(),
-            hint: format!("{first}{}", hint(vars, names)),
+            of: all,
+            hint: match all {
+                0 => first.to_string(),
+                _ => format!("{first}{}", hint(vars, names)),
+            },
             names: names.clone(),
         })
     }
 }
+
+const EMPTY: &str = "This optimizer has no variables: it was built before the model put its variables into the VarMap, or \
+                     all of them are frozen.";
 
 const NOTHING: &str = "The loss reaches nothing that this optimizer changes: it is a constant, the variables are \
                        another model's, or nothing was accumulated. ";

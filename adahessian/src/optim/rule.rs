@@ -45,7 +45,12 @@ impl Step {
 
 /// 1 / (1 - βᵗ): corrects the bias of a running mean that started at zero.
 pub fn correction(beta: f64, count: u64) -> f64 {
-    1.0 / (1.0 - beta.powi(count as i32))
+    1.0 / (1.0 - power(beta, count))
+}
+
+/// βᵗ; of more steps than an i32 counts it is 0 in any case.
+pub(crate) fn power(beta: f64, count: u64) -> f64 {
+    beta.powi(count.min(i32::MAX as u64) as i32)
 }
 
 /// One variable, or one entry of it, in one step.

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::files::save_tensors;
 use crate::numeric::is_half;
 use candle_core::{DType, Device, Tensor};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 /// Tensors and short texts by name. Numbers are kept as texts that read back to the same bits.
@@ -35,13 +35,18 @@ impl State {
         }
     }
 
-    /// Checks that there are no more tensors than the optimizer has: a further one is of another model.
-    pub(crate) fn expect_tensors(&self, count: usize) -> Result<()> {
-        match self.tensors.len() == count {
-            true => Ok(()),
-            false => {
-                let got = self.tensors.len().to_string();
-                Err(state_error("number of tensors", &count.to_string(), &got))
+    /// Checks that there are no other tensors than these, which the optimizer has: a further one is of another model, or of a
+    /// variable that is frozen now.
+    pub(crate) fn expect_tensors(&self, names: &HashSet<String>) -> Result<()> {
+        match self.tensors.keys().find(|name| !names.contains(*name)) {
+            None => Ok(()),
+            Some(name) => {
+                let expected = format!(
+                    "{} tensors, none of this name: is the variable of another model, or frozen since?",
+                    names.len()
+                );
+                let got = format!("{} tensors", self.tensors.len());
+                Err(state_error(name, &expected, &got))
             }
         }
     }

@@ -24,6 +24,8 @@ pub(super) struct Slots {
     count: u64,
     /// How many times D was taken.
     diagonal_count: u64,
+    /// Whether it had a gradient and has no D yet.
+    pub(super) waits: bool,
 }
 
 /// How a step is computed.
@@ -73,11 +75,12 @@ impl Slots {
             last: keeps.then(zeros).transpose()?,
             count: 0,
             diagonal_count: 0,
+            waits: false,
         })
     }
 
     /// Takes D, where this step has one, and a step with the gradient. A variable that is first reached
-    /// between two computations of D is left alone till the next.
+    /// between two computations of D is left alone till the next step's.
     pub fn step<R: Rule>(
         &mut self,
         rule: &R,
@@ -278,6 +281,9 @@ impl Slots {
         if R::SECOND_ORDER {
             state.put(&format!("hessian_count.{name}"), self.diagonal_count);
         }
+        if self.waits {
+            state.put(&format!("waits.{name}"), true);
+        }
         for (key, tensor) in self.named(rule.slots()) {
             // A copy: the next step changes it in place. Of its own numbers, where it is a part of others.
             let tensor = tensor.force_contiguous()?;
@@ -286,8 +292,10 @@ impl Slots {
         Ok(())
     }
 
-    pub fn len(&self) -> usize {
-        self.tensors.len() + self.last.iter().len()
+    /// What a state calls its tensors.
+    pub fn names<R: Rule>(&self, rule: &R, name: &str) -> Vec<String> {
+        let named = self.named(rule.slots());
+        named.map(|(key, _)| format!("{key}.{name}")).collect()
     }
 
     /// This variable's slots with the quantities that a state holds for it.
@@ -306,6 +314,7 @@ impl Slots {
                 true => state.value(&format!("hessian_count.{name}"))?,
                 false => 0,
             },
+            waits: state.meta.contains_key(&format!("waits.{name}")),
         })
     }
 }

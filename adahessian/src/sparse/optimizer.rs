@@ -2,6 +2,7 @@
 
 use super::update::{Accumulator, Merged, Part, Row, SparseRule};
 use crate::error::{Error, Result};
+use crate::optim::group::not_negative;
 use crate::optim::guard;
 use crate::optim::pending::Skips;
 use crate::optim::reducer::{Reducer, RowSums, Sums as Reduced};
@@ -12,6 +13,7 @@ use crate::tables::{Leaf, SparseTable};
 use crate::vars::NamedVars;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor};
+use std::collections::HashSet;
 
 /// The optimizer of [`SparseTable`]s: changes the rows that were looked up and got a gradient.
 ///
@@ -218,6 +220,7 @@ fn largest(rule: SparseRule, dtype: DType) -> f64 {
 
 impl SparseOptimizer {
     fn add(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
+        not_negative("weight of a micro-batch", weight)?;
         for owned in &mut self.tables {
             for Leaf { var, rows } in owned.table.take_leaves() {
                 let Some(gradient) = grads.get(&var) else {
@@ -233,13 +236,6 @@ impl SparseOptimizer {
         }
         self.weight += weight;
         Ok(())
-    }
-
-    /// How many accumulators a state has.
-    fn accumulators(&self) -> usize {
-        let tables = self.tables.iter();
-        let widths = tables.map(|owned| Sums::width(&owned.table, self.rule));
-        widths.filter(|width| *width > 0).count()
     }
 }
 
@@ -322,6 +318,7 @@ impl Optim for SparseOptimizer {
     }
 
     fn prepare(&mut self) -> Result<Option<NotFinite>> {
+        not_negative("learning rate in force", Optim::lr(self))?;
         let weight = std::mem::take(&mut self.weight);
         let mut info = StepInfo {
             step: self.step,
@@ -425,7 +422,7 @@ impl Optim for SparseOptimizer {
             },
             false => Skips::default(), // of a version that did not count them
         };
-        let mut all = Vec::with_capacity(self.tables.len());
+        let (mut all, mut names) = (Vec::with_capacity(self.tables.len()), HashSet::new());
         for owned in &self.tables {
             let width = Sums::width(&owned.table, self.rule);
             if width == 0 {
@@ -442,8 +439,9 @@ impl Optim for SparseOptimizer {
                 return Err(state_error(&name, &expected, &got));
             }
             all.push(Sums::read(tensor)?);
+            names.insert(name);
         }
-        state.expect_tensors(self.accumulators())?;
+        state.expect_tensors(&names)?;
         (self.step, self.skips) = (step, skips);
         for (owned, sums) in self.tables.iter_mut().zip(all) {
             owned.sums = sums;

@@ -2,9 +2,14 @@
 
 use super::{Auditor, SAMPLES, STEPS};
 use crate::error::Result;
-use crate::numeric::sum_f64;
+use crate::numeric::{sum_f64, widened};
 use crate::vars::VarVec;
 use candle_core::Tensor;
+
+/// The Euclidean norm; squares of half precision's numbers are beyond its range.
+pub(super) fn norm(tensor: &Tensor) -> Result<f64> {
+    Ok(sum_f64(&widened(tensor)?.sqr()?)?.sqrt())
+}
 
 /// The share of the largest of a group below which variables go to the next group, where the large
 /// ones do not hide them.
@@ -19,9 +24,9 @@ impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
         let mut weights = Vec::new();
         let reached = self.hessian.reached();
         for (index, g) in gradient.tensors().iter().enumerate() {
-            let norm = sum_f64(&g.sqr()?)?.sqrt() * self.scales[index];
+            let weight = norm(g)? * self.scales[index];
             if reached[index] {
-                weights.push((index, norm));
+                weights.push((index, weight));
             }
         }
         for group in groups(weights) {

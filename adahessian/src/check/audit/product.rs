@@ -1,10 +1,11 @@
 //! A Hessian-vector product against differences of the gradient.
 
 use super::super::line::{direction, unit};
+use super::gradient::norm;
 use super::{Auditor, STEPS};
 use crate::curvature::finite_difference::gradient;
 use crate::error::Result;
-use crate::numeric::sum_f64;
+use crate::numeric::widened;
 use crate::vars::{NamedVars, VarVec};
 use candle_core::Tensor;
 
@@ -107,7 +108,8 @@ struct Differences {
 impl Differences {
     fn compare(&self, index: usize, exact: &Tensor, unit: f64) -> Result<Product> {
         let (near, far) = (&self.near.tensors()[index], &self.far.tensors()[index]);
-        let norm = |tensor: &Tensor| -> Result<f64> { Ok(sum_f64(&tensor.sqr()?)?.sqrt()) };
+        // In half precision the difference of two neighbours would be one of roundings.
+        let (near, far, exact) = (&widened(near)?, &widened(far)?, &widened(exact)?);
         let estimate = ((near * (4.0 / 3.0))? - (far * (1.0 / 3.0))?)?;
         let difference = norm(&(&estimate - exact)?)?;
         let doubt = norm(&(near - far)?)? + 32.0 * unit * self.norms[index] / self.t;
@@ -146,5 +148,5 @@ impl Product {
 
 fn norms(vector: &VarVec) -> Result<Vec<f64>> {
     let norms = vector.tensors().iter();
-    norms.map(|t| Ok(sum_f64(&t.sqr()?)?.sqrt())).collect()
+    norms.map(norm).collect()
 }

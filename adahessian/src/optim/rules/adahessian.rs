@@ -4,6 +4,7 @@ use super::guard;
 use crate::error::{Error, Result};
 use crate::optim::group::{fraction, not_negative};
 use crate::optim::pass::{self, Outcome, Pass};
+use crate::optim::rule::power;
 use crate::optim::{Builder, Entry, Number, Rule, Step, correction};
 use candle_core::Tensor;
 
@@ -104,7 +105,7 @@ impl Rule for AdaHessian {
 
     fn scalars(&self, step: &Step) -> [f64; 2] {
         // One division: a chaotic trajectory feels the last bit.
-        let rate = step.lr / (1.0 - self.betas.0.powi(step.count as i32));
+        let rate = step.lr / (1.0 - power(self.betas.0, step.count));
         [rate, correction(self.betas.1, step.diagonal_count)]
     }
 
