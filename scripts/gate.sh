@@ -114,14 +114,14 @@ grep -q 'the model that made them' "$out/scores.txt"
 step "the README's main command"
 cargo run --release -p examples --example glue -- --out "$out/glue"
 test -s "$out/glue/report.html"
-for run in sst2-adahessian-seed0 sst2-adamw-seed0; do
+for run in qnli-adahessian-seed0 qnli-adamw-seed0; do
   for file in config.toml metrics.jsonl curves.svg summary.json model/config.json model/model.safetensors model/tokenizer.json; do
     test -s "$out/glue/$run/$file"
   done
 done
 # What it saved is a checkpoint like any other.
-cargo run --release -p examples --example glue -- --model "$out/glue/sst2-adahessian-seed0/model" --data "$PWD/tests/fixtures/glue" \
-  --task sst2 --max-steps 2 --epochs 1 --audit --out "$out/again" >"$out/again.txt"
+cargo run --release -p examples --example glue -- --model "$out/glue/qnli-adahessian-seed0/model" --data "$PWD/tests/fixtures/glue" \
+  --task sst2 --new-head --max-steps 2 --epochs 1 --audit --out "$out/again" >"$out/again.txt"
 grep -q 'audit: .* gradient right to' "$out/again.txt"
 
 if [ "${SKIP_CUDA:-0}" = 1 ]; then

@@ -31,9 +31,9 @@ SMALL_IMAGES = "--synthetic --limit 48 --limit-eval 20 --epochs 2 --checkpoint-e
 
 # Name, the arguments that begin it, those that go on.
 PROGRAMS = [
-    ("glue", ["glue"], SMALL_TEXTS + "--epochs 2 --optimizer adahessian".split()),
+    ("glue", ["glue"], SMALL_TEXTS + "--task sst2 --epochs 2 --optimizer adahessian".split()),
     ("glue, comparison", ["glue"],
-     SMALL_TEXTS + "--epochs 1 --optimizer sgd,adahessian --seed 0,1 --sweep lr=0.01,0.1".split()),
+     SMALL_TEXTS + "--task sst2 --epochs 1 --optimizer sgd,adahessian --seed 0,1 --sweep lr=0.01,0.1".split()),
     ("entities", ["entities"],
      SMALL_TEXTS + "--epochs 2 --optimizer adahessian".split()),
     ("translate", ["translate", "train"],

@@ -396,6 +396,20 @@ pub(crate) fn architectures() -> [Architecture; 3] {
     ]
 }
 
+/// One layer, and few enough numbers for a difference in each.
+pub(crate) fn minute() -> Architecture {
+    let config = squeezebert::Config {
+        vocab_size: 12,
+        hidden_size: 8,
+        embedding_size: 8,
+        intermediate_size: 16,
+        num_hidden_layers: 1,
+        initializer_range: 0.4,
+        ..squeezebert::Config::tiny()
+    };
+    config.architecture().unwrap()
+}
+
 /// The loss at hidden places alone is the one over all places of which the others have no label: its value, its gradient
 /// and its product with the Hessian.
 #[test]
@@ -459,20 +473,11 @@ fn logits_at_hidden_places_are_those_of_all_places() -> anyhow::Result<()> {
 
 #[test]
 fn hidden_places_are_differentiated_rightly_twice() -> anyhow::Result<()> {
-    let architecture = squeezebert::Config {
-        vocab_size: 12,
-        hidden_size: 8,
-        embedding_size: 8,
-        intermediate_size: 16,
-        num_hidden_layers: 1,
-        initializer_range: 0.4,
-        ..squeezebert::Config::tiny()
-    };
     let start = Start {
         dtype: DType::F64,
         ..Start::default()
     };
-    let model = MaskedLanguageModel::new(&architecture.architecture()?, &start)?;
+    let model = MaskedLanguageModel::new(&minute(), &start)?;
     let ids = Tensor::new(&[[2u32, 7, 5, 3], [2, 9, 4, 3]], &CPU)?;
     // One place twice: its gradients add.
     let places = Tensor::new(&[1u32, 6, 1], &CPU)?;

@@ -33,7 +33,7 @@ pub struct Settings<A: Args> {
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerArgs {
     /// Optimizers, separated by commas: adahessian, sophiah, adamw, adam, sgd, rmsprop, adagrad, lamb [default:
-    /// adahessian; in demonstrations adahessian,adamw]
+    /// by program]
     #[arg(long, value_name = "LIST", default_value = "adahessian", hide_default_value = true, value_parser = list_text, help_heading = "How to train")]
     pub optimizer: String,
 
@@ -280,6 +280,9 @@ pub const FREE: [&str; 11] = [
 
 /// Those of [`FREE`] that say how long a run goes on.
 pub const LENGTH: [&str; 3] = ["epochs", "max_steps", "patience"];
+
+/// Those of [`FREE`] that say what a complete run leaves behind.
+pub const EXPORT: [&str; 1] = ["half"];
 
 /// Steps or epochs.
 fn first(text: &str) -> Result<String, String> {

@@ -16,6 +16,7 @@ pub mod program;
 pub mod report;
 pub mod results;
 pub mod runs;
+pub mod same;
 pub mod session;
 pub mod study;
 pub mod table;

@@ -2,13 +2,14 @@
 
 use crate::card::{self, Card};
 use crate::experiment::{Export, Parts};
-use crate::flags::{FREE, Settings};
+use crate::flags::Settings;
 use crate::grid::Cell;
 use crate::layers::{self, Own};
 use crate::plateau;
 use crate::program;
+use crate::same::{self, MARK};
 use adahessian::{NamedVars, VarVec};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +20,6 @@ use trainers::{
     Batches, Callback, Evaluated, Outcome, RunFolder, Summary, Task, TrainConfig, Trainer,
     checkpoint, disk,
 };
-
-/// The setting that [`Parts::mark`] becomes.
-const MARK: &str = "data_mark";
 
 /// A model's card, in its folder.
 const CARD: &str = "README.md";
@@ -49,6 +47,8 @@ pub struct Session {
     pub log_every: Option<u64>,
     /// Whether derivatives are checked first.
     pub audit: bool,
+    /// Another run of the comparison on the same data, and the checksum of what it was made on.
+    pub other: Option<(PathBuf, String)>,
 }
 
 impl Session {
@@ -74,6 +74,7 @@ impl Session {
             config: config(&cell.settings, cell.seed)?,
             log_every: run.log_every,
             audit: run.audit,
+            other: None,
         })
     }
 
@@ -91,6 +92,7 @@ impl Session {
         self.config.log_every = self.log_every.unwrap_or((steps / 50).clamp(1, 10));
         self.config.keep_checkpoints = parts.keep_checkpoints;
         if let Some(mark) = &parts.mark {
+            same::data(mark, self.other.as_ref())?;
             let mark = toml::Value::String(mark.clone());
             self.settings.insert(MARK.into(), mark);
         }
@@ -149,56 +151,10 @@ impl Session {
             Some(from) => checkpoint::configuration(from)?,
             None => folder.settings()?,
         };
-        same_steps(&self.folder, &layers::parse(&before)?, &self.settings)?;
+        same::steps(&self.folder, &layers::parse(&before)?, &self.settings)?;
         folder.set_settings(text)?;
         Ok(folder)
     }
-}
-
-/// Refuses settings that would make another run of the one that was begun.
-fn same_steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
-    let names = before
-        .keys()
-        .chain(now.keys().filter(|name| !before.contains_key(*name)));
-    // Where a checksum says what is read, it may lie elsewhere.
-    let same_data = before.contains_key(MARK) && now.contains_key(MARK);
-    // Evaluations decide how long such a run goes on, and at what rate.
-    let judged = |table: &Table| {
-        let schedule = table.get("schedule").and_then(toml::Value::as_str);
-        let has_plateau = |text| plateau::parts(text).is_ok_and(|(_, plateau)| plateau.is_some());
-        table.contains_key("patience") || schedule.is_some_and(has_plateau)
-    };
-    let counts = judged(before) || judged(now);
-    let is_free = |name: &str| match name {
-        "data" => same_data,
-        "eval_every" => !counts,
-        name => FREE.contains(&name),
-    };
-    for name in names.filter(|name| !is_free(name)) {
-        if before.get(name) != now.get(name) {
-            if name == MARK {
-                // Runs of older versions have none.
-                match before.contains_key(name) {
-                    true => bail!(
-                        "{}: what the run was begun on has changed since, its text, labels or vocabulary: bring it \
-                         back, or begin another run with another --out",
-                        folder.display()
-                    ),
-                    false => continue,
-                }
-            }
-            let shown =
-                |value: Option<&toml::Value>| value.map_or("none".into(), ToString::to_string);
-            bail!(
-                "{}: the run was begun with {name} = {}, and cannot go on with {}: its first steps would be \
-                 another run's; leave the flag out, or begin another run with another --out",
-                folder.display(),
-                shown(before.get(name)),
-                shown(now.get(name)),
-            );
-        }
-    }
-    Ok(())
 }
 
 /// A bar on a terminal, lines elsewhere.

@@ -8,15 +8,11 @@ use datasets::wordpiece::WordCounts;
 use models::LoadReport;
 use std::path::{Path, PathBuf};
 
-/// Defaults of optimizer and schedule for a checkpoint, or for a model from scratch.
+/// Defaults of optimizer and schedule for a family of models.
 ///
 /// # Errors
 /// For an unknown optimizer.
-pub fn defaults<A: clap::Args>(settings: &mut Settings<A>, pretrained: bool) -> Result<()> {
-    let family = match pretrained {
-        true => Family::Pretrained,
-        false => Family::Scratch,
-    };
+pub fn defaults<A: clap::Args>(settings: &mut Settings<A>, family: Family) -> Result<()> {
     let optimizer = &mut settings.optimizer;
     optimizer.lr = optimizers::default_lr(&optimizer.optimizer, family)?;
     optimizer.weight_decay = optimizers::default_decay(&optimizer.optimizer)?;

@@ -11,7 +11,7 @@ use common::experiment::{Experiment, Parts};
 use common::flags::Settings;
 use common::grid::Cell;
 use common::layers::Asked;
-use common::optimizers::{self, Place};
+use common::optimizers::{self, Family, Place};
 use common::session::Session;
 use common::values::count;
 use common::{driver, program, text};
@@ -67,7 +67,11 @@ impl Experiment for Entities {
     fn defaults(&self, asked: &Asked<EntityArgs>) -> Result<Settings<EntityArgs>> {
         let mut settings = asked.settings.clone();
         let pretrained = settings.own.model.is_some();
-        text::defaults(&mut settings, pretrained)?;
+        let family = match pretrained {
+            true => Family::Pretrained,
+            false => Family::Scratch,
+        };
+        text::defaults(&mut settings, family)?;
         settings.training.epochs = 10;
         Ok(settings)
     }

@@ -1,31 +1,81 @@
 //! The parts of a run: rows, tokenizer, model.
 
 use crate::GlueArgs;
+use crate::shipped::{self, MINI};
 use anyhow::{Context, Result};
 use candle_core::Device;
 use common::card::{Card, hub_id};
 use common::flags::Settings;
 use common::grid::Cell;
+use common::optimizers::Family;
 use common::text;
-use datasets::{GlueCorpus, GlueTask, TextEncoder, sample};
+use datasets::{GlueCorpus, GlueTask, TextEncoder, hub, sample};
 use models::{LoadReport, Model as _, SequenceClassifier, Start, auto, squeezebert};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// Vocabulary of the tokenizer that is learned from the sample.
 const SAMPLE_VOCABULARY: usize = 1000;
 
-/// Rows of one task, and the folder of the checkpoint to start from.
+/// Rows of one task, and the checkpoint to start from.
 pub struct Data {
     pub corpus: GlueCorpus,
-    pub checkpoint: Option<PathBuf>,
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// Where a checkpoint's files lie.
+pub enum Checkpoint {
+    Folder(PathBuf),
+    /// The shipped one.
+    Shipped(TempDir),
+}
+
+impl Checkpoint {
+    /// What `--model` names: the shipped one, a folder, or an id of the Hub.
+    pub fn named(model: &str) -> Result<Self> {
+        Ok(match model {
+            MINI => Self::Shipped(shipped::folder()?),
+            _ => Self::Folder(hub::checkpoint_folder(model)?),
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Folder(path) => path,
+            Self::Shipped(folder) => folder.path(),
+        }
+    }
+}
+
+/// The width up to which a checkpoint learns at the rates of the shipped model rather than of the large ones.
+const MINI_WIDTH: usize = 256;
+
+/// What the weights begin as: fresh, or those of a checkpoint, whose size says at what rates it learns.
+pub fn family(own: &GlueArgs) -> Family {
+    let is_mini = |model: &str| {
+        let width =
+            || -> Result<usize> { Ok(auto::Config::read(Path::new(model))?.architecture()?.width) };
+        // What cannot be read is an error where it is loaded; of the Hub's models nothing is here yet.
+        model == MINI || width().is_ok_and(|width| width <= MINI_WIDTH)
+    };
+    match &own.model {
+        Some(model) if !own.scratch && is_mini(model) => Family::Mini,
+        Some(_) if !own.scratch => Family::Pretrained,
+        _ => Family::Scratch,
+    }
 }
 
 /// From the shipped sample, a folder or the Hub.
 pub fn corpus(settings: &Settings<GlueArgs>) -> Result<GlueCorpus> {
     let (own, training) = (&settings.own, &settings.training);
     let task: GlueTask = own.task.parse()?;
-    let mut corpus = match (&own.data, &own.model) {
-        (None, None) => sample::glue_corpus(task)?.with_context(|| {
+    let sample = match own.model.as_deref() {
+        // The generated sentences of the other sample are none that its words were learned from.
+        Some(MINI) => task == GlueTask::Qnli,
+        model => model.is_none(),
+    };
+    let mut corpus = match (&own.data, sample) {
+        (None, true) => sample::glue_corpus(task)?.with_context(|| {
             format!("the shipped sample has sst2 and qnli, not {task}: give --data DIR, or --model for the Hub's data")
         })?,
         (data, _) => GlueCorpus::load(data.as_deref(), task)?,
@@ -51,7 +101,7 @@ pub struct Model {
     pub report: Option<LoadReport>,
 }
 
-/// The pretrained model, or a mini SqueezeBERT with a tokenizer learned from the training rows.
+/// The pretrained model, or a small SqueezeBERT with a tokenizer learned from the training rows.
 pub fn model(cell: &Cell<GlueArgs>, data: &Data, device: &Device) -> Result<Model> {
     let own = &cell.settings.own;
     let task: GlueTask = own.task.parse()?;
@@ -62,7 +112,7 @@ pub fn model(cell: &Cell<GlueArgs>, data: &Data, device: &Device) -> Result<Mode
         new_head: own.new_head,
         ..Start::default()
     };
-    let (classifier, encoder, report) = match &data.checkpoint {
+    let (classifier, encoder, report) = match data.checkpoint.as_ref().map(Checkpoint::path) {
         Some(folder) => {
             let encoder = TextEncoder::from_folder(folder, own.max_length)?;
             if own.scratch {
@@ -140,8 +190,9 @@ pub fn card(settings: &Settings<GlueArgs>) -> Card {
     let checkpoint = own.model.as_deref().filter(|_| !own.scratch);
     let base = checkpoint.and_then(hub_id);
     let began = match (&own.model, &base) {
-        (None, _) => "A mini SqueezeBERT from fresh weights".to_string(),
         _ if own.scratch => "Fresh weights".to_string(),
+        (None, _) => "A small SqueezeBERT from fresh weights".to_string(),
+        (Some(model), _) if model == MINI => "The mini SqueezeBERT of `glue`".to_string(),
         (Some(_), Some(id)) => format!("`{id}`"),
         (Some(_), None) => "A checkpoint".to_string(),
     };
@@ -150,7 +201,7 @@ pub fn card(settings: &Settings<GlueArgs>) -> Card {
         pipeline: Some("text-classification"),
         base,
         datasets: match (&own.model, &own.data) {
-            // The shipped sample is none of GLUE's.
+            // The generated sentences are none of GLUE's.
             (None, None) => Vec::new(),
             _ => vec!["nyu-mll/glue"],
         },

@@ -9,7 +9,9 @@ use common::text;
 use datasets::masked::TextFile;
 use datasets::wordpiece::WordCounts;
 use datasets::{GlueTask, Packed, Pairing, Split, TextEncoder, sample};
-use models::{Architecture, LoadReport, MaskedLanguageModel, Start, auto, bert, squeezebert};
+use models::{
+    Architecture, LoadReport, MaskedLanguageModel, Model, Start, auto, bert, mimetic, squeezebert,
+};
 use std::path::Path;
 
 /// The models that have names.
@@ -67,10 +69,11 @@ pub fn load(settings: &Settings<PretrainArgs>, out: &Path) -> Result<Data> {
     let vocabulary = own.data.is_some() && own.vocabulary != 8000;
     let positions = own.positions > own.max_length.max(128);
     let fresh = own.layers.is_some() || own.width.is_some();
+    let fresh = fresh || own.mimetic > 0.0;
     let sizes = fresh || own.dropout.is_some() || preset || vocabulary || positions;
     if own.model.is_some() && sizes {
         bail!(
-            "--preset, --width, --layers, --vocabulary, --positions, --dropout: a --model brings its own; leave them out"
+            "--preset, --width, --layers, --vocabulary, --positions, --dropout, --mimetic: a --model brings its own; leave them out"
         );
     }
     match &own.data {
@@ -168,6 +171,9 @@ pub fn model(
                 true => MaskedLanguageModel::with_pairs(&architecture, &start)?,
                 false => MaskedLanguageModel::new(&architecture, &start)?,
             };
+            if own.mimetic > 0.0 {
+                mimetic(&model.vars(), &architecture, own.mimetic, cell.seed)?;
+            }
             (model, None)
         }
     };

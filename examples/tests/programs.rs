@@ -18,8 +18,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 /// A glue run of a few small steps.
-const SMALL: &str =
-    "--limit 48 --limit-eval 16 --max-length 16 --epochs 2 --batch-size 8 --optimizer adamw";
+const SMALL: &str = "--task sst2 --limit 48 --limit-eval 16 --max-length 16 --epochs 2 --batch-size 8 --optimizer adamw";
 /// Twelve of them, so that a checkpoint every second step comes between.
 const OFTEN: &str = "--checkpoint-every 2 --log-every 1";
 
@@ -243,7 +242,7 @@ fn until(what: &str, mut so: impl FnMut() -> bool) {
 fn the_second_run_in_a_folder_is_refused_and_an_interrupted_one_goes_on_to_the_same_bits() {
     let out = folder();
     let (reference, run) = (out.path().join("whole"), out.path().join("run"));
-    let long = "--limit 400 --limit-eval 16 --max-length 16 --epochs 4 --batch-size 8 --optimizer sgd --checkpoint-every 1";
+    let long = "--task sst2 --limit 400 --limit-eval 16 --max-length 16 --epochs 4 --batch-size 8 --optimizer sgd --checkpoint-every 1";
     let mut first = glue(&format!("{long} --out")).path(&run).command();
     let mut child = first
         .stdout(Stdio::piped())
@@ -308,7 +307,7 @@ fn a_full_disk_stops_the_run_and_leaves_the_last_checkpoint() {
 fn a_comparison_has_its_cells_its_table_and_its_report() {
     let out = folder();
     let at = out.path().join("grid");
-    let flags = "--limit 32 --limit-eval 16 --max-length 16 --epochs 1 --batch-size 8 --optimizer sgd,adamw --seed 0,1 \
+    let flags = "--task sst2 --limit 32 --limit-eval 16 --max-length 16 --epochs 1 --batch-size 8 --optimizer sgd,adamw --seed 0,1 \
                  --sweep lr=0.001,0.01";
     let said = glue(&format!("{flags} --out")).path(&at).succeeds();
     assert!(said.contains("report: "), "{said}");

@@ -5,7 +5,7 @@
 //! * names of persons, places and organisations: [`entities()`], generated sentences in which most
 //!   names could be any of these;
 //! * translation: [`number_pairs()`], German numbers and English ones, generated;
-//! * QNLI: 800 real pairs, licence and attribution in the README beside the file. A model without
+//! * QNLI: 2,400 real pairs, licence and attribution in the README beside the file. A model without
 //!   pre-training learns little from them; they are for trying out pre-trained ones.
 
 mod entities;
@@ -76,7 +76,7 @@ pub fn glue_corpus(task: GlueTask) -> Result<Option<GlueCorpus>> {
     }))
 }
 
-/// The sample of a task: SST-2 with 1,600 and 400 rows, QNLI with 600 and 200; `None` for other
+/// The sample of a task: SST-2 with 1,600 and 400 rows, QNLI with 2,000 and 400; `None` for other
 /// tasks and for the test split.
 ///
 /// # Errors

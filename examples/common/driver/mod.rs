@@ -5,17 +5,19 @@ mod shared;
 
 use crate::experiment::Experiment;
 use crate::find_lr;
+use crate::flags::{EXPORT, LENGTH};
 use crate::grid::{self, Cell};
 use crate::halving;
 use crate::layers::{self, Asked, Own};
 use crate::outcome;
 use crate::program;
 use crate::results::is_complete;
+use crate::same;
 use crate::session::Session;
 use crate::study;
 use anyhow::{Context, Result, bail};
 use clap::ArgMatches;
-use resume::{checkpoint, resumed, same_length, stays};
+use resume::{checkpoint, has, resumed, stays, strangers};
 use shared::Shared;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -153,7 +155,7 @@ impl<A: Own> Plan<A> {
         }
         if let (Some(_), [cell]) = (&resume, cells.as_slice())
             && is_complete(&cell.folder)
-            && !same_length(cell)
+            && !has(cell, &LENGTH)
         {
             println!(
                 "{}: it was complete, and goes on to another length; the schedule of the steps to come is that length's",
@@ -222,6 +224,14 @@ impl<A: Own> Plan<A> {
             shared.load(experiment, first, &self.out)?;
         }
         let _held = self.claim()?;
+        if self.resume.is_some() && self.several() && !self.halving {
+            for folder in strangers(&self.out, &self.cells) {
+                println!(
+                    "{}: no run of what is asked for: it stays, and is not compared",
+                    folder.display()
+                );
+            }
+        }
         if let Some(steps) = self.find_lr {
             // A run that is given up because it ran away has shown what it was made for.
             self.make_all(experiment, &self.cells, &mut shared, stop)?;
@@ -239,7 +249,9 @@ impl<A: Own> Plan<A> {
     }
 
     fn is_done(&self, cell: &Cell<A>) -> bool {
-        self.resume.is_some() && is_complete(&cell.folder) && (self.several() || same_length(cell))
+        // A run on its own can be of another length.
+        let is_as_long = self.several() || has(cell, &LENGTH);
+        self.resume.is_some() && is_complete(&cell.folder) && is_as_long && has(cell, &EXPORT)
     }
 
     /// Successive halving; how many runs failed.
@@ -291,9 +303,13 @@ impl<A: Own> Plan<A> {
         if finished > 0 {
             println!("{finished} of {} runs are finished already", cells.len());
         }
+        let (done, left): (Vec<_>, Vec<_>) = cells.iter().partition(|cell| self.is_done(cell));
+        if self.several() && !left.is_empty() {
+            done.into_iter().try_for_each(same::run)?;
+        }
         let mut failed = 0;
-        for cell in cells.iter().filter(|cell| !self.is_done(cell)) {
-            match self.make(experiment, cell, shared, stop) {
+        for cell in left {
+            match self.make(experiment, (cell, cells), shared, stop) {
                 Ok(summary) if matches!(summary.outcome, Outcome::Interrupted { .. }) => break,
                 Ok(_) => {}
                 Err(error) if self.several() || self.find_lr.is_some() => {
@@ -329,7 +345,7 @@ impl<A: Own> Plan<A> {
     fn make<E: Experiment<Args = A>>(
         &self,
         experiment: &E,
-        cell: &Cell<A>,
+        (cell, all): (&Cell<A>, &[Cell<A>]),
         shared: &mut Shared<E>,
         stop: &Arc<AtomicBool>,
     ) -> Result<Summary> {
@@ -343,6 +359,7 @@ impl<A: Own> Plan<A> {
         };
         let mut session = Session::new(cell, from, self.resume.is_some(), stop)?;
         session.named = named.is_some();
+        session.other = same::other(all, cell);
         let data = shared.load(experiment, cell, &self.out)?;
         let summary = experiment.run(cell, data, session);
         summary.with_context(|| cell.label())

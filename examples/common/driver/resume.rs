@@ -103,16 +103,26 @@ pub(super) fn stays(path: &Path, folder: &RunFolder, out: Option<&Path>) -> Resu
     Ok(())
 }
 
-/// Whether a complete run came to the end that is asked for now.
-pub(super) fn same_length<A: Own>(cell: &Cell<A>) -> bool {
+/// Runs in a comparison's folder that are none of these: of a version with other defaults, say.
+pub(super) fn strangers<A: Own>(out: &Path, cells: &[Cell<A>]) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(out).into_iter().flatten().flatten();
+    let runs = entries.map(|entry| entry.path());
+    let runs = runs.filter(|path| RunFolder::open(path).is_ok());
+    let mut strange: Vec<_> = runs
+        .filter(|path| cells.iter().all(|cell| cell.folder != *path))
+        .collect();
+    strange.sort();
+    strange
+}
+
+/// Whether a complete run has these settings as they are asked for now.
+pub(super) fn has<A: Own>(cell: &Cell<A>, names: &[&str]) -> bool {
     let before = RunFolder::open(&cell.folder).and_then(|folder| folder.settings());
     let before = before.ok().and_then(|text| layers::parse(&text).ok());
     let (Some(before), Ok(now)) = (before, layers::table(&cell.settings)) else {
         return true;
     };
-    LENGTH
-        .iter()
-        .all(|name| before.get(*name) == now.get(*name))
+    names.iter().all(|name| before.get(*name) == now.get(*name))
 }
 
 /// The newest checkpoint of a run's folder, which need not exist.

@@ -4,7 +4,7 @@ use crate::program::{Program, folder, write};
 use std::fs;
 use std::path::Path;
 
-const SMALL: &str = "--limit 16 --limit-eval 8 --max-length 12 --batch-size 8";
+const SMALL: &str = "--task sst2 --limit 16 --limit-eval 8 --max-length 12 --batch-size 8";
 
 fn glue(arguments: &str, at: &Path) -> Program {
     Program::new("glue", &format!("{SMALL} {arguments} --out")).path(at)
@@ -74,6 +74,43 @@ fn a_run_on_real_pictures_goes_on() {
         .path(&data)
         .fails();
     assert!(error.contains("--data, --hub, --synthetic"), "{error}");
+}
+
+/// What is left of a comparison is made as its other runs were, on the same data, or not at all.
+#[test]
+fn a_comparison_does_not_mix_what_cannot_be_compared() {
+    let out = folder();
+    let (data, several) = (out.path().join("data"), out.path().join("several"));
+    pictures(&data);
+    let flags = "--model resnet8 --max-steps 2 --epochs 1 --batch-size 10 --lr 0.1";
+    let cifar = |arguments: &str, at: &Path| {
+        let program = Program::new("cifar", &format!("{flags} {arguments} --data"));
+        program.path(&data).argument("--out").path(at)
+    };
+    cifar("--optimizer sgd,adamw --seed 0", &several).succeeds();
+    let runs = ["sgd", "adamw"].map(|name| several.join(format!("{name}-seed0")));
+    // Other pictures, in the place of those that the first run saw.
+    fs::remove_dir_all(&runs[1]).unwrap();
+    let file = data.join("data_batch_1.bin");
+    let whole = fs::read(&file).unwrap();
+    let mut bytes = whole.clone();
+    bytes[1000] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let error = resumed("cifar", "", &several).fails();
+    let named = runs[0].display().to_string();
+    assert!(
+        error.contains("are not those that") && error.contains(&named),
+        "{error}"
+    );
+    fs::write(&file, whole).unwrap();
+    // A complete run of other settings in its place.
+    fs::remove_dir_all(&runs[0]).unwrap();
+    cifar("--optimizer sgd --seed 0 --weight-decay 0.3", &runs[0]).succeeds();
+    let error = resumed("cifar", "", &several).fails();
+    assert!(error.contains("made with weight_decay = 0.3"), "{error}");
+    fs::remove_dir_all(&runs[0]).unwrap();
+    let text = resumed("cifar", "", &several).succeeds();
+    assert!(!text.contains("finished already"), "{text}");
 }
 
 #[test]
@@ -279,8 +316,6 @@ fn the_best_model_is_there_beside_the_last() {
     Program::new("glue", SMALL)
         .argument("--model")
         .path(&run.join("model-best"))
-        .argument("--task")
-        .argument("sst2")
         .argument("--data")
         .path(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/glue"))
         .argument("--max-steps")

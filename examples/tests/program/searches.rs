@@ -3,7 +3,7 @@
 use crate::program::{Program, folder, lines};
 use std::fs;
 
-const SMALL: &str = "--limit 48 --limit-eval 16 --max-length 16 --batch-size 8";
+const SMALL: &str = "--task sst2 --limit 48 --limit-eval 16 --max-length 16 --batch-size 8";
 
 fn glue(arguments: &str) -> Program {
     Program::new("glue", &format!("{SMALL} {arguments} --out"))
