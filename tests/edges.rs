@@ -1,9 +1,10 @@
 //! Optimizers at the edges: variables that few steps reach, or that have no entries; rates and weights that are none;
 //! patterns and states that do not fit; sums that half precision cannot hold.
 
+use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::{
-    AdaHessian, AdamW, Group, Hessian, Hutchinson, LinearOperator, Mean, NamedVars, Optim, Rule,
-    Schedule, Sgd, VarVec, backward, check,
+    AdaHessian, AdamW, Composite, Group, Hessian, Hutchinson, LinearOperator, Mean, NamedVars,
+    Optim, Rule, Schedule, Sgd, VarVec, backward, check,
 };
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
@@ -157,6 +158,27 @@ fn weights_of_micro_batches_are_weights() -> Result<()> {
     let mut optimizer = AdamW::default().lr(0.1).build(&vars)?;
     optimizer.accumulate_loss(&half_square(&x)?, 0.0)?;
     assert_says(Optim::apply(&mut optimizer), &["nothing was accumulated"]);
+    Ok(())
+}
+
+/// Of a composite, too, whose sparse part forgets what was looked up for nothing.
+#[test]
+fn a_composite_adds_nothing_for_nothing_and_says_who_waits() -> Result<()> {
+    let table = SparseTable::from_fn("table", [4, 2], Precision::F64, |_, x| x.fill(1.0))?;
+    let (often, seldom) = (Var::new(&[1f64, -2.0], &CPU)?, Var::new(&[3f64], &CPU)?);
+    let vars = named(&[("often", &often), ("seldom", &seldom)]);
+    let dense = AdaHessian::builder().every(4).allow_unreached(["seldom"]);
+    let sparse = SparseOptimizer::new([&table], SparseRule::adagrad(), 0.1)?;
+    let both = Composite::new().with("sparse", sparse);
+    let mut both = both.with("dense", dense.build(&vars)?);
+    let rows = || -> Result<Tensor> { Ok(table.lookup(&[1, 2])?.rows.sqr()?.sum_all()?) };
+    let nothing = ((rows()? * 0.0)? / 0.0)?;
+    both.accumulate_loss(&nothing, 0.0)?;
+    both.accumulate_loss(&(rows()? + half_square(&often)?)?, 1.0)?;
+    let info = both.apply()?;
+    assert_eq!((info.skipped, info.waiting), (None, 0));
+    let loss = ((rows()? + half_square(&often)?)? + half_square(&seldom)?)?;
+    assert_eq!(both.backward_step(&loss)?.waiting, 1);
     Ok(())
 }
 

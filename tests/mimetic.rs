@@ -114,6 +114,8 @@ fn the_other_weights_are_as_said() -> anyhow::Result<()> {
 fn what_cannot_begin_so_is_said_and_stays() -> anyhow::Result<()> {
     let [architecture, other, ..] = architectures();
     let model = MaskedLanguageModel::new(&architecture, &Start::default())?;
+    let all = || -> Vec<Vec<f64>> { model.vars().iter().map(|(_, var)| numbers(var)).collect() };
+    let before = all();
     for strength in [-1.0, 0.0, f64::NAN, f64::INFINITY] {
         let outcome = mimetic(&model.vars(), &architecture, strength, 0);
         assert_says(outcome, &["strength", "got", &strength.to_string()]);
@@ -124,6 +126,7 @@ fn what_cannot_begin_so_is_said_and_stays() -> anyhow::Result<()> {
     };
     let outcome = mimetic(&model.vars(), &larger.architecture()?, 0.8, 0);
     assert_says(outcome, &["5 layers", "of 2 layers"]);
+    assert_eq!(all(), before);
     let weight = Var::zeros(3, DType::F32, &CPU)?;
     let vars = NamedVars::new([("x".to_string(), weight)])?;
     assert_says(

@@ -22,12 +22,6 @@ pub fn steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
         .chain(now.keys().filter(|name| !before.contains_key(*name)));
     // Where a checksum says what is read, it may lie elsewhere.
     let same_data = before.contains_key(MARK) && now.contains_key(MARK);
-    // Evaluations decide how long such a run goes on, and at what rate.
-    let judged = |table: &Table| {
-        let schedule = table.get("schedule").and_then(toml::Value::as_str);
-        let has_plateau = |text| plateau::parts(text).is_ok_and(|(_, plateau)| plateau.is_some());
-        table.contains_key("patience") || schedule.is_some_and(has_plateau)
-    };
     let counts = judged(before) || judged(now);
     let is_free = |name: &str| match name {
         "data" => same_data,
@@ -67,8 +61,12 @@ pub fn steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
 pub fn run<A: Own>(cell: &Cell<A>) -> Result<()> {
     let before = layers::parse(&RunFolder::open(&cell.folder)?.settings()?)?;
     let now = layers::table(&cell.settings)?;
-    let is_free = |name: &str| {
-        name == MARK || name == "data" || FREE.contains(&name) && !LENGTH.contains(&name)
+    let (same_data, counts) = (before.contains_key(MARK), judged(&before) || judged(&now));
+    let is_free = |name: &str| match name {
+        MARK => true,
+        "data" => same_data,
+        "eval_every" => !counts,
+        name => FREE.contains(&name) && !LENGTH.contains(&name),
     };
     let names = before.keys().chain(now.keys());
     match names
@@ -86,15 +84,12 @@ pub fn run<A: Own>(cell: &Cell<A>) -> Result<()> {
     }
 }
 
-/// Another of these runs with the program's own flags, the limits and the seed of this one, and the checksum of what it was
-/// made on.
+/// Another of these runs with the program's own flags and the limits of this one, and the checksum of what it was made on.
 pub fn other<A: Own>(cells: &[Cell<A>], cell: &Cell<A>) -> Option<(PathBuf, String)> {
     let key = |cell: &Cell<A>| {
-        let mut own = Table::try_from(&cell.settings.own).ok()?;
-        // It may lie elsewhere by now.
-        own.remove("data");
+        let own = Table::try_from(&cell.settings.own).ok()?;
         let training = &cell.settings.training;
-        Some((own, cell.seed, training.limit, training.limit_eval))
+        Some((own, training.limit, training.limit_eval))
     };
     let (this, others) = (key(cell)?, cells.iter().filter(|c| c.folder != cell.folder));
     let mut marked = others.filter(|other| key(other).as_ref() == Some(&this));
@@ -123,4 +118,11 @@ pub fn data(mark: &str, other: Option<&(PathBuf, String)>) -> Result<()> {
 
 fn shown(value: Option<&toml::Value>) -> String {
     value.map_or("none".into(), ToString::to_string)
+}
+
+/// Whether evaluations decide how long a run goes on, or at what rate.
+fn judged(table: &Table) -> bool {
+    let schedule = table.get("schedule").and_then(toml::Value::as_str);
+    let has_plateau = |text| plateau::parts(text).is_ok_and(|(_, plateau)| plateau.is_some());
+    table.contains_key("patience") || schedule.is_some_and(has_plateau)
 }

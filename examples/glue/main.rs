@@ -49,14 +49,14 @@ const EVALUATION_BATCH: usize = 32;
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct GlueArgs {
     /// A folder with config.json, model.safetensors and tokenizer.json, a Hub id such as squeezebert/squeezebert-uncased, or
-    /// `mini`, the SqueezeBERT of 1.6 million parameters that comes with the program [default: mini on the shipped sample of
-    /// qnli, else a smaller one from fresh weights]
+    /// `mini`, the SqueezeBERT of 1.6 million parameters that comes with the program; one in a folder that is no wider than 256
+    /// has mini's rates, schedule and epochs [default: mini on the shipped sample of qnli, else a smaller one from fresh weights]
     #[arg(long, value_name = "ID_OR_DIR", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<String>,
 
-    /// A folder in the GLUE download layout or with the Hub's parquet files [default: the Hub if
-    /// --model is given, else the shipped sample of qnli or sst2]
+    /// A folder in the GLUE download layout or with the Hub's parquet files [default: the
+    /// shipped sample for mini on qnli and without a model, else the Hub]
     #[arg(long, value_name = "DIR", help_heading = "What to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<PathBuf>,

@@ -188,7 +188,7 @@ pub fn announce(
 pub fn card(settings: &Settings<GlueArgs>) -> Card {
     let own = &settings.own;
     let checkpoint = own.model.as_deref().filter(|_| !own.scratch);
-    let base = checkpoint.and_then(hub_id);
+    let base = checkpoint.filter(|model| *model != MINI).and_then(hub_id);
     let began = match (&own.model, &base) {
         _ if own.scratch => "Fresh weights".to_string(),
         (None, _) => "A small SqueezeBERT from fresh weights".to_string(),

@@ -13,8 +13,8 @@ use candle_core::{DType, Tensor};
 /// Δ ← Δ · min(1, τ · f · max(RMS(θ), floor) / RMS(Δ))
 /// ```
 ///
-/// RMS is the root of the mean of the squares of all entries, f the schedule's factor times that of the
-/// variable's group ([`crate::Group::lr_scale`]), Δ the whole change, weight decay included. It is LARC
+/// RMS is the root of the mean of the squares of all entries, f the rate in force over the one that the optimizer was built with (a
+/// schedule's factor) times that of the variable's group ([`crate::Group::lr_scale`]), Δ the whole change, weight decay included. It is LARC
 /// (You et al. 2017) in its clipping form, with the length of the step in the place of the gradient's,
 /// and Adafactor's relative step (Shazeer and Stern 2018) as a limit.
 ///

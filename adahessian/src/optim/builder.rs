@@ -229,8 +229,8 @@ impl<R: Rule> Builder<R> {
     /// The optimizer of these variables (a `&VarMap`, a `&NamedVars` or a `Vec<Var>`).
     ///
     /// # Errors
-    /// [`Error::Setting`] for a setting out of range, or one of the Hessian's with a rule that has no use
-    /// for it; [`Error::Variable`] for a block that does not fit its variable.
+    /// [`Error::Setting`] for a setting out of range, one of the Hessian's with a rule that has no use
+    /// for it, or a group that is to freeze and matches nothing; [`Error::Variable`] for a block that does not fit its variable.
     pub fn build(self, vars: impl Into<NamedVars>) -> Result<Optimizer<R>> {
         self.rule.check()?;
         self.curvature.check()?;

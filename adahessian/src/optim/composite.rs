@@ -217,6 +217,7 @@ fn joined(parts: Vec<StepInfo>) -> StepInfo {
         total.skipped = total.skipped.or(part.skipped);
         total.loss = total.loss.or(part.loss);
         total.bounded += part.bounded;
+        total.waiting += part.waiting;
     }
     StepInfo {
         gradient_norm,

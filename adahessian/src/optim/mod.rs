@@ -116,18 +116,18 @@ pub trait Optim: Send {
     /// of a delayed Hessian, where candle's plain, cheaper backward pass serves.
     fn needs_graph(&self) -> bool;
 
-    /// Adds a micro-batch's gradients with this weight; the step uses the weighted mean. Needs no
-    /// graph and takes no curvature.
+    /// Adds a micro-batch's gradients with this weight; the step uses the weighted mean, to which a weight of 0 adds nothing.
+    /// Needs no graph and takes no curvature.
     ///
     /// # Errors
-    /// If candle fails.
+    /// [`crate::Error::Setting`] for a weight below 0 or not finite; if candle fails.
     fn accumulate_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()>;
 
     /// Adds a micro-batch's curvature, from gradients with their graph. Does nothing in an
     /// optimizer of first order and on steps that need no curvature.
     ///
     /// # Errors
-    /// [`crate::Error::NoGraph`] if [`crate::backward`] did not make the gradients.
+    /// [`crate::Error::NoGraph`] if [`crate::backward`] did not make the gradients; as [`Optim::accumulate_gradient`].
     fn accumulate_curvature(&mut self, _grads: &GradStore, _weight: f64) -> Result<()> {
         Ok(())
     }
@@ -206,7 +206,7 @@ pub trait Optim: Send {
     /// count.
     ///
     /// # Errors
-    /// If candle fails.
+    /// [`crate::Error::Setting`] for a rate in force that is below 0 or not finite; if candle fails.
     fn prepare(&mut self) -> Result<Option<NotFinite>>;
 
     /// Takes the step that was prepared.
@@ -227,7 +227,7 @@ pub trait Optim: Send {
     /// # Errors
     /// [`crate::Error::NotReached`] for variables without gradient on the first step, or none with one on
     /// any; [`crate::Error::NoGraph`] where the step needs a curvature and none was accumulated;
-    /// [`crate::Error::NonFinite`] after too many skipped steps in a row; those of [`Optim::reduce`].
+    /// [`crate::Error::NonFinite`] after too many skipped steps in a row; those of [`Optim::prepare`] and [`Optim::reduce`].
     fn apply(&mut self) -> Result<StepInfo> {
         let taken = reduced_step(self);
         if taken.is_err() {

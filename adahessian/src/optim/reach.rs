@@ -48,8 +48,8 @@ impl Reach {
     }
 }
 
-const EMPTY: &str = "This optimizer has no variables: it was built before the model put its variables into the VarMap, or \
-                     all of them are frozen.";
+const EMPTY: &str = "Nothing was accumulated, no row of a table was looked up, or the optimizer has no variables: it was built \
+                     before the model put its own into the VarMap, or all of them are frozen.";
 
 const NOTHING: &str = "The loss reaches nothing that this optimizer changes: it is a constant, the variables are \
                        another model's, or nothing was accumulated. ";

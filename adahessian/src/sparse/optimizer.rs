@@ -221,6 +221,13 @@ fn largest(rule: SparseRule, dtype: DType) -> f64 {
 impl SparseOptimizer {
     fn add(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
         not_negative("weight of a micro-batch", weight)?;
+        if weight == 0.0 {
+            // What was looked up for it is forgotten.
+            self.tables
+                .iter()
+                .for_each(|owned| drop(owned.table.take_leaves()));
+            return Ok(());
+        }
         for owned in &mut self.tables {
             for Leaf { var, rows } in owned.table.take_leaves() {
                 let Some(gradient) = grads.get(&var) else {

@@ -181,7 +181,7 @@ impl<A: Own> Plan<A> {
         }
         for cell in &self.cells {
             let state = match (is_complete(&cell.folder), &self.resume) {
-                (true, Some(_)) => "finished already",
+                (true, Some(_)) if has(cell, &EXPORT) => "finished already",
                 (false, Some(_)) if checkpoint(&cell.folder)?.is_some() => "goes on",
                 _ => "begins",
             };
@@ -357,6 +357,16 @@ impl<A: Own> Plan<A> {
             (None, Some(_)) => checkpoint(&cell.folder)?,
             _ => named.clone(),
         };
+        if from.is_none()
+            && self.resume.is_some()
+            && is_complete(&cell.folder)
+            && !has(cell, &EXPORT)
+        {
+            bail!(
+                "--half: {} is complete, and no checkpoint of it is left to save the model from",
+                cell.folder.display()
+            );
+        }
         let mut session = Session::new(cell, from, self.resume.is_some(), stop)?;
         session.named = named.is_some();
         session.other = same::other(all, cell);

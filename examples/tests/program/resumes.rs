@@ -87,8 +87,8 @@ fn a_comparison_does_not_mix_what_cannot_be_compared() {
         let program = Program::new("cifar", &format!("{flags} {arguments} --data"));
         program.path(&data).argument("--out").path(at)
     };
-    cifar("--optimizer sgd,adamw --seed 0", &several).succeeds();
-    let runs = ["sgd", "adamw"].map(|name| several.join(format!("{name}-seed0")));
+    cifar("--optimizer sgd --seed 0,1", &several).succeeds();
+    let runs = ["0", "1"].map(|seed| several.join(format!("sgd-seed{seed}")));
     // Other pictures, in the place of those that the first run saw.
     fs::remove_dir_all(&runs[1]).unwrap();
     let file = data.join("data_batch_1.bin");
@@ -109,8 +109,25 @@ fn a_comparison_does_not_mix_what_cannot_be_compared() {
     let error = resumed("cifar", "", &several).fails();
     assert!(error.contains("made with weight_decay = 0.3"), "{error}");
     fs::remove_dir_all(&runs[0]).unwrap();
+    // A run of another version's defaults is announced and left alone.
+    fs::rename(&runs[1], several.join("older")).unwrap();
     let text = resumed("cifar", "", &several).succeeds();
     assert!(!text.contains("finished already"), "{text}");
+    assert!(
+        text.contains("older: no run of what is asked for"),
+        "{text}"
+    );
+    // Data that are compared are none that are mixed.
+    let (moved, swept) = (out.path().join("moved"), out.path().join("swept"));
+    pictures(&moved);
+    fs::write(moved.join("test_batch.bin"), vec![3; 3073]).unwrap();
+    let both = format!("data={},{}", data.display(), moved.display());
+    Program::new(
+        "cifar",
+        &format!("{flags} --optimizer sgd --seed 0 --sweep {both} --out"),
+    )
+    .path(&swept)
+    .succeeds();
 }
 
 #[test]
