@@ -32,7 +32,7 @@ use trainers::{Loss, Summary, Supervised};
 const ABOUT: &str = "Fine-tune a BERT, DistilBERT, RoBERTa or SqueezeBERT checkpoint on GLUE tasks with AdaHessian or \
     a first-order optimizer.\n\n\
     Without arguments: the mini SqueezeBERT that comes with the program on a shipped sample of QNLI, offline, AdaHessian \
-    beside AdamW, in two minutes.";
+    beside AdamW, in less than three minutes.";
 const EXAMPLES: &str = "Examples:\n  \
     glue --model squeezebert/squeezebert-uncased --task rte,mrpc\n  \
     glue --model ./minilm --data ./glue_data --task sst2 --optimizer adahessian,adamw --seed 0,1,2 --out runs/sst2\n  \

@@ -113,8 +113,8 @@ struct PretrainArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     dropout: Option<f64>,
 
-    /// Begin with attention to words that are alike, this strong: with 0.8 a small model on little text tells excerpts apart in a
-    /// half of the steps. 0: all weights are drawn independently, as is published
+    /// Begin with attention to words that are alike, this strong, as 0.8; 0: all weights are drawn independently, as is
+    /// published
     #[arg(long, value_name = "STRENGTH", default_value_t = 0.0, value_parser = not_negative, help_heading = "How to train")]
     #[serde(default, skip_serializing_if = "is_nothing")]
     mimetic: f64,
