@@ -33,6 +33,7 @@ mod masked;
 mod memory;
 mod metrics;
 mod mimetic;
+mod model_dropout;
 mod models;
 mod multilinear;
 mod nn;

@@ -5,7 +5,7 @@ use crate::optimizers::{self, Family};
 use anyhow::Result;
 use datasets::TextEncoder;
 use datasets::wordpiece::WordCounts;
-use models::LoadReport;
+use models::{LoadReport, auto};
 use std::path::{Path, PathBuf};
 
 /// Defaults of optimizer and schedule for a family of models.
@@ -49,6 +49,27 @@ pub fn learned_of(
     let tokenizer = counts.tokenizer(vocabulary)?;
     // A sample may have fewer words than the model has room for.
     Ok(TextEncoder::new(tokenizer, max_length)?.allow_small_vocabulary())
+}
+
+/// The configuration with the probability of `--dropout`, or with its own.
+#[must_use]
+pub fn with_dropout(config: auto::Config, dropout: Option<f64>) -> auto::Config {
+    match dropout {
+        Some(probability) => config.with_dropout(probability),
+        None => config,
+    }
+}
+
+/// A checkpoint's configuration, with the probability of `--dropout` or with its own.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn checkpoint(folder: &Path, dropout: Option<f64>) -> Result<auto::Checkpoint> {
+    let checkpoint = auto::Checkpoint::open(folder)?;
+    Ok(match dropout {
+        Some(probability) => checkpoint.with_dropout(probability),
+        None => checkpoint,
+    })
 }
 
 /// `OUT-data`, where a program keeps what it makes of its texts.

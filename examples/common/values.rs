@@ -95,6 +95,17 @@ pub fn share(text: &str) -> Result<f64, String> {
     number(text, 0.0..=1.0)
 }
 
+/// A probability with which something is dropped out: at least 0 and below 1.
+///
+/// # Errors
+/// For anything else.
+pub fn dropout(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..1.0).contains(&value) => Ok(value),
+        _ => Err("expected a number of at least 0 and below 1".into()),
+    }
+}
+
 /// A list separated by commas, without repetitions, in small letters.
 ///
 /// # Errors

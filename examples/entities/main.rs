@@ -13,7 +13,7 @@ use common::grid::Cell;
 use common::layers::Asked;
 use common::optimizers::{self, Family, Place};
 use common::session::Session;
-use common::values::count;
+use common::values::{count, dropout};
 use common::{driver, program, text};
 use datasets::conll::{Corpus, Scheme, TokenBatch, TokenBatches, TokenDataset};
 use datasets::{Ahead, Batcher, Batches, TextEncoder, hub, sample};
@@ -45,6 +45,11 @@ struct EntityArgs {
     /// Replace the classifier that the checkpoint holds
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to train")]
     new_head: bool,
+
+    /// The probability of dropout everywhere in the model, which what is saved keeps [default: those of the model's configuration]
+    #[arg(long, value_name = "P", value_parser = dropout, help_heading = "How to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropout: Option<f64>,
 
     /// Longest sequence in tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 64, value_parser = count, help_heading = "What to train")]
@@ -182,7 +187,8 @@ fn model(own: &EntityArgs, corpus: &Corpus, start: &Start) -> Result<Model> {
         Some(model) => {
             let folder = hub::checkpoint_folder(model)?;
             let encoder = TextEncoder::from_folder(&folder, own.max_length)?.for_words();
-            let (model, report) = auto::token_classifier(&folder, Some(labels), start)?;
+            let checkpoint = text::checkpoint(&folder, own.dropout)?;
+            let (model, report) = checkpoint.token_classifier(Some(labels), start)?;
             (model, encoder, Some(report))
         }
         None => {
@@ -195,6 +201,7 @@ fn model(own: &EntityArgs, corpus: &Corpus, start: &Start) -> Result<Model> {
                 initializer_range: 0.05,
                 ..bert::Config::tiny()
             };
+            let config = text::with_dropout(auto::Config::Bert(config), own.dropout);
             let model = TokenClassifier::new(&config.architecture()?, labels, start)?;
             (model, encoder, None)
         }

@@ -16,7 +16,7 @@ use common::grid::{Axis, Cell};
 use common::layers::Asked;
 use common::optimizers::{self, Family, Place};
 use common::session::Session;
-use common::values::{count, list_text};
+use common::values::{count, dropout, list_text};
 use common::{driver, program, text};
 use datasets::GlueTask;
 use datasets::{Ahead, Batcher, Batches, FixedBatches, TextBatch, TextBatches, TextDataset};
@@ -37,6 +37,7 @@ const EXAMPLES: &str = "Examples:\n  \
     glue --model squeezebert/squeezebert-uncased --task rte,mrpc\n  \
     glue --model ./minilm --data ./glue_data --task sst2 --optimizer adahessian,adamw --seed 0,1,2 --out runs/sst2\n  \
     glue --optimizer adahessian,adamw --sweep lr-scale=0.1,0.3,1,3 --seed 0,1,2\n  \
+    glue --model ./minilm --task rte --sweep lr=3e-3,1e-2,3e-2 --sweep dropout=0,0.1,0.2 --halving\n  \
     glue --scratch --seed 0,1,2                                   # the same without what it was pretrained on\n  \
     glue --resume runs/sst2\n\n\
     A run's model/ is a checkpoint that transformers opens as it is, of its last step; model-best/ is that of its best \
@@ -78,6 +79,11 @@ struct GlueArgs {
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to train")]
     #[serde(default, skip_serializing_if = "is_off")]
     scratch: bool,
+
+    /// The probability of dropout everywhere in the model, which what is saved keeps [default: those of the model's configuration]
+    #[arg(long, value_name = "P", value_parser = dropout, help_heading = "How to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropout: Option<f64>,
 
     /// Sort by length within windows of so many batches: less padding [default: off]
     #[arg(long, value_name = "BATCHES", value_parser = count, help_heading = "How to train")]

@@ -115,18 +115,20 @@ pub fn model(cell: &Cell<GlueArgs>, data: &Data, device: &Device) -> Result<Mode
     let (classifier, encoder, report) = match data.checkpoint.as_ref().map(Checkpoint::path) {
         Some(folder) => {
             let encoder = TextEncoder::from_folder(folder, own.max_length)?;
+            let checkpoint = text::checkpoint(folder, own.dropout)?;
             if own.scratch {
-                let architecture = auto::Config::read(folder)?.architecture()?;
+                let architecture = checkpoint.config().architecture()?;
                 let classifier = SequenceClassifier::new(&architecture, labels, &start)?;
                 (classifier, encoder, None)
             } else {
-                let (classifier, report) = auto::sequence_classifier(folder, Some(labels), &start)?;
+                let (classifier, report) = checkpoint.sequence_classifier(Some(labels), &start)?;
                 (classifier, encoder, Some(report))
             }
         }
         None => {
             let encoder = text::learned(data.corpus.texts(), SAMPLE_VOCABULARY, own.max_length)?;
-            let architecture = sample_model().architecture()?;
+            let config = auto::Config::SqueezeBert(sample_model());
+            let architecture = text::with_dropout(config, own.dropout).architecture()?;
             let classifier = SequenceClassifier::new(&architecture, labels, &start)?;
             (classifier, encoder, None)
         }

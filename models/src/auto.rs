@@ -7,7 +7,7 @@ use crate::heads::{MaskedLanguageModel, SequenceClassifier, TokenClassifier};
 use crate::weights::{LoadReport, Start};
 use crate::{bert, distilbert, roberta, squeezebert};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The configuration of one of the families.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,10 +45,52 @@ impl Config {
             Config::SqueezeBert(config) => config.architecture(),
         }
     }
+
+    /// The same with this probability wherever the model drops something out: in its embeddings, attention weights,
+    /// layers and heads. Fine-tuning searches it per task; [`Config::architecture`] says if it is none.
+    #[must_use]
+    pub fn with_dropout(self, probability: f64) -> Self {
+        let p = probability;
+        match self {
+            Config::Bert(config) => Config::Bert(bert::Config {
+                hidden_dropout_prob: p,
+                attention_probs_dropout_prob: p,
+                classifier_dropout: None, // as in hidden states
+                ..config
+            }),
+            Config::DistilBert(config) => Config::DistilBert(distilbert::Config {
+                dropout: p,
+                attention_dropout: p,
+                seq_classif_dropout: p,
+                ..config
+            }),
+            Config::Roberta(config) => Config::Roberta(roberta::Config {
+                hidden_dropout_prob: p,
+                attention_probs_dropout_prob: p,
+                classifier_dropout: None,
+                ..config
+            }),
+            Config::SqueezeBert(config) => Config::SqueezeBert(squeezebert::Config {
+                hidden_dropout_prob: p,
+                attention_probs_dropout_prob: p,
+                ..config
+            }),
+        }
+    }
 }
 
-/// What a config.json says.
-struct Read {
+/// A checkpoint folder whose config.json was read: what it holds is a model of one of the families, and what is to
+/// differ in training is said before one is made.
+///
+/// ```no_run
+/// use models::{Start, auto};
+/// let checkpoint = auto::Checkpoint::open("checkpoint".as_ref())?.with_dropout(0.2);
+/// let (model, report) = checkpoint.sequence_classifier(Some(2), &Start::default())?;
+/// # Ok::<(), models::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
     config: Config,
     /// The number of labels it names.
     labels: usize,
@@ -58,7 +100,81 @@ struct Read {
     problem: Value,
 }
 
-fn read(folder: &Path) -> Result<Read> {
+impl Checkpoint {
+    /// Reads a folder's config.json, and nothing else yet.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn open(folder: &Path) -> Result<Self> {
+        read(folder)
+    }
+
+    /// What config.json says of the encoder.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// With this probability wherever the model drops something out ([`Config::with_dropout`]). What is saved later
+    /// has it in its config.json.
+    #[must_use]
+    pub fn with_dropout(mut self, probability: f64) -> Self {
+        self.config = self.config.with_dropout(probability);
+        self
+    }
+
+    /// As [`sequence_classifier`].
+    ///
+    /// # Errors
+    /// As [`Config::architecture`] and [`SequenceClassifier::load`].
+    pub fn sequence_classifier(
+        &self,
+        labels: Option<usize>,
+        start: &Start,
+    ) -> Result<(SequenceClassifier, LoadReport)> {
+        let (architecture, labels) = (self.config.architecture()?, labels.unwrap_or(self.labels));
+        let (model, report) = SequenceClassifier::load(&self.folder, &architecture, labels, start)?;
+        let model = model.after_reading(&self.names, &self.problem, &report);
+        Ok((model, report))
+    }
+
+    /// As [`token_classifier`].
+    ///
+    /// # Errors
+    /// As [`Config::architecture`] and [`TokenClassifier::load`].
+    pub fn token_classifier(
+        &self,
+        labels: Option<usize>,
+        start: &Start,
+    ) -> Result<(TokenClassifier, LoadReport)> {
+        let (architecture, labels) = (self.config.architecture()?, labels.unwrap_or(self.labels));
+        let (model, report) = TokenClassifier::load(&self.folder, &architecture, labels, start)?;
+        Ok((model.after_reading(&self.names, &report), report))
+    }
+
+    /// A masked language model.
+    ///
+    /// # Errors
+    /// As [`Config::architecture`] and [`MaskedLanguageModel::load`].
+    pub fn masked_language_model(
+        &self,
+        start: &Start,
+    ) -> Result<(MaskedLanguageModel, LoadReport)> {
+        MaskedLanguageModel::load(&self.folder, &self.config.architecture()?, start)
+    }
+
+    /// A masked language model with a head for pairs.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::masked_language_model`]; [`Error::Config`] for a family that has no such head.
+    pub fn masked_language_model_with_pairs(
+        &self,
+        start: &Start,
+    ) -> Result<(MaskedLanguageModel, LoadReport)> {
+        MaskedLanguageModel::load_with_pairs(&self.folder, &self.config.architecture()?, start)
+    }
+}
+
+fn read(folder: &Path) -> Result<Checkpoint> {
     let path = config::path_in(folder);
     let (value, model_type) = config::read(&path)?;
     let labels = config::labels(&value)?;
@@ -79,7 +195,8 @@ fn read(folder: &Path) -> Result<Read> {
             });
         }
     };
-    Ok(Read {
+    Ok(Checkpoint {
+        folder: folder.into(),
         config,
         labels,
         names,
@@ -98,11 +215,7 @@ pub fn sequence_classifier(
     labels: Option<usize>,
     start: &Start,
 ) -> Result<(SequenceClassifier, LoadReport)> {
-    let read = read(folder)?;
-    let (architecture, labels) = (read.config.architecture()?, labels.unwrap_or(read.labels));
-    let (model, report) = SequenceClassifier::load(folder, &architecture, labels, start)?;
-    let model = model.after_reading(&read.names, &read.problem, &report);
-    Ok((model, report))
+    Checkpoint::open(folder)?.sequence_classifier(labels, start)
 }
 
 /// A classifier of tokens from a checkpoint folder, with as many labels as its config.json names if
@@ -115,10 +228,7 @@ pub fn token_classifier(
     labels: Option<usize>,
     start: &Start,
 ) -> Result<(TokenClassifier, LoadReport)> {
-    let read = read(folder)?;
-    let (architecture, labels) = (read.config.architecture()?, labels.unwrap_or(read.labels));
-    let (model, report) = TokenClassifier::load(folder, &architecture, labels, start)?;
-    Ok((model.after_reading(&read.names, &report), report))
+    Checkpoint::open(folder)?.token_classifier(labels, start)
 }
 
 /// A masked language model from a checkpoint folder.
@@ -129,7 +239,7 @@ pub fn masked_language_model(
     folder: &Path,
     start: &Start,
 ) -> Result<(MaskedLanguageModel, LoadReport)> {
-    MaskedLanguageModel::load(folder, &Config::read(folder)?.architecture()?, start)
+    Checkpoint::open(folder)?.masked_language_model(start)
 }
 
 /// A masked language model with a head for pairs from a checkpoint folder.
@@ -140,6 +250,5 @@ pub fn masked_language_model_with_pairs(
     folder: &Path,
     start: &Start,
 ) -> Result<(MaskedLanguageModel, LoadReport)> {
-    let architecture = Config::read(folder)?.architecture()?;
-    MaskedLanguageModel::load_with_pairs(folder, &architecture, start)
+    Checkpoint::open(folder)?.masked_language_model_with_pairs(start)
 }

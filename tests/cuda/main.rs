@@ -4,6 +4,7 @@
 
 mod ids;
 mod passes;
+mod steps;
 mod training;
 mod values;
 

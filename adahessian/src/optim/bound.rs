@@ -52,7 +52,7 @@ impl StepBound {
     }
 
     /// What is left of a change: 1 where the bound does not bind, nor where something is not a number.
-    fn share(&self, change_squared: f64, value_squared: f64, count: usize) -> f64 {
+    pub(super) fn share(&self, change_squared: f64, value_squared: f64, count: usize) -> f64 {
         let count = count as f64;
         let most = self.relative * (value_squared / count).sqrt().max(self.floor);
         let change = (change_squared / count).sqrt();

@@ -4,6 +4,7 @@ mod bound;
 mod builder;
 mod by_name;
 mod composite;
+mod exchange;
 pub(crate) mod group;
 mod number;
 mod optimizer;
@@ -15,6 +16,7 @@ mod rule;
 mod rules;
 pub(crate) mod state;
 mod together;
+mod traced;
 mod variable;
 
 pub use bound::StepBound;

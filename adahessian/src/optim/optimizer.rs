@@ -1,6 +1,7 @@
 //! The optimizer around any rule: accumulation, clipping, groups, skipped steps, delayed Hessians.
 
 use super::builder::{Builder, Curvature};
+use super::exchange;
 use super::group::{Common, Resolved, not_negative};
 use super::pass::{Later, Outcome};
 use super::pending::{Clipping, Range, Skips, WeightedMean, reach, sum_of_squares};
@@ -14,11 +15,10 @@ use crate::curvature::hessian::Hessian;
 use crate::curvature::hutchinson::Hutchinson;
 use crate::error::{Error, Result};
 use crate::numeric::in_place;
-use crate::numeric::{sum_f64, wide};
 use crate::second_order;
 use crate::vars::{NamedVars, VarVec};
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Tensor, Var};
 
 /// The optimizer of a [`Rule`], built by its [`Builder`].
 ///
@@ -180,7 +180,7 @@ impl<R: Rule> Optimizer<R> {
                 _ if var.elem_count() == 0 => {}
                 Some(g) if slots.steps::<R>(d.is_some()) && together::joins::<R>(var, slots, g) => {
                     let given = (g, d.as_ref());
-                    members.push(Member::new(curvature, var, slots, given, &rates)?);
+                    members.push(Member::new(curvature, var, slots, given, &rates));
                 }
                 g => {
                     let given = (g.as_ref(), d.as_ref());
@@ -192,7 +192,7 @@ impl<R: Rule> Optimizer<R> {
         for group in together::groups(members) {
             let step = together::step(&self.rule, clipping, group, &self.together, &mut later)?;
             outcome += step.0;
-            kept.push(step.1);
+            kept.extend(step.1);
         }
         self.together = kept;
         later.settle(&mut outcome)?;
@@ -250,42 +250,6 @@ impl<R: Rule> Optimizer<R> {
         }
         added
     }
-
-    fn put(&self, sums: &mut Sums, kind: &str, mean: &WeightedMean) -> Result<()> {
-        sums.numbers.insert(format!("{kind}_weight"), mean.weight());
-        for ((name, var), sum) in self.vars.iter().zip(mean.sums()) {
-            let tensor = match sum {
-                Some(sum) => sum.clone(),
-                None => Tensor::zeros(var.shape(), wide(var.dtype()), var.device())?,
-            };
-            let reached = f64::from(u8::from(sum.is_some()));
-            sums.numbers
-                .insert(format!("{kind}_reached.{name}"), reached);
-            sums.tensors.insert(format!("{kind}.{name}"), tensor);
-        }
-        Ok(())
-    }
-}
-
-/// Takes one kind of sums; those that no participant has are left out.
-fn taken(sums: &mut Sums, kind: &str, vars: &NamedVars) -> Result<(Vec<Option<Tensor>>, f64)> {
-    let weight = sums.number(&format!("{kind}_weight"))?;
-    let each = vars.names().map(|name| {
-        let reached = sums.number(&format!("{kind}_reached.{name}"))? > 0.0;
-        let tensor = sums.tensor(&format!("{kind}.{name}"))?;
-        Ok(reached.then_some(tensor))
-    });
-    Ok((each.collect::<Result<_>>()?, weight))
-}
-
-/// The mean of the losses noted.
-fn take_loss(mean: &mut WeightedMean) -> Result<Option<f64>> {
-    if mean.is_empty() {
-        return Ok(None);
-    }
-    let loss = mean.take()?.pop().flatten();
-    let value = loss.map(|l| l.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>());
-    Ok(value.transpose()?.and_then(|v| v.first().copied()))
 }
 
 impl<R: Rule> Optim for Optimizer<R> {
@@ -356,31 +320,20 @@ impl<R: Rule> Optim for Optimizer<R> {
 
     fn sums(&self) -> Result<Sums> {
         let mut sums = Sums::default();
-        self.put(&mut sums, "gradient", &self.gradient)?;
+        exchange::put(&mut sums, "gradient", &self.gradient, &self.vars)?;
         if self.due() || !self.diagonal.is_empty() {
-            self.put(&mut sums, "diagonal", &self.diagonal)?;
+            exchange::put(&mut sums, "diagonal", &self.diagonal, &self.vars)?;
         }
-        let loss = match self.loss.sums().next().flatten() {
-            Some(loss) => sum_f64(loss)?,
-            None => 0.0,
-        };
-        sums.numbers.insert("loss".into(), loss);
-        sums.numbers
-            .insert("loss_weight".into(), self.loss.weight());
+        exchange::put_loss(&mut sums, &self.loss)?;
         Ok(sums)
     }
 
     fn set_sums(&mut self, mut sums: Sums) -> Result<()> {
-        let (gradients, weight) = taken(&mut sums, "gradient", &self.vars)?;
-        self.gradient.set(gradients, weight);
-        if sums.numbers.contains_key("diagonal_weight") {
-            let (diagonals, weight) = taken(&mut sums, "diagonal", &self.vars)?;
-            self.diagonal.set(diagonals, weight);
+        exchange::take(&mut sums, "gradient", &mut self.gradient, &self.vars)?;
+        if exchange::holds(&sums, "diagonal") {
+            exchange::take(&mut sums, "diagonal", &mut self.diagonal, &self.vars)?;
         }
-        let (loss, weight) = (sums.number("loss")?, sums.number("loss_weight")?);
-        let loss = (weight != 0.0).then(|| Tensor::new(loss, &Device::Cpu));
-        self.loss.set(vec![loss.transpose()?], weight);
-        Ok(())
+        exchange::take_loss(&mut sums, &mut self.loss)
     }
 
     fn prepare(&mut self) -> Result<Option<NotFinite>> {
@@ -392,7 +345,7 @@ impl<R: Rule> Optim for Optimizer<R> {
             diagonals: self.diagonal.take()?,
             info: StepInfo {
                 step: self.step,
-                loss: take_loss(&mut self.loss)?,
+                loss: self.loss.take_number()?,
                 lr: Optim::lr(self),
                 gradient_norm: f64::NAN,
                 ..StepInfo::default()

@@ -7,6 +7,7 @@ use crate::numeric::{Totals, end_to_end, in_memory, portions, widened};
 use crate::optim::NotFinite;
 use crate::optim::group::{Common, Resolved};
 use crate::optim::reach::Reach;
+use crate::optim::traced;
 use crate::vars::NamedVars;
 use candle_core::{DType, Tensor};
 
@@ -114,6 +115,16 @@ impl WeightedMean {
         };
         sums.into_iter().map(mean).collect()
     }
+
+    /// The mean of what is one number, the loss.
+    pub fn take_number(&mut self) -> Result<Option<f64>> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let mean = self.take()?.pop().flatten();
+        let value = mean.map(|m| m.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>());
+        Ok(value.transpose()?.and_then(|v| v.first().copied()))
+    }
 }
 
 /// What the gradients that were accumulated reach.
@@ -206,6 +217,9 @@ fn squares_elsewhere(tensors: &[Tensor]) -> Result<Vec<f64>> {
         return Ok(Vec::new());
     };
     let alike = |t: &Tensor| t.dtype() == first.dtype() && t.device().same_device(first.device());
+    if let Some(each) = traced::squares(tensors)? {
+        return Ok(each);
+    }
     if tensors.iter().all(alike) {
         let mut total = Totals::default();
         for portion in portions(tensors) {

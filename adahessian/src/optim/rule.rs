@@ -48,7 +48,7 @@ pub fn correction(beta: f64, count: u64) -> f64 {
     1.0 / (1.0 - power(beta, count))
 }
 
-/// βᵗ; of more steps than an i32 counts it is 0 in any case.
+/// βᵗ; of more steps than an i32 counts as of so many, which is next to nothing for every β that f32 tells from 1.
 pub(crate) fn power(beta: f64, count: u64) -> f64 {
     beta.powi(count.min(i32::MAX as u64) as i32)
 }

@@ -1,11 +1,13 @@
 //! Steps of many variables as one: on a GPU, where a step is bound by how many operations are asked for, the
-//! variables of one step's numbers are laid end to end, and the rule is computed once for all of them.
+//! variables of one step's numbers are stepped by kernels made of the rule ([`traced`]), or laid end to end, and the
+//! rule is computed once for all of them.
 
 use super::bound::{self, StepBound};
 use super::builder::Curvature;
-use super::pass::{self, Later, Outcome, Pass};
+use super::pass::{self, Diagonal, Later, Outcome, Pass};
 use super::pending::Clipping;
 use super::rule::{Rule, Step};
+use super::traced;
 use super::variable::{Rates, Slots};
 use crate::error::Result;
 use crate::numeric::{AT_ONCE, end_to_end, in_memory};
@@ -14,13 +16,12 @@ use candle_core::{DType, Tensor, TensorId, Var};
 
 /// A variable of such a step.
 pub(super) struct Member<'a> {
-    var: &'a Var,
-    slots: &'a mut Slots,
-    gradient: &'a Tensor,
-    /// Averaged.
-    diagonal: Option<Tensor>,
-    step: Step,
-    bound: Option<StepBound>,
+    pub(super) var: &'a Var,
+    pub(super) slots: &'a mut Slots,
+    pub(super) gradient: &'a Tensor,
+    pub(super) diagonal: Option<Diagonal>,
+    pub(super) step: Step,
+    pub(super) bound: Option<StepBound>,
 }
 
 impl<'a> Member<'a> {
@@ -31,15 +32,15 @@ impl<'a> Member<'a> {
         slots: &'a mut Slots,
         (gradient, diagonal): (&'a Tensor, Option<&Tensor>),
         rates: &Rates,
-    ) -> Result<Self> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             step: slots.begin(curvature, diagonal.is_some(), rates),
-            diagonal: slots.averaged(curvature, diagonal)?,
+            diagonal: diagonal.map(|diagonal| slots.blocked(curvature, diagonal)),
             var,
             slots,
             gradient,
             bound: rates.bound,
-        })
+        }
     }
 
     fn fits(&self, other: &Self) -> bool {
@@ -52,11 +53,12 @@ impl<'a> Member<'a> {
 }
 
 /// Whether a variable can be a member: not on the CPU, which has a pass over memory of its own; nor where something
-/// has to be read of each variable by itself.
+/// has to be read of each variable by itself, and no kernel does it for all.
 pub(super) fn joins<R: Rule>(var: &Var, slots: &Slots, gradient: &Tensor) -> bool {
     let plain = matches!(var.dtype(), DType::F32 | DType::F64);
     let same = gradient.dtype() == var.dtype() && gradient.device().same_device(var.device());
-    plain && same && !in_memory(var) && !R::TRUST && slots.is_plain()
+    let together = !R::TRUST || traced::runs_on(var);
+    plain && same && !in_memory(var) && together && slots.is_plain()
 }
 
 /// The members that fit together, in groups that are not too large.
@@ -110,8 +112,33 @@ impl Kept {
     }
 }
 
-/// A step of a group. `kept` has what the last step of any group has left, the result what this one leaves.
+/// A step of a group: by kernels where there are some for it, else of candle's operations. `kept` has what the last step of any group has left, the result what this one leaves.
 pub(super) fn step<R: Rule>(
+    rule: &R,
+    clipping: Clipping,
+    group: Vec<Member<'_>>,
+    kept: &[Kept],
+    later: &mut Later,
+) -> Result<(Outcome, Vec<Kept>)> {
+    if let Some(outcome) = traced::step(rule, clipping, &group, later)? {
+        return Ok((outcome, Vec::new()));
+    }
+    // With trust every variable goes as far as its own norms say.
+    let parts = match R::TRUST {
+        true => group.into_iter().map(|member| vec![member]).collect(),
+        false => vec![group],
+    };
+    let (mut outcome, mut left) = (Outcome::default(), Vec::new());
+    for part in parts {
+        let step = composed(rule, clipping, part, kept, later)?;
+        outcome += step.0;
+        left.push(step.1);
+    }
+    Ok((outcome, left))
+}
+
+/// A step of candle's operations.
+fn composed<R: Rule>(
     rule: &R,
     clipping: Clipping,
     mut group: Vec<Member<'_>>,
@@ -124,7 +151,10 @@ pub(super) fn step<R: Rule>(
     let gradient = end_to_end(group.iter().map(|member| member.gradient))?;
     let fresh = group[0].diagonal.is_some();
     if fresh {
-        let averaged = end_to_end(group.iter().filter_map(|member| member.diagonal.as_ref()))?;
+        let diagonals = group.iter().filter_map(|member| member.diagonal.as_ref());
+        let averaged = diagonals.map(Diagonal::averaged);
+        let averaged = averaged.collect::<Result<Vec<_>>>()?;
+        let averaged = end_to_end(averaged.iter())?;
         slots = pass::observed(rule, &slots, &averaged)?;
         outcome = Outcome::of_diagonal(&averaged, later)?;
     }
@@ -222,13 +252,13 @@ mod tests {
             let each = vars.iter().zip(&mut slots).zip(&given);
             if together {
                 let members = each.map(|((var, slots), (g, d))| {
-                    Member::new(curvature, var, slots, (g, d.as_ref()), &rates).unwrap()
+                    Member::new(curvature, var, slots, (g, d.as_ref()), &rates)
                 });
                 let mut groups = groups(members.collect());
                 assert_eq!(groups.len(), 1);
                 let done = step(rule, clipping, groups.remove(0), &kept, &mut later).unwrap();
                 outcome += done.0;
-                kept = vec![done.1];
+                kept = done.1;
             } else {
                 for ((var, slots), (g, d)) in each {
                     let given = (Some(g), d.as_ref());

@@ -127,15 +127,14 @@ impl Slots {
         self.numbers(curvature.delay, rates)
     }
 
-    /// D averaged over this variable's blocks.
-    pub fn averaged(&self, curvature: &Curvature, new: Option<&Tensor>) -> Result<Option<Tensor>> {
-        let diagonal = |tensor: &Tensor| Diagonal {
-            tensor: tensor.clone(),
+    /// D with what is averaged in it.
+    pub fn blocked(&self, curvature: &Curvature, new: &Tensor) -> Diagonal {
+        Diagonal {
+            tensor: new.clone(),
             block: self.block,
             average: curvature.average,
             floor: curvature.floor,
-        };
-        new.map(|new| diagonal(new).averaged()).transpose()
+        }
     }
 
     /// The rule's quantities.
@@ -219,12 +218,7 @@ impl Slots {
         new: Option<&Tensor>,
         repeats: bool,
     ) -> Result<Option<Diagonal>> {
-        let new = new.map(|new| Diagonal {
-            tensor: new.clone(),
-            block: self.block,
-            average: curvature.average,
-            floor: curvature.floor,
-        });
+        let new = new.map(|new| self.blocked(curvature, new));
         let Some(last) = &mut self.last else {
             return Ok(new);
         };

@@ -20,7 +20,13 @@ pub(crate) struct Composed {
 pub(crate) struct Later {
     totals: Totals,
     to: Vec<fn(&mut Outcome, f64)>,
+    #[cfg(feature = "cuda")]
+    reads: Vec<Read>,
 }
+
+/// What is done once everything has been asked for.
+#[cfg(feature = "cuda")]
+type Read = Box<dyn FnOnce(&mut Outcome) -> Result<()>>;
 
 impl Later {
     /// Adds the sum of a tensor's entries, and where it goes.
@@ -29,8 +35,18 @@ impl Later {
         self.totals.add(tensor)
     }
 
+    /// Waits for what kernels leave, after everything has been asked for.
+    #[cfg(feature = "cuda")]
+    pub fn read(&mut self, read: impl FnOnce(&mut Outcome) -> Result<()> + 'static) {
+        self.reads.push(Box::new(read));
+    }
+
     /// Adds all of them to an outcome.
     pub fn settle(self, outcome: &mut Outcome) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        for read in self.reads {
+            read(outcome)?;
+        }
         let sums = self.totals.read()?;
         self.to
             .into_iter()

@@ -41,6 +41,14 @@ impl Diagonal {
         Some(T::from_f64(self.floor * mean))
     }
 
+    #[cfg_attr(
+        not(feature = "cuda"),
+        expect(dead_code, reason = "the kernels' question")
+    )]
+    pub(crate) fn averages_as(&self) -> Option<Averaging> {
+        (self.floor == 0.0).then(|| self.averaging())
+    }
+
     pub(super) fn averaging(&self) -> Averaging {
         Averaging {
             run: self.block.run(self.tensor.dims()).max(1),

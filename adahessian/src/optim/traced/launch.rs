@@ -1,0 +1,269 @@
+//! Kernels of programs on a CUDA device: one launch for many variables, wherever their memory is.
+
+use super::program::{Program, Shape};
+use super::ptx::{self, AVERAGE_WORDS, THREADS, Type};
+use crate::error::{Error, Result};
+use candle_core::backend::BackendStorage;
+use candle_core::cuda::cudarc::driver::{
+    CudaSlice, CudaStream, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg,
+};
+use candle_core::{
+    CpuStorage, CudaDevice, CudaStorage, DType, InplaceOp1, Layout, Storage, Tensor,
+};
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex};
+
+/// Entries of a row, which are one block's work: of a small model fewer, so that all of the device has something to
+/// do; of a large one so many that the table is small beside it.
+fn row_length(entries: usize) -> usize {
+    (entries >> 10)
+        .next_power_of_two()
+        .clamp(SHORTEST_ROW, 1 << 14)
+}
+
+const SHORTEST_ROW: usize = 1 << 10;
+
+/// The type as PTX has it.
+pub(super) fn type_of(dtype: DType) -> Option<Type> {
+    match dtype {
+        DType::F32 => Some(ptx::F32),
+        DType::F64 => Some(ptx::F64),
+        _ => None,
+    }
+}
+
+fn driver(error: impl std::fmt::Display) -> Error {
+    Error::Candle(candle_core::Error::msg(format!("CUDA kernel: {error}")))
+}
+
+/// The text of a kernel, made once, and a name for its module.
+struct Kernel {
+    module: String,
+    text: String,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum Key {
+    Program(Shape, usize, Type),
+    Averages(Type, bool),
+}
+
+fn kernel(key: Key) -> Arc<Kernel> {
+    static KERNELS: LazyLock<Mutex<HashMap<Key, Arc<Kernel>>>> = LazyLock::new(Mutex::default);
+    let mut kernels = KERNELS.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some(kernel) = kernels.get(&key) {
+        return Arc::clone(kernel);
+    }
+    let kernel = Arc::new(Kernel {
+        module: format!("adahessian-traced-{}", kernels.len()),
+        text: match &key {
+            Key::Program(shape, constants, of) => ptx::kernel(shape, *constants, *of),
+            Key::Averages(of, absolute) => ptx::averages(*of, *absolute),
+        },
+    });
+    kernels.insert(key, Arc::clone(&kernel));
+    kernel
+}
+
+/// What a program does to one variable: where its arrays begin, in the order of the program's, its own numbers, and
+/// how many entries there are.
+pub(super) struct Work {
+    pub arrays: Vec<u64>,
+    pub shared: Vec<f64>,
+    pub count: usize,
+}
+
+/// The sums of a launch, on their way: for each of the program's sums one number of each row.
+pub(super) struct Sums {
+    rows: CudaSlice<f64>,
+    /// The variable of each row.
+    variables: Vec<usize>,
+}
+
+impl Sums {
+    /// Waits for them. For each variable of the launch, its sums; `largest` says which of them is none, but a largest number.
+    pub fn read(
+        &self,
+        device: &CudaDevice,
+        count: usize,
+        largest: Option<usize>,
+    ) -> Result<Vec<Vec<f64>>> {
+        let numbers = device.clone_dtoh(&self.rows)?;
+        let per_sum: Vec<&[f64]> = numbers.chunks(self.variables.len().max(1)).collect();
+        let mut sums = vec![vec![0.0_f64; per_sum.len()]; count];
+        for (number, rows) in per_sum.into_iter().enumerate() {
+            for (variable, row) in self.variables.iter().zip(rows) {
+                let to = &mut sums[*variable][number];
+                *to = match Some(number) == largest {
+                    true => to.max(*row),
+                    false => *to + row,
+                };
+            }
+        }
+        Ok(sums)
+    }
+}
+
+/// Runs a program over variables.
+pub(super) fn run(device: &CudaDevice, program: &Program, of: Type, all: &[Work]) -> Result<Sums> {
+    let Program { shape, constants } = program;
+    let (mut table, mut variables) = (Vec::new(), Vec::new());
+    let length = row_length(all.iter().map(|work| work.count).sum());
+    for (variable, work) in all.iter().enumerate() {
+        for start in (0..work.count).step_by(length) {
+            let offset = (start * of.bytes) as u64;
+            table.extend(work.arrays.iter().map(|address| address + offset));
+            table.extend(work.shared.iter().map(|number| match of == ptx::F64 {
+                true => number.to_bits(),
+                false => u64::from((*number as f32).to_bits()),
+            }));
+            table.push(length.min(work.count - start) as u64);
+            variables.push(variable);
+        }
+    }
+    debug_assert_eq!(table.len(), variables.len() * ptx::words(shape));
+    // SAFETY: the kernel writes to each of them, for every row has a block.
+    let rows = unsafe { device.alloc::<f64>(ptx::results(shape) * variables.len())? };
+    let sums = Sums { rows, variables };
+    if sums.variables.is_empty() {
+        return Ok(sums);
+    }
+    let kernel = kernel(Key::Program(shape.clone(), constants.len(), of));
+    let function = device.get_or_load_custom_func(ptx::ENTRY, &kernel.module, &kernel.text)?;
+    let table = device.clone_htod(&table)?;
+    let wide = constants.clone();
+    let narrow: Vec<f32> = constants.iter().map(|constant| *constant as f32).collect();
+    let mut launch = function.builder();
+    launch.arg(&table).arg(&sums.rows);
+    match of == ptx::F64 {
+        true => wide.iter().for_each(|constant| {
+            launch.arg(constant);
+        }),
+        false => narrow.iter().for_each(|constant| {
+            launch.arg(constant);
+        }),
+    }
+    // SAFETY: the parameters are those that the text names, in its order; every address in the table is that of an
+    // array of at least as many entries as its row has, in this device's memory, whose tensor lives in the caller.
+    unsafe { launch.launch(blocks(sums.variables.len())) }.map_err(driver)?;
+    Ok(sums)
+}
+
+/// D averaged over its blocks. Each variable's D, where its averages go, entries, entries of a block.
+pub(super) fn average(
+    device: &CudaDevice,
+    of: Type,
+    absolute: bool,
+    all: &[(u64, u64, usize, usize)],
+) -> Result<()> {
+    let mut table = Vec::new();
+    let length = row_length(all.iter().map(|(_, _, count, _)| count).sum());
+    for &(from, to, count, run) in all {
+        let whole = length / run * run;
+        for start in (0..count).step_by(whole) {
+            let offset = (start * of.bytes) as u64;
+            let entries = whole.min(count - start) as u64;
+            table.extend([from + offset, to + offset, entries, run as u64]);
+        }
+    }
+    let rows = table.len() / AVERAGE_WORDS;
+    if rows == 0 {
+        return Ok(());
+    }
+    let kernel = kernel(Key::Averages(of, absolute));
+    let function = device.get_or_load_custom_func(ptx::ENTRY, &kernel.module, &kernel.text)?;
+    let table = device.clone_htod(&table)?;
+    let mut launch = function.builder();
+    launch.arg(&table);
+    // SAFETY: as in `run`.
+    unsafe { launch.launch(blocks(rows)) }.map_err(driver)?;
+    Ok(())
+}
+
+/// A block of D that is longer would be one thread's work for too long. A row has room for one.
+pub(super) const LONGEST_RUN: usize = SHORTEST_ROW;
+
+fn blocks(count: usize) -> LaunchConfig {
+    LaunchConfig {
+        grid_dim: (count as u32, 1, 1),
+        block_dim: (THREADS as u32, 1, 1),
+        shared_mem_bytes: 0,
+    }
+}
+
+/// Memory of the device that nobody has written to.
+pub(super) struct Scratch {
+    words: CudaSlice<f64>,
+}
+
+impl Scratch {
+    /// Room for so many numbers.
+    pub fn new(device: &CudaDevice, of: Type, count: usize) -> Result<Self> {
+        let words = (count * of.bytes).div_ceil(8);
+        // SAFETY: read only after a kernel has written to it.
+        let words = unsafe { device.alloc::<f64>(words)? };
+        Ok(Self { words })
+    }
+
+    /// Where it begins. What is asked for on this thread keeps its order.
+    pub fn address(&self, device: &CudaDevice) -> u64 {
+        self.words.device_ptr(&device.cuda_stream()).0
+    }
+}
+
+/// Where the numbers of a contiguous tensor begin, to be read.
+pub(super) fn address(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cuda(storage) => Ok(read_address(storage, layout)?),
+        _ => Err(driver("a tensor that is not on the device")),
+    }
+}
+
+fn read_address(storage: &CudaStorage, layout: &Layout) -> candle_core::Result<u64> {
+    let stream = storage.device().cuda_stream();
+    let begin = match storage.dtype() {
+        DType::F64 => storage.as_cuda_slice::<f64>()?.device_ptr(&stream).0,
+        _ => storage.as_cuda_slice::<f32>()?.device_ptr(&stream).0,
+    };
+    Ok(begin + (layout.start_offset() * storage.dtype().size_in_bytes()) as u64)
+}
+
+/// Where the numbers of a contiguous tensor begin, to be written to. Call it once more after the launch: where
+/// candle keeps events for every use of memory (programs with streams of their own), the first call waits for
+/// others' uses and the second one marks this.
+pub(super) fn written_address(tensor: &Tensor) -> Result<u64> {
+    let address = WrittenAddress::default();
+    tensor.inplace_op1(&address)?;
+    Ok(address.0.get())
+}
+
+/// candle lets an "operation in place" at a tensor's memory, and nothing else.
+#[derive(Default)]
+struct WrittenAddress(Cell<u64>);
+
+impl InplaceOp1 for WrittenAddress {
+    fn name(&self) -> &'static str {
+        "address of a variable"
+    }
+
+    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
+        candle_core::bail!("a tensor that is not on the device")
+    }
+
+    fn cuda_fwd(&self, storage: &mut CudaStorage, layout: &Layout) -> candle_core::Result<()> {
+        let stream = storage.device().cuda_stream();
+        let (dtype, bytes) = (storage.dtype(), storage.dtype().size_in_bytes());
+        let begin = match dtype {
+            DType::F64 => begin(storage.as_cuda_slice_mut::<f64>()?, &stream),
+            _ => begin(storage.as_cuda_slice_mut::<f32>()?, &stream),
+        };
+        self.0.set(begin + (layout.start_offset() * bytes) as u64);
+        Ok(())
+    }
+}
+
+fn begin<T>(slice: &mut CudaSlice<T>, stream: &CudaStream) -> u64 {
+    slice.device_ptr_mut(stream).0
+}
