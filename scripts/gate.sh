@@ -136,6 +136,8 @@ else
   all=(--workspace --features examples/cuda,tests/cuda)
   (
     eval "$environment"
+    # The toolkit's assembler on the kernels that are made of rules.
+    REQUIRE_PTXAS=1 cargo test --workspace --lib assembler
     cargo build "${all[@]}" --example gpu_check --example step_time --example entities
     cargo test "${all[@]}" --test cuda --no-run
     # Where there is no driver it says so, and that is all. What runs on the CPU does not ask for one.

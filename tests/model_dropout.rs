@@ -46,9 +46,9 @@ fn every_place_of_every_family_takes_the_probability() -> Result<()> {
         assert_eq!(dropped(|mode| model.forward(&ids, None, None, mode))?, 0.0);
         let (model, _) = often.sequence_classifier(None, &start())?;
         assert!(dropped(|mode| model.forward(&ids, None, None, mode))? > 1e-3);
-        let (model, _) = never.token_classifier(Some(4), &start())?;
+        let (model, _) = never.token_classifier(Some(3), &start())?;
         assert_eq!(dropped(|mode| model.forward(&ids, None, None, mode))?, 0.0);
-        let (model, _) = often.token_classifier(Some(4), &start())?;
+        let (model, _) = often.token_classifier(Some(3), &start())?;
         assert!(dropped(|mode| model.forward(&ids, None, None, mode))? > 1e-3);
         let (model, _) = never.masked_language_model(&start())?;
         assert_eq!(dropped(|mode| model.forward(&ids, None, None, mode))?, 0.0);

@@ -1,6 +1,7 @@
 //! Learning-rate schedules as pure functions of the step.
 
 use crate::error::{Error, Result};
+use crate::numeric::power;
 use std::fmt;
 use std::str::FromStr;
 
@@ -86,7 +87,7 @@ impl Schedule {
             Schedule::Constant => 1.0,
             Schedule::Step { gamma, at } => {
                 let reached = at.iter().filter(|p| step >= in_steps(**p, total));
-                gamma.powi(reached.count() as i32)
+                power(*gamma, reached.count() as u64)
             }
             Schedule::InverseSqrt => 1.0 / (step as f64 + 1.0).sqrt(),
             Schedule::Linear => 1.0 - done,

@@ -8,6 +8,7 @@ mod dtype;
 mod end_to_end;
 mod functions;
 pub(crate) mod in_place;
+mod power;
 mod product;
 mod real;
 mod rows;
@@ -17,7 +18,10 @@ mod total;
 
 pub use buffer::{Buffer, empty_cache};
 pub(crate) use dtype::{ByType, by_type, hidden_score, is_half, lowest, precision, wide, widened};
+#[cfg(feature = "cuda")]
+pub(crate) use end_to_end::cuda_device;
 pub(crate) use end_to_end::{AT_ONCE, end_to_end, in_memory, portions};
+pub(crate) use power::power;
 pub(crate) use product::{Matrix, Onto, Target, multiply, multiply_at};
 pub use real::Real;
 pub(crate) use real::sealed::Memory;

@@ -7,6 +7,7 @@ use super::number::Number;
 use super::optimizer::Optimizer;
 use super::pass::{self, Outcome, Pass};
 use crate::error::Result;
+use crate::numeric::power;
 use crate::vars::NamedVars;
 use candle_core::Tensor;
 
@@ -46,11 +47,6 @@ impl Step {
 /// 1 / (1 - βᵗ): corrects the bias of a running mean that started at zero.
 pub fn correction(beta: f64, count: u64) -> f64 {
     1.0 / (1.0 - power(beta, count))
-}
-
-/// βᵗ; of more steps than an i32 counts as of so many, which is next to nothing for every β that f32 tells from 1.
-pub(crate) fn power(beta: f64, count: u64) -> f64 {
-    beta.powi(count.min(i32::MAX as u64) as i32)
 }
 
 /// One variable, or one entry of it, in one step.

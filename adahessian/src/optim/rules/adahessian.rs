@@ -2,9 +2,9 @@
 
 use super::guard;
 use crate::error::{Error, Result};
+use crate::numeric::power;
 use crate::optim::group::{fraction, not_negative};
 use crate::optim::pass::{self, Outcome, Pass};
-use crate::optim::rule::power;
 use crate::optim::{Builder, Entry, Number, Rule, Step, correction};
 use candle_core::Tensor;
 

@@ -6,17 +6,18 @@ use super::launch::{
 use super::program::{self, Fresh};
 use super::ptx::Type;
 use crate::error::Result;
+use crate::numeric::cuda_device;
 use crate::optim::bound::StepBound;
 use crate::optim::pass::{Diagonal, Later, Outcome};
 use crate::optim::pending::Clipping;
 use crate::optim::rule::{Rule, Step};
 use crate::optim::together::Member;
 use crate::second_order::versions;
-use candle_core::{CudaDevice, Device, Tensor};
+use candle_core::{CudaDevice, Tensor};
 
 /// Whether a variable's memory is such that kernels can be run on it.
 pub(in crate::optim) fn runs_on(x: &Tensor) -> bool {
-    x.device().is_cuda() && x.is_contiguous() && type_of(x.dtype()).is_some()
+    cuda_device(x).is_some() && x.is_contiguous() && type_of(x.dtype()).is_some()
 }
 
 /// The sum of squares of every tensor; none where kernels do not take them.
@@ -24,7 +25,7 @@ pub(in crate::optim) fn squares(tensors: &[Tensor]) -> Result<Option<Vec<f64>>> 
     let Some(first) = tensors.first() else {
         return Ok(None);
     };
-    let (Device::Cuda(device), Some(of)) = (first.device(), type_of(first.dtype())) else {
+    let (Some(device), Some(of)) = (cuda_device(first), type_of(first.dtype())) else {
         return Ok(None);
     };
     let alike = |t: &Tensor| t.dtype() == first.dtype() && t.device().same_device(first.device());
@@ -67,7 +68,7 @@ pub(in crate::optim) fn step<R: Rule>(
     let Some(first) = members.first() else {
         return Ok(None);
     };
-    let (Device::Cuda(device), Some(of)) = (first.var.device(), type_of(first.var.dtype())) else {
+    let (Some(device), Some(of)) = (cuda_device(first.var), type_of(first.var.dtype())) else {
         return Ok(None);
     };
     let contiguous = |member: &Member<'_>| {
