@@ -64,6 +64,7 @@ mod trainer;
 mod trainer_errors;
 mod trajectories;
 mod transformer;
+mod unseen;
 mod vision_models;
 mod vision_ops;
 mod vision_training;

@@ -33,7 +33,7 @@ pub use optim::reducer::{Reducer, RowSums, Sums, ThreadGroup, ThreadReducer};
 pub use optim::{
     AdaHessian, Adagrad, Adam, AdamW, Average, Builder, Common, Composite, Curvature,
     CurvatureInfo, Delay, Entry, Group, Lamb, NotFinite, Number, Optim, Optimizer, RULES, Reach,
-    RmsProp, Rule, Rules, Sgd, SophiaH, State, Step, StepBound, StepInfo, correction,
+    RmsProp, Rule, Rules, Sgd, SophiaH, State, Step, StepBound, StepInfo, Unseen, correction,
     optimizer_by_name,
 };
 pub use schedule::Schedule;

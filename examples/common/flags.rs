@@ -72,6 +72,12 @@ pub struct OptimizerArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = not_negative, help_heading = "AdaHessian")]
     pub hessian_floor: f64,
 
+    /// What becomes of entries that no Hessian has seen, rare words' rows, say: wait for one, divide by eps, or auto,
+    /// which waits where not every step has the Hessian of its whole batch
+    #[arg(long, default_value = "auto", value_parser = ["auto", "wait", "divide"], help_heading = "AdaHessian")]
+    #[serde(default = "auto", skip_serializing_if = "is_auto")]
+    pub unseen: String,
+
     /// Hessian power k, 0 to 1 [default: by model]
     #[arg(long, value_name = "K", default_value_t = 1.0, hide_default_value = true, value_parser = share, help_heading = "AdaHessian")]
     pub hessian_power: f64,
@@ -283,6 +289,15 @@ pub const LENGTH: [&str; 3] = ["epochs", "max_steps", "patience"];
 
 /// Those of [`FREE`] that say what a complete run leaves behind.
 pub const EXPORT: [&str; 1] = ["half"];
+
+/// Runs that were begun before there was such a flag go on.
+fn auto() -> String {
+    "auto".into()
+}
+
+fn is_auto(unseen: &str) -> bool {
+    unseen == "auto"
+}
 
 /// Steps or epochs.
 fn first(text: &str) -> Result<String, String> {

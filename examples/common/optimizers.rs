@@ -2,7 +2,7 @@
 
 use crate::flags::{OptimizerArgs, first_steps, two_betas};
 use adahessian::sparse::{Accumulator, SparseRule};
-use adahessian::{Average, Blocks, NamedVars, Optim, Rules, StepBound, optimizer_by_name};
+use adahessian::{Average, Blocks, NamedVars, Optim, Rules, StepBound, Unseen, optimizer_by_name};
 use anyhow::{Context, Result, bail};
 
 /// What is trained decides the scale of a good learning rate.
@@ -170,6 +170,13 @@ fn set(mut rules: Rules, args: &OptimizerArgs) -> Result<Rules> {
     rules.adahessian.eps = args.eps;
     rules.adahessian.hessian_power = args.hessian_power;
     rules.adahessian.betas = betas;
+    rules.adahessian.unseen = match args.unseen.as_str() {
+        "wait" => Unseen::Wait,
+        "divide" => Unseen::Divide,
+        // Of the rest of the batch there are gradients without a curvature.
+        _ if args.curvature_fraction < 1.0 => Unseen::Wait,
+        _ => Unseen::Auto,
+    };
     (rules.adamw.betas, rules.adam.betas, rules.lamb.betas) = (betas, betas, betas);
     Ok(rules)
 }

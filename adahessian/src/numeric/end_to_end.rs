@@ -12,15 +12,6 @@ pub(crate) fn in_memory(x: &Tensor) -> bool {
     x.device().is_cpu()
 }
 
-/// The CUDA device that has a tensor's numbers.
-#[cfg(feature = "cuda")]
-pub(crate) fn cuda_device(x: &Tensor) -> Option<&candle_core::CudaDevice> {
-    match x.device() {
-        candle_core::Device::Cuda(device) => Some(device),
-        _ => None,
-    }
-}
-
 /// All entries, one tensor's behind the other's.
 pub(crate) fn end_to_end<'a>(all: impl Iterator<Item = &'a Tensor>) -> Result<Tensor> {
     let all = all.map(Tensor::flatten_all);

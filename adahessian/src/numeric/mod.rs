@@ -4,6 +4,8 @@
 //! Sums are added up in an order that depends neither on the number of threads nor on the processor.
 
 mod buffer;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod dtype;
 mod end_to_end;
 mod functions;
@@ -18,8 +20,6 @@ mod total;
 
 pub use buffer::{Buffer, empty_cache};
 pub(crate) use dtype::{ByType, by_type, hidden_score, is_half, lowest, precision, wide, widened};
-#[cfg(feature = "cuda")]
-pub(crate) use end_to_end::cuda_device;
 pub(crate) use end_to_end::{AT_ONCE, end_to_end, in_memory, portions};
 pub(crate) use power::power;
 pub(crate) use product::{Matrix, Onto, Target, multiply, multiply_at};

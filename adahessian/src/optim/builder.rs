@@ -184,7 +184,7 @@ impl<R: Rule> Builder<R> {
     }
 
     /// Computes the Hessian's diagonal only on every f-th step (AdaHessian's paper, Table 8: a fifth of
-    /// the cost, the same result).
+    /// the cost, the same result). Entries that no Hessian has seen wait for one: [`crate::Unseen`].
     pub fn every(mut self, steps: u64) -> Self {
         self.curvature.every = steps;
         self

@@ -31,7 +31,7 @@ pub use reach::Reach;
 pub use reducer::Reducer;
 pub use rule::{Entry, Rule, Step, correction};
 pub(crate) use rules::guard;
-pub use rules::{AdaHessian, Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd, SophiaH};
+pub use rules::{AdaHessian, Adagrad, Adam, AdamW, Lamb, RmsProp, Sgd, SophiaH, Unseen};
 pub use state::State;
 
 use crate::error::Result;

@@ -27,6 +27,23 @@ pub struct AdaHessian {
     pub eps: f64,
     /// The Hessian power k in 0..=1 (Eq. 12): 1 is Newton-like, 0 is momentum.
     pub hessian_power: f64,
+    /// What becomes of entries that never had a curvature.
+    pub unseen: Unseen,
+}
+
+/// What becomes of an entry whose D was 0 every time: the row of an embedding whose word was in no batch of which the
+/// Hessian was taken, the weights of a unit that was at rest in all of them. Its step is m̂ / eps, thousands of
+/// gradients long. Where each step takes the Hessian of its whole batch that hardly happens: such an entry has no
+/// gradient either. Where the Hessian is delayed, or taken of a part of the batch, it happens to every rare word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unseen {
+    /// It waits from the first step on that took no D of its own.
+    #[default]
+    Auto,
+    /// It waits for a curvature, as a variable does that no Hessian has reached. m goes on.
+    Wait,
+    /// It steps by m̂ / eps, as in the published code.
+    Divide,
 }
 
 impl Default for AdaHessian {
@@ -35,6 +52,7 @@ impl Default for AdaHessian {
             betas: (0.9, 0.999),
             eps: 1e-4,
             hessian_power: 1.0,
+            unseen: Unseen::Auto,
         }
     }
 }
@@ -57,12 +75,29 @@ impl Builder<AdaHessian> {
         self.rule.hessian_power = power;
         self
     }
+
+    /// What becomes of entries that never had a curvature.
+    pub fn unseen(mut self, unseen: Unseen) -> Self {
+        self.rule.unseen = unseen;
+        self
+    }
 }
 
 impl AdaHessian {
     /// The default settings, to be changed and built.
     pub fn builder() -> Builder<Self> {
         Self::default().into_builder()
+    }
+
+    /// Whether entries without a curvature stay where they are.
+    #[inline(always)]
+    fn waits(&self, step: &Step) -> bool {
+        let waits = match self.unseen {
+            Unseen::Auto => step.diagonal_count < step.count,
+            Unseen::Wait => true,
+            Unseen::Divide => false,
+        };
+        waits && self.hessian_power > 0.0
     }
 
     /// v.
@@ -119,7 +154,14 @@ impl Rule for AdaHessian {
         let m = x.slots[0].blend(self.betas.0, x.gradient, 1.0 - self.betas.0);
         // In this order, as PyTorch's addcdiv.
         let direction = m * scalars[0] / (self.denominator(scalars, x.slots) + guard(self.eps));
-        step.decay(x.value) - direction
+        let value = step.decay(x.value);
+        match self.waits(step) {
+            true => {
+                let unseen = x.slots[1].clone().below(f64::from(f32::MIN_POSITIVE));
+                value - direction * (-unseen + 1.0)
+            }
+            false => value - direction,
+        }
     }
 
     #[inline(always)]

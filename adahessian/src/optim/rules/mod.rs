@@ -12,7 +12,7 @@ mod sophia;
 mod tests;
 
 pub use adagrad::Adagrad;
-pub use adahessian::AdaHessian;
+pub use adahessian::{AdaHessian, Unseen};
 pub use adam::Adam;
 pub use adamw::AdamW;
 pub use lamb::Lamb;

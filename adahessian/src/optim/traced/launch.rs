@@ -3,14 +3,9 @@
 use super::program::{Program, Shape};
 use super::ptx::{self, AVERAGE_WORDS, THREADS, Type};
 use crate::error::{Error, Result};
-use candle_core::backend::BackendStorage;
-use candle_core::cuda::cudarc::driver::{
-    CudaSlice, CudaStream, DevicePtr, DevicePtrMut, LaunchConfig, PushKernelArg,
-};
-use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, DType, InplaceOp1, Layout, Storage, Tensor,
-};
-use std::cell::Cell;
+use crate::numeric::cuda;
+use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
+use candle_core::{CudaDevice, DType};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -26,11 +21,8 @@ const SHORTEST_ROW: usize = 1 << 10;
 
 /// The type as PTX has it.
 pub(super) fn type_of(dtype: DType) -> Option<Type> {
-    match dtype {
-        DType::F32 => Some(ptx::F32),
-        DType::F64 => Some(ptx::F64),
-        _ => None,
-    }
+    let name = cuda::ptx_type(dtype)?;
+    [ptx::F32, ptx::F64].into_iter().find(|of| of.name == name)
 }
 
 fn driver(error: impl std::fmt::Display) -> Error {
@@ -210,60 +202,4 @@ impl Scratch {
     pub fn address(&self, device: &CudaDevice) -> u64 {
         self.words.device_ptr(&device.cuda_stream()).0
     }
-}
-
-/// Where the numbers of a contiguous tensor begin, to be read.
-pub(super) fn address(tensor: &Tensor) -> Result<u64> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cuda(storage) => Ok(read_address(storage, layout)?),
-        _ => Err(driver("a tensor that is not on the device")),
-    }
-}
-
-fn read_address(storage: &CudaStorage, layout: &Layout) -> candle_core::Result<u64> {
-    let stream = storage.device().cuda_stream();
-    let begin = match storage.dtype() {
-        DType::F64 => storage.as_cuda_slice::<f64>()?.device_ptr(&stream).0,
-        _ => storage.as_cuda_slice::<f32>()?.device_ptr(&stream).0,
-    };
-    Ok(begin + (layout.start_offset() * storage.dtype().size_in_bytes()) as u64)
-}
-
-/// Where the numbers of a contiguous tensor begin, to be written to. Call it once more after the launch: where
-/// candle keeps events for every use of memory (programs with streams of their own), the first call waits for
-/// others' uses and the second one marks this.
-pub(super) fn written_address(tensor: &Tensor) -> Result<u64> {
-    let address = WrittenAddress::default();
-    tensor.inplace_op1(&address)?;
-    Ok(address.0.get())
-}
-
-/// candle lets an "operation in place" at a tensor's memory, and nothing else.
-#[derive(Default)]
-struct WrittenAddress(Cell<u64>);
-
-impl InplaceOp1 for WrittenAddress {
-    fn name(&self) -> &'static str {
-        "address of a variable"
-    }
-
-    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-        candle_core::bail!("a tensor that is not on the device")
-    }
-
-    fn cuda_fwd(&self, storage: &mut CudaStorage, layout: &Layout) -> candle_core::Result<()> {
-        let stream = storage.device().cuda_stream();
-        let (dtype, bytes) = (storage.dtype(), storage.dtype().size_in_bytes());
-        let begin = match dtype {
-            DType::F64 => begin(storage.as_cuda_slice_mut::<f64>()?, &stream),
-            _ => begin(storage.as_cuda_slice_mut::<f32>()?, &stream),
-        };
-        self.0.set(begin + (layout.start_offset() * bytes) as u64);
-        Ok(())
-    }
-}
-
-fn begin<T>(slice: &mut CudaSlice<T>, stream: &CudaStream) -> u64 {
-    slice.device_ptr_mut(stream).0
 }

@@ -1,12 +1,10 @@
 //! The kernels of one step of many variables, and what is read of them afterwards.
 
-use super::launch::{
-    LONGEST_RUN, Scratch, Sums, Work, address, average, run, type_of, written_address,
-};
+use super::launch::{LONGEST_RUN, Scratch, Sums, Work, average, run, type_of};
 use super::program::{self, Fresh};
 use super::ptx::Type;
 use crate::error::Result;
-use crate::numeric::cuda_device;
+use crate::numeric::cuda::{self, address, written_address};
 use crate::optim::bound::StepBound;
 use crate::optim::pass::{Diagonal, Later, Outcome};
 use crate::optim::pending::Clipping;
@@ -17,7 +15,7 @@ use candle_core::{CudaDevice, Tensor};
 
 /// Whether a variable's memory is such that kernels can be run on it.
 pub(in crate::optim) fn runs_on(x: &Tensor) -> bool {
-    cuda_device(x).is_some() && x.is_contiguous() && type_of(x.dtype()).is_some()
+    cuda::device(x).is_some() && x.is_contiguous() && type_of(x.dtype()).is_some()
 }
 
 /// The sum of squares of every tensor; none where kernels do not take them.
@@ -25,7 +23,7 @@ pub(in crate::optim) fn squares(tensors: &[Tensor]) -> Result<Option<Vec<f64>>> 
     let Some(first) = tensors.first() else {
         return Ok(None);
     };
-    let (Some(device), Some(of)) = (cuda_device(first), type_of(first.dtype())) else {
+    let (Some(device), Some(of)) = (cuda::device(first), type_of(first.dtype())) else {
         return Ok(None);
     };
     let alike = |t: &Tensor| t.dtype() == first.dtype() && t.device().same_device(first.device());
@@ -43,6 +41,9 @@ pub(in crate::optim) fn squares(tensors: &[Tensor]) -> Result<Option<Vec<f64>>> 
     });
     let work = work.collect::<Result<Vec<_>>>()?;
     let sums = run(device, &program, of, &work)?;
+    for tensor in &tensors {
+        address(tensor)?;
+    }
     let sums = sums.read(device, tensors.len(), None)?;
     Ok(Some(sums.into_iter().map(|sums| sums[0]).collect()))
 }
@@ -68,7 +69,7 @@ pub(in crate::optim) fn step<R: Rule>(
     let Some(first) = members.first() else {
         return Ok(None);
     };
-    let (Some(device), Some(of)) = (cuda_device(first.var), type_of(first.var.dtype())) else {
+    let (Some(device), Some(of)) = (cuda::device(first.var), type_of(first.var.dtype())) else {
         return Ok(None);
     };
     let contiguous = |member: &Member<'_>| {
@@ -140,17 +141,20 @@ impl Arrays {
             at += (work.count * of.bytes) as u64;
         }
     }
-}
 
-/// Marks the use of what a kernel was asked to write to.
-fn written(members: &[Member<'_>]) -> Result<()> {
-    for member in members {
-        written_address(member.var)?;
-        for slot in member.slots.tensors() {
-            written_address(slot)?;
+    /// Marks the use of all that a kernel was asked to read and to write to.
+    fn used(self, members: &[Member<'_>]) -> Result<()> {
+        for tensor in &self.kept {
+            address(tensor)?;
         }
+        for member in members {
+            written_address(member.var)?;
+            for slot in member.slots.tensors() {
+                written_address(slot)?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether every entry is a block of its own, and |D| is taken of each.
@@ -194,7 +198,7 @@ impl<R: Rule> Group<'_, R> {
         let averages = self.diagonals(members, fresh, &mut arrays)?;
         let old = self.old(members, &mut arrays)?;
         let sums = run(&self.device, &program, self.of, &arrays.work)?;
-        written(members)?;
+        arrays.used(members)?;
         drop(averages);
         let largest = program.shape.largest.map(|_| program.shape.sums.len());
         self.read_later(members, sums, old, largest, later, move |outcome, sums| {
@@ -253,6 +257,10 @@ impl<R: Rule> Group<'_, R> {
             }
             average(&self.device, self.of, absolute, &rows)?;
         }
+        // Their use is marked with the others'.
+        arrays
+            .kept
+            .extend(each.into_iter().map(|(tensor, ..)| tensor));
         Ok(Some(scratch))
     }
 
@@ -266,6 +274,7 @@ impl<R: Rule> Group<'_, R> {
         };
         let arrays = Arrays::of(members, true)?;
         let norms = run(&self.device, &first, self.of, &arrays.work)?;
+        arrays.used(members)?;
         let norms = norms.read(&self.device, members.len(), None)?;
         let mut arrays = Arrays::of(members, false)?;
         for (work, norms) in arrays.work.iter_mut().zip(norms) {
@@ -274,7 +283,7 @@ impl<R: Rule> Group<'_, R> {
         }
         let old = self.old(members, &mut arrays)?;
         let sums = run(&self.device, &second, self.of, &arrays.work)?;
-        written(members)?;
+        arrays.used(members)?;
         self.read_later(members, sums, old, None, later, |_, sums| Bounded {
             change: sums[0],
             value: sums.get(1).copied().unwrap_or_default(),
