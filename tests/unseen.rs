@@ -16,12 +16,13 @@ fn vars(dtype: DType) -> Result<NamedVars> {
     ])?)
 }
 
-/// ½ |row + bias - 1|²: of the other rows neither gradient nor curvature.
+/// ½ |row - 1|² + ½ |bias - 1|²: of the other rows neither gradient nor curvature.
 fn loss(vars: &NamedVars, row: u32) -> Result<Tensor> {
-    let (table, bias) = (vars.get("table")?, vars.get("bias")?);
-    let row = table.index_select(&Tensor::new(&[row], &CPU)?, 0)?;
-    let error = (row.broadcast_add(bias)? - 1.0)?;
-    Ok((error.sqr()?.sum_all()? * 0.5)?)
+    let row = vars
+        .get("table")?
+        .index_select(&Tensor::new(&[row], &CPU)?, 0)?;
+    let squares = |x: &Tensor| (x - 1.0)?.sqr()?.sum_all();
+    Ok(((squares(&row)? + squares(vars.get("bias")?)?)? * 0.5)?)
 }
 
 fn table(vars: &NamedVars) -> Result<Vec<Vec<f64>>> {

@@ -4,6 +4,7 @@ use super::device;
 use adahessian::{
     AdaHessian, Adagrad, Adam, AdamW, Average, Block, Blocks, Builder, Delay, Entry, Group, Lamb,
     NamedVars, Number, Optim, Optimizer, RmsProp, Rule, Sgd, SophiaH, State, Step, StepInfo,
+    Unseen,
 };
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -345,4 +346,43 @@ fn large_gradients_are_refused_or_clipped() -> Result<()> {
     let info = clipped.backward_step(&loss)?;
     assert_eq!(info.skipped, None);
     assert_number("norm", info.gradient_norm, 5f64.sqrt() * 1e25, 1e-6)
+}
+
+/// Half of the entries have a slope and no curvature: they wait for one, on both devices.
+#[test]
+fn entries_that_no_hessian_has_seen_wait() -> Result<()> {
+    let Some(device) = device() else {
+        return Ok(());
+    };
+    let after = |dtype: DType, place: &Device| -> Result<[Tensor; 2]> {
+        let vars = to_place(&vars(&[("row", &[257])])?, dtype, place)?;
+        let row = vars.get("row")?.clone();
+        let begun = row.copy()?;
+        let curved: Vec<f64> = (0..257u32).map(|i| f64::from(i % 2)).collect();
+        let curved = Tensor::new(curved, &Device::Cpu)?
+            .to_dtype(dtype)?
+            .to_device(place)?;
+        let builder = AdaHessian::builder().lr(0.1).unseen(Unseen::Wait);
+        let mut optimizer = builder.every(2).build(vars)?;
+        for _ in 0..4 {
+            let loss = (((row.sqr()? * &curved)? * 0.5)? + row.as_tensor())?;
+            optimizer.backward_step(&loss.sum_all()?)?;
+        }
+        let change = (row.as_tensor() - begun)?;
+        let seen = (1.0 - &curved)?;
+        let still = (change.abs()? * seen)?.sum_all()?;
+        let still = still.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        assert_eq!(still, 0.0, "{dtype:?}");
+        Ok([
+            row.to_device(&Device::Cpu)?,
+            change.to_device(&Device::Cpu)?,
+        ])
+    };
+    for dtype in TYPES {
+        let ([here, change], [there, _]) = (after(dtype, &Device::Cpu)?, after(dtype, &device)?);
+        assert_eq!(bits(&here)?, bits(&there)?, "{dtype:?}");
+        let moved = change.abs()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        assert_eq!(moved.iter().filter(|x| **x > 0.0).count(), 128);
+    }
+    Ok(())
 }
