@@ -37,7 +37,8 @@ pub struct AdaHessian {
 /// gradient either. Where the Hessian is delayed, or taken of a part of the batch, it happens to every rare word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unseen {
-    /// It waits from the first step on that took no D of its own.
+    /// It waits from the first step on that took no D of its own. With a [`crate::Delay`] other than `Hold`, which
+    /// counts such a step as one with a D, and where the Hessian is of a part of the batch, ask for `Wait`.
     #[default]
     Auto,
     /// It waits for a curvature, as a variable does that no Hessian has reached. m goes on.
