@@ -22,7 +22,8 @@ pub struct TrainConfig {
     pub micro_batches: usize,
     /// On which share of each micro-batch, in (0, 1], the Hessian-vector products are computed: so many of its
     /// examples in a row, rounded up. Where they begin is a function of the seed, the step and the micro-batch, because
-    /// batches may be sorted. The gradient always comes from all examples.
+    /// batches may be sorted. The gradient always comes from all examples: with `AdaHessian` set `Unseen::Wait`, so that
+    /// what only the others reach does not step without a curvature.
     pub curvature_fraction: f64,
     /// The factor on the learning rate as a function of the step, as text in configurations.
     #[serde(with = "schedule_text")]

@@ -112,7 +112,8 @@ impl Kept {
     }
 }
 
-/// A step of a group: by kernels where there are some for it, else of candle's operations. `kept` has what the last step of any group has left, the result what this one leaves.
+/// A step of a group: by kernels where there are some for it, else of candle's operations. `kept` has what the last step
+/// of any group has left, the result what this one leaves.
 pub(super) fn step<R: Rule>(
     rule: &R,
     clipping: Clipping,

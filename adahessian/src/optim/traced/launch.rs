@@ -124,12 +124,11 @@ pub(super) fn run(device: &CudaDevice, program: &Program, of: Type, all: &[Work]
     let kernel = kernel(Key::Program(shape.clone(), constants.len(), of));
     let function = device.get_or_load_custom_func(ptx::ENTRY, &kernel.module, &kernel.text)?;
     let table = device.clone_htod(&table)?;
-    let wide = constants.clone();
     let narrow: Vec<f32> = constants.iter().map(|constant| *constant as f32).collect();
     let mut launch = function.builder();
     launch.arg(&table).arg(&sums.rows);
     match of == ptx::F64 {
-        true => wide.iter().for_each(|constant| {
+        true => constants.iter().for_each(|constant| {
             launch.arg(constant);
         }),
         false => narrow.iter().for_each(|constant| {

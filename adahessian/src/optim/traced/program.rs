@@ -34,6 +34,9 @@ pub(crate) struct Program {
     pub constants: Vec<f64>,
 }
 
+/// A kernel's parameters have 4 KiB, two of them addresses.
+const MOST_CONSTANTS: usize = 4096 / 8 - 2;
+
 /// A program that is being written.
 #[derive(Default)]
 struct Writing {
@@ -73,7 +76,8 @@ impl Writing {
     /// None where something cannot be done by a kernel.
     fn done(self) -> Option<Program> {
         let tape = self.recorder.take();
-        (!tape.incomplete).then_some(Program {
+        let fits = !tape.incomplete && tape.constants.len() <= MOST_CONSTANTS;
+        fits.then_some(Program {
             shape: Shape {
                 instructions: tape.instructions,
                 arrays: self.arrays,

@@ -248,6 +248,30 @@ fn powers_are_not_written_down() {
     assert!(of(0.5).is_none());
 }
 
+/// Nor is a rule with more constants than a kernel's parameters have room for.
+#[test]
+fn too_many_constants_are_not_written_down() {
+    #[derive(Clone, Copy)]
+    struct Long(usize);
+
+    impl Rule for Long {
+        const NAME: &'static str = "long";
+        const SLOTS: &'static [&'static str] = &[];
+        type Scalars = ();
+
+        fn scalars(&self, _: &Step) {}
+
+        fn update<N: Number>(&self, step: &Step, _: (), x: Entry<'_, N>) -> N {
+            let direction = (0..self.0).fold(x.gradient, |sum, _| sum * 0.99);
+            x.value - direction * step.lr
+        }
+    }
+
+    let of = |length| program::update(&Long(length), &STEP, CLIPPING, Fresh::No, false);
+    assert!(of(100).is_some());
+    assert!(of(600).is_none());
+}
+
 /// Steps differ in their constants alone, so a kernel is made once.
 #[test]
 fn another_step_is_the_same_kernel() {
