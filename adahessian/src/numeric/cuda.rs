@@ -1,12 +1,16 @@
 //! Where the numbers of a tensor lie on a CUDA device, for kernels of this crate's own.
 
 use crate::error::{Error, Result};
+use crate::numeric::traced::assembly::{F32, F64, Type};
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor,
 };
 use std::cell::Cell;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, LazyLock, Mutex};
 
 const ELSEWHERE: &str = "a kernel was given a tensor that is not on its device";
 
@@ -18,12 +22,53 @@ pub(crate) fn device(x: &Tensor) -> Option<&CudaDevice> {
     }
 }
 
-/// What PTX calls a number type that kernels have.
-pub(crate) fn ptx_type(dtype: DType) -> Option<&'static str> {
+/// The type as PTX has it, of those that kernels have.
+pub(crate) fn type_of(dtype: DType) -> Option<Type> {
     match dtype {
-        DType::F32 => Some("f32"),
-        DType::F64 => Some("f64"),
+        DType::F32 => Some(F32),
+        DType::F64 => Some(F64),
         _ => None,
+    }
+}
+
+/// An error of the driver.
+pub(crate) fn driver(error: impl std::fmt::Display) -> Error {
+    Error::Candle(candle_core::Error::msg(format!("CUDA kernel: {error}")))
+}
+
+/// The text of a kernel, made once, and a name for its module.
+pub(crate) struct Kernel {
+    pub module: String,
+    pub text: String,
+}
+
+/// Kernels by what they are made of. Each is written once, and loaded once by each device.
+pub(crate) struct Kernels<K> {
+    prefix: &'static str,
+    all: LazyLock<Mutex<HashMap<K, Arc<Kernel>>>>,
+}
+
+impl<K: Eq + Hash> Kernels<K> {
+    /// The modules' names begin so.
+    pub const fn new(prefix: &'static str) -> Self {
+        Self {
+            prefix,
+            all: LazyLock::new(Mutex::default),
+        }
+    }
+
+    /// The kernel of this key, for `CudaDevice::get_or_load_custom_func`.
+    pub fn kernel(&self, key: K, write: impl FnOnce(&K) -> String) -> Arc<Kernel> {
+        let mut all = self.all.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(kernel) = all.get(&key) {
+            return Arc::clone(kernel);
+        }
+        let kernel = Arc::new(Kernel {
+            module: format!("{}-{}", self.prefix, all.len()),
+            text: write(&key),
+        });
+        all.insert(key, Arc::clone(&kernel));
+        kernel
     }
 }
 

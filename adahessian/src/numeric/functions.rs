@@ -10,20 +10,23 @@ fn polynomial<const N: usize>(x: f32, coefficients: [f32; N]) -> f32 {
     coefficients.iter().rev().fold(0.0, |sum, c| sum * x + c)
 }
 
+/// ln 2 in two parts; the first has few bits, so that its multiples are exact.
+pub(super) const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
+
+/// eʳ.
+pub(super) const EXP: [f32; 7] = [
+    1.0,
+    1.0,
+    0.499_999_9,
+    0.166_664_2,
+    0.041_668_225,
+    0.008_374_822,
+    0.001_383_683,
+];
+
 /// eˣ = 2ⁿ eʳ with |r| ≤ ½ ln 2. 0 below e⁻⁸⁷, where f32 has lost digits anyway, infinity above e⁸⁸·⁷.
 #[inline(always)]
 pub(crate) fn exp_f32(x: f32) -> f32 {
-    // ln 2 in two parts; the first has few bits, so that its multiples are exact.
-    const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
-    const EXP: [f32; 7] = [
-        1.0,
-        1.0,
-        0.499_999_9,
-        0.166_664_2,
-        0.041_668_225,
-        0.008_374_822,
-        0.001_383_683,
-    ];
     let clamped = match x > 89.0 {
         true => 89.0,
         false => x,
@@ -51,21 +54,23 @@ fn power_of_two(n: f32) -> f32 {
 }
 
 /// 1.5·2²³: adding and taking it away again rounds to a whole number.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
+
+/// (tanh x - x) / x³ near 0 by powers of x².
+pub(super) const TANH_NEAR: [f32; 6] = [
+    -0.333_333_33,
+    0.133_332_91,
+    -0.053_956_355,
+    0.021_746_223,
+    -0.008_272_554,
+    0.002_214_994_5,
+];
 
 /// tanh x: a polynomial near 0, (1 - e⁻²ˣ) / (1 + e⁻²ˣ) elsewhere.
 #[inline(always)]
 pub(crate) fn tanh_f32(x: f32) -> f32 {
-    const NEAR: [f32; 6] = [
-        -0.333_333_33,
-        0.133_332_91,
-        -0.053_956_355,
-        0.021_746_223,
-        -0.008_272_554,
-        0.002_214_994_5,
-    ];
     let square = x * x;
-    let near = x + x * square * polynomial(square, NEAR);
+    let near = x + x * square * polynomial(square, TANH_NEAR);
     let decay = exp_f32(-2.0 * x.abs());
     let far = ((1.0 - decay) / (1.0 + decay)).copysign(x);
     match x.abs() < 0.65 {
@@ -74,25 +79,27 @@ pub(crate) fn tanh_f32(x: f32) -> f32 {
     }
 }
 
+/// R(t)(1 + 2t) of [`normal_f32`] by powers of t/(t + 2).
+pub(super) const RATIO: [f32; 11] = [
+    1.0,
+    1.743_239_9,
+    -3.283_692_5,
+    1.669_25,
+    0.553_872_7,
+    -0.485_113_05,
+    0.016_345_015,
+    -0.577_161_5,
+    0.756_974_7,
+    -0.282_606_77,
+    0.017_183_535,
+];
+
 /// The normal distribution's Φ(x) and density φ(x).
 ///
 /// With t = |x|/√2, Φ(-|x|) = ½ erfc t = ½ e^(-t²) R(t), and R is smooth: R(t)(1 + 2t) is a polynomial
 /// in t/(t + 2), with the value 1 at 0.
 #[inline(always)]
 pub(crate) fn normal_f32(x: f32) -> (f32, f32) {
-    const RATIO: [f32; 11] = [
-        1.0,
-        1.743_239_9,
-        -3.283_692_5,
-        1.669_25,
-        0.553_872_7,
-        -0.485_113_05,
-        0.016_345_015,
-        -0.577_161_5,
-        0.756_974_7,
-        -0.282_606_77,
-        0.017_183_535,
-    ];
     let t = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     // From here on the tail is 0; the ratio of infinities would be no number.
     let t = match t > 20.0 {

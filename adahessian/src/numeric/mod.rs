@@ -8,6 +8,7 @@ mod buffer;
 pub(crate) mod cuda;
 mod dtype;
 mod end_to_end;
+pub(crate) mod formula;
 mod functions;
 pub(crate) mod in_place;
 mod power;
@@ -17,6 +18,7 @@ mod rows;
 pub(crate) mod simd;
 mod sums;
 mod total;
+pub(crate) mod traced;
 
 pub use buffer::{Buffer, empty_cache};
 pub(crate) use dtype::{ByType, by_type, hidden_score, is_half, lowest, precision, wide, widened};

@@ -1,11 +1,12 @@
 //! Activation functions.
 
 pub(super) mod cpu;
-mod tensors;
+mod formula;
 
 use crate::engine::{Entrywise, Handle, Operand, entrywise};
 use crate::error::{Error, Result};
 use crate::numeric::Real;
+use crate::numeric::formula::Space;
 use candle_core::Tensor;
 use std::fmt;
 use std::str::FromStr;
@@ -58,11 +59,17 @@ impl Entrywise for Activation {
     const OF_TENSORS: bool = true;
 
     fn sloped(&self, x: &Tensor, u: &Tensor) -> Result<Tensor> {
-        tensors::sloped(*self, x, u)
+        let space = Space::whole(x.dims());
+        let slope = self.slope(&space, &space.entries(x)?, &space.entries(u)?);
+        let [slope] = space.compute([slope])?;
+        Ok(slope)
     }
 
     fn bent(&self, x: &Tensor, w: &Tensor) -> Result<Option<Tensor>> {
-        tensors::bent(*self, x, w)
+        let space = Space::whole(x.dims());
+        let bend = self.bend(&space.entries(x)?, &space.entries(w)?);
+        let [bend] = space.compute_some([bend])?;
+        Ok(bend)
     }
 
     #[inline(always)]

@@ -1,10 +1,12 @@
-//! The attention of `cpu.rs` in candle's operations, on tensors without a graph.
+//! The attention of `cpu.rs` in candle's products and formulas, on tensors without a graph.
 
 use super::Attention;
 use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
 use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
+use crate::numeric::formula::{Space, plus as plus_symbols};
 use crate::numeric::hidden_score;
+use crate::numeric::traced::Symbol;
 use candle_core::{D, Tensor};
 
 /// α q, k and v by heads, [B, heads, positions, d], and P, [B, heads, T, S].
@@ -42,16 +44,30 @@ fn down(left: &Tensor, right: &Tensor) -> Result<Tensor> {
     Ok(left.t()?.matmul(right)?)
 }
 
-/// ⟨u, P⟩ of every row.
-fn along(p: &Tensor, u: &Tensor) -> Result<Tensor> {
-    Ok((p * u)?.sum_keepdim(D::Minus1)?)
+/// Rows of weights P.
+struct Rows {
+    space: Space,
+    weights: Symbol,
 }
 
-/// J(P, u).
-fn jacobian(p: &Tensor, u: &Tensor) -> Result<Tensor> {
-    let weighted = (p * u)?;
-    let sums = weighted.sum_keepdim(D::Minus1)?;
-    Ok((weighted - p.broadcast_mul(&sums)?)?)
+impl Rows {
+    fn of(weights: &Tensor) -> Result<Self> {
+        let space = Space::rows(weights.dims(), weights.dim(D::Minus1)?);
+        let weights = space.entries(weights)?;
+        Ok(Self { space, weights })
+    }
+
+    /// ⟨u, P⟩
+    fn along(&self, u: &Symbol) -> Symbol {
+        (&self.weights * u).sum()
+    }
+
+    /// J(P, u)
+    fn jacobian(&self, u: &Symbol) -> Symbol {
+        let weighted = &self.weights * u;
+        let sum = weighted.sum();
+        weighted - &self.weights * sum
+    }
 }
 
 impl Attention {
@@ -74,6 +90,14 @@ impl Attention {
         let (batch, heads, positions, width) = x.dims4()?;
         let x = x.transpose(1, 2)?.contiguous()?;
         Ok(x.reshape((batch, positions, heads * width))?)
+    }
+
+    /// m u, in a formula.
+    fn masked(&self, space: &Space, u: &Symbol, like: &Tensor) -> Result<Symbol> {
+        match &self.mask {
+            Some(mask) => Ok(u * space.entries(&mask.factors(like)?)?),
+            None => Ok(u.clone()),
+        }
     }
 
     /// m u
@@ -105,13 +129,30 @@ impl Kernel<Tensors> for Attention {
             let hidden = hidden_score(scores.dtype());
             scores = scores.broadcast_add(&visible.affine(-hidden, hidden)?)?;
         }
-        // It cuts the graph; there is none here, and its derivative is written out below.
-        let mut weights = candle_nn::ops::softmax_last_dim(&scores)?;
-        if let (Some(visible), Some(_)) = (&visible, &self.key_mask) {
-            // A query that sees no key at all has no weights.
-            weights = weights.broadcast_mul(visible)?;
-        }
-        let y = self.join(&self.dropped(&weights)?.matmul(&v)?)?;
+        let space = Space::rows(scores.dims(), keys);
+        let powers = space.entries(&scores)?;
+        let powers = (&powers - powers.largest()).exp();
+        let weights = &powers / powers.sum();
+        let (weights, dropped) = match (&visible, &self.key_mask) {
+            (Some(visible), Some(_)) => {
+                let [weights] = space.compute([weights])?;
+                // A query that sees no key at all has no weights.
+                let weights = weights.broadcast_mul(visible)?;
+                let dropped = self.dropped(&weights)?;
+                (weights, dropped)
+            }
+            _ => {
+                let dropped = self
+                    .mask
+                    .as_ref()
+                    .map(|_| self.masked(&space, &weights, &scores));
+                let ([weights], [dropped]) =
+                    space.compute_both([weights], [dropped.transpose()?])?;
+                let dropped = dropped.unwrap_or_else(|| weights.clone());
+                (weights, dropped)
+            }
+        };
+        let y = self.join(&dropped.matmul(&v)?)?;
         let saved = Saved { q, k, v, weights };
         Ok((y.into(), saved))
     }
@@ -127,11 +168,21 @@ impl Kernel<Tensors> for Attention {
         let Saved { q, k, v, weights } = point.saved;
         let scale = self.scale(point.shape(0)[2]);
         let own = gradient.map(|g| self.split(g)).transpose()?;
-        let from_value = |g: &Tensor| self.dropped(&across(g, v)?);
-        let of_weights = own.as_ref().map(from_value).transpose()?;
         let left = deferred.as_ref();
-        let total = plus(of_weights.clone(), left.and_then(|l| l.weights.clone()))?;
-        let of_scores = total.as_ref().map(|u| jacobian(weights, u)).transpose()?;
+        let across = own.as_ref().map(|g| across(g, v)).transpose()?;
+        let rows = Rows::of(weights)?;
+        let of_weights = rows.space.some(across.as_ref())?;
+        let of_weights = of_weights.map(|u| self.masked(&rows.space, &u, weights));
+        let of_weights = of_weights.transpose()?;
+        let from_left = rows
+            .space
+            .some(left.and_then(|left| left.weights.as_ref()))?;
+        let total = plus_symbols(of_weights.clone(), from_left);
+        let of_scores = total.map(|u| rows.jacobian(&u));
+        // Without a mask it is there already.
+        let masked = of_weights.filter(|_| self.mask.is_some());
+        let [masked, of_scores] = rows.space.compute_some([masked, of_scores])?;
+        let of_weights = masked.or(across);
 
         let (mut gq, mut gk, mut gv) = (None, None, None);
         if let Some(s) = &of_scores {
@@ -195,24 +246,26 @@ impl Kernel<Tensors> for Attention {
             v.map(|v| self.split(&v)).transpose()
         };
         let (v_q, v_k, v_v) = (split(0)?, split(1)?, split(2)?);
-        let from_q = match &v_q {
-            Some(v_q) => Some((across(v_q, k)? * scale)?),
-            None => None,
-        };
+        let from_q = v_q.as_ref().map(|v_q| across(v_q, k)).transpose()?;
         let from_k = v_k.as_ref().map(|v_k| across(q, v_k)).transpose()?;
-        let (mut tangent, mut of_weights, mut dropped) = (None, None, None);
-        if let Some(ts) = plus(from_q, from_k)? {
+        let from_v = v_v.as_ref().map(|v_v| across(g, v_v)).transpose()?;
+        let rows = Rows::of(weights)?;
+        let space = &rows.space;
+        let from_q = space.some(from_q.as_ref())?.map(|from_q| from_q * scale);
+        let (mut of_weights, mut dropped) = (None, None);
+        if let Some(ts) = plus_symbols(from_q, space.some(from_k.as_ref())?) {
             // tS (gP - ⟨gP,P⟩) - ⟨tS,P⟩ gP
-            let apart = gp.broadcast_sub(&along(weights, gp)?)?;
-            let both = ((&ts * apart)? - gp.broadcast_mul(&along(weights, &ts)?)?)?;
-            of_weights = Some(both);
-            let tp = self.dropped(&jacobian(weights, &ts)?)?;
-            tangent = Some(tp.matmul(v)?);
-            dropped = Some(tp);
+            let gp = space.entries(gp)?;
+            let apart = &gp - rows.along(&gp);
+            of_weights = Some(&ts * apart - gp * rows.along(&ts));
+            dropped = Some(self.masked(space, &rows.jacobian(&ts), weights)?);
         }
+        if let Some(from_v) = space.some(from_v.as_ref())? {
+            of_weights = plus_symbols(of_weights, Some(self.masked(space, &from_v, weights)?));
+        }
+        let [of_weights, dropped] = rows.space.compute_some([of_weights, dropped])?;
+        let mut tangent = dropped.as_ref().map(|tp| tp.matmul(v)).transpose()?;
         if let Some(v_v) = &v_v {
-            let through = self.dropped(&across(g, v_v)?)?;
-            of_weights = plus(of_weights, Some(through))?;
             tangent = plus(tangent, Some(self.dropped(weights)?.matmul(v_v)?))?;
         }
         let tangent = match tangent {

@@ -10,6 +10,7 @@ use super::{Conv2d, Convolution};
 use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
 use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
+use crate::numeric::formula::Space;
 use candle_core::Tensor;
 
 /// A convolution on images of this size with kernels of this size.
@@ -205,7 +206,7 @@ impl Kernel<Tensors> for Conv2d {
             add(&left.gradient, left.v_x.as_ref(), left.v_w.as_ref())?;
         }
         let gb = match (gradient, wanted.get(2)) {
-            (Some(g), Some(true)) => Some(channel_sums(g)?.flatten_all()?),
+            (Some(g), Some(true)) => Some(channel_sums(g)?),
             _ => None,
         };
         let all = [gx, gw, gb].map(|gradient| gradient.map(Into::into));
@@ -237,10 +238,10 @@ impl Kernel<Tensors> for Conv2d {
     }
 }
 
-/// Σ over images and pixels of every channel, [1, C, 1, 1]: first of each image, where the numbers lie side
-/// by side.
+/// Σ over images and pixels of every channel, [C].
 pub(super) fn channel_sums(x: &Tensor) -> Result<Tensor> {
-    let (n, c, h, w) = x.dims4()?;
-    let of_images = x.contiguous()?.reshape((n, c, h * w))?.sum(2)?;
-    Ok(of_images.sum(0)?.reshape((1, c, 1, 1))?)
+    let space = Space::channels(x.dims());
+    let sum = space.entries(x)?.sum();
+    let [sum] = space.compute([sum])?;
+    Ok(sum)
 }

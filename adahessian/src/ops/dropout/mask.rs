@@ -53,7 +53,7 @@ impl Mask {
     }
 
     /// What the entries of x are multiplied with, on its device. It is sent there once.
-    fn factors(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn factors(&self, x: &Tensor) -> Result<Tensor> {
         let mut sent = self.sent.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(mask) = sent.as_ref()
             && mask.dtype() == x.dtype()

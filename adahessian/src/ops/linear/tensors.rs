@@ -1,10 +1,11 @@
-//! The linear map of `cpu.rs` in candle's operations, on tensors without a graph.
+//! The linear map of `cpu.rs` in candle's products and formulas, on tensors without a graph.
 
 use super::Linear;
 use super::groups::Groups;
 use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
-use crate::engine::{Entrywise, Kernel, Tensors};
+use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
+use crate::numeric::formula::{Space, plus as plus_symbols};
 use crate::ops::Activation;
 use candle_core::Tensor;
 
@@ -65,12 +66,22 @@ pub(super) struct Left {
 }
 
 impl Linear {
-    /// u act'(c).
-    fn through(&self, c: &Option<Tensor>, u: &Tensor) -> Result<Tensor> {
-        match c {
-            Some(c) => self.activation.sloped(c, &u.reshape(c.shape())?),
-            None => Ok(u.clone()),
-        }
+    /// u act'(c), and what bends beside it.
+    fn through(
+        &self,
+        c: &Option<Tensor>,
+        u: Option<&Tensor>,
+        bend: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let Some(c) = c else {
+            return Ok(u.cloned());
+        };
+        let space = Space::whole(c.dims());
+        let (c, u) = (space.entries(c)?, space.some(u)?);
+        let slope = u.map(|u| self.activation.slope(&space, &c, &u));
+        let sum = plus_symbols(slope, space.some(bend)?);
+        let [sum] = space.compute_some([sum])?;
+        Ok(sum)
     }
 }
 
@@ -88,14 +99,19 @@ impl Kernel<Tensors> for Linear {
         let sizes = &self.sizes;
         let x = sizes.rows(&inputs[0], sizes.inputs)?;
         let w = sizes.weight(&inputs[1])?;
-        let mut c = sizes.joined(onward(&x, &w)?, sizes.outputs)?;
-        if let Some(bias) = inputs.get(2) {
-            c = c.broadcast_add(bias)?;
+        let product = sizes.joined(onward(&x, &w)?, sizes.outputs)?;
+        let bends = self.activation != Activation::Identity;
+        if inputs.get(2).is_none() && !bends {
+            let c = None;
+            return Ok((product.into(), Saved { x, w, c }));
         }
-        let (y, c) = match self.activation {
-            Activation::Identity => (c, None),
-            activation => (activation.composed(&c)?, Some(c)),
-        };
+        let space = Space::rows(product.dims(), sizes.outputs);
+        let mut c = space.entries(&product)?;
+        if let Some(bias) = inputs.get(2) {
+            c = c + space.places(bias)?;
+        }
+        let y = self.activation.value(&space, &c);
+        let ([y], [c]) = space.compute_both([y], [Some(c).filter(|_| bends)])?;
         Ok((y.into(), Saved { x, w, c }))
     }
 
@@ -108,13 +124,15 @@ impl Kernel<Tensors> for Linear {
         _: &mut Gradients,
     ) -> Result<(Gradients, Option<Tensor>)> {
         let (sizes, Saved { x, w, c }) = (&self.sizes, point.saved);
-        let mut k = gradient.map(|g| self.through(c, g)).transpose()?;
-        if let Some(bend) = deferred.as_ref().and_then(|left| left.bend.clone()) {
-            let whole = k.map(|k| k.reshape(bend.shape())).transpose()?;
-            k = plus(whole, Some(bend))?;
-        }
+        let bend = deferred.as_ref().and_then(|left| left.bend.as_ref());
+        let k = self.through(c, gradient, bend)?;
         let gb = match (&k, wanted.get(2)) {
-            (Some(k), Some(true)) => Some(k.reshape(((), sizes.outputs))?.sum(0)?),
+            (Some(k), Some(true)) => {
+                let space = Space::columns(k.dims(), sizes.outputs);
+                let sum = space.entries(k)?.sum();
+                let [sum] = space.compute([sum])?;
+                Some(sum)
+            }
             _ => None,
         };
         let k = k.map(|k| sizes.rows(&k, sizes.outputs)).transpose()?;
@@ -154,21 +172,34 @@ impl Kernel<Tensors> for Linear {
         let v_w = v_w.map(|v| sizes.weight(&v)).transpose()?;
         let from_x = v_x.as_ref().map(|v| onward(v, w)).transpose()?;
         let from_w = v_w.as_ref().map(|v| onward(x, v)).transpose()?;
-        let t = plus(from_x, from_w)?;
-        let mut t = match t {
-            Some(t) => sizes.joined(t, sizes.outputs)?,
-            None => g.zeros_like()?.reshape(((), sizes.outputs))?,
-        };
-        if let Some(v_b) = numbers(cotangents.get(2))? {
-            t = t.broadcast_add(&v_b)?;
+        let joined = |t: Option<Tensor>| t.map(|t| sizes.joined(t, sizes.outputs)).transpose();
+        let (from_x, from_w) = (joined(from_x)?, joined(from_w)?);
+        let v_b = numbers(cotangents.get(2))?;
+
+        let rows = g.elem_count() / sizes.outputs.max(1);
+        let space = Space::rows(&[rows, sizes.outputs], sizes.outputs);
+        let mut t = plus_symbols(space.some(from_x.as_ref())?, space.some(from_w.as_ref())?);
+        if let Some(v_b) = &v_b {
+            t = plus_symbols(t, Some(space.places(v_b)?));
         }
-        let bend = match c {
-            Some(c) => self.activation.bent(c, &(&t * g.reshape(t.shape())?)?)?,
-            None => None,
+        let (mut tangent, mut bend, mut slope) = (t.clone(), None, None);
+        if let Some(c) = c {
+            let (c, g) = (space.entries(c)?, space.entries(&g)?);
+            if let Some(t) = &t {
+                tangent = Some(self.activation.slope(&space, &c, t));
+                bend = self.activation.bend(&c, &(t * &g));
+            }
+            slope = Some(self.activation.slope(&space, &c, &g)).filter(|_| kept.is_none());
+        }
+        let [tangent, bend, slope] = space.compute_some([tangent, bend, slope])?;
+        let slope = match (kept, slope) {
+            (Some(h), _) => h.clone(),
+            (None, Some(slope)) => sizes.rows(&slope, sizes.outputs)?,
+            (None, None) => sizes.rows(&g, sizes.outputs)?,
         };
-        let slope = match kept {
-            Some(h) => h.clone(),
-            None => sizes.rows(&self.through(c, &g)?, sizes.outputs)?,
+        let tangent = match tangent {
+            Some(tangent) => tangent,
+            None => g.zeros_like()?,
         };
         let left = Left {
             slope,
@@ -176,6 +207,6 @@ impl Kernel<Tensors> for Linear {
             v_x,
             v_w,
         };
-        Ok((self.through(c, &t)?.into(), left))
+        Ok((tangent.into(), left))
     }
 }

@@ -1,13 +1,12 @@
 //! Kernels of programs on a CUDA device: one launch for many variables, wherever their memory is.
 
 use super::program::{Program, Shape};
-use super::ptx::{self, AVERAGE_WORDS, THREADS, Type};
-use crate::error::{Error, Result};
-use crate::numeric::cuda;
+use super::ptx::{self, AVERAGE_WORDS, THREADS};
+use crate::error::Result;
+use crate::numeric::cuda::{self, Kernels};
+use crate::numeric::traced::assembly::{ENTRY, F64, Type};
+use candle_core::CudaDevice;
 use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
-use candle_core::{CudaDevice, DType};
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex};
 
 /// Entries of a row, which are one block's work: of a small model fewer, so that all of the device has something to
 /// do; of a large one so many that the table is small beside it.
@@ -19,43 +18,19 @@ fn row_length(entries: usize) -> usize {
 
 const SHORTEST_ROW: usize = 1 << 10;
 
-/// The type as PTX has it.
-pub(super) fn type_of(dtype: DType) -> Option<Type> {
-    let name = cuda::ptx_type(dtype)?;
-    [ptx::F32, ptx::F64].into_iter().find(|of| of.name == name)
-}
-
-fn driver(error: impl std::fmt::Display) -> Error {
-    Error::Candle(candle_core::Error::msg(format!("CUDA kernel: {error}")))
-}
-
-/// The text of a kernel, made once, and a name for its module.
-struct Kernel {
-    module: String,
-    text: String,
-}
-
 #[derive(PartialEq, Eq, Hash)]
 enum Key {
     Program(Shape, usize, Type),
     Averages(Type, bool),
 }
 
-fn kernel(key: Key) -> Arc<Kernel> {
-    static KERNELS: LazyLock<Mutex<HashMap<Key, Arc<Kernel>>>> = LazyLock::new(Mutex::default);
-    let mut kernels = KERNELS.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some(kernel) = kernels.get(&key) {
-        return Arc::clone(kernel);
+static KERNELS: Kernels<Key> = Kernels::new("adahessian-step");
+
+fn write(key: &Key) -> String {
+    match key {
+        Key::Program(shape, constants, of) => ptx::kernel(shape, *constants, *of),
+        Key::Averages(of, absolute) => ptx::averages(*of, *absolute),
     }
-    let kernel = Arc::new(Kernel {
-        module: format!("adahessian-traced-{}", kernels.len()),
-        text: match &key {
-            Key::Program(shape, constants, of) => ptx::kernel(shape, *constants, *of),
-            Key::Averages(of, absolute) => ptx::averages(*of, *absolute),
-        },
-    });
-    kernels.insert(key, Arc::clone(&kernel));
-    kernel
 }
 
 /// What a program does to one variable: where its arrays begin, in the order of the program's, its own numbers, and
@@ -106,7 +81,7 @@ pub(super) fn run(device: &CudaDevice, program: &Program, of: Type, all: &[Work]
         for start in (0..work.count).step_by(length) {
             let offset = (start * of.bytes) as u64;
             table.extend(work.arrays.iter().map(|address| address + offset));
-            table.extend(work.shared.iter().map(|number| match of == ptx::F64 {
+            table.extend(work.shared.iter().map(|number| match of == F64 {
                 true => number.to_bits(),
                 false => u64::from((*number as f32).to_bits()),
             }));
@@ -121,13 +96,14 @@ pub(super) fn run(device: &CudaDevice, program: &Program, of: Type, all: &[Work]
     if sums.variables.is_empty() {
         return Ok(sums);
     }
-    let kernel = kernel(Key::Program(shape.clone(), constants.len(), of));
-    let function = device.get_or_load_custom_func(ptx::ENTRY, &kernel.module, &kernel.text)?;
+    let key = Key::Program(shape.clone(), constants.len(), of);
+    let kernel = KERNELS.kernel(key, write);
+    let function = device.get_or_load_custom_func(ENTRY, &kernel.module, &kernel.text)?;
     let table = device.clone_htod(&table)?;
     let narrow: Vec<f32> = constants.iter().map(|constant| *constant as f32).collect();
     let mut launch = function.builder();
     launch.arg(&table).arg(&sums.rows);
-    match of == ptx::F64 {
+    match of == F64 {
         true => constants.iter().for_each(|constant| {
             launch.arg(constant);
         }),
@@ -137,7 +113,7 @@ pub(super) fn run(device: &CudaDevice, program: &Program, of: Type, all: &[Work]
     }
     // SAFETY: the parameters are those that the text names, in its order; every address in the table is that of an
     // array of at least as many entries as its row has, in this device's memory, whose tensor lives in the caller.
-    unsafe { launch.launch(blocks(sums.variables.len())) }.map_err(driver)?;
+    unsafe { launch.launch(blocks(sums.variables.len())) }.map_err(cuda::driver)?;
     Ok(sums)
 }
 
@@ -162,13 +138,13 @@ pub(super) fn average(
     if rows == 0 {
         return Ok(());
     }
-    let kernel = kernel(Key::Averages(of, absolute));
-    let function = device.get_or_load_custom_func(ptx::ENTRY, &kernel.module, &kernel.text)?;
+    let kernel = KERNELS.kernel(Key::Averages(of, absolute), write);
+    let function = device.get_or_load_custom_func(ENTRY, &kernel.module, &kernel.text)?;
     let table = device.clone_htod(&table)?;
     let mut launch = function.builder();
     launch.arg(&table);
     // SAFETY: as in `run`.
-    unsafe { launch.launch(blocks(rows)) }.map_err(driver)?;
+    unsafe { launch.launch(blocks(rows)) }.map_err(cuda::driver)?;
     Ok(())
 }
 

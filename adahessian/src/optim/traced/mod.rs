@@ -1,4 +1,4 @@
-//! Steps on a CUDA device as kernels: any rule, written down once ([`tape`]) and made into one that steps many
+//! Steps on a CUDA device as kernels: any rule, written down once ([`numeric::traced`](crate::numeric::traced)) and made into one that steps many
 //! variables in one launch, in place ([`ptx`]). A rule of somebody else's is none the slower.
 //!
 //! | | launches |
@@ -22,7 +22,7 @@ mod ptx;
 #[cfg(feature = "cuda")]
 mod step;
 #[cfg(any(test, feature = "cuda"))]
-mod tape;
+mod symbols;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,6 @@
 //! What a kernel does to every entry of many variables: instructions, and where their results go.
 
-use super::tape::{Instruction, Recorder, Register, Symbol};
+use crate::numeric::traced::{Instruction, Recorder, Register, Symbol};
 use crate::optim::pending::Clipping;
 use crate::optim::rule::{Entry, Rule, Step};
 

@@ -6,31 +6,12 @@
 //! f64, thread by thread and then in a tree, in an order that nothing changes.
 
 use super::program::{Shape, Sum};
-use super::tape::{Instruction, Register};
+use crate::numeric::traced::assembly::{ENTRY, F64, HEAD, Type, arithmetic};
+use crate::numeric::traced::{Instruction, Register};
 use std::fmt::{self, Write};
 
 /// Threads of a block.
 pub(crate) const THREADS: usize = 256;
-/// What a kernel is called in its module.
-pub(crate) const ENTRY: &str = "entry";
-
-/// A type of numbers, as PTX has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Type {
-    /// `f32` or `f64`.
-    pub name: &'static str,
-    pub bytes: usize,
-}
-
-pub(crate) const F32: Type = Type {
-    name: "f32",
-    bytes: 4,
-};
-pub(crate) const F64: Type = Type {
-    name: "f64",
-    bytes: 8,
-};
-
 /// Words of eight bytes that a row has: the arrays' addresses, the shared numbers, the number of entries.
 pub(crate) fn words(shape: &Shape) -> usize {
     shape.arrays + shape.shared + 1
@@ -40,8 +21,6 @@ pub(crate) fn words(shape: &Shape) -> usize {
 pub(crate) fn results(shape: &Shape) -> usize {
     shape.sums.len() + usize::from(shape.largest.is_some())
 }
-
-const HEAD: &str = ".version 7.0\n.target sm_60\n.address_size 64\n\n";
 
 /// The kernel of a shape: parameters are the table's address, that of the results (which has those of all blocks for
 /// the first sum, then for the second, the largest last), and the constants.
@@ -136,7 +115,7 @@ fn entries(to: &mut String, shape: &Shape, of: Type) -> fmt::Result {
                 writeln!(to, "  ld.global.{name} %x{number}, [%place];")?;
             }
             Instruction::Constant(_) | Instruction::Shared(_) => {}
-            instruction => arithmetic(to, number, instruction, name)?,
+            instruction => arithmetic(to, number, instruction, of)?,
         }
     }
     for (array, register) in &shape.stores {
@@ -163,32 +142,6 @@ fn widened(to: &mut String, register: Register, of: Type) -> fmt::Result {
     match of == F64 {
         true => writeln!(to, "  mov.f64 %wide, %x{register};"),
         false => writeln!(to, "  cvt.f64.{} %wide, %x{register};", of.name),
-    }
-}
-
-fn arithmetic(to: &mut String, number: usize, instruction: Instruction, name: &str) -> fmt::Result {
-    let mut two = |operation: &str, a: Register, b: Register| {
-        writeln!(to, "  {operation}.rn.{name} %x{number}, %x{a}, %x{b};")
-    };
-    match instruction {
-        Instruction::Add(a, b) => two("add", a, b),
-        Instruction::Sub(a, b) => two("sub", a, b),
-        Instruction::Mul(a, b) => two("mul", a, b),
-        Instruction::Div(a, b) => two("div", a, b),
-        Instruction::Neg(a) => writeln!(to, "  neg.{name} %x{number}, %x{a};"),
-        Instruction::Abs(a) => writeln!(to, "  abs.{name} %x{number}, %x{a};"),
-        Instruction::Sqrt(a) => writeln!(to, "  sqrt.rn.{name} %x{number}, %x{a};"),
-        Instruction::Below {
-            a,
-            b,
-            then,
-            otherwise,
-        } => {
-            writeln!(to, "  setp.lt.{name} %q, %x{a}, %x{b};")?;
-            writeln!(to, "  selp.{name} %x{number}, %x{then}, %x{otherwise}, %q;")
-        }
-        // Read before the loop, or by it.
-        Instruction::Entry(_) | Instruction::Shared(_) | Instruction::Constant(_) => Ok(()),
     }
 }
 

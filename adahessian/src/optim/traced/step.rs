@@ -1,10 +1,10 @@
 //! The kernels of one step of many variables, and what is read of them afterwards.
 
-use super::launch::{LONGEST_RUN, Scratch, Sums, Work, average, run, type_of};
+use super::launch::{LONGEST_RUN, Scratch, Sums, Work, average, run};
 use super::program::{self, Fresh};
-use super::ptx::Type;
 use crate::error::Result;
-use crate::numeric::cuda::{self, address, written_address};
+use crate::numeric::cuda::{self, address, type_of, written_address};
+use crate::numeric::traced::assembly::Type;
 use crate::optim::bound::StepBound;
 use crate::optim::pass::{Diagonal, Later, Outcome};
 use crate::optim::pending::Clipping;

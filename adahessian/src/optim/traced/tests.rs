@@ -2,8 +2,9 @@
 
 use super::program::{self, Fresh, Program, Shape, Sum};
 use super::ptx;
-use super::tape::Instruction;
 use crate::numeric::Real;
+use crate::numeric::traced::assembly::{F32, F64};
+use crate::numeric::traced::{Instruction, Test};
 use crate::optim::number::{Lane, Number};
 use crate::optim::pending::Clipping;
 use crate::optim::rule::{Entry, Rule, Step};
@@ -37,7 +38,8 @@ fn interpreted<T: Real>(program: &Program, entries: &[T], shared: &[f64]) -> Vec
             Instruction::Neg(a) => -x[a],
             Instruction::Abs(a) => x[a].abs(),
             Instruction::Sqrt(a) => x[a].sqrt(),
-            Instruction::Below {
+            Instruction::Choose {
+                test: Test::Below,
                 a,
                 b,
                 then,
@@ -46,6 +48,7 @@ fn interpreted<T: Real>(program: &Program, entries: &[T], shared: &[f64]) -> Vec
                 true => x[then],
                 false => x[otherwise],
             },
+            other => panic!("{other:?} is nothing that a rule does"),
         });
     }
     x
@@ -288,8 +291,8 @@ fn another_step_is_the_same_kernel() {
     let (a, b) = (of(&STEP), of(&later));
     assert_eq!(a.shape, b.shape);
     assert_ne!(a.constants, b.constants);
-    let text = ptx::kernel(&a.shape, a.constants.len(), ptx::F32);
-    assert_eq!(text, ptx::kernel(&b.shape, b.constants.len(), ptx::F32));
+    let text = ptx::kernel(&a.shape, a.constants.len(), F32);
+    assert_eq!(text, ptx::kernel(&b.shape, b.constants.len(), F32));
     // Nothing that ptxas may join to one operation with one rounding.
     for line in text.lines().map(str::trim) {
         let float = line.contains(".f32") || line.contains(".f64");
@@ -309,20 +312,18 @@ fn a_kernels_parameters_are_those_of_its_shape() {
     let program = program::squares().unwrap();
     assert_eq!(ptx::words(&program.shape), 2);
     assert_eq!(ptx::results(&program.shape), 1);
-    let text = ptx::kernel(&program.shape, program.constants.len(), ptx::F64);
+    let text = ptx::kernel(&program.shape, program.constants.len(), F64);
     assert_eq!(
         text.matches(".param").count(),
         2 + text.matches("ld.param").count()
     );
     assert!(text.contains(".b8 parts[2048]"));
     for absolute in [true, false] {
-        let text = ptx::averages(ptx::F32, absolute);
+        let text = ptx::averages(F32, absolute);
         assert_eq!(text.contains("abs.f64"), absolute);
     }
 }
 
-/// What no device in software tells: whether NVIDIA's assembler takes the texts, for old and new devices. It is
-/// `ptxas` of a toolkit on the path; without one the test says so, and fails where `REQUIRE_PTXAS` is set.
 #[test]
 fn the_assembler_takes_every_kernel() {
     let step = |fresh, kept| program::update(&AdaHessian::default(), &STEP, CLIPPING, fresh, kept);
@@ -338,7 +339,7 @@ fn the_assembler_takes_every_kernel() {
         program::squares(),
     ];
     let mut texts = Vec::new();
-    for of in [ptx::F32, ptx::F64] {
+    for of in [F32, F64] {
         for program in programs.iter().flatten() {
             texts.push(ptx::kernel(&program.shape, program.constants.len(), of));
         }
@@ -346,28 +347,5 @@ fn the_assembler_takes_every_kernel() {
         texts.push(ptx::averages(of, false));
     }
     assert_eq!(texts.len(), 20);
-    let folder = std::env::temp_dir().join(format!("adahessian-ptx-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let (from, to) = (folder.join("kernel.ptx"), folder.join("kernel.cubin"));
-    for text in texts {
-        std::fs::write(&from, &text).unwrap();
-        for device in ["sm_75", "sm_90", "sm_100"] {
-            let mut ptxas = std::process::Command::new("ptxas");
-            let ptxas = ptxas.arg(format!("-arch={device}")).arg("-o").arg(&to);
-            match ptxas.arg(&from).output() {
-                Ok(done) => {
-                    let said = String::from_utf8_lossy(&done.stderr);
-                    assert!(done.status.success(), "{device}: {said}\n{text}");
-                }
-                Err(error) if std::env::var_os("REQUIRE_PTXAS").is_some() => {
-                    panic!("no ptxas on the path: {error}")
-                }
-                Err(error) => {
-                    println!("skipped, no ptxas on the path: {error}");
-                    return std::fs::remove_dir_all(&folder).unwrap();
-                }
-            }
-        }
-    }
-    std::fs::remove_dir_all(&folder).unwrap();
+    crate::numeric::traced::assembly::assembled(&texts);
 }

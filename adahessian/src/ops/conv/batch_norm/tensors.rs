@@ -1,16 +1,19 @@
-//! act(BN(x ∗ w) + r) by the equations of [`normalised`](super::normalised), in candle's operations on
-//! tensors without a graph.
+//! act(BN(x ∗ w) + r) by the equations of [`normalised`](super::normalised) as formulas, on tensors without a graph.
 
 use super::ConvBatchNorm;
 use super::rows::Fused;
-use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
-use crate::engine::{Entrywise, Kernel, Tensors};
+use crate::engine::tensors::{
+    Array, Gradients, Held, Inputs, Output, Point, numbers, plus as added,
+};
+use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
+use crate::numeric::formula::{Space, plus};
+use crate::numeric::traced::Symbol;
 use crate::ops::Activation;
-use crate::ops::conv::tensors::{Products, channel_sums};
+use crate::ops::conv::tensors::Products;
 use candle_core::Tensor;
 
-/// What the derivatives are computed from; numbers a channel are [1, C, 1, 1].
+/// What the derivatives are computed from; numbers a channel are [C].
 pub(in crate::ops::conv) struct Saved {
     products: Products,
     /// x̂
@@ -20,8 +23,6 @@ pub(in crate::ops::conv) struct Saved {
     weighted: Tensor,
     /// a, where the activation is not the identity.
     before: Option<Tensor>,
-    /// Values a channel.
-    count: f64,
 }
 
 /// h and u of the first pass, and in training H and Hx.
@@ -41,24 +42,37 @@ pub(in crate::ops::conv) struct Left {
     v_w: Option<Tensor>,
 }
 
+/// Channels with x̂, s, γ s and a.
+struct Channels {
+    space: Space,
+    normal: Symbol,
+    scale: Symbol,
+    weighted: Symbol,
+    before: Option<Symbol>,
+}
+
 impl Saved {
-    fn mean(&self, x: &Tensor) -> Result<Tensor> {
-        Ok((channel_sums(x)? / self.count)?)
-    }
-
-    /// B0(h) from the means of h and h x̂.
-    fn centred(&self, h: &Tensor, [mean, along]: &[Tensor; 2]) -> Result<Tensor> {
-        let rest = h.broadcast_sub(mean)?;
-        Ok((rest - self.normal.broadcast_mul(along)?)?)
-    }
-
-    fn means(&self, h: &Tensor) -> Result<[Tensor; 2]> {
-        Ok([self.mean(h)?, self.mean(&(h * &self.normal)?)?])
+    fn channels(&self) -> Result<Channels> {
+        let space = Space::channels(self.normal.dims());
+        Ok(Channels {
+            normal: space.entries(&self.normal)?,
+            scale: space.shared(&self.scale)?,
+            weighted: space.shared(&self.weighted)?,
+            before: space.some(self.before.as_ref())?,
+            space,
+        })
     }
 }
 
-fn broad(x: &Tensor) -> Result<Tensor> {
-    Ok(x.reshape((1, (), 1, 1))?)
+impl Channels {
+    /// B0(h) from the means of h and h x̂.
+    fn centred(&self, h: &Symbol, [mean, along]: &[Symbol; 2]) -> Symbol {
+        h - mean - &self.normal * along
+    }
+
+    fn means(&self, h: &Symbol) -> [Symbol; 2] {
+        [self.space.mean(h), self.space.mean(&(h * &self.normal))]
+    }
 }
 
 impl ConvBatchNorm {
@@ -71,23 +85,11 @@ impl ConvBatchNorm {
     }
 
     /// u act'(a)
-    fn through(&self, saved: &Saved, u: &Tensor) -> Result<Tensor> {
-        match &saved.before {
-            Some(a) => self.activation().sloped(a, u),
-            None => Ok(u.clone()),
+    fn through(&self, channels: &Channels, u: &Symbol) -> Symbol {
+        match &channels.before {
+            Some(a) => self.activation().slope(&channels.space, a, u),
+            None => u.clone(),
         }
-    }
-
-    /// γ s B0(h), and in training H and Hx.
-    fn inward(&self, saved: &Saved, h: &Tensor) -> Result<(Tensor, Option<[Tensor; 2]>)> {
-        let (centred, means) = match &self.fixed {
-            Some(_) => (h.clone(), None),
-            None => {
-                let means = saved.means(h)?;
-                (saved.centred(h, &means)?, Some(means))
-            }
-        };
-        Ok((centred.broadcast_mul(&saved.weighted)?, means))
     }
 }
 
@@ -103,41 +105,45 @@ impl Kernel<Tensors> for ConvBatchNorm {
     fn forward(&self, inputs: &Inputs, _: bool) -> Result<(Output, Saved)> {
         let products = Products::new(&self.conv, inputs.shape(0), inputs.shape(1));
         let c = products.forward(&inputs[0], &inputs[1])?;
-        let (n, channels, h, w) = c.dims4()?;
-        let count = (n * h * w) as f64;
-        let (centred, variance) = match &self.fixed {
+        let space = Space::channels(c.dims());
+        let x = space.entries(&c)?;
+        let (centred, variance, moments) = match &self.fixed {
             None => {
-                let mean = (channel_sums(&c)? / count)?;
-                let centred = c.broadcast_sub(&mean)?;
-                let variance = (channel_sums(&centred.sqr()?)? / count)?;
-                self.note(mean.reshape(channels)?, variance.reshape(channels)?);
-                (centred, variance)
+                let mean = space.mean(&x);
+                let centred = &x - &mean;
+                let variance = space.mean(&centred.square());
+                (centred, variance.clone(), [Some(mean), Some(variance)])
             }
             Some(running) => {
-                let of = |var: &candle_core::Var| -> Result<Tensor> {
-                    broad(&var.as_detached_tensor().to_dtype(c.dtype())?)
+                let of = |var: &candle_core::Var| {
+                    space.shared(&var.as_detached_tensor().to_dtype(c.dtype())?)
                 };
-                (
-                    c.broadcast_sub(&of(&running.mean)?)?,
-                    of(&running.variance)?,
-                )
+                (x - of(&running.mean)?, of(&running.variance)?, [None, None])
             }
         };
-        let scale = (variance + self.eps)?.sqrt()?.recip()?;
-        let normal = centred.broadcast_mul(&scale)?;
-        let (weight, bias) = (broad(&inputs[2])?, broad(&inputs[3])?);
-        let mut a = normal.broadcast_mul(&weight)?.broadcast_add(&bias)?;
+        let scale = (variance + self.eps).sqrt().recip();
+        let normal = centred * &scale;
+        let weight = space.shared(&inputs[2])?;
+        let weighted = &scale * &weight;
+        let mut a = &normal * weight + space.shared(&inputs[3])?;
         if let Some(residual) = inputs.get(4) {
-            a = (a + residual)?;
+            a = a + space.entries(residual)?;
         }
-        let y = self.activation().composed(&a)?;
+        let y = self.activation().value(&space, &a);
+        let before = Some(a).filter(|_| self.activation() != Activation::Identity);
+        let [mean, variance] = moments;
+        let (always, sometimes) = ([y, normal, scale, weighted], [before, mean, variance]);
+        let ([y, normal, scale, weighted], [before, mean, variance]) =
+            space.compute_both(always, sometimes)?;
+        if let (Some(mean), Some(variance)) = (mean, variance) {
+            self.note(mean, variance);
+        }
         let saved = Saved {
             products,
             normal,
-            weighted: (&scale * weight)?,
             scale,
-            before: (self.activation() != Activation::Identity).then_some(a),
-            count,
+            weighted,
+            before,
         };
         Ok((y.into(), saved))
     }
@@ -152,27 +158,13 @@ impl Kernel<Tensors> for ConvBatchNorm {
     ) -> Result<(Gradients, Option<Kept>)> {
         let saved = point.saved;
         let (x, w, products) = (point.input(0)?, point.input(1)?, &saved.products);
-        let first = gradient.map(|g| self.through(saved, g)).transpose()?;
-        let k = plus(first, deferred.as_ref().and_then(|left| left.bend.clone()))?;
-        let (mut of_scale, mut of_shift, mut kept, mut inner) = (None, None, None, None);
-        if let Some(h) = &k {
-            let (u, means) = self.inward(saved, h)?;
-            let total = |mean: &Tensor| mean.affine(saved.count, 0.0)?.flatten_all();
-            let [shift, scale] = match &means {
-                Some([mean, along]) => [total(mean)?, total(along)?],
-                None => [
-                    channel_sums(h)?.flatten_all()?,
-                    channel_sums(&(h * &saved.normal)?)?.flatten_all()?,
-                ],
-            };
-            (of_scale, of_shift) = (Some(scale), Some(shift));
-            inner = Some(u.clone());
-            let h = h.clone();
-            kept = Some(Kept { h, u, means });
-        }
         let left = deferred.as_ref();
-        of_scale = plus(of_scale, left.and_then(|left| left.weight.clone()))?;
-        let inner = plus(inner, left.and_then(|left| left.convolved.clone()))?;
+        let First {
+            kept,
+            inner,
+            of_scale,
+            of_shift,
+        } = self.first(saved, gradient, left)?;
         let (mut gx, mut gw) = (None, None);
         if let Some(u) = &inner {
             gx = wanted[0]
@@ -184,14 +176,15 @@ impl Kernel<Tensors> for ConvBatchNorm {
         }
         if let Some(Left { u, v_x, v_w, .. }) = left {
             if let (Some(v_w), true) = (v_w, wanted[0]) {
-                gx = plus(gx, Some(products.input_gradient(u, v_w)?))?;
+                gx = added(gx, Some(products.input_gradient(u, v_w)?))?;
             }
             if let (Some(v_x), true) = (v_x, wanted[1]) {
-                gw = plus(gw, Some(products.weight_gradient(v_x, u)?))?;
+                gw = added(gw, Some(products.weight_gradient(v_x, u)?))?;
             }
         }
-        let residual = wanted.get(4).copied().unwrap_or(false);
-        let residual = k.filter(|_| residual);
+        let wants_residual = wanted.get(4).copied().unwrap_or(false);
+        let residual = kept.as_ref().map(|kept| kept.h.clone());
+        let residual = residual.filter(|_| wants_residual);
         let all = [gx, gw, of_scale, of_shift, residual];
         let all = all.map(|gradient| gradient.map(Into::into));
         Ok((all.into_iter().take(wanted.len()).collect(), kept))
@@ -205,86 +198,172 @@ impl Kernel<Tensors> for ConvBatchNorm {
         cotangents: &[Option<Held>],
     ) -> Result<(Output, Left)> {
         let saved = point.saved;
-        let Some(Kept { h, u, means }) = kept else {
+        let Some(kept) = kept else {
             return Err(crate::Error::Engine {
                 what: "a convolution's first pass has kept nothing".into(),
             });
         };
-        let g = gradient.view()?;
         let (x, w, products) = (point.input(0)?, point.input(1)?, &saved.products);
-        let Saved {
-            normal,
-            scale,
-            weighted,
-            ..
-        } = saved;
         let v_x = numbers(cotangents.first())?;
         let v_w = numbers(cotangents.get(1))?;
-        let v_scale = numbers(cotangents.get(2))?.map(|v| broad(&v)).transpose()?;
-        let v_shift = numbers(cotangents.get(3))?.map(|v| broad(&v)).transpose()?;
         let from_x = v_x.as_ref().map(|v| products.forward(v, w)).transpose()?;
         let from_w = v_w.as_ref().map(|v| products.forward(x, v)).transpose()?;
-
-        // h̄, c̄_A and γ̄_A by their terms.
-        let (mut bar, mut convolved, mut of_weight) = (None, None, None);
-        if let Some(t) = plus(from_x, from_w)? {
-            let product = saved.mean(&(&t * h)?)?; // TH
-            let mut shared = product;
-            let mut centred = t.clone();
-            if let Some([h_mean, h_along]) = means {
-                let t_means = saved.means(&t)?;
-                let [t_mean, t_along] = &t_means;
-                let rest = ((t_mean * h_mean)? + (t_along * h_along)?)?;
-                shared = (shared - rest)?;
-                centred = saved.centred(&t, &t_means)?;
-                let squared = (weighted * scale)?; // γ s²
-                let along_normal = normal.broadcast_mul(&(&squared * &shared)?)?;
-                // B0(h) is u / (γ s), where γ may be 0.
-                let h_centred = saved.centred(h, &[h_mean.clone(), h_along.clone()])?;
-                let by_h = h_centred.broadcast_mul(&(&squared * t_along)?)?;
-                let by_t = centred.broadcast_mul(&(&squared * h_along)?)?;
-                convolved = Some(((along_normal + by_h)? + by_t)?.neg()?);
-            }
-            let n = saved.count;
-            of_weight = Some(((scale * shared)? * n)?.flatten_all()?);
-            bar = Some(centred.broadcast_mul(weighted)?);
-        }
-        if let Some(v) = &v_scale {
-            let centred = match means {
-                Some(means) => saved.centred(h, means)?,
-                None => h.clone(),
-            };
-            let part = centred.broadcast_mul(&(v * scale)?)?;
-            convolved = plus(convolved, Some(part))?;
-            bar = plus(bar, Some(normal.broadcast_mul(v)?))?;
-        }
-        if let Some(v) = &v_shift {
-            bar = Some(match bar {
-                Some(bar) => bar.broadcast_add(v)?,
-                None => v.broadcast_as(h.shape())?.contiguous()?,
-            });
-        }
-        let bar = plus(bar, numbers(cotangents.get(4))?)?;
-        let (tangent, bend) = match (bar, &saved.before) {
-            (None, _) => (g.zeros_like()?, None),
-            (Some(bar), None) => (bar, None),
-            (Some(bar), Some(a)) => {
-                let activation = self.activation();
-                let bend = match activation {
-                    Activation::Relu => None,
-                    activation => activation.bent(a, &(&bar * &*g)?)?,
-                };
-                (activation.sloped(a, &bar)?, bend)
-            }
-        };
+        let g = gradient.view()?;
+        let second = self.second(saved, &g, kept, [from_x, from_w], cotangents)?;
+        let tangent = second.tangent.map_or_else(|| g.zeros_like(), Ok)?;
         let left = Left {
-            bend,
-            convolved,
-            weight: of_weight,
-            u: u.clone(),
+            bend: second.bend,
+            convolved: second.convolved,
+            weight: second.weight,
+            u: kept.u.clone(),
             v_x,
             v_w,
         };
         Ok((tangent.into(), left))
+    }
+}
+
+/// The first pass before the products: what it keeps, c̄, and the gradients of γ and β.
+struct First {
+    kept: Option<Kept>,
+    inner: Option<Tensor>,
+    of_scale: Option<Tensor>,
+    of_shift: Option<Tensor>,
+}
+
+/// The second level behind the products: ȳ's tangent, ā, c̄_A and γ̄_A.
+struct Second {
+    tangent: Option<Tensor>,
+    bend: Option<Tensor>,
+    convolved: Option<Tensor>,
+    weight: Option<Tensor>,
+}
+
+impl ConvBatchNorm {
+    fn first(
+        &self,
+        saved: &Saved,
+        gradient: Option<&Tensor>,
+        left: Option<&Left>,
+    ) -> Result<First> {
+        let channels = saved.channels()?;
+        let space = &channels.space;
+        let bend = space.some(left.and_then(|left| left.bend.as_ref()))?;
+        let as_it_is = saved.before.is_none() && bend.is_none();
+        let g = space.some(gradient)?;
+        let g = g.map(|g| self.through(&channels, &g));
+        let convolved = space.some(left.and_then(|left| left.convolved.as_ref()))?;
+        let weight = left.and_then(|left| left.weight.as_ref());
+        let weight = weight.map(|weight| space.shared(weight)).transpose()?;
+        let Some(h) = plus(g, bend) else {
+            let [inner, of_scale] = channels.space.compute_some([convolved, weight])?;
+            return Ok(First {
+                kept: None,
+                inner,
+                of_scale,
+                of_shift: None,
+            });
+        };
+        let means = channels.means(&h);
+        let centred = match &self.fixed {
+            None => channels.centred(&h, &means),
+            Some(_) => h.clone(),
+        };
+        let u = centred * &channels.weighted;
+        let [of_shift, of_scale] = means.clone().map(|mean| mean * space.count());
+        let of_scale = plus(Some(of_scale), weight);
+        let inner = convolved.map(|convolved| &u + convolved);
+        let [mean, along] = means.map(|mean| Some(mean).filter(|_| self.fixed.is_none()));
+        let h = Some(h).filter(|_| !as_it_is);
+        let ([u, of_shift], [h, mean, along, of_scale, inner]) = channels
+            .space
+            .compute_both([u, of_shift], [h, mean, along, of_scale, inner])?;
+        // Without an activation it is the gradient itself.
+        let h = h.or_else(|| gradient.cloned()).unwrap_or_else(|| u.clone());
+        let means = mean.zip(along).map(|(mean, along)| [mean, along]);
+        Ok(First {
+            inner: inner.or_else(|| Some(u.clone())),
+            kept: Some(Kept { h, u, means }),
+            of_scale,
+            of_shift: Some(of_shift),
+        })
+    }
+
+    fn second(
+        &self,
+        saved: &Saved,
+        gradient: &Tensor,
+        kept: &Kept,
+        from: [Option<Tensor>; 2],
+        cotangents: &[Option<Held>],
+    ) -> Result<Second> {
+        let channels = saved.channels()?;
+        let Channels {
+            space,
+            normal,
+            scale,
+            weighted,
+            before,
+        } = &channels;
+        let h = space.entries(&kept.h)?;
+        let means = match &kept.means {
+            Some([mean, along]) => Some([space.shared(mean)?, space.shared(along)?]),
+            None => None,
+        };
+        // B0(h) is u / (γ s), where γ may be 0.
+        let h_centred = match &means {
+            Some(means) => channels.centred(&h, means),
+            None => h.clone(),
+        };
+        let shared = |i: usize| -> Result<Option<Symbol>> {
+            let v = numbers(cotangents.get(i))?;
+            v.map(|v| space.shared(&v)).transpose()
+        };
+        let (v_scale, v_shift) = (shared(2)?, shared(3)?);
+        let v_residual = numbers(cotangents.get(4))?;
+
+        // h̄, c̄_A and γ̄_A by their terms.
+        let (mut bar, mut convolved, mut weight) = (None, None, None);
+        let [from_x, from_w] = from.each_ref().map(|from| space.some(from.as_ref()));
+        if let Some(t) = plus(from_x?, from_w?) {
+            let mut shared = space.mean(&(&t * &h)); // TH
+            let mut centred = t.clone();
+            if let Some([h_mean, h_along]) = &means {
+                let t_means = channels.means(&t);
+                let [t_mean, t_along] = &t_means;
+                shared = shared - (t_mean * h_mean + t_along * h_along);
+                centred = channels.centred(&t, &t_means);
+                let squared = weighted * scale; // γ s²
+                let along_normal = normal * (&squared * &shared);
+                let by_h = &h_centred * (&squared * t_along);
+                let by_t = &centred * (&squared * h_along);
+                convolved = Some(-(along_normal + by_h + by_t));
+            }
+            weight = Some(scale * shared * space.count());
+            bar = Some(centred * weighted);
+        }
+        if let Some(v) = &v_scale {
+            convolved = plus(convolved, Some(&h_centred * (v * scale)));
+            bar = plus(bar, Some(normal * v));
+        }
+        bar = plus(bar, v_shift.map(|v| v.spread()));
+        bar = plus(bar, space.some(v_residual.as_ref())?);
+        let bend = match (&bar, before) {
+            (Some(bar), Some(a)) => {
+                let w = bar * space.entries(gradient)?;
+                self.activation().bend(a, &w)
+            }
+            _ => None,
+        };
+        let tangent = bar.map(|bar| self.through(&channels, &bar));
+        let [tangent, bend, convolved, weight] = channels
+            .space
+            .compute_some([tangent, bend, convolved, weight])?;
+        Ok(Second {
+            tangent,
+            bend,
+            convolved,
+            weight,
+        })
     }
 }
