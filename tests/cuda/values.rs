@@ -23,7 +23,7 @@ fn numbers(x: &Tensor) -> Result<Vec<f64>> {
 }
 
 /// Value, gradient and Hz on the device against the composed form in f64 on the CPU.
-fn same(
+pub fn same(
     what: &str,
     vars: &NamedVars,
     device: &Device,

@@ -4,6 +4,7 @@
 //! Sums are added up in an order that depends neither on the number of threads nor on the processor.
 
 mod buffer;
+pub(crate) mod columns;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod dtype;

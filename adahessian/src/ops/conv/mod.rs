@@ -3,6 +3,7 @@
 //! Images are [N, C, H, W], kernels [out, in/groups, KH, KW].
 
 pub mod batch_norm;
+mod columns;
 pub(crate) mod composed;
 mod cpu;
 pub(crate) mod kernels;

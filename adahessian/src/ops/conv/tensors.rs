@@ -1,7 +1,8 @@
 //! The three products of a convolution, and [`cpu`](super::cpu)'s operation, in candle's operations on
 //! tensors without a graph.
 //!
-//! F is candle's own convolution, which is right forwards. The gradients are convolutions, too: BI one of u
+//! On a CUDA device each is a product of matrices over [`columns`](super::columns). Elsewhere, and for groups of
+//! channels, F is candle's own convolution, which is right forwards. The gradients are convolutions, too: BI one of u
 //! spread out by the stride with the kernel turned around, BW one of images with images whose channels and
 //! batch have changed places. candle's own backward pass fails where the remainders of a stride differ
 //! between height and width; here each has its own.
@@ -10,6 +11,7 @@ use super::{Conv2d, Convolution};
 use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
 use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
+use crate::numeric::columns::Taps;
 use crate::numeric::formula::Space;
 use candle_core::Tensor;
 
@@ -48,8 +50,25 @@ impl Products {
         }
     }
 
+    /// How the kernel meets the images; none where there are groups of channels.
+    pub fn taps(&self) -> Option<Taps> {
+        let image = (self.height, self.width);
+        let output = self.conv.output_size(image, self.kernel).ok()?;
+        (self.conv.groups == 1).then_some(Taps {
+            image,
+            output,
+            kernel: self.kernel,
+            stride: self.conv.stride,
+            padding: self.conv.padding,
+            dilation: self.conv.dilation,
+        })
+    }
+
     /// F(x, w)
     pub fn forward(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
+        if let Some(y) = self.forward_of_columns(x, w)? {
+            return Ok(y);
+        }
         let Convolution {
             stride,
             padding,
@@ -81,6 +100,9 @@ impl Products {
 
     /// BI(u, w)
     pub fn input_gradient(&self, u: &Tensor, w: &Tensor) -> Result<Tensor> {
+        if let Some(x) = self.input_gradient_of_columns(u, w)? {
+            return Ok(x);
+        }
         let u = self.spread(u)?;
         self.by_groups(1, |group| {
             let (u, w) = (self.part(&u, 1, group)?, self.part(w, 0, group)?);
@@ -119,6 +141,9 @@ impl Products {
 
     /// BW(x, u)
     pub fn weight_gradient(&self, x: &Tensor, u: &Tensor) -> Result<Tensor> {
+        if let Some(w) = self.weight_gradient_of_columns(x, u)? {
+            return Ok(w);
+        }
         let Convolution {
             stride,
             padding,

@@ -10,6 +10,8 @@ pub use at_rest::statistics_at_rest;
 use super::{Convolution, composed};
 use crate::engine::{Entrywise, Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
+use crate::numeric::formula::Space;
+use crate::numeric::traced::{Symbol, Test};
 use crate::numeric::widened;
 use crate::ops::{Activation, activation as apply, wrong};
 use candle_core::{DType, Device, Tensor, Var};
@@ -61,20 +63,22 @@ impl RunningStatistics {
             return Ok(());
         }
         let correction = count as f64 / (count.max(2) - 1) as f64;
-        let mix = |old: &Var, new: &Tensor, factor: f64| -> Result<()> {
-            let new = (new * (momentum * factor))?.to_dtype(old.dtype())?;
-            let new = new.to_device(old.device())?;
-            let kept = old.as_detached_tensor();
-            let mixed = ((&kept * (1.0 - momentum))? + new)?;
+        let space = Space::whole(self.variance.dims());
+        let mix = |old: &Var, new: &Tensor, factor: f64| -> Result<Symbol> {
+            let new = new.to_dtype(old.dtype())?.to_device(old.device())?;
+            let kept = space.entries(&old.as_detached_tensor())?;
+            let mixed = &kept * (1.0 - momentum) + space.entries(&new)? * (momentum * factor);
             // Without a copy to the host: 0 x is a number for finite numbers alone, and what is none is not itself.
-            let zero = (&mixed * 0.0)?;
-            let finite = zero.eq(&zero)?;
-            Ok(old.set(&finite.where_cond(&mixed, &kept)?)?)
+            let zero = &mixed * 0.0;
+            Ok(zero.choose(Test::Equal, &zero, &mixed, &kept))
         };
+        let mean = mean.map(|mean| mix(&self.mean, mean, 1.0)).transpose()?;
+        let variance = mix(&self.variance, variance, correction)?;
+        let ([variance], [mean]) = space.compute_both([variance], [mean])?;
         if let Some(mean) = mean {
-            mix(&self.mean, mean, 1.0)?;
+            self.mean.set(&mean)?;
         }
-        mix(&self.variance, variance, correction)
+        Ok(self.variance.set(&variance)?)
     }
 }
 
