@@ -231,3 +231,74 @@ fn an_operation_without_a_kernel_stands_between_fused_ones() -> Result<()> {
     assert_says(call(Sine, &[]), &["sine", "without an operand"]);
     Ok(())
 }
+
+/// Variables that an operation takes together enter together. A pass that comes to one of them alone says nothing of
+/// the others, and a handle that two threads take for the first time at once has one place.
+#[test]
+fn variables_that_enter_together_are_told_apart() -> Result<()> {
+    let vars = vars(&[("x", &[3, 4]), ("w", &[5, 4]), ("b", &[5])])?;
+    let (x, w, b) = (vars.get("x")?, vars.get("w")?, vars.get("b")?);
+    let tanh = |x: &Handle| ops::activation(x, Activation::Tanh);
+    let value = |aside: bool| -> adahessian::Result<Tensor> {
+        let handle = Handle::enter(x)?;
+        if aside {
+            ops::linear(&handle, w, Some(b), 1, Activation::Gelu)?;
+        }
+        loss(&tanh(&tanh(&handle)?)?.exit()?)
+    };
+    let alone = Hessian::of(&value(false)?, &NamedVars::new([("x".into(), x.clone())])?)?;
+    let z = VarVec::from_fn(alone.vars(), |name, shape, dtype, device| {
+        Stream::new(3, name, 1, 0).normal_tensor(shape, dtype, device)
+    })?;
+    for pass in [adahessian::backward, adahessian::backward_detached, plain] {
+        let grads = pass(&value(true)?)?;
+        assert!(grads.get(w).is_none() && grads.get(b).is_none());
+        let got = grads.get(x).expect("reached").flatten_all()?;
+        let expected = alone.gradient()?.get("x").expect("reached").flatten_all()?;
+        assert_eq!(got.to_vec1::<f64>()?, expected.to_vec1::<f64>()?);
+    }
+    let beside = Hessian::of(&value(true)?, alone.vars())?;
+    let both = [alone.apply(&z)?, beside.apply(&z)?];
+    let both = both.map(|product| product.get("x").unwrap().flatten_all());
+    let [a, b] = both.map(|product| product.unwrap().to_vec1::<f64>().unwrap());
+    assert_eq!(a, b);
+
+    let handle = Handle::enter(x)?;
+    let parts: Vec<Tensor> = std::thread::scope(|scope| {
+        let take = || tanh(&handle).unwrap().exit().unwrap();
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+        threads.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let sum = Tensor::stack(&parts, 0)?.sum_all()?;
+    let slopes = adahessian::backward(&sum)?;
+    let got = slopes
+        .get(x)
+        .expect("reached")
+        .flatten_all()?
+        .to_vec1::<f64>()?;
+    for (got, x) in got.iter().zip(x.flatten_all()?.to_vec1::<f64>()?) {
+        assert!((got - 8.0 * (1.0 - x.tanh().powi(2))).abs() < 1e-12);
+    }
+    Ok(())
+}
+
+fn plain(loss: &Tensor) -> adahessian::Result<candle_core::backprop::GradStore> {
+    Ok(loss.backward()?)
+}
+
+/// In at one place and out again, with nothing between: a second pass that comes to the way in alone, because what
+/// follows is linear, has zeros for it.
+#[test]
+fn in_and_out_again() -> Result<()> {
+    let vars = vars(&[("x", &[2, 3]), ("w", &[2, 3])])?;
+    let through = |x: &Tensor| Handle::enter(x)?.exit();
+    let op = |vars: &NamedVars, _: Enter| -> adahessian::Result<Tensor> {
+        let (x, w) = (vars.get("x")?, vars.get("w")?);
+        // Of a variable, and of what is none.
+        Ok((through(x)? * through(&(through(w)? * 2.0)?)?)?)
+    };
+    let sum = |vars: &NamedVars| -> adahessian::Result<Tensor> { Ok(op(vars, FUSED)?.sum_all()?) };
+    adahessian::check::gradient(&vars, 1e-6, || sum(&vars))?;
+    adahessian::check::hessian(&vars, 1e-6, || sum(&vars))?;
+    twins("in and out", &vars, true, &op)
+}

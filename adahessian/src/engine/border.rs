@@ -5,7 +5,9 @@ use super::sweep;
 use super::token::{self, gives_a_token};
 use super::variables::{self, Collected};
 use super::{Backend, Held};
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Shape, Storage, Tensor};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Storage, Tensor,
+};
 use std::sync::{Arc, Mutex};
 
 type CandleResult<T> = candle_core::Result<T>;
@@ -41,11 +43,79 @@ impl Once {
     }
 }
 
-/// A tensor's way into the engine.
+/// The way of tensors into the engine, up to three at a time.
 pub(super) struct Enter<B: Backend> {
-    pub slot: Arc<Slot<B>>,
+    pub slots: Vec<Arc<Slot<B>>>,
     /// When, among the passes.
     pub made: u64,
+}
+
+impl<B: Backend> Enter<B> {
+    /// One token for all of them.
+    pub fn token(self, tensors: &[&Tensor]) -> CandleResult<Tensor> {
+        match tensors {
+            [a] => a.apply_op1(self),
+            [a, b] => a.apply_op2(b, self),
+            [a, b, c] => a.apply_op3(b, c, self),
+            _ => candle_core::bail!("{} tensors entered at once", tensors.len()),
+        }
+    }
+
+    /// The gradients, but of variables that hand theirs over.
+    fn gradients<const N: usize>(
+        &self,
+        tensors: [&Tensor; N],
+        gradient_token: &Tensor,
+    ) -> CandleResult<[Option<Tensor>; N]> {
+        let mut gradients = [const { None }; N];
+        for ((slot, x), gradient) in self.slots.iter().zip(tensors).zip(&mut gradients) {
+            let numbers = slot.take_gradient()?;
+            slot.clear_cotangent()?;
+            // Another one that entered with it may be all that this pass has come to. What is no variable enters alone.
+            if slot.is_reached() || !x.is_variable() {
+                let numbers = numbers.map_or_else(|| B::zeros(x), Ok)?;
+                *gradient = Some(entered_gradient(slot, numbers, gradient_token)?);
+            }
+        }
+        let hands_over = |x: &Tensor| x.is_variable() && variables::is_collecting(self.made);
+        let all = self.slots.iter().zip(tensors).zip(&mut gradients);
+        let handed: Vec<_> = all
+            .filter(|((_, x), _)| hands_over(x))
+            .filter_map(|((slot, x), gradient)| Some((slot, x, gradient.take()?)))
+            .collect();
+        let port = match gradient_token.track_op() && !handed.is_empty() {
+            true => {
+                let slots = handed
+                    .iter()
+                    .map(|(slot, _, gradient)| (Arc::clone(slot), gradient.id()));
+                Some(variables::port(slots.collect(), gradient_token)?)
+            }
+            false => None,
+        };
+        for (_, variable, gradient) in handed {
+            variables::collect(Collected {
+                variable: variable.clone(),
+                gradient,
+                port: port.clone(),
+            });
+        }
+        Ok(gradients)
+    }
+}
+
+/// Numbers as the gradient of a tensor, where the graph is kept as a function of its token.
+fn entered_gradient<B: Backend>(
+    slot: &Arc<Slot<B>>,
+    numbers: B::Buffer,
+    gradient_token: &Tensor,
+) -> CandleResult<Tensor> {
+    if !gradient_token.track_op() {
+        return Ok(B::into_constant(numbers, &slot.shape)?);
+    }
+    gradient_token.apply_op1(EnteredGradient {
+        slot: Arc::clone(slot),
+        numbers: Once::new(B::into_storage(numbers)?),
+    })
 }
 
 impl<B: Backend> CustomOp1 for Enter<B> {
@@ -54,33 +124,43 @@ impl<B: Backend> CustomOp1 for Enter<B> {
     }
     gives_a_token!();
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
-        let slot = &self.slot;
-        let gradient = slot.take_gradient()?;
-        slot.clear_cotangent()?;
-        let numbers = match gradient {
-            Some(gradient) => gradient,
-            None => B::zeros(x)?,
-        };
-        let (gradient, port) = match gradient_token.track_op() {
-            false => (B::into_constant(numbers, &slot.shape)?, None),
-            true => {
-                let op = EnteredGradient {
-                    slot: Arc::clone(slot),
-                    numbers: Once::new(B::into_storage(numbers)?),
-                };
-                let port = variables::port(slot, gradient_token)?;
-                (gradient_token.apply_op1(op)?, Some(port))
-            }
-        };
-        if !x.is_variable() || !variables::is_collecting(self.made) {
-            return Ok(Some(gradient));
-        }
-        variables::collect(Collected {
-            variable: x.clone(),
-            gradient,
-            port,
-        });
-        Ok(None)
+        let [x] = self.gradients([x], gradient_token)?;
+        Ok(x)
+    }
+}
+
+impl<B: Backend> CustomOp2 for Enter<B> {
+    fn name(&self) -> &'static str {
+        "enter"
+    }
+    gives_a_token!(_second);
+    fn bwd(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        _: &Tensor,
+        gradient_token: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let [x, y] = self.gradients([x, y], gradient_token)?;
+        Ok((x, y))
+    }
+}
+
+impl<B: Backend> CustomOp3 for Enter<B> {
+    fn name(&self) -> &'static str {
+        "enter"
+    }
+    gives_a_token!(_second, _third);
+    fn bwd(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        z: &Tensor,
+        _: &Tensor,
+        gradient_token: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [x, y, z] = self.gradients([x, y, z], gradient_token)?;
+        Ok((x, y, z))
     }
 }
 
@@ -124,6 +204,7 @@ impl<B: Backend> CustomOp1 for Exit<B> {
         self.numbers.on_cuda(&self.slot.shape)
     }
     fn bwd(&self, token: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
+        self.slot.reach();
         self.slot.add_gradient(B::copy(gradient)?)?;
         let slot = Arc::clone(&self.slot);
         // A function of the value's token too, so that it is tracked wherever the graph is kept, even
@@ -149,6 +230,7 @@ impl<B: Backend> CustomOp2 for ExitGradient<B> {
         cotangent_token: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
         sweep::expect_last("exit", cotangent_token.track_op())?;
+        self.slot.reach();
         let cotangent = match (gradient.track_op(), self.slot.read_cotangent()?) {
             (false, _) => None,
             (true, None) => Some(gradient.zeros_like()?.detach()),

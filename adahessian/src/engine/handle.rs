@@ -1,6 +1,7 @@
 //! What flows between the operations, and how tensors get in and out.
 
 use super::border::{Enter, Exit, Once};
+use super::entrance::{self, Entrance, Place};
 use super::slot::Slot;
 use super::sweep;
 use super::token;
@@ -9,7 +10,7 @@ use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A tensor on its way through fused operations.
 ///
@@ -55,7 +56,7 @@ impl Kind {
 
 /// A value of the engine and its place in candle's graph.
 pub(super) struct Fused<B: Backend> {
-    pub token: Tensor,
+    pub place: Place<B>,
     pub slot: Arc<Slot<B>>,
     pub value: Held<B>,
 }
@@ -63,7 +64,7 @@ pub(super) struct Fused<B: Backend> {
 impl<B: Backend> Clone for Fused<B> {
     fn clone(&self) -> Self {
         Self {
-            token: self.token.clone(),
+            place: self.place.clone(),
             slot: Arc::clone(&self.slot),
             value: self.value.clone(),
         }
@@ -173,7 +174,7 @@ impl Operand for Handle {
         match &self.0 {
             Inner::Composed(x) => x.device(),
             Inner::F32(_) | Inner::F64(_) => &Device::Cpu,
-            Inner::Tensors(x, _) => x.token.device(),
+            Inner::Tensors(x, _) => x.place.device(),
         }
     }
     fn tensor(&self) -> Result<Tensor> {
@@ -292,14 +293,18 @@ impl<B: Backend> Fused<B> {
         let x = x.contiguous()?;
         let value = Held::of_tensor(&x)?;
         let slot = Arc::new(Slot::new(x.dims(), x.track_op()));
-        let token = match x.track_op() {
-            true => x.apply_op1(Enter {
+        let (made, slots) = (sweep::tick(), vec![Arc::clone(&slot)]);
+        let place = match (x.is_variable(), x.track_op()) {
+            (true, _) => Place::Variable(Arc::new(Entrance {
+                variable: x,
                 slot: Arc::clone(&slot),
-                made: sweep::tick(),
-            })?,
-            false => token::zero(x.device())?,
+                made,
+                token: OnceLock::new(),
+            })),
+            (false, true) => Enter { slots, made }.token(&[&x])?.into(),
+            (false, false) => token::zero(x.device())?.into(),
         };
-        Ok(Self { token, slot, value })
+        Ok(Self { place, slot, value })
     }
 
     pub fn exit(&self) -> Result<Tensor> {
@@ -311,9 +316,15 @@ impl<B: Backend> Fused<B> {
         }
         let numbers = B::storage(&numbers)?;
         slot.add_consumer("exit");
-        Ok(self.token.apply_op1(Exit {
+        let exit = Exit {
             slot,
             numbers: Once::new(numbers),
-        })?)
+        };
+        match entrance::tokens([self].into_iter())?.as_slice() {
+            [token] => Ok(token.apply_op1(exit)?),
+            _ => Err(crate::Error::Engine {
+                what: "a value has no place in the graph".into(),
+            }),
+        }
     }
 }

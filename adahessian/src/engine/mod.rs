@@ -26,7 +26,8 @@
 //! | cotangent | the derivative of the second pass's scalar with respect to a gradient of the first |
 //! | deferred | what `second_adjoint` leaves for the `adjoint` of the same pass |
 //! | sweep | one running backward pass; its number keeps two passes apart |
-//! | port | the way of the cotangent of a variable's gradient into the slot |
+//! | entrance | a variable that entered: its token is made when an operation takes it, with that of its others |
+//! | port | the way of the cotangents of variables' gradients into the slots |
 //!
 //! # How
 //! * A value inside the engine is a handle: a slot and a token. candle sees tokens only. They give the
@@ -52,6 +53,7 @@ mod backend;
 mod border;
 mod call;
 pub mod cpu;
+mod entrance;
 mod entrywise;
 mod handle;
 mod linear_map;
@@ -63,7 +65,7 @@ pub(crate) mod sweep;
 pub mod tensors;
 #[cfg(test)]
 mod tests;
-mod token;
+pub(crate) mod token;
 mod value;
 pub(crate) mod variables;
 

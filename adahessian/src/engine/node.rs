@@ -1,9 +1,10 @@
 //! An operation in candle's graph, written once for all of them.
 
+use super::entrance;
 use super::handle::Fused;
 use super::slot::{Slot, collision};
 use super::sweep::{self, no_third_derivative};
-use super::token::{self, gives_a_token};
+use super::token::{self, Join, gives_a_token};
 use super::{Array, Backend, Held, Inputs, Kernel, Point};
 use crate::error::Result;
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, Tensor};
@@ -50,8 +51,9 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
     let value = Held::from(value);
     let output = Arc::new(Slot::new(shape, tracked));
     if !tracked {
+        let input = inputs.first().ok_or_else(|| no_input(op.name()))?;
         return Ok(Fused {
-            token: token::like(&inputs[0].token),
+            place: input.place.clone(),
             slot: output,
             value,
         });
@@ -72,11 +74,7 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
         op,
     }));
     // Tokens of inputs that are not trained would only lengthen the graph.
-    let mut tokens: Vec<Tensor> = inputs
-        .iter()
-        .filter(|input| input.slot.tracked)
-        .map(|input| input.token.clone())
-        .collect();
+    let mut tokens = entrance::tokens(inputs.iter().copied().filter(|input| input.slot.tracked))?;
     while tokens.len() > 3 {
         let rest = tokens.split_off(tokens.len() - 3);
         tokens.push(rest[0].apply_op3(&rest[1], &rest[2], Join)?);
@@ -85,13 +83,19 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
         [a] => a.apply_op1(node)?,
         [a, b] => a.apply_op2(b, node)?,
         [a, b, c] => a.apply_op3(b, c, node)?,
-        _ => token::like(&inputs[0].token),
+        _ => return Err(no_input(node.0.op.name())),
     };
     Ok(Fused {
-        token,
+        place: token.into(),
         slot: output,
         value,
     })
+}
+
+fn no_input(name: &str) -> crate::Error {
+    crate::Error::Engine {
+        what: format!("the operation `{name}` was called without an operand"),
+    }
 }
 
 /// A kernel of somebody else may be mistaken; what it says it computed is looked at before it is used.
@@ -141,6 +145,9 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
         let gradient = self.output.take_gradient()?;
         let mut deferred = self.take_deferred()?;
         self.output.clear_cotangent()?;
+        for input in self.inputs.iter().filter(|slot| slot.tracked) {
+            input.reach();
+        }
         if keep && !deferred.is_empty() {
             return Err(no_third_derivative(self.op.name()));
         }
@@ -251,27 +258,6 @@ impl<B: Backend, O: Kernel<B>> CustomOp3 for Forward<B, O> {
             b.track_op().then(|| result.clone()),
             c.track_op().then_some(result),
         ))
-    }
-}
-
-/// Three tokens as one, where an operation has more inputs than a candle op may have.
-struct Join;
-
-impl CustomOp3 for Join {
-    fn name(&self) -> &'static str {
-        "join"
-    }
-    gives_a_token!(_second, _third);
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let give = |to: &Tensor| to.track_op().then(|| gradient.clone());
-        Ok((give(a), give(b), give(c)))
     }
 }
 

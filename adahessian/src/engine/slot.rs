@@ -21,6 +21,8 @@ struct State<B: Backend> {
     cotangent: Option<Stamped<Held<B>>>,
     /// How many consumers have read the cotangent.
     reads: usize,
+    /// The last pass that came to an operation which takes the value.
+    reached: Option<u64>,
 }
 
 struct Stamped<X> {
@@ -48,6 +50,7 @@ impl<B: Backend> Slot<B> {
                 gradient: None,
                 cotangent: None,
                 reads: 0,
+                reached: None,
             }),
         }
     }
@@ -68,6 +71,16 @@ impl<B: Backend> Slot<B> {
     /// The name of the operation that takes this value, of the first where there are several.
     pub(super) fn consumer(&self) -> &'static str {
         self.consumer.get().copied().unwrap_or("enter")
+    }
+
+    /// Notes that this pass has come to an operation which takes the value.
+    pub(super) fn reach(&self) {
+        self.state().reached = Some(sweep::current());
+    }
+
+    /// Whether this pass has.
+    pub(super) fn is_reached(&self) -> bool {
+        self.state().reached == Some(sweep::current())
     }
 
     /// Adds to the gradient. The data are taken over where it is the first part.

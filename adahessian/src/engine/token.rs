@@ -1,7 +1,9 @@
 //! Tokens: candle tensors of one entry, 0, that stand for values in candle's graph, on the values' device.
 
 use candle_core::backend::{BackendDevice, BackendStorage};
-use candle_core::{CpuStorage, CudaStorage, DType, Device, Result, Shape, Tensor};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp2, CustomOp3, DType, Device, Result, Shape, Tensor,
+};
 
 /// Of a constant.
 pub(super) fn zero(device: &Device) -> Result<Tensor> {
@@ -47,3 +49,57 @@ macro_rules! gives_a_token {
     };
 }
 pub(super) use gives_a_token;
+
+/// Tokens on one device as one.
+pub(crate) fn joined(mut tokens: Vec<Tensor>) -> Result<Option<Tensor>> {
+    while tokens.len() > 1 {
+        let groups = tokens.chunks(3).map(|group| match group {
+            [a, b, c] => a.apply_op3(b, c, Join),
+            [a, b] => a.apply_op2(b, Join),
+            rest => Ok(rest[0].clone()),
+        });
+        tokens = groups.collect::<Result<_>>()?;
+    }
+    Ok(tokens.pop())
+}
+
+/// Several tokens as one, where there are more than an operation of candle's may have.
+pub(super) struct Join;
+
+fn passed_on(to: &Tensor, gradient: &Tensor) -> Option<Tensor> {
+    to.track_op().then(|| gradient.clone())
+}
+
+impl CustomOp2 for Join {
+    fn name(&self) -> &'static str {
+        "join"
+    }
+    gives_a_token!(_second);
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((passed_on(a, gradient), passed_on(b, gradient)))
+    }
+}
+
+impl CustomOp3 for Join {
+    fn name(&self) -> &'static str {
+        "join"
+    }
+    gives_a_token!(_second, _third);
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [a, b, c] = [a, b, c].map(|to| passed_on(to, gradient));
+        Ok((a, b, c))
+    }
+}

@@ -7,8 +7,8 @@
 //! the library puts it into the `GradStore` afterwards. A backward pass of candle's alone goes
 //! candle's way.
 //!
-//! For the second pass each such gradient has a *port*: a token through which the cotangent of that
-//! gradient comes in, instead of through a sum of products of the variable's size.
+//! For the second pass each such gradient has a *port*, variables that entered together the same one: a token through
+//! which the cotangents of these gradients come in, instead of through sums of products of the variables' sizes.
 
 use super::slot::Slot;
 use super::sweep;
@@ -38,7 +38,7 @@ struct Collection {
 thread_local! {
     /// Collected in the backward pass on this thread, if one of this library's runs.
     static COLLECTED: RefCell<Option<Collection>> = const { RefCell::new(None) };
-    /// The cotangents that come in through ports, by the port.
+    /// The cotangents that come in through ports, by the gradient.
     static COTANGENTS: RefCell<HashMap<TensorId, Tensor>> = RefCell::new(HashMap::new());
 }
 
@@ -49,14 +49,13 @@ struct Scope {
 }
 
 impl Scope {
-    fn begin(cotangents: Vec<(Tensor, Tensor)>) -> Self {
-        let cotangents = cotangents.into_iter().map(|(port, z)| (port.id(), z));
+    fn begin(cotangents: Vec<(TensorId, Tensor)>) -> Self {
         let new = Collection {
             began: sweep::tick(),
             all: Vec::new(),
         };
         Self {
-            outer_cotangents: COTANGENTS.replace(cotangents.collect()),
+            outer_cotangents: COTANGENTS.replace(cotangents.into_iter().collect()),
             outer: COLLECTED.replace(Some(new)),
         }
     }
@@ -74,9 +73,9 @@ impl Drop for Scope {
     }
 }
 
-/// Runs a backward pass in which variables hand over their gradients.
+/// Runs a backward pass in which variables hand over their gradients. The cotangents of gradients come in through ports.
 pub(crate) fn collecting(
-    cotangents: Vec<(Tensor, Tensor)>,
+    cotangents: Vec<(TensorId, Tensor)>,
     pass: impl FnOnce() -> Result<GradStore>,
 ) -> Result<GradStore> {
     let scope = Scope::begin(cotangents);
@@ -120,16 +119,17 @@ pub(super) fn collect(collected: Collected) {
     });
 }
 
-/// The way of a gradient's cotangent into its slot.
+/// The way of gradients' cotangents into their slots.
 struct Port<B: Backend> {
-    slot: Arc<Slot<B>>,
+    slots: Vec<(Arc<Slot<B>>, TensorId)>,
 }
 
-/// A port, as a function of the token of the gradient.
-pub(super) fn port<B: Backend>(slot: &Arc<Slot<B>>, gradient_token: &Tensor) -> Result<Tensor> {
-    gradient_token.apply_op1(Port {
-        slot: Arc::clone(slot),
-    })
+/// A port of gradients, as a function of the token that they are functions of.
+pub(super) fn port<B: Backend>(
+    slots: Vec<(Arc<Slot<B>>, TensorId)>,
+    gradient_token: &Tensor,
+) -> Result<Tensor> {
+    gradient_token.apply_op1(Port { slots })
 }
 
 impl<B: Backend> CustomOp1 for Port<B> {
@@ -137,16 +137,13 @@ impl<B: Backend> CustomOp1 for Port<B> {
         "cotangent of a variable's gradient"
     }
     gives_a_token!();
-    fn bwd(
-        &self,
-        gradient_token: &Tensor,
-        port: &Tensor,
-        token: &Tensor,
-    ) -> Result<Option<Tensor>> {
-        sweep::expect_last(self.slot.consumer(), token.track_op())?;
-        let cotangent = COTANGENTS.with_borrow_mut(|all| all.remove(&port.id()));
-        if let Some(cotangent) = cotangent {
-            self.slot.set_cotangent(Held::of_tensor(&cotangent)?)?;
+    fn bwd(&self, gradient_token: &Tensor, _: &Tensor, token: &Tensor) -> Result<Option<Tensor>> {
+        for (slot, gradient) in &self.slots {
+            sweep::expect_last(slot.consumer(), token.track_op())?;
+            let cotangent = COTANGENTS.with_borrow_mut(|all| all.remove(gradient));
+            if let Some(cotangent) = cotangent {
+                slot.set_cotangent(Held::of_tensor(&cotangent)?)?;
+            }
         }
         Ok(Some(token::like(gradient_token)))
     }

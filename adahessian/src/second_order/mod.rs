@@ -180,9 +180,9 @@ fn mark_all(grads: &mut GradStore, mark: &Tensor) {
 
 /// A backward pass of its own, as far as fused operations are concerned, with the cotangents of
 /// gradients that have a port.
-fn sweep(root: &Tensor, ports: Vec<(Tensor, Tensor)>) -> Result<GradStore> {
+fn sweep(root: &Tensor, cotangents: Vec<(TensorId, Tensor)>) -> Result<GradStore> {
     let _pass = engine::sweep::Pass::begin();
-    engine::variables::collecting(ports, || root.backward()).map_err(failure)
+    engine::variables::collecting(cotangents, || root.backward()).map_err(failure)
 }
 
 /// A backward pass from a loss whose gradients are there for the caller, wherever they are.
@@ -272,18 +272,20 @@ pub(crate) fn second_backward(
     let device = devices.find(|d| d.is_cuda()).cloned();
     let device = device.unwrap_or(Device::Cpu);
     workers()?.finisher.run(&device, move || {
-        let mut sum: Option<Tensor> = None;
-        let mut ports = Vec::new();
+        let (mut parts, mut ports, mut cotangents) = (Vec::new(), Ports::default(), Vec::new());
         for (gradient, vector) in pairs {
-            // Through a port the vector itself is the cotangent; the value 0 of the port in place of
-            // the inner product is as good as any.
-            let part = match gradient.port {
+            match gradient.port {
+                // The vector itself is the cotangent.
                 Some(port) => {
-                    ports.push((port.clone(), vector));
-                    port.sum_all()?
+                    ports.push(port);
+                    cotangents.push((gradient.tensor.id(), vector));
                 }
-                None => (gradient.tensor * vector)?.sum_all()?,
-            };
+                None => parts.push((gradient.tensor * vector)?.sum_all()?),
+            }
+        }
+        parts.extend(ports.joined()?);
+        let mut sum: Option<Tensor> = None;
+        for part in parts {
             sum = Some(match sum {
                 // Variables of several dtypes, or on several devices: the sum is as the first.
                 Some(sum) => {
@@ -296,12 +298,36 @@ pub(crate) fn second_backward(
         let Some(sum) = sum else {
             return Ok(vec![None; vars.len()]);
         };
-        let grads = sweep(&sum, ports)?;
+        let grads = sweep(&sum, cotangents)?;
         Ok(vars
             .iter()
             .map(|v| grads.get(v).map(Tensor::detach))
             .collect())
     })?
+}
+
+/// Ports of gradients, each once, by device.
+#[derive(Default)]
+struct Ports(Vec<Vec<Tensor>>);
+
+impl Ports {
+    fn push(&mut self, port: Tensor) {
+        if self.0.iter().flatten().any(|other| other.id() == port.id()) {
+            return;
+        }
+        let beside = |ports: &Vec<Tensor>| ports[0].device().same_device(port.device());
+        match self.0.iter().position(beside) {
+            Some(place) => self.0[place].push(port),
+            None => self.0.push(vec![port]),
+        }
+    }
+
+    /// A number for each device that is a function of its ports. It is 0, which is as good as their inner products.
+    fn joined(self) -> candle_core::Result<Vec<Tensor>> {
+        let joined = self.0.into_iter().map(engine::token::joined);
+        let joined = joined.collect::<candle_core::Result<Vec<_>>>()?;
+        joined.iter().flatten().map(Tensor::sum_all).collect()
+    }
 }
 
 /// [`release`] for gradients, which tell what device their graph lies on.
