@@ -243,3 +243,43 @@ fn attentions() -> Result<()> {
     }
     Ok(())
 }
+
+/// tanh, eˣ and the normal distribution are the CPU's functions, over all of their range and beyond it.
+#[test]
+fn activations_to_the_last_bit() -> Result<()> {
+    let Some(device) = device() else {
+        return Ok(());
+    };
+    let mut points: Vec<f32> = (-9000..9000).map(|i| i as f32 * 0.0101).collect();
+    points.extend([
+        1e-30,
+        -1e-30,
+        0.65,
+        1e30,
+        -1e30,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+    ]);
+    let of = |device: &Device, activation: Activation| -> Result<Vec<f32>> {
+        let x = Tensor::from_slice(&points, (points.len(), 1), device)?;
+        let one = Tensor::ones((1, 1), DType::F32, device)?;
+        let y = ops::linear(&x, &one, None, 1, activation)?;
+        Ok(y.flatten_all()?.to_device(&Device::Cpu)?.to_vec1()?)
+    };
+    for activation in [
+        Activation::Tanh,
+        Activation::Gelu,
+        Activation::Silu,
+        Activation::Relu,
+    ] {
+        let (cpu, gpu) = (of(&Device::Cpu, activation)?, of(&device, activation)?);
+        for ((x, a), b) in points.iter().zip(cpu).zip(gpu) {
+            assert!(
+                a == b || a.is_nan() && b.is_nan(),
+                "{activation} of {x}: {b} for {a}"
+            );
+        }
+    }
+    Ok(())
+}
