@@ -1,7 +1,7 @@
 //! Candle tensors without a graph as a backend: the fused operations on a GPU.
 //!
 //! Kernels here are written in candle's products and in formulas, each of which is one kernel on a CUDA device
-//! ([`crate::numeric::formula`]), and as the derivatives themselves: no graph of small operations is built, kept and
+//! (`numeric/formula`), and as the derivatives themselves: no graph of small operations is built, kept and
 //! walked through twice. candle's backward
 //! pass makes zeros for every gradient and adds to them, which is half of all that a composed step asks
 //! of a GPU; a step is bound by how much is asked of it, not by the numbers. Any device will do, so the
