@@ -4,7 +4,7 @@ use super::builder::{Builder, Curvature};
 use super::exchange;
 use super::group::{Common, Resolved, not_negative};
 use super::pass::{Later, Outcome};
-use super::pending::{Clipping, Range, Skips, WeightedMean, reach, sum_of_squares};
+use super::pending::{self, Clipping, Range, Skips, WeightedMean, reach, sum_of_squares};
 use super::reducer::{Reducer, Sums};
 use super::rule::Rule;
 use super::state::State;
@@ -14,7 +14,6 @@ use super::{NotFinite, Optim, Reach, StepInfo};
 use crate::curvature::hessian::Hessian;
 use crate::curvature::hutchinson::Hutchinson;
 use crate::error::{Error, Result};
-use crate::numeric::in_place;
 use crate::second_order;
 use crate::vars::{NamedVars, VarVec};
 use candle_core::backprop::GradStore;
@@ -235,9 +234,7 @@ impl<R: Rule> Optimizer<R> {
         for sample in 0..samples {
             let probe = probe(sample)?;
             let products = hessian.product(&probe)?;
-            let pairs = products.into_iter().zip(probe.tensors());
-            let diagonal = pairs.map(|(p, z)| p.map(|p| in_place::product(&p, z)).transpose());
-            let diagonal = diagonal.collect::<Result<_>>()?;
+            let diagonal = pending::products(products, probe.tensors())?;
             self.diagonal.add(diagonal, weight / samples as f64)?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::numeric::Real;
 use crate::numeric::in_place::{self, Clip};
-use crate::numeric::{Totals, end_to_end, in_memory, portions, widened};
+use crate::numeric::{AT_ONCE, Totals, end_to_end, in_memory, portions, widened};
 use crate::optim::NotFinite;
 use crate::optim::group::{Common, Resolved};
 use crate::optim::reach::Reach;
@@ -237,6 +237,46 @@ fn squares_elsewhere(tensors: &[Tensor]) -> Result<Vec<f64>> {
         each.add(&widened(tensor)?.sqr()?)?;
     }
     each.read()
+}
+
+/// z ⊙ Hz of every variable that has a product, a portion of them at a time: what they were made of is gone then.
+pub(crate) fn products(
+    mut products: Vec<Option<Tensor>>,
+    probe: &[Tensor],
+) -> Result<Vec<Option<Tensor>>> {
+    let mut pairs: &mut [Option<Tensor>] = &mut products;
+    let mut probe = probe;
+    while !pairs.is_empty() {
+        let count = portion(pairs);
+        let (now, later) = pairs.split_at_mut(count);
+        let (probes, rest) = probe.split_at(count);
+        (pairs, probe) = (later, rest);
+        let there = now.iter().zip(probes);
+        let there: Vec<_> = there.filter_map(|(p, z)| Some((p.as_ref()?, z))).collect();
+        let mut made = traced::products(&there)?.map(Vec::into_iter);
+        for (product, z) in now.iter_mut().zip(probes) {
+            if let Some(p) = product.take() {
+                *product = match &mut made {
+                    Some(made) => made.next(),
+                    None => Some(in_place::product(&p, z)?),
+                };
+            }
+        }
+    }
+    Ok(products)
+}
+
+/// How many of the first tensors are no more than a portion together, at least one.
+fn portion(tensors: &[Option<Tensor>]) -> usize {
+    let counts = tensors
+        .iter()
+        .map(|t| t.as_ref().map_or(0, Tensor::elem_count));
+    let mut sum = 0;
+    let fitting = counts.take_while(|count| {
+        sum += count;
+        sum <= AT_ONCE
+    });
+    fitting.count().clamp(1, tensors.len())
 }
 
 /// What is done to every entry of the gradient before it is used.

@@ -7,7 +7,8 @@
 //! | θ and the running quantities, from g and D | 1 |
 //! | the same with trust | 2 |
 //! | what a bound takes back, where it binds | 1 |
-//! | squares of all gradients, or all z ⊙ Hz | 1 |
+//! | all z ⊙ Hz | 1 |
+//! | squares of all gradients, or of all z ⊙ Hz | 1 |
 //!
 //! for all variables of one type and of one step's numbers together (up to 16 million entries), where a step that
 //! is composed of candle's operations has dozens, and copies of everything. Entry by entry the numbers are the
@@ -27,9 +28,9 @@ mod symbols;
 mod tests;
 
 #[cfg(feature = "cuda")]
-pub(super) use step::{runs_on, squares, step};
+pub(super) use step::{products, runs_on, squares, step};
 #[cfg(not(feature = "cuda"))]
-pub(super) use without::{runs_on, squares, step};
+pub(super) use without::{products, runs_on, squares, step};
 
 /// Without CUDA there are no such kernels.
 #[cfg(not(feature = "cuda"))]
@@ -51,6 +52,10 @@ mod without {
         _: &[Member<'_>],
         _: &mut Later,
     ) -> Result<Option<Outcome>> {
+        Ok(None)
+    }
+
+    pub fn products(_: &[(&Tensor, &Tensor)]) -> Result<Option<Vec<Tensor>>> {
         Ok(None)
     }
 

@@ -222,6 +222,16 @@ pub(crate) fn pull_back() -> Option<Program> {
     writing.done()
 }
 
+/// Arrays: two, and their product.
+pub(crate) fn products() -> Option<Program> {
+    let mut writing = Writing::default();
+    let (a, b) = (writing.array(), writing.array());
+    let place = writing.arrays;
+    writing.arrays += 1;
+    writing.store(place, &(a * b));
+    writing.done()
+}
+
 /// One array. Sum: its squares.
 pub(crate) fn squares() -> Option<Program> {
     let mut writing = Writing::default();

@@ -237,6 +237,14 @@ fn a_share_of_a_change() {
     assert_eq!((array, got[register]), (0, 1.75));
 }
 
+#[test]
+fn products_of_entries() {
+    let program = program::products().unwrap();
+    let got = interpreted(&program, &[2.5f32, -1.5, 0.0], &[]);
+    let (array, register) = program.shape.stores[0];
+    assert_eq!((array, got[register]), (2, -3.75));
+}
+
 /// A power is nothing that a kernel has: the rule is composed of candle's operations then, and of no others.
 #[test]
 fn powers_are_not_written_down() {
@@ -337,6 +345,7 @@ fn the_assembler_takes_every_kernel() {
         program::trusted(&lamb, &STEP, true),
         program::pull_back(),
         program::squares(),
+        program::products(),
     ];
     let mut texts = Vec::new();
     for of in [F32, F64] {
@@ -346,6 +355,6 @@ fn the_assembler_takes_every_kernel() {
         texts.push(ptx::averages(of, true));
         texts.push(ptx::averages(of, false));
     }
-    assert_eq!(texts.len(), 20);
+    assert_eq!(texts.len(), 22);
     crate::numeric::traced::assembly::assembled(&texts);
 }

@@ -178,7 +178,8 @@ impl Writing<'_> {
         for number in 0..constants {
             write!(self.to, ",\n  .param .{name} c{number}")?;
         }
-        writeln!(self.to, "\n)\n{{")
+        // As many registers as a block of this many threads may have, and no more.
+        writeln!(self.to, "\n)\n.maxntid {}, 1, 1\n{{", self.key.threads)
     }
 
     fn registers(&mut self) -> fmt::Result {
