@@ -14,6 +14,9 @@ static KERNELS: Kernels<Key> = Kernels::new("adahessian-formula");
 /// A kernel's parameters have 4 KiB.
 const MOST_PARAMETERS: usize = 4096 / 8 - 8;
 
+/// Each has a number for each of up to 512 threads in the 48 KiB that a block's threads share.
+const MOST_SUMS: usize = 12;
+
 /// Blocks that give all of a large device something to do.
 const ENOUGH_BLOCKS: usize = 256;
 
@@ -90,6 +93,7 @@ pub(super) fn run(
     };
     let alike = |x: &Tensor| x.dtype() == first.dtype() && x.device().same_device(first.device());
     let instructions = &program.shape.instructions;
+    let sums = instructions.iter().filter(|i| is_over_group(**i)).count();
     let parameters =
         given.tensors().count() + program.shape.results.len() + program.constants.len();
     let all = sizes.all();
@@ -97,6 +101,7 @@ pub(super) fn run(
         && !program.incomplete
         && instructions.iter().all(|instruction| has(of, *instruction))
         && parameters <= MOST_PARAMETERS
+        && sums <= MOST_SUMS
         && (1..1 << 31).contains(&all)
         && sizes.groups < 1 << 31;
     if !can {
@@ -120,7 +125,6 @@ pub(super) fn run(
         of,
         results,
     };
-    let sums = instructions.iter().filter(|i| is_over_group(**i)).count();
     let stages = program.shape.results.iter().map(|r| levels[*r].sums);
     let stages = stages.max().unwrap_or(0);
     let division = Division::new(sizes, stages > 0);

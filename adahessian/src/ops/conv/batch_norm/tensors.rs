@@ -199,9 +199,7 @@ impl Kernel<Tensors> for ConvBatchNorm {
     ) -> Result<(Output, Left)> {
         let saved = point.saved;
         let Some(kept) = kept else {
-            return Err(crate::Error::Engine {
-                what: "a convolution's first pass has kept nothing".into(),
-            });
+            return Err(missing());
         };
         let (x, w, products) = (point.input(0)?, point.input(1)?, &saved.products);
         let v_x = numbers(cotangents.first())?;
@@ -220,6 +218,12 @@ impl Kernel<Tensors> for ConvBatchNorm {
             v_w,
         };
         Ok((tangent.into(), left))
+    }
+}
+
+fn missing() -> crate::Error {
+    crate::Error::Engine {
+        what: "a convolution's first pass has kept nothing".into(),
     }
 }
 
@@ -279,7 +283,7 @@ impl ConvBatchNorm {
             .space
             .compute_both([u, of_shift], [h, mean, along, of_scale, inner])?;
         // Without an activation it is the gradient itself.
-        let h = h.or_else(|| gradient.cloned()).unwrap_or_else(|| u.clone());
+        let h = h.or_else(|| gradient.cloned()).ok_or_else(missing)?;
         let means = mean.zip(along).map(|(mean, along)| [mean, along]);
         Ok(First {
             inner: inner.or_else(|| Some(u.clone())),
