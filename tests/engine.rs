@@ -260,8 +260,16 @@ fn variables_that_enter_together_are_told_apart() -> Result<()> {
     let beside = Hessian::of(&value(true)?, alone.vars())?;
     let both = [alone.apply(&z)?, beside.apply(&z)?];
     let both = both.map(|product| product.get("x").unwrap().flatten_all());
-    let [a, b] = both.map(|product| product.unwrap().to_vec1::<f64>().unwrap());
-    assert_eq!(a, b);
+    let [one, other] = both.map(|product| product.unwrap().to_vec1::<f64>().unwrap());
+    assert_eq!(one, other);
+
+    // Passes of candle's own over one graph, one after the other on one thread.
+    let handle = Handle::enter(x)?;
+    let aside = ops::linear(&handle, w, Some(b), 1, Activation::Gelu)?;
+    let (first, second) = (loss(&aside.exit()?)?, loss(&tanh(&handle)?.exit()?)?);
+    assert!(plain(&first)?.get(w).is_some());
+    let grads = plain(&second)?;
+    assert!(grads.get(w).is_none() && grads.get(b).is_none() && grads.get(x).is_some());
 
     let handle = Handle::enter(x)?;
     let parts: Vec<Tensor> = std::thread::scope(|scope| {

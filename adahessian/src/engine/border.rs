@@ -72,7 +72,7 @@ impl<B: Backend> Enter<B> {
             let numbers = slot.take_gradient()?;
             slot.clear_cotangent()?;
             // Another one that entered with it may be all that this pass has come to. What is no variable enters alone.
-            if slot.is_reached() || !x.is_variable() {
+            if slot.take_reached() || !x.is_variable() {
                 let numbers = numbers.map_or_else(|| B::zeros(x), Ok)?;
                 *gradient = Some(entered_gradient(slot, numbers, gradient_token)?);
             }

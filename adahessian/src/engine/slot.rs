@@ -78,9 +78,9 @@ impl<B: Backend> Slot<B> {
         self.state().reached = Some(sweep::current());
     }
 
-    /// Whether this pass has.
-    pub(super) fn is_reached(&self) -> bool {
-        self.state().reached == Some(sweep::current())
+    /// Whether this pass has, which is asked once: passes of candle's own on one thread have one stamp.
+    pub(super) fn take_reached(&self) -> bool {
+        self.state().reached.take() == Some(sweep::current())
     }
 
     /// Adds to the gradient. The data are taken over where it is the first part.
