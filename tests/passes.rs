@@ -431,7 +431,7 @@ fn a_plain_pass_elsewhere_steals_nothing() -> Result<()> {
     let vars = model()?;
     let z = ones(&vars)?;
     let expected = numbers(&Hessian::of(&value(&vars, None)?, &vars)?.apply(&z)?)?;
-    for _ in 0..20 {
+    for _ in 0..100 {
         let shared = value(&vars, None)?;
         let hessian = Hessian::of(&shared, &vars)?;
         std::thread::scope(|scope| {

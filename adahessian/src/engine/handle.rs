@@ -292,7 +292,7 @@ impl<B: Backend> Fused<B> {
         }
         let x = x.contiguous()?;
         let value = Held::of_tensor(&x)?;
-        let slot = Arc::new(Slot::new(x.dims(), x.track_op()));
+        let slot = Arc::new(Slot::of_entrance(x.dims(), x.track_op()));
         let (made, slots) = (sweep::tick(), vec![Arc::clone(&slot)]);
         let place = match (x.is_variable(), x.track_op()) {
             (true, _) => Place::Variable(Arc::new(Entrance {

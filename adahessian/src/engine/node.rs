@@ -49,7 +49,7 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
     expect_length::<B>(op.name(), "a value", &value.numbers, count)?;
     value.numbers = B::shaped(value.numbers, shape)?;
     let value = Held::from(value);
-    let output = Arc::new(Slot::new(shape, tracked));
+    let output = Arc::new(Slot::of_output(shape, tracked));
     if !tracked {
         let input = inputs.first().ok_or_else(|| no_input(op.name()))?;
         return Ok(Fused {

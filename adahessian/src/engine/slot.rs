@@ -9,6 +9,8 @@ pub(crate) struct Slot<B: Backend> {
     pub shape: Vec<usize>,
     /// Whether anything that is trained led to this value.
     pub tracked: bool,
+    /// Whether it is a tensor that entered, which alone is asked whether a pass has come to it.
+    is_entrance: bool,
     /// How many operations differentiate with respect to it.
     consumers: AtomicUsize,
     /// The name of the first of them, for errors.
@@ -21,8 +23,8 @@ struct State<B: Backend> {
     cotangent: Option<Stamped<Held<B>>>,
     /// How many consumers have read the cotangent.
     reads: usize,
-    /// The last pass that came to an operation which takes the value.
-    reached: Option<u64>,
+    /// The passes that came to an operation which takes the value, and have not asked yet.
+    reached: Vec<u64>,
 }
 
 struct Stamped<X> {
@@ -40,17 +42,28 @@ pub(super) fn collision(what: &str) -> Error {
 }
 
 impl<B: Backend> Slot<B> {
-    pub(super) fn new(shape: &[usize], tracked: bool) -> Self {
+    /// Of what an operation gives.
+    pub(super) fn of_output(shape: &[usize], tracked: bool) -> Self {
+        Self::new(shape, tracked, false)
+    }
+
+    /// Of a tensor that enters.
+    pub(super) fn of_entrance(shape: &[usize], tracked: bool) -> Self {
+        Self::new(shape, tracked, true)
+    }
+
+    fn new(shape: &[usize], tracked: bool, is_entrance: bool) -> Self {
         Self {
             shape: shape.into(),
             tracked,
+            is_entrance,
             consumers: AtomicUsize::new(0),
             consumer: OnceLock::new(),
             state: Mutex::new(State {
                 gradient: None,
                 cotangent: None,
                 reads: 0,
-                reached: None,
+                reached: Vec::new(),
             }),
         }
     }
@@ -73,14 +86,22 @@ impl<B: Backend> Slot<B> {
         self.consumer.get().copied().unwrap_or("enter")
     }
 
-    /// Notes that this pass has come to an operation which takes the value.
+    /// Notes that this pass has come to an operation which takes the value. Others may be on their way, so each is noted.
     pub(super) fn reach(&self) {
-        self.state().reached = Some(sweep::current());
+        let sweep = sweep::current();
+        let mut state = self.state();
+        if self.is_entrance && !state.reached.contains(&sweep) {
+            state.reached.push(sweep);
+        }
     }
 
     /// Whether this pass has, which is asked once: passes of candle's own on one thread have one stamp.
     pub(super) fn take_reached(&self) -> bool {
-        self.state().reached.take() == Some(sweep::current())
+        let sweep = sweep::current();
+        let mut state = self.state();
+        let before = state.reached.len();
+        state.reached.retain(|&other| other != sweep);
+        state.reached.len() < before
     }
 
     /// Adds to the gradient. The data are taken over where it is the first part.
