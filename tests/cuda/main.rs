@@ -2,6 +2,7 @@
 //! loops, contexts of threads. Run with `--features cuda`; without a device every test says that it is
 //! skipped, and fails instead where `REQUIRE_CUDA` is set.
 
+mod draws;
 mod fused;
 mod ids;
 mod passes;

@@ -3,7 +3,7 @@
 use super::mean::Sum;
 use crate::curvature::LinearOperator;
 use crate::error::{Error, Result};
-use crate::random::Stream;
+use crate::random::{Stream, signs_on_device};
 use crate::vars::{NamedVars, VarVec};
 use candle_core::{Tensor, Var};
 
@@ -66,8 +66,8 @@ impl Hutchinson {
         self.samples
     }
 
-    /// The probe of one sample, in the variables' dtypes and on their devices. It is drawn on the
-    /// CPU, so it is the same on every device, and goes to a GPU as bytes and all at once.
+    /// The probe of one sample, in the variables' dtypes and on their devices, the same on every one. Signs for a GPU
+    /// are drawn there in f32 and f64, all at once; other types go there as bytes, and normal numbers from the CPU.
     ///
     /// # Errors
     /// If candle cannot make the tensors.
@@ -89,16 +89,20 @@ impl Hutchinson {
         Stream::new(self.seed, &name, self.step, sample as u32)
     }
 
-    /// The same signs for variables of one type and device, sent there as bytes and all at once.
+    /// The same signs for variables of one type and device, drawn there or sent as bytes, all at once.
     fn signs_at_once(&self, vars: &NamedVars, sample: usize) -> Result<VarVec> {
-        let mut bytes = Vec::new();
-        for (name, var) in vars.iter() {
-            let stream = self.stream(name, sample);
-            bytes.extend(stream.negative(var.elem_count()));
-        }
         let Some((_, first)) = vars.iter().next() else {
             return VarVec::new(vars, Vec::new());
         };
+        let stream = |(name, var): (&str, &Var)| (self.stream(name, sample), var.elem_count());
+        let streams: Vec<_> = vars.iter().map(stream).collect();
+        if let Some(signs) = signs_on_device(&streams, first.dtype(), first.device())? {
+            let shaped = vars.iter().zip(signs);
+            let shaped = shaped.map(|((_, var), signs)| Ok(signs.reshape(var.shape())?));
+            return VarVec::new(vars, shaped.collect::<Result<_>>()?);
+        }
+        let bytes = streams.iter();
+        let bytes: Vec<u8> = bytes.flat_map(|(s, count)| s.negative(*count)).collect();
         let count = bytes.len();
         let all = Tensor::from_vec(bytes, count, first.device())?;
         let all = all.to_dtype(first.dtype())?.affine(-2.0, 1.0)?;

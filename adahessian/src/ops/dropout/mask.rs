@@ -16,8 +16,8 @@ pub(crate) struct Mask {
     probability: f64,
     /// Which entries are kept (1) and dropped (0).
     kept: OnceLock<Vec<u8>>,
-    /// The same as numbers, where they are on a device.
-    sent: Mutex<Option<Tensor>>,
+    /// The same as numbers, on a device.
+    there: Mutex<Option<Tensor>>,
 }
 
 impl Mask {
@@ -36,7 +36,7 @@ impl Mask {
                 stream: Stream::new(seed, &format!("dropout/{}", dropout.name), step, micro),
                 probability,
                 kept: OnceLock::new(),
-                sent: Mutex::new(None),
+                there: Mutex::new(None),
             }),
             _ => None,
         })
@@ -52,22 +52,21 @@ impl Mask {
         Ok((x * self.factors(x)?)?)
     }
 
-    /// What the entries of x are multiplied with, on its device. It is sent there once.
+    /// What the entries of x are multiplied with, on its device, drawn or sent there once.
     pub fn factors(&self, x: &Tensor) -> Result<Tensor> {
-        let mut sent = self.sent.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(mask) = sent.as_ref()
+        let mut there = self.there.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(mask) = there.as_ref()
             && mask.dtype() == x.dtype()
             && mask.device().same_device(x.device())
             && mask.elem_count() == x.elem_count()
         {
             return Ok(mask.reshape(x.shape())?);
         }
-        let kept = self
+        let odds = (1.0 - self.probability, self.scale());
+        let mask = self
             .stream
-            .decisions(x.elem_count(), 1.0 - self.probability);
-        let mask = Tensor::from_vec(kept, x.shape(), x.device())?.to_dtype(x.dtype())?;
-        let mask = (mask * self.scale())?;
-        *sent = Some(mask.clone());
+            .decisions_tensor(x.dims(), odds, x.dtype(), x.device())?;
+        *there = Some(mask.clone());
         Ok(mask)
     }
 

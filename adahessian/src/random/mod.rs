@@ -4,6 +4,11 @@
 //! counter-based generator: nothing has to be saved to resume a run, and any rank, thread or
 //! device can make any entry.
 
+#[cfg(feature = "cuda")]
+mod device;
+#[cfg(any(test, feature = "cuda"))]
+mod ptx;
+
 use crate::error::Result;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -135,17 +140,35 @@ impl Stream {
     /// The decisions of [`Stream::bernoulli`] as 1 and 0.
     pub(crate) fn decisions(&self, count: usize, keep: f64) -> Vec<u8> {
         const BLOCKS: usize = 2048;
-        let threshold = (keep.clamp(0.0, 1.0) * 4_294_967_296.0) as u64;
+        let limit = limit(keep);
         let mut kept = vec![0; count];
         let parts = kept.par_chunks_mut(4 * BLOCKS).enumerate();
         parts.for_each(|(part, kept)| {
             for (block, kept) in kept.chunks_mut(4).enumerate() {
                 let words = self.block(part * BLOCKS + block);
                 let pairs = kept.iter_mut().zip(words);
-                pairs.for_each(|(kept, word)| *kept = u8::from(u64::from(word) < threshold));
+                pairs.for_each(|(kept, word)| *kept = u8::from(u64::from(word) < limit));
             }
         });
         kept
+    }
+
+    /// The decisions of [`Stream::bernoulli`] as a tensor, `on` in the place of 1.
+    pub(crate) fn decisions_tensor(
+        &self,
+        shape: &[usize],
+        (keep, on): (f64, f64),
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if let Some(drawn) = device::decisions(self, shape, limit(keep), on, (dtype, device))? {
+            return Ok(drawn);
+        }
+        let kept = self.decisions(shape.iter().product(), keep);
+        // As bytes, where they have a way to go.
+        let kept = Tensor::from_vec(kept, shape, device)?.to_dtype(dtype)?;
+        Ok((kept * on)?)
     }
 
     /// A tensor of Rademacher signs.
@@ -158,6 +181,10 @@ impl Stream {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor> {
+        let count = shape.iter().product();
+        if let Some(signs) = signs_on_device(&[(*self, count)], dtype, device)? {
+            return Ok(signs[0].reshape(shape)?);
+        }
         let signs = self.rademacher(shape.iter().product());
         to_tensor(Tensor::from_vec(signs, shape, &Device::Cpu)?, dtype, device)
     }
@@ -174,6 +201,27 @@ impl Stream {
             device,
         )
     }
+}
+
+/// The signs of [`Stream::rademacher`], so many of each stream, where a device draws them, all at once: streams of one
+/// step and sample.
+pub(crate) fn signs_on_device(
+    streams: &[(Stream, usize)],
+    dtype: DType,
+    device: &Device,
+) -> Result<Option<Vec<Tensor>>> {
+    #[cfg(feature = "cuda")]
+    return device::signs(streams, dtype, device);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = (streams, dtype, device);
+        Ok(None)
+    }
+}
+
+/// What a word of the generator is below with probability `keep`.
+fn limit(keep: f64) -> u64 {
+    (keep.clamp(0.0, 1.0) * 4_294_967_296.0) as u64
 }
 
 fn to_tensor(tensor: Tensor, dtype: DType, device: &Device) -> Result<Tensor> {
@@ -249,6 +297,13 @@ mod tests {
         assert!(mean(&signs).abs() < 5.0 / (n as f64).sqrt());
         assert!(signs.iter().all(|s| s.abs() == 1.0));
         assert!((mean(&kept) - 0.9).abs() < 5.0 * (0.09 / n as f64).sqrt());
+    }
+
+    #[test]
+    fn the_assembler_takes_draws() {
+        use crate::numeric::traced::assembly::{F32, F64, assembled};
+        let both = [F32, F64].map(|of| [ptx::decisions(of), ptx::signs(of)]);
+        assembled(&both.concat());
     }
 
     #[test]
