@@ -1,21 +1,23 @@
-//! How values come to their tokens: those of variables are made when an operation takes them, one for up to three.
+//! Where values are in candle's graph.
 //!
-//! candle's backward pass makes zeros for every edge of its graph and adds to them. On a GPU these are two launches, and
-//! a layer has two to four variables.
+//! Variables enter when candle gets to know of the operations that take them, three at a time.
 
 use super::Backend;
 use super::border::Enter;
-use super::handle::Fused;
+use super::segment::Segment;
 use super::slot::Slot;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use candle_core::{Device, Tensor};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 /// A value's place in candle's graph.
 pub(super) enum Place<B: Backend> {
+    /// Of a constant, or of a tensor that entered.
     Token(Tensor),
     /// Of a variable.
     Variable(Arc<Entrance<B>>),
+    /// Of an operation's value.
+    Segment(Arc<Segment<B>>),
 }
 
 /// A variable that has entered.
@@ -33,6 +35,7 @@ impl<B: Backend> Clone for Place<B> {
         match self {
             Self::Token(token) => Self::Token(token.clone()),
             Self::Variable(entrance) => Self::Variable(Arc::clone(entrance)),
+            Self::Segment(segment) => Self::Segment(Arc::clone(segment)),
         }
     }
 }
@@ -48,62 +51,33 @@ impl<B: Backend> Place<B> {
         match self {
             Self::Token(token) => token.device(),
             Self::Variable(entrance) => entrance.variable.device(),
+            Self::Segment(segment) => segment.device(),
         }
     }
 
-    /// Its entrance, where its token is still to be made.
-    fn waiting(&self) -> Option<&Arc<Entrance<B>>> {
+    /// What candle knows it by, if it does.
+    pub fn token(&self) -> Option<Tensor> {
         match self {
-            Self::Variable(entrance) if entrance.token.get().is_none() => Some(entrance),
-            _ => None,
+            Self::Token(token) => Some(token.clone()),
+            Self::Variable(entrance) => entrance.token.get().cloned(),
+            Self::Segment(segment) => segment.token().cloned(),
         }
     }
 }
 
-/// One at a time, for a handle may be used by several threads at once.
-static ENTERING: Mutex<()> = Mutex::new(());
-
-/// The tokens of values, each once. Variables that have none yet get one together, three at a time.
-pub(super) fn tokens<'a, B: Backend>(
-    values: impl Iterator<Item = &'a Fused<B>> + Clone,
-) -> Result<Vec<Tensor>> {
-    let is_waiting = |value: &Fused<B>| value.place.waiting().is_some();
-    if values.clone().any(is_waiting) {
-        let _alone = ENTERING.lock().unwrap_or_else(|e| e.into_inner());
-        let mut waiting: Vec<&Arc<Entrance<B>>> = Vec::new();
-        for entrance in values.clone().filter_map(|value| value.place.waiting()) {
-            if !waiting.iter().any(|other| Arc::ptr_eq(other, entrance)) {
-                waiting.push(entrance);
-            }
-        }
-        waiting.chunks(3).try_for_each(enter)?;
-    }
-    let mut tokens: Vec<Tensor> = Vec::new();
-    for value in values {
-        let token = match &value.place {
-            Place::Token(token) => token,
-            Place::Variable(entrance) => entrance.token.get().ok_or_else(|| Error::Engine {
-                what: "a variable has entered without a token".into(),
-            })?,
+/// Makes the tokens of variables that have none.
+pub(super) fn enter<B: Backend>(variables: &[&Arc<Entrance<B>>]) -> Result<()> {
+    variables.chunks(3).try_for_each(|group| {
+        let enter = Enter {
+            slots: group.iter().map(|one| Arc::clone(&one.slot)).collect(),
+            // The latest: what is made in a pass is not that pass's own.
+            made: group.iter().map(|one| one.made).max().unwrap_or(0),
         };
-        if !tokens.iter().any(|other| other.id() == token.id()) {
-            tokens.push(token.clone());
+        let variables: Vec<&Tensor> = group.iter().map(|one| &one.variable).collect();
+        let token = enter.token(&variables)?;
+        for one in group {
+            let _ = one.token.set(token.clone());
         }
-    }
-    Ok(tokens)
-}
-
-/// Makes the token of a group.
-fn enter<B: Backend>(group: &[&Arc<Entrance<B>>]) -> Result<()> {
-    let enter = Enter {
-        slots: group.iter().map(|one| Arc::clone(&one.slot)).collect(),
-        // The latest: what is made in a pass is not that pass's own.
-        made: group.iter().map(|one| one.made).max().unwrap_or(0),
-    };
-    let variables: Vec<&Tensor> = group.iter().map(|one| &one.variable).collect();
-    let token = enter.token(&variables)?;
-    for one in group {
-        let _ = one.token.set(token.clone());
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -1,7 +1,8 @@
 //! What flows between the operations, and how tensors get in and out.
 
 use super::border::{Enter, Exit, Once};
-use super::entrance::{self, Entrance, Place};
+use super::entrance::{Entrance, Place};
+use super::segment;
 use super::slot::Slot;
 use super::sweep;
 use super::token;
@@ -292,7 +293,7 @@ impl<B: Backend> Fused<B> {
         }
         let x = x.contiguous()?;
         let value = Held::of_tensor(&x)?;
-        let slot = Arc::new(Slot::of_entrance(x.dims(), x.track_op()));
+        let slot = Arc::new(Slot::new(x.dims(), x.track_op()));
         let (made, slots) = (sweep::tick(), vec![Arc::clone(&slot)]);
         let place = match (x.is_variable(), x.track_op()) {
             (true, _) => Place::Variable(Arc::new(Entrance {
@@ -320,11 +321,6 @@ impl<B: Backend> Fused<B> {
             slot,
             numbers: Once::new(numbers),
         };
-        match entrance::tokens([self].into_iter())?.as_slice() {
-            [token] => Ok(token.apply_op1(exit)?),
-            _ => Err(crate::Error::Engine {
-                what: "a value has no place in the graph".into(),
-            }),
-        }
+        Ok(segment::token_of(&self.place)?.apply_op1(exit)?)
     }
 }

@@ -60,6 +60,7 @@ mod linear_map;
 mod node;
 mod op;
 mod row_loss;
+mod segment;
 mod slot;
 pub(crate) mod sweep;
 pub mod tensors;

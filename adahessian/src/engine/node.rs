@@ -1,16 +1,12 @@
-//! An operation in candle's graph, written once for all of them.
+//! An operation's part in the passes, written once for all of them.
 
-use super::entrance;
 use super::handle::Fused;
+use super::segment;
 use super::slot::{Slot, collision};
 use super::sweep::{self, no_third_derivative};
-use super::token::{self, Join, gives_a_token};
 use super::{Array, Backend, Held, Inputs, Kernel, Point};
 use crate::error::Result;
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, Tensor};
 use std::sync::{Arc, Mutex};
-
-type CandleResult<T> = candle_core::Result<T>;
 
 struct Node<B: Backend, O: Kernel<B>> {
     op: O,
@@ -49,7 +45,7 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
     expect_length::<B>(op.name(), "a value", &value.numbers, count)?;
     value.numbers = B::shaped(value.numbers, shape)?;
     let value = Held::from(value);
-    let output = Arc::new(Slot::of_output(shape, tracked));
+    let output = Arc::new(Slot::new(shape, tracked));
     if !tracked {
         let input = inputs.first().ok_or_else(|| no_input(op.name()))?;
         return Ok(Fused {
@@ -62,7 +58,7 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
         input.slot.add_consumer(op.name());
     }
     let read = inputs.iter().enumerate();
-    let node = Forward(Arc::new(Node {
+    let node = Arc::new(Node {
         values: read
             .map(|(i, input)| op.reads(i).then(|| input.value.keep()))
             .collect(),
@@ -72,21 +68,11 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
         saved,
         deferred: Mutex::new(Vec::new()),
         op,
-    }));
-    // Tokens of inputs that are not trained would only lengthen the graph.
-    let mut tokens = entrance::tokens(inputs.iter().copied().filter(|input| input.slot.tracked))?;
-    while tokens.len() > 3 {
-        let rest = tokens.split_off(tokens.len() - 3);
-        tokens.push(rest[0].apply_op3(&rest[1], &rest[2], Join)?);
-    }
-    let token = match tokens.as_slice() {
-        [a] => a.apply_op1(node)?,
-        [a, b] => a.apply_op2(b, node)?,
-        [a, b, c] => a.apply_op3(b, c, node)?,
-        _ => return Err(no_input(node.0.op.name())),
-    };
+    });
+    // Inputs that are not trained would only lengthen the graph.
+    let place = segment::append(node, inputs.iter().copied().filter(|x| x.slot.tracked))?;
     Ok(Fused {
-        place: token.into(),
+        place,
         slot: output,
         value,
     })
@@ -139,39 +125,11 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
         Ok(deferred.into_iter().map(|(_, left)| left).collect())
     }
 
-    /// The operation's turn in a backward pass, of either level.
-    fn sweep(self: &Arc<Self>, token: &Tensor, gradient_token: &Tensor) -> Result<Tensor> {
-        let keep = gradient_token.track_op();
-        let gradient = self.output.take_gradient()?;
-        let mut deferred = self.take_deferred()?;
-        self.output.clear_cotangent()?;
-        for input in self.inputs.iter().filter(|slot| slot.tracked) {
-            input.reach();
-        }
-        if keep && !deferred.is_empty() {
-            return Err(no_third_derivative(self.op.name()));
-        }
-        let wanted: Vec<bool> = self.inputs.iter().map(|slot| slot.tracked).collect();
-        let first = deferred.pop();
-        let mut kept = None;
-        if gradient.is_some() || first.is_some() {
-            kept = Some(self.adjoint(gradient.as_deref(), first, &wanted)?);
-        }
-        // More than one only where two losses were differentiated over one graph.
-        for deferred in deferred {
-            self.adjoint(None, Some(deferred), &wanted)?;
-        }
-        match (gradient, kept) {
-            (Some(gradient), Some(kept)) if keep => {
-                let node = Adjoint {
-                    node: Arc::clone(self),
-                    gradient: Array::Buffer(Arc::new(gradient)),
-                    kept,
-                };
-                Ok(token.apply_op2(gradient_token, node)?)
-            }
-            _ => Ok(token::like(token)),
-        }
+    /// Whether the pass has come to it.
+    fn is_due(&self) -> bool {
+        let is_own = |(pass, _): &(u64, O::Deferred)| *pass == sweep::current();
+        let deferred = self.deferred.lock().unwrap_or_else(|e| e.into_inner());
+        self.output.take_reached() || deferred.iter().any(is_own)
     }
 
     /// Runs the operation's adjoint and adds to its inputs' gradients.
@@ -205,71 +163,74 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
     }
 }
 
-/// F in candle's graph.
-struct Forward<B: Backend, O: Kernel<B>>(Arc<Node<B, O>>);
+/// An operation's turn in a backward pass of either level.
+pub(super) trait Turn: Send + Sync {
+    fn name(&self) -> &'static str;
 
-impl<B: Backend, O: Kernel<B>> CustomOp1 for Forward<B, O> {
+    /// Nothing where the pass has not come to it. Its adjoint, where the graph is kept.
+    fn sweep(self: Arc<Self>, keep: bool) -> Result<Option<Box<dyn SecondTurn>>>;
+}
+
+impl<B: Backend, O: Kernel<B>> Turn for Node<B, O> {
     fn name(&self) -> &'static str {
-        self.0.op.name()
+        self.op.name()
     }
-    gives_a_token!();
-    fn bwd(&self, a: &Tensor, token: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
-        let result = self.0.sweep(token, gradient)?;
-        Ok(a.track_op().then_some(result))
+
+    fn sweep(self: Arc<Self>, keep: bool) -> Result<Option<Box<dyn SecondTurn>>> {
+        if !self.is_due() {
+            return Ok(None);
+        }
+        let gradient = self.output.take_gradient()?;
+        let mut deferred = self.take_deferred()?;
+        self.output.clear_cotangent()?;
+        for input in self.inputs.iter().filter(|slot| slot.tracked) {
+            input.reach();
+        }
+        if keep && !deferred.is_empty() {
+            return Err(no_third_derivative(self.op.name()));
+        }
+        let wanted: Vec<bool> = self.inputs.iter().map(|slot| slot.tracked).collect();
+        let first = deferred.pop();
+        let mut kept = None;
+        if gradient.is_some() || first.is_some() {
+            kept = Some(self.adjoint(gradient.as_deref(), first, &wanted)?);
+        }
+        // More than one only where two losses were differentiated over one graph.
+        for deferred in deferred {
+            self.adjoint(None, Some(deferred), &wanted)?;
+        }
+        Ok(match (gradient, kept) {
+            (Some(gradient), Some(kept)) if keep => Some(Box::new(Adjoint {
+                gradient: Array::Buffer(Arc::new(gradient)),
+                kept,
+                node: self,
+            })),
+            _ => None,
+        })
     }
 }
 
-impl<B: Backend, O: Kernel<B>> CustomOp2 for Forward<B, O> {
-    fn name(&self) -> &'static str {
-        self.0.op.name()
-    }
-    gives_a_token!(_second);
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        token: &Tensor,
-        gradient: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        let result = self.0.sweep(token, gradient)?;
-        Ok((
-            a.track_op().then(|| result.clone()),
-            b.track_op().then_some(result),
-        ))
-    }
-}
-
-impl<B: Backend, O: Kernel<B>> CustomOp3 for Forward<B, O> {
-    fn name(&self) -> &'static str {
-        self.0.op.name()
-    }
-    gives_a_token!(_second, _third);
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        token: &Tensor,
-        gradient: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let result = self.0.sweep(token, gradient)?;
-        Ok((
-            a.track_op().then(|| result.clone()),
-            b.track_op().then(|| result.clone()),
-            c.track_op().then_some(result),
-        ))
-    }
-}
-
-/// A in candle's graph: a function of the operation's own token and its gradient's.
+/// A.
 struct Adjoint<B: Backend, O: Kernel<B>> {
     node: Arc<Node<B, O>>,
     gradient: Array<B>,
     kept: O::Kept,
 }
 
-impl<B: Backend, O: Kernel<B>> Adjoint<B, O> {
-    fn second_sweep(&self) -> Result<()> {
+/// An adjoint's turn in a second pass.
+pub(super) trait SecondTurn: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Runs `second_adjoint`, where cotangents have come in.
+    fn sweep(&self) -> Result<()>;
+}
+
+impl<B: Backend, O: Kernel<B>> SecondTurn for Adjoint<B, O> {
+    fn name(&self) -> &'static str {
+        self.node.op.name()
+    }
+
+    fn sweep(&self) -> Result<()> {
         let node = &self.node;
         let cotangents = node
             .inputs
@@ -292,27 +253,5 @@ impl<B: Backend, O: Kernel<B>> Adjoint<B, O> {
         let mut all = node.deferred.lock().unwrap_or_else(|e| e.into_inner());
         all.push((sweep::current(), deferred));
         Ok(())
-    }
-}
-
-impl<B: Backend, O: Kernel<B>> CustomOp2 for Adjoint<B, O> {
-    fn name(&self) -> &'static str {
-        self.node.op.name()
-    }
-    gives_a_token!(_second);
-    fn bwd(
-        &self,
-        token: &Tensor,
-        gradient_token: &Tensor,
-        _: &Tensor,
-        cotangent_token: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        sweep::expect_last(self.node.op.name(), cotangent_token.track_op())?;
-        self.second_sweep()?;
-        let zero = token::like(token);
-        Ok((
-            token.track_op().then(|| zero.clone()),
-            gradient_token.track_op().then_some(zero),
-        ))
     }
 }

@@ -9,8 +9,6 @@ pub(crate) struct Slot<B: Backend> {
     pub shape: Vec<usize>,
     /// Whether anything that is trained led to this value.
     pub tracked: bool,
-    /// Whether it is a tensor that entered, which alone is asked whether a pass has come to it.
-    is_entrance: bool,
     /// How many operations differentiate with respect to it.
     consumers: AtomicUsize,
     /// The name of the first of them, for errors.
@@ -42,21 +40,10 @@ pub(super) fn collision(what: &str) -> Error {
 }
 
 impl<B: Backend> Slot<B> {
-    /// Of what an operation gives.
-    pub(super) fn of_output(shape: &[usize], tracked: bool) -> Self {
-        Self::new(shape, tracked, false)
-    }
-
-    /// Of a tensor that enters.
-    pub(super) fn of_entrance(shape: &[usize], tracked: bool) -> Self {
-        Self::new(shape, tracked, true)
-    }
-
-    fn new(shape: &[usize], tracked: bool, is_entrance: bool) -> Self {
+    pub(super) fn new(shape: &[usize], tracked: bool) -> Self {
         Self {
             shape: shape.into(),
             tracked,
-            is_entrance,
             consumers: AtomicUsize::new(0),
             consumer: OnceLock::new(),
             state: Mutex::new(State {
@@ -90,7 +77,7 @@ impl<B: Backend> Slot<B> {
     pub(super) fn reach(&self) {
         let sweep = sweep::current();
         let mut state = self.state();
-        if self.is_entrance && !state.reached.contains(&sweep) {
+        if !state.reached.contains(&sweep) {
             state.reached.push(sweep);
         }
     }
