@@ -1,13 +1,11 @@
 //! The ways into the engine and out of it, as operations of candle's graph.
 
+use super::exits::Key;
 use super::slot::Slot;
 use super::sweep;
 use super::token::{self, gives_a_token};
-use super::variables::{self, Collected};
 use super::{Backend, Held};
-use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Storage, Tensor,
-};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Shape, Storage, Tensor};
 use std::sync::{Arc, Mutex};
 
 type CandleResult<T> = candle_core::Result<T>;
@@ -43,68 +41,25 @@ impl Once {
     }
 }
 
-/// The way of tensors into the engine, up to three at a time.
-pub(super) struct Enter<B: Backend> {
-    pub slots: Vec<Arc<Slot<B>>>,
-    /// When, among the passes.
-    pub made: u64,
-}
+/// The way of a tensor into the engine that is no variable.
+pub(super) struct Enter<B: Backend>(pub Arc<Slot<B>>);
 
-impl<B: Backend> Enter<B> {
-    /// One token for all of them.
-    pub fn token(self, tensors: &[&Tensor]) -> CandleResult<Tensor> {
-        match tensors {
-            [a] => a.apply_op1(self),
-            [a, b] => a.apply_op2(b, self),
-            [a, b, c] => a.apply_op3(b, c, self),
-            _ => candle_core::bail!("{} tensors entered at once", tensors.len()),
-        }
+impl<B: Backend> CustomOp1 for Enter<B> {
+    fn name(&self) -> &'static str {
+        "enter"
     }
-
-    /// The gradients, but of variables that hand theirs over.
-    fn gradients<const N: usize>(
-        &self,
-        tensors: [&Tensor; N],
-        gradient_token: &Tensor,
-    ) -> CandleResult<[Option<Tensor>; N]> {
-        let mut gradients = [const { None }; N];
-        for ((slot, x), gradient) in self.slots.iter().zip(tensors).zip(&mut gradients) {
-            let numbers = slot.take_gradient()?;
-            slot.clear_cotangent()?;
-            // Another one that entered with it may be all that this pass has come to. What is no variable enters alone.
-            if slot.take_reached() || !x.is_variable() {
-                let numbers = numbers.map_or_else(|| B::zeros(x), Ok)?;
-                *gradient = Some(entered_gradient(slot, numbers, gradient_token)?);
-            }
-        }
-        let hands_over = |x: &Tensor| x.is_variable() && variables::is_collecting(self.made);
-        let all = self.slots.iter().zip(tensors).zip(&mut gradients);
-        let handed: Vec<_> = all
-            .filter(|((_, x), _)| hands_over(x))
-            .filter_map(|((slot, x), gradient)| Some((slot, x, gradient.take()?)))
-            .collect();
-        let port = match gradient_token.track_op() && !handed.is_empty() {
-            true => {
-                let slots = handed
-                    .iter()
-                    .map(|(slot, _, gradient)| (Arc::clone(slot), gradient.id()));
-                Some(variables::port(slots.collect(), gradient_token)?)
-            }
-            false => None,
-        };
-        for (_, variable, gradient) in handed {
-            variables::collect(Collected {
-                variable: variable.clone(),
-                gradient,
-                port: port.clone(),
-            });
-        }
-        Ok(gradients)
+    gives_a_token!();
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
+        let numbers = self.0.take_gradient()?;
+        self.0.clear_cotangent()?;
+        self.0.take_reached();
+        let numbers = numbers.map_or_else(|| B::zeros(x), Ok)?;
+        entered_gradient(&self.0, numbers, gradient_token).map(Some)
     }
 }
 
 /// Numbers as the gradient of a tensor, where the graph is kept as a function of its token.
-fn entered_gradient<B: Backend>(
+pub(super) fn entered_gradient<B: Backend>(
     slot: &Arc<Slot<B>>,
     numbers: B::Buffer,
     gradient_token: &Tensor,
@@ -116,52 +71,6 @@ fn entered_gradient<B: Backend>(
         slot: Arc::clone(slot),
         numbers: Once::new(B::into_storage(numbers)?),
     })
-}
-
-impl<B: Backend> CustomOp1 for Enter<B> {
-    fn name(&self) -> &'static str {
-        "enter"
-    }
-    gives_a_token!();
-    fn bwd(&self, x: &Tensor, _: &Tensor, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
-        let [x] = self.gradients([x], gradient_token)?;
-        Ok(x)
-    }
-}
-
-impl<B: Backend> CustomOp2 for Enter<B> {
-    fn name(&self) -> &'static str {
-        "enter"
-    }
-    gives_a_token!(_second);
-    fn bwd(
-        &self,
-        x: &Tensor,
-        y: &Tensor,
-        _: &Tensor,
-        gradient_token: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        let [x, y] = self.gradients([x, y], gradient_token)?;
-        Ok((x, y))
-    }
-}
-
-impl<B: Backend> CustomOp3 for Enter<B> {
-    fn name(&self) -> &'static str {
-        "enter"
-    }
-    gives_a_token!(_second, _third);
-    fn bwd(
-        &self,
-        x: &Tensor,
-        y: &Tensor,
-        z: &Tensor,
-        _: &Tensor,
-        gradient_token: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [x, y, z] = self.gradients([x, y, z], gradient_token)?;
-        Ok((x, y, z))
-    }
 }
 
 /// The gradient of a tensor that entered, as a function of the token of its gradient.
@@ -191,6 +100,8 @@ impl<B: Backend> CustomOp1 for EnteredGradient<B> {
 pub(super) struct Exit<B: Backend> {
     pub slot: Arc<Slot<B>>,
     pub numbers: Once,
+    /// Of the tensor, kept as long as its graph.
+    pub _key: Key,
 }
 
 impl<B: Backend> CustomOp1 for Exit<B> {

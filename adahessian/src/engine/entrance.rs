@@ -1,12 +1,9 @@
 //! Where values are in candle's graph.
-//!
-//! Variables enter when candle gets to know of the operations that take them, three at a time.
 
 use super::Backend;
-use super::border::Enter;
 use super::segment::Segment;
 use super::slot::Slot;
-use crate::error::Result;
+use super::token::Tokens;
 use candle_core::{Device, Tensor};
 use std::sync::{Arc, OnceLock};
 
@@ -26,8 +23,8 @@ pub(super) struct Entrance<B: Backend> {
     pub slot: Arc<Slot<B>>,
     /// When, among the passes.
     pub made: u64,
-    /// Its token, which others may have, too.
-    pub token: OnceLock<Tensor>,
+    /// Its tokens, which those that entered with it have, too.
+    pub tokens: OnceLock<Tokens>,
 }
 
 impl<B: Backend> Clone for Place<B> {
@@ -56,28 +53,14 @@ impl<B: Backend> Place<B> {
     }
 
     /// What candle knows it by, if it does.
-    pub fn token(&self) -> Option<Tensor> {
+    pub fn tokens(&self) -> Option<Tokens> {
         match self {
-            Self::Token(token) => Some(token.clone()),
-            Self::Variable(entrance) => entrance.token.get().cloned(),
-            Self::Segment(segment) => segment.token().cloned(),
+            Self::Token(token) => Some(Tokens {
+                whole: token.clone(),
+                short: None,
+            }),
+            Self::Variable(entrance) => entrance.tokens.get().cloned(),
+            Self::Segment(segment) => segment.tokens().cloned(),
         }
     }
-}
-
-/// Makes the tokens of variables that have none.
-pub(super) fn enter<B: Backend>(variables: &[&Arc<Entrance<B>>]) -> Result<()> {
-    variables.chunks(3).try_for_each(|group| {
-        let enter = Enter {
-            slots: group.iter().map(|one| Arc::clone(&one.slot)).collect(),
-            // The latest: what is made in a pass is not that pass's own.
-            made: group.iter().map(|one| one.made).max().unwrap_or(0),
-        };
-        let variables: Vec<&Tensor> = group.iter().map(|one| &one.variable).collect();
-        let token = enter.token(&variables)?;
-        for one in group {
-            let _ = one.token.set(token.clone());
-        }
-        Ok(())
-    })
 }

@@ -2,6 +2,7 @@
 
 use super::border::{Enter, Exit, Once};
 use super::entrance::{Entrance, Place};
+use super::exits::{self, Exited, Key};
 use super::segment;
 use super::slot::Slot;
 use super::sweep;
@@ -293,16 +294,18 @@ impl<B: Backend> Fused<B> {
         }
         let x = x.contiguous()?;
         let value = Held::of_tensor(&x)?;
+        if let Some((slot, place)) = exits::value(&x) {
+            return Ok(Self { place, slot, value });
+        }
         let slot = Arc::new(Slot::new(x.dims(), x.track_op()));
-        let (made, slots) = (sweep::tick(), vec![Arc::clone(&slot)]);
         let place = match (x.is_variable(), x.track_op()) {
             (true, _) => Place::Variable(Arc::new(Entrance {
                 variable: x,
                 slot: Arc::clone(&slot),
-                made,
-                token: OnceLock::new(),
+                made: sweep::tick(),
+                tokens: OnceLock::new(),
             })),
-            (false, true) => Enter { slots, made }.token(&[&x])?.into(),
+            (false, true) => x.apply_op1(Enter(Arc::clone(&slot)))?.into(),
             (false, false) => token::zero(x.device())?.into(),
         };
         Ok(Self { place, slot, value })
@@ -315,12 +318,16 @@ impl<B: Backend> Fused<B> {
             // An untracked token would be fine, too, but a constant needs no graph.
             return B::constant(&numbers, &slot.shape);
         }
-        let numbers = B::storage(&numbers)?;
         slot.add_consumer("exit");
+        let key = Key::default();
         let exit = Exit {
-            slot,
-            numbers: Once::new(numbers),
+            slot: Arc::clone(&slot),
+            numbers: Once::new(B::storage(&numbers)?),
+            _key: key.clone(),
         };
-        Ok(segment::token_of(&self.place)?.apply_op1(exit)?)
+        let value = segment::tokens_of(&self.place)?.whole.apply_op1(exit)?;
+        let place = self.place.clone();
+        key.keep(&value, Exited { slot, place });
+        Ok(value)
     }
 }

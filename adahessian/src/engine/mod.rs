@@ -55,6 +55,8 @@ mod call;
 pub mod cpu;
 mod entrance;
 mod entrywise;
+pub(crate) mod exits;
+mod group;
 mod handle;
 mod linear_map;
 mod node;

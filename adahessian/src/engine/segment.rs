@@ -12,11 +12,12 @@
 //! does not depend on gets no gradient from its pass: operations and variables that a pass has not come to are passed over.
 
 use super::Backend;
-use super::entrance::{Entrance, Place, enter};
+use super::entrance::{Entrance, Place};
+use super::group::enter;
 use super::handle::Fused;
 use super::node::{SecondTurn, Turn};
 use super::sweep;
-use super::token::{self, gives_a_token, joined};
+use super::token::{self, Tokens, gives_a_token};
 use crate::error::{Error, Result};
 use candle_core::{CustomOp1, CustomOp2, Device, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -27,12 +28,12 @@ pub(super) struct Segment<B: Backend> {
     device: Device,
     gathered: Mutex<Gathered<B>>,
     /// What candle knows it by, when it does.
-    token: OnceLock<Tensor>,
+    tokens: OnceLock<Tokens>,
 }
 
 struct Gathered<B: Backend> {
     /// What the first operation takes, but variables.
-    tokens: Vec<Tensor>,
+    tokens: Vec<Tokens>,
     variables: Vec<Arc<Entrance<B>>>,
     /// The operations in the order of their calls.
     turns: Vec<Arc<dyn Turn>>,
@@ -57,15 +58,15 @@ pub(super) fn append<'a, B: Backend>(
     };
     let _alone = alone();
     let mut open: Vec<&Arc<Segment<B>>> = Vec::new();
-    let mut tokens: Vec<Tensor> = Vec::new();
+    let mut tokens: Vec<Tokens> = Vec::new();
     for place in &places {
         match place {
-            Place::Segment(segment) if segment.token.get().is_none() => {
+            Place::Segment(segment) if segment.tokens.get().is_none() => {
                 if !open.iter().any(|other| Arc::ptr_eq(other, segment)) {
                     open.push(segment);
                 }
             }
-            place => tokens.extend(place.token()),
+            place => tokens.extend(place.tokens()),
         }
     }
     let segment = match open.as_slice() {
@@ -80,7 +81,7 @@ pub(super) fn append<'a, B: Backend>(
     let mut gathered = segment.gathered();
     for place in places {
         if let Place::Variable(entrance) = place
-            && entrance.token.get().is_none()
+            && entrance.tokens.get().is_none()
             && !gathered.variables.iter().any(|v| Arc::ptr_eq(v, entrance))
         {
             gathered.variables.push(Arc::clone(entrance));
@@ -92,18 +93,16 @@ pub(super) fn append<'a, B: Backend>(
 }
 
 /// What candle knows a value by, from now on if it did not.
-pub(super) fn token_of<B: Backend>(place: &Place<B>) -> Result<Tensor> {
+pub(super) fn tokens_of<B: Backend>(place: &Place<B>) -> Result<Tokens> {
     let _alone = alone();
     match place {
-        Place::Segment(segment) => segment.close(),
-        Place::Variable(entrance) => {
-            if entrance.token.get().is_none() {
-                enter(&[entrance])?;
-            }
-            place.token().ok_or_else(|| nothing("a variable"))
+        Place::Segment(segment) => return segment.close(),
+        Place::Variable(entrance) if entrance.tokens.get().is_none() => {
+            enter(&[entrance])?;
         }
-        Place::Token(token) => Ok(token.clone()),
+        _ => {}
     }
+    place.tokens().ok_or_else(|| nothing("a variable"))
 }
 
 fn nothing(what: &str) -> Error {
@@ -113,11 +112,11 @@ fn nothing(what: &str) -> Error {
 }
 
 impl<B: Backend> Segment<B> {
-    fn new(device: Device, mut tokens: Vec<Tensor>) -> Self {
+    fn new(device: Device, mut tokens: Vec<Tokens>) -> Self {
         let mut seen = Vec::new();
-        tokens.retain(|token| {
-            let is_new = !seen.contains(&token.id());
-            seen.push(token.id());
+        tokens.retain(|one| {
+            let is_new = !seen.contains(&one.whole.id());
+            seen.push(one.whole.id());
             is_new
         });
         Self {
@@ -127,7 +126,7 @@ impl<B: Backend> Segment<B> {
                 variables: Vec::new(),
                 turns: Vec::new(),
             }),
-            token: OnceLock::new(),
+            tokens: OnceLock::new(),
         }
     }
 
@@ -135,8 +134,8 @@ impl<B: Backend> Segment<B> {
         &self.device
     }
 
-    pub fn token(&self) -> Option<&Tensor> {
-        self.token.get()
+    pub fn tokens(&self) -> Option<&Tokens> {
+        self.tokens.get()
     }
 
     fn gathered(&self) -> MutexGuard<'_, Gathered<B>> {
@@ -144,36 +143,46 @@ impl<B: Backend> Segment<B> {
     }
 
     /// Whether it takes all of these, so that an operation which takes them may join it.
-    fn takes(&self, tokens: &[Tensor]) -> bool {
+    fn takes(&self, tokens: &[Tokens]) -> bool {
         let own = &self.gathered().tokens;
-        let has = |token: &Tensor| own.iter().any(|other| other.id() == token.id());
-        tokens.iter().all(has)
+        tokens.iter().all(|one| is_among(one, own))
     }
 
     /// Lets candle know of it.
-    fn close(&self) -> Result<Tensor> {
-        if let Some(token) = self.token.get() {
-            return Ok(token.clone());
+    fn close(&self) -> Result<Tokens> {
+        if let Some(tokens) = self.tokens.get() {
+            return Ok(tokens.clone());
         }
         let mut gathered = self.gathered();
         let variables = std::mem::take(&mut gathered.variables);
-        let waiting = variables.iter().filter(|v| v.token.get().is_none());
+        let waiting = variables.iter().filter(|v| v.tokens.get().is_none());
         enter(&waiting.collect::<Vec<_>>())?;
         let mut tokens = std::mem::take(&mut gathered.tokens);
-        for token in variables.iter().filter_map(|v| v.token.get()) {
-            if !tokens.iter().any(|other| other.id() == token.id()) {
-                tokens.push(token.clone());
+        for one in variables.iter().filter_map(|v| v.tokens.get()) {
+            if !is_among(one, &tokens) {
+                tokens.push(one.clone());
             }
         }
-        let taken = joined(tokens)?.ok_or_else(|| nothing("an operation"))?;
-        let turns = std::mem::take(&mut gathered.turns);
-        let token = taken.apply_op1(Turns(turns))?;
-        Ok(self.token.get_or_init(|| token).clone())
+        let taken = Tokens::joined(&tokens)?.ok_or_else(|| nothing("an operation"))?;
+        let turns = Arc::new(std::mem::take(&mut gathered.turns));
+        let node = || Turns(Arc::clone(&turns));
+        let tokens = Tokens {
+            whole: taken.whole.apply_op1(node())?,
+            short: taken
+                .short
+                .map(|short| short.apply_op1(node()))
+                .transpose()?,
+        };
+        Ok(self.tokens.get_or_init(|| tokens).clone())
     }
 }
 
+fn is_among(one: &Tokens, all: &[Tokens]) -> bool {
+    all.iter().any(|other| other.whole.id() == one.whole.id())
+}
+
 /// The operations of a segment in candle's graph.
-struct Turns(Vec<Arc<dyn Turn>>);
+struct Turns(Arc<Vec<Arc<dyn Turn>>>);
 
 impl CustomOp1 for Turns {
     fn name(&self) -> &'static str {

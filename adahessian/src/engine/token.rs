@@ -5,6 +5,31 @@ use candle_core::{
     CpuStorage, CudaStorage, CustomOp2, CustomOp3, DType, Device, Result, Shape, Tensor,
 };
 
+/// What candle knows a value by.
+///
+/// A pass of candle's own finds the gradients of variables where its graph ends, so that every variable has to be in
+/// it, and every one costs. A pass of this library has them handed over, and takes a graph that ends before them.
+#[derive(Clone)]
+pub(super) struct Tokens {
+    /// Its graph goes back to the variables.
+    pub whole: Tensor,
+    /// Its graph ends where variables entered. None where a tensor entered that is none: in its graph what left the
+    /// engine before would have its turn a second time.
+    pub short: Option<Tensor>,
+}
+
+impl Tokens {
+    /// Several as one; none of none.
+    pub fn joined(all: &[Self]) -> Result<Option<Self>> {
+        let Some(whole) = joined(all.iter().map(|one| one.whole.clone()).collect())? else {
+            return Ok(None);
+        };
+        let short: Option<Vec<Tensor>> = all.iter().map(|one| one.short.clone()).collect();
+        let short = short.map_or(Ok(None), joined)?;
+        Ok(Some(Self { whole, short }))
+    }
+}
+
 /// Of a constant.
 pub(super) fn zero(device: &Device) -> Result<Tensor> {
     Tensor::zeros(1, DType::F32, device)

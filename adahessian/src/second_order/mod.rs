@@ -190,7 +190,7 @@ fn sweep(root: &Tensor, cotangents: Vec<(TensorId, Tensor)>) -> Result<GradStore
 /// The caller's work is put in order with that on the loss's device. A loss that was moved (to the CPU, say) tells
 /// nothing of the others': there the pass waits, and who frees the graph gets to know them.
 fn swept(loss: &Tensor) -> Result<GradStore> {
-    let grads = sweep(loss, vec![])?;
+    let grads = sweep(&engine::exits::short(loss)?, vec![])?;
     let mut others: Vec<&Device> = Vec::new();
     for gradient in grads.get_ids().filter_map(|id| grads.get_id(*id)) {
         let device = gradient.device();

@@ -1,0 +1,231 @@
+//! Variables that enter together.
+//!
+//! In candle's graph they are a chain of nodes, for an operation there takes three tensors at the most. A pass of this
+//! library has their gradients handed over all at once, where the chain begins, with one port for all of them; its graph
+//! has a tensor of one entry in the chain's place.
+
+use super::Backend;
+use super::border::entered_gradient;
+use super::entrance::Entrance;
+use super::slot::Slot;
+use super::token::{self, Tokens, gives_a_token};
+use super::variables::{self, Collected};
+use crate::error::Result;
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, DType, Tensor, Var};
+use std::sync::Arc;
+
+type CandleResult<T> = candle_core::Result<T>;
+
+struct Group<B: Backend> {
+    /// Without their entrances, which have the group's tokens.
+    members: Vec<Member<B>>,
+    /// When the last of them was made: what is made in a pass is not that pass's own.
+    made: u64,
+}
+
+struct Member<B: Backend> {
+    variable: Tensor,
+    slot: Arc<Slot<B>>,
+}
+
+/// Makes the tokens of variables that have none.
+pub(super) fn enter<B: Backend>(entrances: &[&Arc<Entrance<B>>]) -> Result<()> {
+    let Some(first) = entrances.first() else {
+        return Ok(());
+    };
+    let leaf = Var::zeros(1, DType::F32, first.variable.device())?;
+    let group = Arc::new(Group {
+        made: entrances.iter().map(|one| one.made).max().unwrap_or(0),
+        members: entrances.iter().map(|one| one.member()).collect(),
+    });
+    let count = entrances.len();
+    let mut whole = link(&group, 0, count.min(3), None)?;
+    let mut start = 3;
+    while start < count {
+        let end = count.min(start + 2);
+        whole = link(&group, start, end, Some(&whole))?;
+        start = end;
+    }
+    let short = leaf.apply_op1(Handover(Arc::clone(&group)))?;
+    for one in entrances {
+        let tokens = Tokens {
+            whole: whole.clone(),
+            short: Some(short.clone()),
+        };
+        let _ = one.tokens.set(tokens);
+    }
+    Ok(())
+}
+
+fn link<B: Backend>(
+    group: &Arc<Group<B>>,
+    start: usize,
+    end: usize,
+    before: Option<&Tensor>,
+) -> CandleResult<Tensor> {
+    let own = group.members[start..end].iter();
+    let mut taken: Vec<&Tensor> = own.map(|one| &one.variable).collect();
+    taken.extend(before);
+    let link = Link {
+        group: Arc::clone(group),
+        start,
+        count: end - start,
+    };
+    match taken.as_slice() {
+        [a] => a.apply_op1(link),
+        [a, b] => a.apply_op2(b, link),
+        [a, b, c] => a.apply_op3(b, c, link),
+        _ => candle_core::bail!("{} tensors entered at once", taken.len()),
+    }
+}
+
+impl<B: Backend> Entrance<B> {
+    fn member(&self) -> Member<B> {
+        Member {
+            variable: self.variable.clone(),
+            slot: Arc::clone(&self.slot),
+        }
+    }
+}
+
+impl<B: Backend> Member<B> {
+    /// Its gradient, where the pass has come to it.
+    fn gradient(&self, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
+        let numbers = self.slot.take_gradient()?;
+        self.slot.clear_cotangent()?;
+        if !self.slot.take_reached() {
+            return Ok(None);
+        }
+        let numbers = numbers.map_or_else(|| B::zeros(&self.variable), Ok)?;
+        entered_gradient(&self.slot, numbers, gradient_token).map(Some)
+    }
+}
+
+impl<B: Backend> Group<B> {
+    /// Hands all gradients over, where a pass of this library runs; elsewhere it says no.
+    fn hand_over(&self, gradient_token: &Tensor) -> CandleResult<bool> {
+        if !variables::is_collecting(self.made) {
+            return Ok(false);
+        }
+        let mut gradients = Vec::with_capacity(self.members.len());
+        for one in &self.members {
+            if let Some(gradient) = one.gradient(gradient_token)? {
+                gradients.push((one, gradient));
+            }
+        }
+        let port = match gradient_token.track_op() && !gradients.is_empty() {
+            true => {
+                let slot =
+                    |(one, gradient): &(&Member<B>, Tensor)| (Arc::clone(&one.slot), gradient.id());
+                let slots = gradients.iter().map(slot).collect();
+                Some(variables::port(slots, gradient_token)?)
+            }
+            false => None,
+        };
+        for (one, gradient) in gradients {
+            variables::collect(Collected {
+                variable: one.variable.clone(),
+                gradient,
+                port: port.clone(),
+            });
+        }
+        Ok(true)
+    }
+}
+
+/// Where the short graph ends.
+struct Handover<B: Backend>(Arc<Group<B>>);
+
+impl<B: Backend> CustomOp1 for Handover<B> {
+    fn name(&self) -> &'static str {
+        "enter"
+    }
+    gives_a_token!();
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
+        match self.0.hand_over(gradient)? {
+            true => Ok(None),
+            false => candle_core::bail!("gradients are handed over to nobody"),
+        }
+    }
+}
+
+/// Some of a group's variables, and the link before.
+struct Link<B: Backend> {
+    group: Arc<Group<B>>,
+    start: usize,
+    count: usize,
+}
+
+impl<B: Backend> Link<B> {
+    /// The gradients of its variables, then the token of the link before's.
+    fn gradients<const N: usize>(
+        &self,
+        gradient_token: &Tensor,
+    ) -> CandleResult<[Option<Tensor>; N]> {
+        let mut gradients = [const { None }; N];
+        let end = self.start + self.count;
+        let before = N > self.count;
+        let is_head = end == self.group.members.len();
+        if is_head && self.group.hand_over(gradient_token)? {
+            if before {
+                gradients[self.count] = Some(token::like(gradient_token));
+            }
+            return Ok(gradients);
+        }
+        // Where all were handed over there is nothing left.
+        let own = &self.group.members[self.start..end];
+        for (one, gradient) in own.iter().zip(&mut gradients) {
+            *gradient = one.gradient(gradient_token)?;
+        }
+        if before {
+            gradients[self.count] = Some(gradient_token.clone());
+        }
+        Ok(gradients)
+    }
+}
+
+impl<B: Backend> CustomOp1 for Link<B> {
+    fn name(&self) -> &'static str {
+        "enter"
+    }
+    gives_a_token!();
+    fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
+        let [a] = self.gradients(gradient)?;
+        Ok(a)
+    }
+}
+
+impl<B: Backend> CustomOp2 for Link<B> {
+    fn name(&self) -> &'static str {
+        "enter"
+    }
+    gives_a_token!(_second);
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let [a, b] = self.gradients(gradient)?;
+        Ok((a, b))
+    }
+}
+
+impl<B: Backend> CustomOp3 for Link<B> {
+    fn name(&self) -> &'static str {
+        "enter"
+    }
+    gives_a_token!(_second, _third);
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [a, b, c] = self.gradients(gradient)?;
+        Ok((a, b, c))
+    }
+}
