@@ -312,6 +312,34 @@ fn cross_entropies() -> Result<()> {
     Ok(())
 }
 
+/// Of sequences as of their rows, without a reshape.
+#[test]
+fn cross_entropies_of_sequences() -> Result<()> {
+    let vars = vars(&[("logits", &[2, 3, 5])])?;
+    let targets = Tensor::new(&[[0u32, 4, 2], [1, 9, 3]], &Device::Cpu)?;
+    let rows = targets.flatten_all()?;
+    twins("cross entropy of sequences", &vars, true, &|vars, enter| {
+        let logits = enter(vars.get("logits")?)?;
+        let loss = ops::cross_entropy(&logits, &targets, 0.1, Some(9))?.exit()?;
+        Ok(loss.sqrt()?)
+    })?;
+    for enter in [Handle::enter, Handle::of_tensors, |x: &Tensor| {
+        Ok(Handle::composed(x))
+    }] {
+        let logits = enter(vars.get("logits")?)?;
+        let flat = enter(&vars.get("logits")?.flatten_to(1)?)?;
+        let [a, b] = [(&logits, &targets), (&flat, &rows)].map(|(logits, targets)| {
+            let loss = ops::cross_entropy(logits, targets, 0.1, Some(9))?.exit()?;
+            Ok::<_, anyhow::Error>(loss.to_scalar::<f64>()?)
+        });
+        assert_eq!(a?, b?);
+    }
+    let logits = Handle::enter(vars.get("logits")?)?;
+    let error = ops::cross_entropy(&logits, &rows, 0.1, Some(9));
+    assert_says(error, &["[2, 3]", "[6]"]);
+    Ok(())
+}
+
 #[test]
 fn squared_errors() -> Result<()> {
     for rows in [1, 2, 17] {

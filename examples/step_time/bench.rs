@@ -119,13 +119,7 @@ impl Bench {
                 let (source, previous) =
                     (ids.narrow(1, 0, length)?, ids.narrow(1, length, length)?);
                 let logits = model.forward(&source, &previous, &Mode::Eval)?;
-                let rows = logits.flatten_to(1)?; // [B T, V]
-                Ok(ops::cross_entropy(
-                    &rows,
-                    &labels.flatten_all()?,
-                    0.1,
-                    None,
-                )?)
+                Ok(ops::cross_entropy(&logits, labels, 0.1, None)?)
             }),
             micro_batches: cli.micro_batches.clamp(1, batch),
         })

@@ -6,10 +6,14 @@
 //! turn in a pass is the turn of all of them, the last one first.
 //!
 //! # Why the order is right
-//! An operation joins the segment of an operand, and comes after it there. A segment that candle knows takes no more
-//! operations. One takes from outside what its first operation takes, and variables: an operation that takes more begins
-//! a segment of its own. So every value of a segment depends on all that the segment takes but variables, and what a loss
-//! does not depend on gets no gradient from its pass: operations and variables that a pass has not come to are passed over.
+//! An operation joins the segment of an operand, and comes after it there. Where operands are in several, these become
+//! one: no operation of one takes what another gives, or it would be in it. A segment that candle knows takes no more
+//! operations, and what it has closed over was there before.
+//!
+//! So a segment is more than a loss may depend on. What a pass has not come to is passed over: operations, and variables.
+//! Tensors that entered and are none (*outsiders*) cannot be: candle wants a gradient for each, and their own variables
+//! would get zeros where they have none. So a segment takes from outside what its first operation does, and an operation
+//! that takes more begins one of its own.
 
 use super::Backend;
 use super::entrance::{Entrance, Place};
@@ -19,7 +23,7 @@ use super::node::{SecondTurn, Turn};
 use super::sweep;
 use super::token::{self, Tokens, gives_a_token};
 use crate::error::{Error, Result};
-use candle_core::{CustomOp1, CustomOp2, Device, Tensor};
+use candle_core::{CustomOp1, CustomOp2, Device, Tensor, TensorId};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 type CandleResult<T> = candle_core::Result<T>;
@@ -29,10 +33,12 @@ pub(super) struct Segment<B: Backend> {
     gathered: Mutex<Gathered<B>>,
     /// What candle knows it by, when it does.
     tokens: OnceLock<Tokens>,
+    /// The segment that it became part of.
+    whole: OnceLock<Arc<Self>>,
 }
 
 struct Gathered<B: Backend> {
-    /// What the first operation takes, but variables.
+    /// What the operations take from segments that candle knows, and from outsiders.
     tokens: Vec<Tokens>,
     variables: Vec<Arc<Entrance<B>>>,
     /// The operations in the order of their calls.
@@ -57,46 +63,114 @@ pub(super) fn append<'a, B: Backend>(
         None => return Err(nothing("an operation")),
     };
     let _alone = alone();
-    let mut open: Vec<&Arc<Segment<B>>> = Vec::new();
+    let mut open: Vec<Arc<Segment<B>>> = Vec::new();
     let mut tokens: Vec<Tokens> = Vec::new();
     for place in &places {
-        match place {
-            Place::Segment(segment) if segment.tokens.get().is_none() => {
-                if !open.iter().any(|other| Arc::ptr_eq(other, segment)) {
+        match (place, place.tokens()) {
+            (_, Some(known)) => tokens.push(known),
+            (Place::Segment(segment), None) => {
+                let segment = whole_of(segment);
+                if !open.iter().any(|other| Arc::ptr_eq(other, &segment)) {
                     open.push(segment);
                 }
             }
-            place => tokens.extend(place.tokens()),
+            _ => {}
         }
     }
-    let segment = match open.as_slice() {
-        [one] if one.takes(&tokens) => Arc::clone(one),
-        several => {
-            for segment in several {
+    let segment = match join(&open, &tokens) {
+        Some(segment) => segment,
+        None => {
+            for segment in &open {
                 tokens.push(segment.close()?);
             }
-            Arc::new(Segment::new(device, tokens))
+            Arc::new(Segment::new(device))
         }
     };
     let mut gathered = segment.gathered();
     for place in places {
         if let Place::Variable(entrance) = place
             && entrance.tokens.get().is_none()
-            && !gathered.variables.iter().any(|v| Arc::ptr_eq(v, entrance))
         {
-            gathered.variables.push(Arc::clone(entrance));
+            gathered.enter(entrance);
         }
     }
+    gathered.add(tokens);
     gathered.turns.push(turn);
     drop(gathered);
     Ok(Place::Segment(segment))
+}
+
+/// The segment that an operation on values of these may join, and these tokens. None where it has to begin its own.
+fn join<B: Backend>(open: &[Arc<Segment<B>>], tokens: &[Tokens]) -> Option<Arc<Segment<B>>> {
+    let largest = open.iter().max_by_key(|one| one.gathered().turns.len())?;
+    let outsiders = largest.gathered().outsiders();
+    let is_one = |token: &&Tokens| token.is_outside();
+    let takes = |token: &Tokens| outsiders.contains(&token.whole.id());
+    let alike = |other: &Arc<Segment<B>>| {
+        let others = other.gathered().outsiders();
+        others.len() == outsiders.len() && others.iter().all(|one| outsiders.contains(one))
+    };
+    if !open.iter().all(alike) || !tokens.iter().filter(is_one).all(takes) {
+        return None;
+    }
+    for other in open.iter().filter(|other| !Arc::ptr_eq(other, largest)) {
+        let taken = std::mem::take(&mut *other.gathered());
+        let mut gathered = largest.gathered();
+        gathered.add(taken.tokens);
+        for variable in taken.variables {
+            gathered.enter(&variable);
+        }
+        gathered.turns.extend(taken.turns);
+        let _ = other.whole.set(Arc::clone(largest));
+    }
+    Some(Arc::clone(largest))
+}
+
+/// The segment that it is part of now.
+fn whole_of<B: Backend>(segment: &Arc<Segment<B>>) -> Arc<Segment<B>> {
+    let mut segment = segment;
+    while let Some(whole) = segment.whole.get() {
+        segment = whole;
+    }
+    Arc::clone(segment)
+}
+
+impl<B: Backend> Default for Gathered<B> {
+    fn default() -> Self {
+        Self {
+            tokens: Vec::new(),
+            variables: Vec::new(),
+            turns: Vec::new(),
+        }
+    }
+}
+
+impl<B: Backend> Gathered<B> {
+    fn outsiders(&self) -> Vec<TensorId> {
+        let outside = self.tokens.iter().filter(|token| token.is_outside());
+        outside.map(|token| token.whole.id()).collect()
+    }
+
+    fn add(&mut self, tokens: Vec<Tokens>) {
+        for token in tokens {
+            if !is_among(&token, &self.tokens) {
+                self.tokens.push(token);
+            }
+        }
+    }
+
+    fn enter(&mut self, entrance: &Arc<Entrance<B>>) {
+        if !self.variables.iter().any(|v| Arc::ptr_eq(v, entrance)) {
+            self.variables.push(Arc::clone(entrance));
+        }
+    }
 }
 
 /// What candle knows a value by, from now on if it did not.
 pub(super) fn tokens_of<B: Backend>(place: &Place<B>) -> Result<Tokens> {
     let _alone = alone();
     match place {
-        Place::Segment(segment) => return segment.close(),
+        Place::Segment(segment) => return whole_of(segment).close(),
         Place::Variable(entrance) if entrance.tokens.get().is_none() => {
             enter(&[entrance])?;
         }
@@ -112,21 +186,12 @@ fn nothing(what: &str) -> Error {
 }
 
 impl<B: Backend> Segment<B> {
-    fn new(device: Device, mut tokens: Vec<Tokens>) -> Self {
-        let mut seen = Vec::new();
-        tokens.retain(|one| {
-            let is_new = !seen.contains(&one.whole.id());
-            seen.push(one.whole.id());
-            is_new
-        });
+    fn new(device: Device) -> Self {
         Self {
             device,
-            gathered: Mutex::new(Gathered {
-                tokens,
-                variables: Vec::new(),
-                turns: Vec::new(),
-            }),
+            gathered: Mutex::default(),
             tokens: OnceLock::new(),
+            whole: OnceLock::new(),
         }
     }
 
@@ -135,17 +200,15 @@ impl<B: Backend> Segment<B> {
     }
 
     pub fn tokens(&self) -> Option<&Tokens> {
-        self.tokens.get()
+        let mut segment = self;
+        while let Some(whole) = segment.whole.get() {
+            segment = whole;
+        }
+        segment.tokens.get()
     }
 
     fn gathered(&self) -> MutexGuard<'_, Gathered<B>> {
         self.gathered.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    /// Whether it takes all of these, so that an operation which takes them may join it.
-    fn takes(&self, tokens: &[Tokens]) -> bool {
-        let own = &self.gathered().tokens;
-        tokens.iter().all(|one| is_among(one, own))
     }
 
     /// Lets candle know of it.
@@ -153,18 +216,14 @@ impl<B: Backend> Segment<B> {
         if let Some(tokens) = self.tokens.get() {
             return Ok(tokens.clone());
         }
-        let mut gathered = self.gathered();
+        let mut gathered = std::mem::take(&mut *self.gathered());
         let variables = std::mem::take(&mut gathered.variables);
         let waiting = variables.iter().filter(|v| v.tokens.get().is_none());
         enter(&waiting.collect::<Vec<_>>())?;
-        let mut tokens = std::mem::take(&mut gathered.tokens);
-        for one in variables.iter().filter_map(|v| v.tokens.get()) {
-            if !is_among(one, &tokens) {
-                tokens.push(one.clone());
-            }
-        }
-        let taken = Tokens::joined(&tokens)?.ok_or_else(|| nothing("an operation"))?;
-        let turns = Arc::new(std::mem::take(&mut gathered.turns));
+        let entered = variables.iter().filter_map(|v| v.tokens.get().cloned());
+        gathered.add(entered.collect());
+        let taken = Tokens::joined(&gathered.tokens)?.ok_or_else(|| nothing("an operation"))?;
+        let turns = Arc::new(gathered.turns);
         let node = || Turns(Arc::clone(&turns));
         let tokens = Tokens {
             whole: taken.whole.apply_op1(node())?,

@@ -19,6 +19,11 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
+    /// Whether a tensor has entered that is no variable.
+    pub fn is_outside(&self) -> bool {
+        self.short.is_none()
+    }
+
     /// Several as one; none of none.
     pub fn joined(all: &[Self]) -> Result<Option<Self>> {
         let Some(whole) = joined(all.iter().map(|one| one.whole.clone()).collect())? else {

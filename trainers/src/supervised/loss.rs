@@ -50,10 +50,8 @@ impl Loss {
                 ops::cross_entropy(outputs, labels, label_smoothing, None)?
             }
             Self::CrossEntropy { label_smoothing } => {
-                let classes = outputs.dims().last().copied().unwrap_or(0);
-                let rows = outputs.reshape(((), classes))?;
-                let (labels, unlabelled) = (labels.flatten_all()?, Some(i64::from(UNLABELLED)));
-                ops::cross_entropy(&rows, &labels, label_smoothing, unlabelled)?
+                let unlabelled = Some(i64::from(UNLABELLED));
+                ops::cross_entropy(outputs, labels, label_smoothing, unlabelled)?
             }
         })
     }

@@ -95,6 +95,11 @@ impl Evaluation<'_> {
             Instruction::Entry(k) => self.given.entries[k].reshape((outer, groups, inner))?,
             Instruction::Shared(k) => self.given.shared[k].reshape((1, groups, 1))?,
             Instruction::Place(k) => self.given.places[k].reshape((1, 1, inner))?,
+            Instruction::Position => {
+                let like = self.given.tensors().next().ok_or_else(broken)?;
+                let all = Tensor::arange(0, inner as u32, like.device())?;
+                all.to_dtype(like.dtype())?.reshape((1, 1, inner))?
+            }
             Instruction::Add(a, b) => self.two(a, b, Tensor::add, Tensor::broadcast_add)?,
             Instruction::Sub(a, b) => self.two(a, b, Tensor::sub, Tensor::broadcast_sub)?,
             Instruction::Mul(a, b) => self.two(a, b, Tensor::mul, Tensor::broadcast_mul)?,

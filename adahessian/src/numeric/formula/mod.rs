@@ -50,6 +50,9 @@ impl Sizes {
     }
 }
 
+/// How many whole numbers from 0 on f32 has all of.
+pub(crate) const MOST_POSITIONS: usize = 1 << 24;
+
 /// What comes from outside.
 #[derive(Default)]
 struct Given {
@@ -126,6 +129,11 @@ impl Space {
     pub fn places(&self, x: &Tensor) -> Result<Symbol> {
         let count = self.sizes.inner;
         self.input(x, count, Instruction::Place, |given| &mut given.places)
+    }
+
+    /// The number of an entry's place within its row. In f32 they are told apart up to [`MOST_POSITIONS`].
+    pub fn position(&self) -> Symbol {
+        self.recorder.input(Instruction::Position)
     }
 
     fn input(

@@ -47,7 +47,10 @@ impl Shape {
             let mut level = Level {
                 of_entry: matches!(
                     instruction,
-                    Instruction::Entry(_) | Instruction::Place(_) | Instruction::Spread(_)
+                    Instruction::Entry(_)
+                        | Instruction::Place(_)
+                        | Instruction::Position
+                        | Instruction::Spread(_)
                 ),
                 sums: 0,
             };

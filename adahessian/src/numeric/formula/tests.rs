@@ -69,6 +69,7 @@ fn formulas(space: &Space, [x, y, shared, place]: &[Tensor; 4]) -> Result<Vec<Sy
         x.choose(Test::Equal, &largest, &zero, &x),
         &shared * scale,
         shared.spread(),
+        (&x * space.position()).sum() + space.position() * &y,
     ])
 }
 
@@ -93,6 +94,8 @@ fn by_hand([x, y, shared, place]: &[Tensor; 4]) -> candle_core::Result<Vec<Tenso
     let product = over(&(&both * y)?)?;
     let other = (&scale + 1.0)?.broadcast_as(x.shape())?.contiguous()?;
     let is_largest = x.broadcast_eq(&largest)?;
+    let position = Tensor::arange(0, inner as u32, x.device())?;
+    let position = position.to_dtype(DType::F64)?.reshape((1, 1, inner))?;
     Ok(vec![
         unit,
         scale.flatten_all()?,
@@ -104,6 +107,7 @@ fn by_hand([x, y, shared, place]: &[Tensor; 4]) -> candle_core::Result<Vec<Tenso
         is_largest.where_cond(&zeros, x)?,
         (&shared * scale)?.flatten_all()?,
         shared.broadcast_as(x.shape())?,
+        over(&x.broadcast_mul(&position)?)?.broadcast_add(&y.broadcast_mul(&position)?)?,
     ])
 }
 
@@ -114,7 +118,7 @@ fn agrees(device: &Device, dtype: DType, tolerance: f64) {
         let there = given.each_ref().map(|t| t.to_device(device).unwrap());
         let space = space(sizes);
         let results = formulas(&space, &there).unwrap();
-        let results: [Symbol; 10] = results.try_into().ok().unwrap();
+        let results: [Symbol; 11] = results.try_into().ok().unwrap();
         let got = space.compute(results).unwrap();
         for (number, (got, expected)) in got.iter().zip(expected.unwrap()).enumerate() {
             assert_eq!(got.dims(), expected.dims(), "result {number} of {sizes:?}");

@@ -82,6 +82,7 @@ pub(crate) fn arithmetic(
         Instruction::Entry(_)
         | Instruction::Shared(_)
         | Instruction::Place(_)
+        | Instruction::Position
         | Instruction::Constant(_)
         | Instruction::Sum(_)
         | Instruction::Largest(_) => Ok(()),

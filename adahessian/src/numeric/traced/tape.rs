@@ -28,6 +28,8 @@ pub(crate) enum Instruction {
     Shared(usize),
     /// The k-th of the numbers that belong to a place within a group, the same in all groups.
     Place(usize),
+    /// The number of an entry's place within its group, from 0 on.
+    Position,
     /// The k-th constant.
     Constant(usize),
     Add(Register, Register),
@@ -63,7 +65,11 @@ impl Instruction {
     /// The instructions whose results it takes.
     pub fn operands(self) -> impl Iterator<Item = Register> {
         let four = match self {
-            Self::Entry(_) | Self::Shared(_) | Self::Place(_) | Self::Constant(_) => [None; 4],
+            Self::Entry(_)
+            | Self::Shared(_)
+            | Self::Place(_)
+            | Self::Position
+            | Self::Constant(_) => [None; 4],
             Self::Add(a, b) | Self::Sub(a, b) | Self::Mul(a, b) | Self::Div(a, b) => {
                 [Some(a), Some(b), None, None]
             }
@@ -102,8 +108,8 @@ pub(crate) struct Tape {
 pub(crate) struct Recorder(Rc<RefCell<Tape>>);
 
 impl Recorder {
-    /// A symbol of what comes from outside: [`Instruction::Entry`], [`Instruction::Shared`] or
-    /// [`Instruction::Place`].
+    /// A symbol of what comes from outside: [`Instruction::Entry`], [`Instruction::Shared`],
+    /// [`Instruction::Place`] or [`Instruction::Position`].
     pub fn input(&self, instruction: Instruction) -> Symbol {
         self.symbol(instruction)
     }

@@ -20,8 +20,8 @@ use rayon::prelude::*;
 /// The mean over the counted rows of -Σ_c q_c log softmax(logits)_c, where q puts 1 - s on the
 /// target and spreads s evenly over all C classes (s = `label_smoothing`; 0 is the plain loss).
 ///
-/// `logits` are [N, C], `targets` `[N]` of an integer dtype; rows whose target is `ignore_index` are
-/// not counted. The result is a scalar in the logits' dtype. The targets are read on the CPU, where they
+/// `logits` are [.., C] and `targets` `[..]` of an integer dtype, a class for each row of logits: [N, C] and `[N]`, or
+/// [B, T, C] and [B, T] of sequences, which need no reshaping. Rows whose target is `ignore_index` are not counted. The result is a scalar in the logits' dtype. The targets are read on the CPU, where they
 /// usually come from; from a GPU they are copied, which waits for it.
 ///
 /// Where it is composed, it is log Σ eˡ less the logits times a constant distribution, because `gather`
@@ -49,12 +49,12 @@ fn on(
     ignore_index: Option<i64>,
 ) -> Result<Handle> {
     let targets = read_targets(logits.dims(), targets, label_smoothing, ignore_index)?;
-    let classes = logits.dims()[1];
+    let classes = logits.dims().last().copied().unwrap_or(0);
     call(CrossEntropy { classes, targets }, &[logits])
 }
 
 pub(super) struct CrossEntropy {
-    classes: usize,
+    pub(super) classes: usize,
     pub(super) targets: Targets,
 }
 
@@ -68,7 +68,11 @@ impl Op for CrossEntropy {
     }
 
     fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
-        let logits = &self.targets.counted(&inputs[0])?;
+        let logits = match inputs[0].rank() {
+            2 => inputs[0].clone(),
+            _ => inputs[0].reshape(((), self.classes))?,
+        };
+        let logits = &self.targets.counted(&logits)?;
         let [q, weights] = distribution(&self.targets, logits)?;
         let largest = logits.detach().max_keepdim(D::Minus1)?;
         let rest = logits.broadcast_sub(&largest)?;

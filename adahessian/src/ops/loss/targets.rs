@@ -35,22 +35,23 @@ pub(super) fn read_targets(
     smoothing: f64,
     ignore_index: Option<i64>,
 ) -> Result<Targets> {
-    let &[rows, count] = logits else {
-        return wrong("logits", "[rows, classes]", format!("{logits:?}"));
+    let (rows, count) = match logits {
+        [rows @ .., count] if !rows.is_empty() => (rows, *count),
+        _ => return wrong("logits", "[.., rows, classes]", format!("{logits:?}")),
     };
-    if targets.dims() != [rows] || !targets.dtype().is_int() {
+    if targets.dims() != rows || !targets.dtype().is_int() {
         return wrong(
             "targets",
-            format!("[{rows}], integers"),
+            format!("{rows:?}, integers, for logits {logits:?}"),
             format!("{:?} of {:?}", targets.dims(), targets.dtype()),
         );
     }
     if !(0.0..=1.0).contains(&smoothing) {
         return wrong("label smoothing", "between 0 and 1", smoothing.to_string());
     }
-    let targets = targets.to_device(&Device::Cpu)?;
+    let targets = targets.to_device(&Device::Cpu)?.flatten_all()?;
     let targets = targets.to_dtype(DType::I64)?.to_vec1::<i64>()?;
-    let mut classes = Vec::with_capacity(rows);
+    let mut classes = Vec::with_capacity(targets.len());
     for (row, target) in targets.iter().enumerate() {
         classes.push(match usize::try_from(*target) {
             _ if Some(*target) == ignore_index => None,
@@ -71,7 +72,7 @@ pub(super) fn read_targets(
         0 => wrong(
             "targets of a cross entropy",
             "at least one row that counts",
-            format!("{rows} rows, all of them ignored"),
+            format!("{} rows, all of them ignored", classes.len()),
         ),
         counted => Ok(Targets {
             classes,

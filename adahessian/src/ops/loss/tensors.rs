@@ -1,17 +1,19 @@
-//! The cross entropy in candle's operations, on tensors without a graph.
+//! The cross entropy as formulas, on tensors without a graph.
 
 use super::cross_entropy::CrossEntropy;
-use super::targets::distribution;
-use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
+use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers};
 use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
-use candle_core::{D, Tensor};
+use crate::numeric::formula::{MOST_POSITIONS, Space, plus};
+use crate::numeric::traced::{Symbol, Test};
+use crate::ops::wrong;
+use candle_core::{Device, Tensor};
 
-/// w p, w (p - q) and p of every row.
+/// p of every row, w (0 where it is not counted), and its class (-1 where it is not).
 pub(super) struct Saved {
-    weighted: Tensor,
-    slope: Tensor,
     p: Tensor,
+    weights: Tensor,
+    classes: Tensor,
 }
 
 /// g, and v.
@@ -20,9 +22,47 @@ pub(super) struct Left {
     v: Tensor,
 }
 
-/// One number times all entries.
-fn times(number: &Tensor, x: &Tensor) -> Result<Tensor> {
-    Ok(x.broadcast_mul(&number.reshape((1, 1))?)?)
+impl CrossEntropy {
+    /// w and the class of every row, sent over at once.
+    fn of_rows(&self, like: &Tensor) -> Result<[Tensor; 2]> {
+        let all = &self.targets.classes;
+        let weights = all.iter().map(|c| c.map_or(0.0, |_| self.targets.weight));
+        let classes = all.iter().map(|c| c.map_or(-1.0, |c| c as f64));
+        let both: Vec<f64> = weights.chain(classes).collect();
+        let both = Tensor::from_vec(both, 2 * all.len(), &Device::Cpu)?;
+        let both = both.to_dtype(like.dtype())?.to_device(like.device())?;
+        Ok([
+            both.narrow(0, 0, all.len())?,
+            both.narrow(0, all.len(), all.len())?,
+        ])
+    }
+
+    /// What q is of every class, and how much more of a row's own.
+    fn shares(&self) -> (f64, f64) {
+        let smoothing = self.targets.smoothing;
+        (smoothing / self.classes as f64, 1.0 - smoothing)
+    }
+
+    /// p - q of every entry; of a row's own class from the others' p, which a difference of two ones would lose.
+    fn slope(&self, space: &Space, p: &Symbol, classes: &Symbol) -> Symbol {
+        let (even, _) = self.shares();
+        let position = space.position();
+        let zero = space.constant(0.0);
+        let others = position.choose(Test::Equal, classes, &zero, p).sum();
+        let own = -others + (self.targets.smoothing - even);
+        position.choose(Test::Equal, classes, &own.spread(), &(p - even))
+    }
+}
+
+/// v less its mean in each row, of which no derivative is a function.
+fn centred(space: &Space, v: &Tensor) -> Result<Symbol> {
+    let v = space.entries(v)?;
+    Ok(&v - space.mean(&v))
+}
+
+/// One number times a number of every row.
+fn times(number: &Tensor, rows: &Tensor) -> Result<Tensor> {
+    Ok(rows.broadcast_mul(&number.reshape(1)?)?)
 }
 
 impl Kernel<Tensors> for CrossEntropy {
@@ -35,21 +75,40 @@ impl Kernel<Tensors> for CrossEntropy {
     }
 
     fn forward(&self, inputs: &Inputs, _: bool) -> Result<(Output, Saved)> {
-        let logits = &self.targets.counted(&inputs[0])?;
-        let [q, weights] = distribution(&self.targets, logits)?;
-        let largest = logits.max_keepdim(D::Minus1)?;
-        let rest = logits.broadcast_sub(&largest)?;
-        let powers = rest.exp()?;
-        let sums = powers.sum_keepdim(D::Minus1)?; // [N, 1]
-        let products = (&rest * &q)?;
+        if self.classes > MOST_POSITIONS {
+            let expected = format!("at most {MOST_POSITIONS}");
+            return wrong(
+                "classes of a cross entropy",
+                expected,
+                self.classes.to_string(),
+            );
+        }
+        let logits = &inputs[0];
+        let [weights, classes] = self.of_rows(logits)?;
+        let space = Space::rows(logits.dims(), self.classes);
+        let (weight, class) = (space.shared(&weights)?, space.shared(&classes)?);
+        let zero = space.constant(0.0);
+        // Whatever is in a row that is not counted, it is in no sum and no derivative.
+        let logit = weight.choose(Test::Equal, &zero, &zero, &space.entries(logits)?);
+        let rest = &logit - logit.largest();
+        let powers = rest.exp();
+        let total = powers.sum();
         // Of a class that is ruled out, by a logit of -∞, 0 is taken, and not 0 · ∞.
-        let products = q.eq(0.0)?.where_cond(&products.zeros_like()?, &products)?;
-        let norms = (sums.log()? * &weights)?;
-        let loss = (norms.sum_all()? - products.sum_all()?)?;
-        let p = powers.broadcast_div(&sums)?;
-        let weighted = p.broadcast_mul(&weights)?;
-        let slope = (&weighted - q)?;
-        let saved = Saved { weighted, slope, p };
+        let (even, more) = self.shares();
+        let other = match even == 0.0 {
+            true => zero,
+            false => &rest * even,
+        };
+        let own = &rest * (even + more);
+        let along = space.position().choose(Test::Equal, &class, &own, &other);
+        let [p, total, along] = space.compute([&powers / &total, total, along.sum()])?;
+        // The largest logit is in neither term: a small loss keeps its digits.
+        let loss = ((total.log()? - along)? * &weights)?.sum_all()?;
+        let saved = Saved {
+            p,
+            weights,
+            classes,
+        };
         Ok((loss.into(), saved))
     }
 
@@ -61,17 +120,27 @@ impl Kernel<Tensors> for CrossEntropy {
         _: &[bool],
         _: &mut Gradients,
     ) -> Result<(Gradients, ())> {
-        let Saved { weighted, slope, p } = point.saved;
-        let first = gradient.map(|g| times(g, slope)).transpose()?;
-        let second = match deferred.flatten() {
-            Some(Left { gradient, v }) => {
-                // g w p (v - ⟨v, p⟩)
-                let along = (&v * p)?.sum_keepdim(D::Minus1)?;
-                Some(times(&gradient, &(weighted * v.broadcast_sub(&along)?)?)?)
-            }
-            None => None,
-        };
-        Ok((vec![plus(first, second)?.map(Into::into)], ()))
+        let Saved {
+            p,
+            weights,
+            classes,
+        } = point.saved;
+        let space = Space::rows(p.dims(), self.classes);
+        let (p, class) = (space.entries(p)?, space.shared(classes)?);
+        let mut all = None;
+        if let Some(g) = gradient {
+            let weight = space.shared(&times(g, weights)?)?;
+            all = Some(self.slope(&space, &p, &class) * weight);
+        }
+        if let Some(Left { gradient, v }) = deferred.flatten() {
+            // g w p (v - ⟨v, p⟩)
+            let weight = space.shared(&times(&gradient, weights)?)?;
+            let v = centred(&space, &v)?;
+            let along = (&v * &p).sum();
+            all = plus(all, Some((v - along) * p * weight));
+        }
+        let [all] = space.compute_some([all])?;
+        Ok((vec![all.map(Into::into)], ()))
     }
 
     fn second_adjoint(
@@ -85,7 +154,12 @@ impl Kernel<Tensors> for CrossEntropy {
         let Some(v) = numbers(cotangents.first())? else {
             return Ok((gradient.zeros_like()?.into(), None));
         };
-        let tangent = (&v * &point.saved.slope)?.sum_all()?;
+        let saved = point.saved;
+        let space = Space::rows(saved.p.dims(), self.classes);
+        let (p, class) = (space.entries(&saved.p)?, space.shared(&saved.classes)?);
+        let along = (centred(&space, &v)? * self.slope(&space, &p, &class)).sum();
+        let [along] = space.compute([along])?;
+        let tangent = (along * &saved.weights)?.sum_all()?;
         Ok((tangent.into(), Some(Left { gradient, v })))
     }
 }

@@ -45,6 +45,10 @@ impl Writing<'_> {
             let (from, at) = match *instruction {
                 Instruction::Entry(k) => (format!("%e{k}"), "%number"),
                 Instruction::Place(k) => (format!("%p{k}"), "%place"),
+                Instruction::Position => {
+                    writeln!(to, "  cvt.rn.{}.u32 %x{number}, %place;", of.name)?;
+                    continue;
+                }
                 instruction => {
                     arithmetic(to, number, instruction, of)?;
                     continue;
