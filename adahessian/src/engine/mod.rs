@@ -26,24 +26,31 @@
 //! | cotangent | the derivative of the second pass's scalar with respect to a gradient of the first |
 //! | deferred | what `second_adjoint` leaves for the `adjoint` of the same pass |
 //! | sweep | one running backward pass; its number keeps two passes apart |
-//! | entrance | a variable that entered: its token is made when an operation takes it, with that of its others |
-//! | port | the way of the cotangents of variables' gradients into the slots |
+//! | segment | operations that follow on each other, which are one node of candle's graph |
+//! | group | variables that entered together, for a segment |
+//! | port | the way of the cotangents of a group's gradients into the slots |
 //!
 //! # How
-//! * A value inside the engine is a handle: a slot and a token. candle sees tokens only. They give the
-//!   order of the backward pass, nothing else. Several uses of one value add up in its slot, in place.
+//! * A value inside the engine is a handle: a slot and a place in a segment. candle sees the token of a segment
+//!   only, from the time on when a value of it exits. Tokens give the order of the backward pass, nothing else.
+//!   Several uses of one value add up in its slot, in place.
 //! * [`Handle::enter`] lets any candle tensor in, a variable too; [`Handle::exit`] lets a value out.
-//!   Both can happen anywhere, so these operations mix freely with candle's.
+//!   Both can happen anywhere, so these operations mix freely with candle's. What exits and enters again is the
+//!   value that it was.
 //! * A kernel has three methods, plain computations on buffers. `forward` makes the value F. `adjoint`
 //!   turns the gradient of F into those of its inputs. `second_adjoint` differentiates the adjoint.
-//! * First backward pass: candle calls `bwd` of an operation's token with the token of its gradient.
-//!   If the graph is kept, that gradient token is tracked, and the operation hands its inputs a
-//!   token of a second kind, A, computed from its own token and its gradient's.
-//! * Second backward pass: candle calls `bwd` of A, which runs `second_adjoint` on the cotangents
-//!   that the gradients of the inputs got. It gives the cotangent of its own gradient to the slot and
-//!   leaves all that concerns the inputs' values with the operation. As A was computed from the
-//!   operation's token, the operation's own `bwd` runs later, merges what was left with the
-//!   cotangent of its value, and is done.
+//! * First backward pass: candle calls `bwd` of a segment's token with the token of its gradient. Every operation that
+//!   the pass has come to has its turn, the last one first, and runs `adjoint`. If the graph is kept, that gradient token
+//!   is tracked, and the segment hands what it takes a token of a second kind, A, computed from its own token and its
+//!   gradient's.
+//! * Second backward pass: candle calls `bwd` of A, where the operations have their turns from the first one on and run
+//!   `second_adjoint` on the cotangents that the gradients of the inputs got. Each gives the cotangent of its own gradient
+//!   to the slot and leaves all that concerns the inputs' values with the operation. As A was computed from the segment's
+//!   token, the segment's own `bwd` runs later, in which operations merge what was left with the cotangents of their
+//!   values, and are done.
+//! * Variables are where a pass of candle's own ends, so all of them are in its graph. A pass of this library begins at
+//!   the *short* graph of a loss that came straight out of the engine: it ends before the variables, whose gradients
+//!   are handed over.
 //!
 //! # What is refused
 //! A third derivative; two backward passes over one graph at once; a backward pass over a graph on

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::numeric::formula::{MOST_POSITIONS, Space, plus};
 use crate::numeric::traced::{Symbol, Test};
 use crate::ops::wrong;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// p of every row, w (0 where it is not counted), and its class (-1 where it is not).
 pub(super) struct Saved {
@@ -92,7 +92,11 @@ impl Kernel<Tensors> for CrossEntropy {
         let logit = weight.choose(Test::Equal, &zero, &zero, &space.entries(logits)?);
         let rest = &logit - logit.largest();
         let powers = rest.exp();
-        let total = powers.sum();
+        // The sum of powers is at least 1, which would hide what is small beside it.
+        let one = space.constant(1.0);
+        let ties = rest.choose(Test::Equal, &zero, &one, &zero).sum();
+        let beyond = rest.choose(Test::Equal, &zero, &zero, &powers).sum();
+        let total = &ties + &beyond;
         // Of a class that is ruled out, by a logit of -∞, 0 is taken, and not 0 · ∞.
         let (even, more) = self.shares();
         let other = match even == 0.0 {
@@ -101,9 +105,13 @@ impl Kernel<Tensors> for CrossEntropy {
         };
         let own = &rest * (even + more);
         let along = space.position().choose(Test::Equal, &class, &own, &other);
-        let [p, total, along] = space.compute([&powers / &total, total, along.sum()])?;
+        let p = &powers / &total;
+        let [p, ties, beyond, along] = space.compute([p, ties, beyond, along.sum()])?;
+        let exact = |x: &Tensor| x.to_dtype(DType::F64);
+        let norms = (exact(&ties)? + exact(&beyond)?)?.log()?;
         // The largest logit is in neither term: a small loss keeps its digits.
-        let loss = ((total.log()? - along)? * &weights)?.sum_all()?;
+        let terms = ((norms - exact(&along)?)? * exact(&weights)?)?;
+        let loss = terms.sum_all()?.to_dtype(p.dtype())?;
         let saved = Saved {
             p,
             weights,
