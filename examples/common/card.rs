@@ -17,7 +17,7 @@ pub struct Card {
 }
 
 /// Settings that say where something lay, or how fast it went, and nothing of the model.
-const LEFT_OUT: [&str; 9] = [
+const LEFT_OUT: [&str; 10] = [
     "data",
     "data_mark",
     "threads",
@@ -27,6 +27,7 @@ const LEFT_OUT: [&str; 9] = [
     "eval_every",
     "checkpoint_every",
     "audit",
+    "keep",
 ];
 
 /// The card of what was evaluated, made by `program` with `settings`.

@@ -205,6 +205,12 @@ pub struct RunArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_every: Option<u64>,
 
+    /// What stays of a complete run beside its figures: all, models (no checkpoints, without which it cannot be made longer)
+    /// or figures (neither); a comparison of large models fills a disk
+    #[arg(long, value_name = "WHAT", default_value = "all", value_parser = ["all", "models", "figures"], help_heading = "The run")]
+    #[serde(default = "all", skip_serializing_if = "is_all")]
+    pub keep: String,
+
     /// Log every N steps [default: about 50 times an epoch, at least every 10 steps; by program]
     #[arg(long, value_name = "N", value_parser = steps, help_heading = "The run")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -270,8 +276,9 @@ pub struct Invocation {
 
 /// The settings that a resumed run may have otherwise than it began: those of [`RunArgs`], and how long it
 /// goes on. Everything else would make it another run from there on.
-pub const FREE: [&str; 11] = [
+pub const FREE: [&str; 12] = [
     "audit",
+    "keep",
     "half",
     "eval_every",
     "checkpoint_every",
@@ -297,6 +304,14 @@ fn auto() -> String {
 
 fn is_auto(unseen: &str) -> bool {
     unseen == "auto"
+}
+
+fn all() -> String {
+    "all".into()
+}
+
+fn is_all(keep: &str) -> bool {
+    keep == "all"
 }
 
 /// Steps or epochs.

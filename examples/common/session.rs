@@ -47,6 +47,8 @@ pub struct Session {
     pub log_every: Option<u64>,
     /// Whether derivatives are checked first.
     pub audit: bool,
+    /// What stays of it when it is complete: `all`, `models` or `figures`.
+    pub keep: String,
     /// Another run of the comparison on the same data, and the checksum of what it was made on.
     pub other: Option<(PathBuf, String)>,
 }
@@ -74,6 +76,7 @@ impl Session {
             config: config(&cell.settings, cell.seed)?,
             log_every: run.log_every,
             audit: run.audit,
+            keep: run.keep.clone(),
             other: None,
         })
     }
@@ -112,7 +115,7 @@ impl Session {
             .callback(JsonLines::new(folder.metrics()))
             .callback(TensorBoard::new(folder.path()))
             .callback(Curves::new(folder.curves(), folder.metrics(), &self.label));
-        if let Some(export) = parts.export {
+        if let Some(export) = parts.export.filter(|_| self.keep != "figures") {
             // Before the summary, which says that the run is complete.
             trainer = trainer.callback(Exported {
                 run: folder.clone(),
@@ -133,7 +136,13 @@ impl Session {
             let audit = trainer.audit().context("--audit")?;
             println!("  audit: {audit}");
         }
-        Ok(trainer.fit()?)
+        let summary = trainer.fit()?;
+        drop(trainer);
+        let is_over = !matches!(summary.outcome, Outcome::Interrupted { .. });
+        if is_over && self.keep != "all" {
+            remove(&folder.path().join("checkpoint"))?;
+        }
+        Ok(summary)
     }
 
     /// The folder, this process's alone, with this configuration.
@@ -154,6 +163,16 @@ impl Session {
         same::steps(&self.folder, &layers::parse(&before)?, &self.settings)?;
         folder.set_settings(text)?;
         Ok(folder)
+    }
+}
+
+/// Removes a folder, which need not be there.
+fn remove(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("{}: cannot be removed", folder.display()))
+        }
+        _ => Ok(()),
     }
 }
 

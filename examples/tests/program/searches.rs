@@ -35,6 +35,37 @@ fn a_range_test_proposes_a_rate_for_each_optimizer() {
 }
 
 /// Four rates by two optimizers: eight runs of one epoch, four of two, two of four; an interrupted search goes on.
+/// What a comparison leaves behind, which of large models fills a disk.
+#[test]
+fn a_comparison_keeps_what_it_is_asked_to() {
+    let out = folder();
+    let made = |keep: &str| {
+        let at = out.path().join(keep);
+        let flags = format!("--optimizer adamw --epochs 2 --eval-every 1 --seed 0,1 --keep {keep}");
+        glue(&flags).path(&at).succeeds();
+        let text = Program::new("glue", "--resume").path(&at).succeeds();
+        assert!(text.contains("2 of 2 runs are finished"), "{text}");
+        let results = fs::read_to_string(at.join("results.json")).unwrap();
+        let entries = fs::read_dir(&at)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let runs: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+        assert_eq!(runs.len(), 2);
+        for run in &runs {
+            assert!(run.join("summary.json").is_file() && run.join("metrics.jsonl").is_file());
+            assert_eq!(run.join("checkpoint").exists(), keep == "all", "{keep}");
+            assert_eq!(run.join("model").exists(), keep != "figures", "{keep}");
+        }
+        assert!(results.contains("\"runs\": 2"), "{results}");
+    };
+    ["all", "models", "figures"].map(made);
+    // Another length would begin from nothing.
+    let error = Program::new("glue", "--epochs 3 --resume")
+        .path(&out.path().join("figures"))
+        .fails();
+    assert!(error.contains("--epochs 3"), "{error}");
+}
+
 #[test]
 fn halving_keeps_the_better_half_of_each_optimizer() {
     let out = folder();
