@@ -21,8 +21,9 @@ use rayon::prelude::*;
 /// target and spreads s evenly over all C classes (s = `label_smoothing`; 0 is the plain loss).
 ///
 /// `logits` are [.., C] and `targets` `[..]` of an integer dtype, a class for each row of logits: [N, C] and `[N]`, or
-/// [B, T, C] and [B, T] of sequences, which need no reshaping. Rows whose target is `ignore_index` are not counted. The result is a scalar in the logits' dtype. The targets are read on the CPU, where they
-/// usually come from; from a GPU they are copied, which waits for it.
+/// [B, T, C] and [B, T] of sequences, which need no reshaping. Rows whose target is `ignore_index` are not counted. The
+/// result is a scalar in the logits' dtype. The targets are read on the CPU, where they usually come from; from a GPU
+/// they are copied, which waits for it.
 ///
 /// Where it is composed, it is log Σ eˡ less the logits times a constant distribution, because `gather`
 /// (in `candle_nn::loss`) fails or is silently wrong at second order as soon as something non-linear
