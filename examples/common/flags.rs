@@ -274,9 +274,10 @@ pub struct Invocation {
     pub dry_run: bool,
 }
 
-/// The settings that a resumed run may have otherwise than it began: those of [`RunArgs`], and how long it
-/// goes on. Everything else would make it another run from there on.
-pub const FREE: [&str; 12] = [
+/// The settings that a resumed run may have otherwise than it began: those of [`RunArgs`], where tables are, and how
+/// long it goes on. Everything else would make it another run from there on.
+pub const FREE: [&str; 13] = [
+    "tables_on",
     "audit",
     "keep",
     "half",

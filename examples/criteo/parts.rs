@@ -92,7 +92,15 @@ pub fn model(own: &ClickArgs, start: &Start, store: &Store, fresh: bool) -> Resu
         _ => Precision::F32,
     };
     match &own.table_file {
-        None => Ok(Dlrm::new(&config, start, precision)?),
+        None => {
+            let model = Dlrm::new(&config, start, precision)?;
+            match own.tables_on.as_str() {
+                "cpu" => Ok(model),
+                _ => Ok(model.with_tables_on(&start.device).context(
+                    "tables on the device of --device (--tables-on cpu leaves them on the CPU)",
+                )?),
+            }
+        }
         Some(path) => mapped(&config, start, precision, path, fresh),
     }
 }

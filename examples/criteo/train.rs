@@ -70,6 +70,12 @@ pub struct ClickArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table_file: Option<PathBuf>,
 
+    /// Where the tables are: on the device of --device, or cpu for tables that its memory has no room for, with
+    /// their accumulators. Those of --table-file are on the CPU always
+    #[arg(long, value_name = "PLACE", default_value = "device", value_parser = ["device", "cpu"], help_heading = "What to train")]
+    #[serde(default = "device", skip_serializing_if = "is_device")]
+    pub tables_on: String,
+
     /// Days of the store, equal consecutive parts of it: 24 for the terabyte. The last one is for tests
     /// and validation, the others for training
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = count, help_heading = "What to train")]
@@ -103,6 +109,15 @@ pub struct ClickArgs {
     /// store is larger than memory [default: true]
     #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "How to train")]
     pub shuffle: bool,
+}
+
+/// Runs that were begun before there was such a flag go on.
+fn device() -> String {
+    "device".into()
+}
+
+fn is_device(place: &str) -> bool {
+    place == "device"
 }
 
 pub struct Clicks;
@@ -165,7 +180,7 @@ impl Experiment for Clicks {
         if own.table_file.is_some() && !cell.alone {
             bail!("--table-file: one file cannot hold the tables of several runs");
         }
-        // The dense layers' part: the tables, and the ids of their rows, stay on the CPU.
+        // The dense features'; ids are checked and sorted on the CPU.
         let device = program::device(&cell.settings.run.device)?;
         let there = |batches| ClickBatches {
             device: device.clone(),

@@ -139,7 +139,7 @@ fn clicks(start: &Start) -> Result<Side> {
         DType::F64 => Precision::F64,
         _ => Precision::F32,
     };
-    let model = Dlrm::new(&config, start, precision)?;
+    let model = Dlrm::new(&config, start, precision)?.with_tables_on(&start.device)?;
     let (batch, tables) = (16, config.tables.len());
     // Below the size of the smallest table, so that rows repeat.
     let ids = Ids::Single(draw("ids", batch * tables, 7));

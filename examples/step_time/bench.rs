@@ -187,7 +187,7 @@ impl Bench {
     fn clicks(cli: &Cli, start: &Start) -> Result<Self> {
         let (batch, rows) = (cli.batch_size.unwrap_or(128), cli.table_rows);
         let config = dlrm::Config::kaggle(vec![rows; 26]);
-        let model = Dlrm::new(&config, start, Precision::F32)?;
+        let model = Dlrm::new(&config, start, Precision::F32)?.with_tables_on(&start.device)?;
         let ids = Ids::Single(draw("ids", batch * 26, rows));
         let mode = Mode::Train {
             seed: 0,

@@ -7,6 +7,7 @@ mod fused;
 mod ids;
 mod passes;
 mod steps;
+mod tables;
 mod training;
 mod values;
 

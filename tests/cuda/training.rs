@@ -97,7 +97,7 @@ struct Clicks {
 }
 
 impl Clicks {
-    fn new(dtype: DType, device: &Device) -> Result<Self> {
+    fn new(dtype: DType, device: &Device, tables: &Device) -> Result<Self> {
         let config = Config {
             bottom: vec![4, 6, 5],
             tables: vec![9, 4, 6],
@@ -120,7 +120,7 @@ impl Clicks {
         });
         let starts: Vec<u32> = std::iter::once(0).chain(starts).collect();
         Ok(Self {
-            model: Dlrm::new(&config, &start, precision)?,
+            model: Dlrm::new(&config, &start, precision)?.with_tables_on(tables)?,
             dense: Stream::new(0, "dense", 0, 0).normal_tensor(&[4, 4], dtype, device)?,
             labels: Tensor::new(&[1f32, 0.0, 0.0, 1.0], device)?,
             ids: Ids::Bags {
@@ -145,17 +145,21 @@ impl Clicks {
     }
 }
 
-/// The networks on the device and the tables on the CPU are the model that is on the CPU: loss,
+/// The networks on the device and the tables there or on the CPU are the model that is on the CPU: loss,
 /// gradient, Hz, and steps of both parts.
 #[test]
 fn dlrm_is_that_of_the_cpu() -> Result<()> {
     let Some(device) = device() else {
         return Ok(());
     };
-    for (dtype, tolerance) in TYPES {
+    let places = [&Device::Cpu, &device];
+    let all = TYPES
+        .into_iter()
+        .flat_map(|of| places.map(|place| (of, place)));
+    for ((dtype, tolerance), tables) in all {
         let (here, there) = (
-            Clicks::new(dtype, &Device::Cpu)?,
-            Clicks::new(dtype, &device)?,
+            Clicks::new(dtype, &Device::Cpu, &Device::Cpu)?,
+            Clicks::new(dtype, &device, tables)?,
         );
         let (a, b) = (here.loss()?, there.loss()?);
         assert!(b.device().is_cuda());

@@ -34,6 +34,14 @@ pub trait LinearMap: Send + Sync + 'static {
     /// Whether there is [`LinearMap::transposed_tensor`]. Without it the map is composed on a GPU.
     const OF_TENSORS: bool = false;
 
+    /// M x on tensors without a graph, where there is something faster than [`LinearMap::composed`].
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn apply_tensor(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        self.composed(inputs)
+    }
+
     /// Mᵀ g for input number `input`, of this shape, in candle's operations on tensors without a graph.
     ///
     /// # Errors
@@ -131,7 +139,7 @@ impl<M: LinearMap> Kernel<Tensors> for Map<M> {
 
     fn forward(&self, inputs: &tensors::Inputs, _: bool) -> Result<(tensors::Output, ())> {
         let inputs: Vec<_> = inputs.iter().cloned().collect();
-        Ok((self.0.composed(&inputs)?.into(), ()))
+        Ok((self.0.apply_tensor(&inputs)?.into(), ()))
     }
 
     fn adjoint(
@@ -170,6 +178,6 @@ impl<M: LinearMap> Kernel<Tensors> for Map<M> {
             }
         });
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        Ok((self.0.composed(&inputs)?.into(), ()))
+        Ok((self.0.apply_tensor(&inputs)?.into(), ()))
     }
 }

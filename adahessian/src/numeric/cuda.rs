@@ -7,6 +7,7 @@ use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, Device
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, DType, Device, InplaceOp1, Layout, Storage, Tensor,
 };
+use half::bf16;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -86,6 +87,7 @@ fn read_address(storage: &CudaStorage, layout: &Layout) -> candle_core::Result<u
     let stream = storage.device().cuda_stream();
     let begin = match storage.dtype() {
         DType::F64 => storage.as_cuda_slice::<f64>()?.device_ptr(&stream).0,
+        DType::BF16 => storage.as_cuda_slice::<bf16>()?.device_ptr(&stream).0,
         _ => storage.as_cuda_slice::<f32>()?.device_ptr(&stream).0,
     };
     Ok(begin + (layout.start_offset() * storage.dtype().size_in_bytes()) as u64)
@@ -118,6 +120,7 @@ impl InplaceOp1 for WrittenAddress {
         let (dtype, bytes) = (storage.dtype(), storage.dtype().size_in_bytes());
         let begin = match dtype {
             DType::F64 => begin(storage.as_cuda_slice_mut::<f64>()?, &stream),
+            DType::BF16 => begin(storage.as_cuda_slice_mut::<bf16>()?, &stream),
             _ => begin(storage.as_cuda_slice_mut::<f32>()?, &stream),
         };
         self.0.set(begin + (layout.start_offset() * bytes) as u64);

@@ -12,6 +12,7 @@ mod end_to_end;
 pub(crate) mod formula;
 mod functions;
 pub(crate) mod in_place;
+pub(crate) mod listed;
 mod power;
 mod product;
 mod real;

@@ -16,7 +16,7 @@ mod rule;
 mod rules;
 pub(crate) mod state;
 mod together;
-mod traced;
+pub(crate) mod traced;
 mod variable;
 
 pub use bound::StepBound;

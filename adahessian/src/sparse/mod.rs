@@ -6,7 +6,9 @@
 //! leaf, the backward pass gives the leaf a gradient, and [`SparseOptimizer`] changes these rows of the
 //! table and nothing else. The Hessian is taken over the variables of the dense part alone.
 
+mod device;
 mod optimizer;
+mod owned;
 mod update;
 
 pub use crate::tables::{Lookup, Precision, SparseTable, check, load, save};

@@ -1,18 +1,17 @@
 //! Adagrad and SGD on the rows that a batch touches.
 
-use super::update::{Accumulator, Merged, Part, Row, SparseRule};
+use super::owned::{Owned, Ready, Sums};
+use super::update::{Part, SparseRule};
 use crate::error::{Error, Result};
 use crate::optim::group::not_negative;
-use crate::optim::guard;
 use crate::optim::pending::Skips;
 use crate::optim::reducer::{Reducer, RowSums, Sums as Reduced};
 use crate::optim::state::state_error;
 use crate::optim::{NotFinite, Optim, Reach, State, StepInfo, not_prepared};
-use crate::tables::store::{Store, numbers_mut};
 use crate::tables::{Leaf, SparseTable};
 use crate::vars::NamedVars;
+use candle_core::DType;
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor};
 use std::collections::HashSet;
 
 /// The optimizer of [`SparseTable`]s: changes the rows that were looked up and got a gradient.
@@ -31,20 +30,6 @@ pub struct SparseOptimizer {
     reducer: Option<Box<dyn Reducer>>,
     skips: Skips,
     max_skipped: u32,
-}
-
-/// A table, its accumulators, and the gradients of the step to come.
-struct Owned {
-    table: SparseTable,
-    sums: Sums,
-    parts: Vec<Part>,
-    /// Whether rows were looked up that got no gradient.
-    missed: bool,
-}
-
-enum Sums {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
 }
 
 impl SparseOptimizer {
@@ -75,17 +60,12 @@ impl SparseOptimizer {
                 return Err(setting("sparse tables", "each once", table.name()));
             }
         }
-        let owned = tables.iter().map(|table| Owned {
-            sums: Sums::new(table, rule),
-            table: SparseTable::clone(table),
-            parts: Vec::new(),
-            missed: false,
-        });
+        let owned = tables.iter().map(|table| Owned::new(table, rule));
         Ok(Self {
             rule,
             lr,
             lr_factor: 1.0,
-            tables: owned.collect(),
+            tables: owned.collect::<Result<_>>()?,
             none: NamedVars::new([])?,
             step: 0,
             weight: 0.0,
@@ -108,104 +88,6 @@ pub(super) fn setting(what: &'static str, expected: &str, got: impl ToString) ->
         what,
         expected: expected.into(),
         got: got.to_string(),
-    }
-}
-
-impl Sums {
-    fn new(table: &SparseTable, rule: SparseRule) -> Self {
-        let [rows, _] = table.dims();
-        let count = rows * Self::width(table, rule);
-        match table.dtype() {
-            DType::F64 => Self::F64(vec![0.0; count]),
-            _ => Self::F32(vec![0.0; count]),
-        }
-    }
-
-    /// Accumulators a row.
-    fn width(table: &SparseTable, rule: SparseRule) -> usize {
-        match rule {
-            SparseRule::Sgd => 0,
-            SparseRule::Adagrad { accumulator, .. } => match accumulator {
-                Accumulator::Elements => table.dims()[1],
-                Accumulator::Rows => 1,
-            },
-        }
-    }
-
-    fn tensor(&self, shape: &[usize]) -> Result<Tensor> {
-        Ok(match self {
-            Sums::F32(data) => Tensor::from_slice(data, shape, &Device::Cpu)?,
-            Sums::F64(data) => Tensor::from_slice(data, shape, &Device::Cpu)?,
-        })
-    }
-
-    fn read(tensor: &Tensor) -> Result<Self> {
-        let flat = tensor.flatten_all()?;
-        Ok(match tensor.dtype() {
-            DType::F64 => Sums::F64(flat.to_vec1()?),
-            _ => Sums::F32(flat.to_vec1()?),
-        })
-    }
-}
-
-/// The gradients of one table for a step, merged.
-enum Ready {
-    F32(Merged<f32>),
-    F64(Merged<f64>),
-}
-
-impl Ready {
-    fn rows(self, width: usize) -> Result<RowSums> {
-        match self {
-            Ready::F32(merged) => merged.sums(width),
-            Ready::F64(merged) => merged.sums(width),
-        }
-    }
-
-    fn squares(&self) -> f64 {
-        match self {
-            Ready::F32(merged) => merged.squares(),
-            Ready::F64(merged) => merged.squares(),
-        }
-    }
-}
-
-impl Owned {
-    fn ready(&self, weight: f64) -> Result<Ready> {
-        let width = self.table.dims()[1];
-        Ok(match self.sums {
-            Sums::F32(_) => Ready::F32(Merged::of(&self.parts, width, weight)?),
-            Sums::F64(_) => Ready::F64(Merged::of(&self.parts, width, weight)?),
-        })
-    }
-
-    fn apply(&mut self, ready: &Ready, rule: SparseRule, lr: f64) -> f64 {
-        let widths = (self.table.dims()[1], Sums::width(&self.table, rule));
-        let eps = match rule {
-            SparseRule::Adagrad { eps, .. } => guard(eps),
-            SparseRule::Sgd => 0.0,
-        };
-        let single = Row {
-            rule,
-            lr: lr as f32,
-            eps: eps as f32,
-        };
-        match (&mut *self.table.store_mut(), &mut self.sums, ready) {
-            (Store::F32(data), Sums::F32(sums), Ready::F32(m)) => {
-                m.apply(data, sums, widths, single)
-            }
-            (Store::Bf16(data), Sums::F32(sums), Ready::F32(m)) => {
-                m.apply(data, sums, widths, single)
-            }
-            (Store::Mapped(map), Sums::F32(sums), Ready::F32(m)) => {
-                m.apply(numbers_mut(map), sums, widths, single)
-            }
-            (Store::F64(data), Sums::F64(sums), Ready::F64(m)) => {
-                m.apply(data, sums, widths, Row { rule, lr, eps })
-            }
-            // `Sums::new` and `Owned::ready` go by the table's type.
-            _ => 0.0,
-        }
     }
 }
 
@@ -342,7 +224,7 @@ impl Optim for SparseOptimizer {
             };
             owned.parts.clear();
             owned.missed = false;
-            let part = merged.as_ref().map_or(0.0, Ready::squares);
+            let part = merged.as_ref().map_or(Ok(0.0), Ready::squares)?;
             if part.is_nan() || part > largest(self.rule, owned.table.dtype()) {
                 found.get_or_insert_with(|| NotFinite {
                     what: "gradient",
@@ -367,7 +249,7 @@ impl Optim for SparseOptimizer {
         let mut change = 0.0;
         for (owned, ready) in self.tables.iter_mut().zip(&ready) {
             if let Some(ready) = ready {
-                change += owned.apply(ready, self.rule, info.lr);
+                change += owned.apply(ready, self.rule, info.lr)?;
             }
         }
         info.update_norm = change.sqrt();
@@ -445,7 +327,7 @@ impl Optim for SparseOptimizer {
                 let got = format!("{:?} {:?}", tensor.dtype(), tensor.dims());
                 return Err(state_error(&name, &expected, &got));
             }
-            all.push(Sums::read(tensor)?);
+            all.push(Sums::read(tensor, &owned.table.device())?);
             names.insert(name);
         }
         state.expect_tensors(&names)?;

@@ -1,9 +1,11 @@
 //! Tables to and from safetensors files, without a second copy in memory.
 
+use super::placed;
 use super::store::{Store, numbers, numbers_mut};
-use super::table::SparseTable;
+use super::table::{Precision, SparseTable};
 use crate::error::{Error, Result};
 use crate::files::save_tensors;
+use candle_core::{Device, Tensor};
 use half::bf16;
 use memmap2::Mmap;
 use parking_lot::RwLockReadGuard;
@@ -28,7 +30,7 @@ pub fn save(tables: &[SparseTable], path: &Path) -> Result<()> {
                 got: format!("`{}` twice", table.name()),
             });
         }
-        all.push((table.name(), Numbers::of(table)));
+        all.push((table.name(), Numbers::of(table)?));
     }
     let views = all.iter().map(|(name, numbers)| (*name, numbers));
     save_tensors(views, None, path)
@@ -48,6 +50,10 @@ pub fn load(tables: &[SparseTable], path: &Path) -> Result<()> {
             Store::F64(data) => copy(view.data(), data),
             Store::Bf16(data) => copy(view.data(), data),
             Store::Mapped(map) => copy(view.data(), numbers_mut(map)),
+            Store::Device(numbers, precision) => {
+                let (dims, device) = (table.dims(), numbers.device());
+                *numbers = Tensor::from_raw_buffer(view.data(), precision.stored(), &dims, device)?;
+            }
         }
     }
     Ok(())
@@ -100,40 +106,61 @@ fn failed(path: &Path, error: impl ToString) -> Error {
 }
 
 fn dtype(store: &Store) -> Dtype {
-    match store {
-        Store::F32(_) | Store::Mapped(_) => Dtype::F32,
-        Store::F64(_) => Dtype::F64,
-        Store::Bf16(_) => Dtype::BF16,
+    match store.precision() {
+        Precision::F32 => Dtype::F32,
+        Precision::F64 => Dtype::F64,
+        Precision::Bf16 => Dtype::BF16,
     }
 }
 
-/// A table's numbers as they lie in memory, held as long as they are written.
+/// A table's numbers as they lie in memory, held as long as they are written; a copy of those on a GPU.
 struct Numbers<'a> {
-    store: RwLockReadGuard<'a, Store>,
+    store: Held<'a>,
     shape: [usize; 2],
 }
 
+enum Held<'a> {
+    Locked(RwLockReadGuard<'a, Store>),
+    Copied(Store),
+}
+
 impl<'a> Numbers<'a> {
-    fn of(table: &'a SparseTable) -> Self {
-        Self {
-            store: table.store(),
+    fn of(table: &'a SparseTable) -> Result<Self> {
+        let store = table.store();
+        let store = match &*store {
+            Store::Device(numbers, precision) => {
+                let numbers = numbers.to_device(&Device::Cpu)?;
+                Held::Copied(placed::store_of(&numbers, *precision)?)
+            }
+            _ => Held::Locked(store),
+        };
+        Ok(Self {
+            store,
             shape: table.dims(),
+        })
+    }
+
+    fn store(&self) -> &Store {
+        match &self.store {
+            Held::Locked(store) => store,
+            Held::Copied(store) => store,
         }
     }
 
     fn bytes(&self) -> &[u8] {
-        match &*self.store {
+        match self.store() {
             Store::F32(data) => bytes(data),
             Store::F64(data) => bytes(data),
             Store::Bf16(data) => bytes(data),
             Store::Mapped(map) => bytes(numbers(map)),
+            Store::Device(..) => &[], // copied, see above
         }
     }
 }
 
 impl View for &Numbers<'_> {
     fn dtype(&self) -> Dtype {
-        dtype(&self.store)
+        dtype(self.store())
     }
 
     fn shape(&self) -> &[usize] {

@@ -3,6 +3,7 @@
 pub(crate) mod cell;
 mod file;
 mod mapped;
+mod placed;
 pub(crate) mod rows;
 pub(crate) mod store;
 mod table;

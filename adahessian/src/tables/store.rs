@@ -1,8 +1,9 @@
-//! Where a table's numbers lie: in memory, or in a file that is mapped into it.
+//! Where a table's numbers lie: in memory, in a file that is mapped into it, or on a GPU.
 
 use super::cell::Cell;
-use crate::numeric::{Memory, Real};
-use candle_core::CpuStorage;
+use super::table::Precision;
+use crate::numeric::Real;
+use candle_core::Tensor;
 use half::bf16;
 use memmap2::MmapMut;
 
@@ -11,6 +12,20 @@ pub(crate) enum Store {
     F64(Vec<f64>),
     Bf16(Vec<bf16>),
     Mapped(MmapMut),
+    /// [rows, width] on a CUDA device, in the type that they are stored in.
+    Device(Tensor, Precision),
+}
+
+impl Store {
+    /// What its numbers are stored as.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Store::F32(_) | Store::Mapped(_) => Precision::F32,
+            Store::F64(_) => Precision::F64,
+            Store::Bf16(_) => Precision::Bf16,
+            Store::Device(_, precision) => *precision,
+        }
+    }
 }
 
 /// Numbers from a function of the row, in parallel.
@@ -31,13 +46,6 @@ pub(crate) fn fill<C: Cell>(
             pairs.for_each(|(to, &x)| *to = C::of(C::Number::from_f64(x)));
         }
     });
-}
-
-/// Numbers of a tensor from this place on.
-pub(crate) fn copy<C: Cell>(storage: &CpuStorage, start: usize, to: &mut [C]) {
-    let from = C::Number::slice(storage).unwrap_or(&[]);
-    let pairs = to.iter_mut().zip(&from[start..]);
-    pairs.for_each(|(to, &x)| *to = C::of(x));
 }
 
 /// The numbers of a map.

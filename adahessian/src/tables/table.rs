@@ -1,10 +1,10 @@
 //! A table of vectors that is read and changed row by row.
 
-use super::store::{Store, copy, fill, numbers, numbers_mut};
-use super::{mapped, rows};
+use super::store::{Store, fill, numbers, numbers_mut};
+use super::{mapped, placed, rows};
 use crate::error::{Error, Result};
 use crate::numeric::Memory;
-use candle_core::{DType, Device, Storage, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use half::bf16;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::fmt;
@@ -21,6 +21,22 @@ pub enum Precision {
     Bf16,
     /// Eight bytes a number: for checks.
     F64,
+}
+
+impl Precision {
+    pub(super) fn stored(self) -> DType {
+        match self {
+            Precision::Bf16 => DType::BF16,
+            other => other.computed(),
+        }
+    }
+
+    pub(super) fn computed(self) -> DType {
+        match self {
+            Precision::F64 => DType::F64,
+            Precision::F32 | Precision::Bf16 => DType::F32,
+        }
+    }
 }
 
 /// Embedding vectors [rows, width]. Clones share the numbers.
@@ -74,7 +90,7 @@ impl SparseTable {
             Store::F32(data) => fill(data, width, &value),
             Store::F64(data) => fill(data, width, &value),
             Store::Bf16(data) => fill(data, width, &value),
-            Store::Mapped(_) => {}
+            Store::Mapped(_) | Store::Device(..) => {}
         }
         Ok(Self::of(name.into(), [rows, width], store))
     }
@@ -113,6 +129,30 @@ impl SparseTable {
         }))
     }
 
+    /// A table of the same name with a copy of the numbers, on this device: the CPU or a CUDA device, where rows are
+    /// looked up and stepped with in place. On the device where the table is already it is the table itself.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a device of another kind; candle's errors, where the device's memory is too small, say.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        placed::check_device(device)?;
+        if self.device().same_device(device) {
+            return Ok(self.clone());
+        }
+        let store = self.store();
+        let stored = placed::stored(&store, self.dims(), device)?;
+        let store = placed::store_of(&stored, store.precision())?;
+        Ok(Self::of(self.0.name.clone(), self.dims(), store))
+    }
+
+    /// The device that has its numbers.
+    pub fn device(&self) -> Device {
+        match &*self.store() {
+            Store::Device(numbers, _) => numbers.device().clone(),
+            _ => Device::Cpu,
+        }
+    }
+
     /// Its name, which error messages and saved states use.
     pub fn name(&self) -> &str {
         &self.0.name
@@ -123,12 +163,14 @@ impl SparseTable {
         [self.0.rows, self.0.width]
     }
 
+    /// What its numbers are stored as.
+    pub fn precision(&self) -> Precision {
+        self.store().precision()
+    }
+
     /// The type that leaves and read rows have.
     pub fn dtype(&self) -> DType {
-        match &*self.store() {
-            Store::F64(_) => DType::F64,
-            _ => DType::F32,
-        }
+        self.store().precision().computed()
     }
 
     /// The rows of these ids as a variable of this batch. Its gradient goes to the table in the next
@@ -180,25 +222,19 @@ impl SparseTable {
             Store::F64(data) => Memory::tensor(rows::read(data, width, &rows), &shape)?,
             Store::Bf16(data) => Memory::tensor(rows::read(data, width, &rows), &shape)?,
             Store::Mapped(map) => Memory::tensor(rows::read(numbers(map), width, &rows), &shape)?,
+            Store::Device(numbers, precision) => placed::read(numbers, &rows, *precision)?,
         };
         Ok((tensor, rows, places))
     }
 
-    /// A copy of all numbers, [rows, width], in the type of [`SparseTable::dtype`].
+    /// A copy of all numbers on the CPU, [rows, width], in the type of [`SparseTable::dtype`].
     ///
     /// # Errors
     /// If candle fails.
     pub fn to_tensor(&self) -> Result<Tensor> {
-        let shape = self.dims();
-        Ok(match &*self.store() {
-            Store::F32(data) => Tensor::from_slice(data, &shape, &Device::Cpu)?,
-            Store::F64(data) => Tensor::from_slice(data, &shape, &Device::Cpu)?,
-            Store::Bf16(data) => {
-                let data: Vec<f32> = data.iter().map(|x| x.to_f32()).collect();
-                Tensor::from_vec(data, &shape, &Device::Cpu)?
-            }
-            Store::Mapped(map) => Tensor::from_slice(numbers(map), &shape, &Device::Cpu)?,
-        })
+        let store = self.store();
+        let stored = placed::stored(&store, self.dims(), &Device::Cpu)?;
+        Ok(stored.to_dtype(store.precision().computed())?)
     }
 
     /// Takes over numbers from a tensor [rows, width].
@@ -213,20 +249,11 @@ impl SparseTable {
                 got: format!("{:?}", values.dims()),
             });
         }
-        let values = values
-            .to_device(&Device::Cpu)?
-            .to_dtype(self.dtype())?
-            .contiguous()?;
-        let (storage, layout) = values.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else {
-            return Ok(()); // `to_device` has seen to it
-        };
-        let start = layout.start_offset();
-        match &mut *self.store_mut() {
-            Store::F32(data) => copy(storage, start, data),
-            Store::F64(data) => copy(storage, start, data),
-            Store::Bf16(data) => copy(storage, start, data),
-            Store::Mapped(map) => copy(storage, start, numbers_mut(map)),
+        let values = values.detach().to_device(&self.device())?.copy()?;
+        let values = placed::store_of(&values, self.precision())?;
+        match (&mut *self.store_mut(), values) {
+            (Store::Mapped(map), Store::F32(data)) => numbers_mut(map).copy_from_slice(&data),
+            (store, values) => *store = values,
         }
         Ok(())
     }

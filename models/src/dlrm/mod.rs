@@ -12,8 +12,8 @@
 //! [`SparseTable`] in which they lie one after the other; it is no variable, and no Hessian is taken over
 //! it.
 //!
-//! The networks can be on a GPU. The tables stay on the CPU: rows are looked up and pooled there, the tᵢ
-//! are moved to the networks, and their gradients come back.
+//! The networks can be on a GPU, and the tables with them ([`Dlrm::with_tables_on`]) or on the CPU: then rows are
+//! looked up and pooled there, the tᵢ are moved to the networks, and their gradients come back.
 
 mod config;
 mod ids;
@@ -31,7 +31,7 @@ use adahessian::nn::{self, Linear, LinearConfig, VarBuilder};
 use adahessian::ops::{Activation, Bags, Mode, bags, interaction};
 use adahessian::sparse::{Precision, SparseTable};
 use adahessian::{Block, Kind};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use config::initial;
 use serde_json::Value;
 use std::path::Path;
@@ -85,7 +85,7 @@ fn stack(widths: &[usize], vb: VarBuilder) -> Result<Vec<Linear>> {
 
 impl Dlrm {
     /// A network with random weights and tables, the numbers of table i uniform within 1/√rows; each a
-    /// function of the seed and its name.
+    /// function of the seed and its name. The tables are on the CPU.
     ///
     /// # Errors
     /// [`Error::Config`] for sizes that do not fit; candle's errors.
@@ -107,6 +107,18 @@ impl Dlrm {
         let shape = [config.rows(), config.width()];
         let tables = SparseTable::mapped(TABLES, shape, path, value)?;
         Self::with_tables(config, start, tables)
+    }
+
+    /// The model with its tables on this device: a CUDA device that has room for them and, where they are trained,
+    /// for the accumulators of their optimizer.
+    ///
+    /// # Errors
+    /// Those of [`SparseTable::to_device`].
+    pub fn with_tables_on(self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            tables: self.tables.to_device(device)?,
+            ..self
+        })
     }
 
     fn with_tables(config: &Config, start: &Start, tables: SparseTable) -> Result<Self> {

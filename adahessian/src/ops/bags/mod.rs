@@ -5,6 +5,7 @@
 use super::wrong;
 use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
+use crate::numeric::listed::{Lists, Weights};
 use crate::numeric::{Buffer, Real};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -84,6 +85,26 @@ impl Bags {
     fn count(&self) -> usize {
         self.starts.len() - 1
     }
+
+    /// The bag of each of `rows`.
+    fn owners(&self) -> impl Iterator<Item = usize> + Clone + '_ {
+        let bags = self.starts.windows(2).enumerate();
+        bags.flat_map(|(bag, ends)| (ends[0]..ends[1]).map(move |_| bag))
+    }
+
+    /// What each of `rows` counts in its bag.
+    fn weights(&self) -> Weights {
+        match self.pooling {
+            Pooling::Sum => Weights::All(1.0),
+            Pooling::Mean => {
+                let weights = self.owners().map(|bag| {
+                    let (_, weight) = self.bag::<f64>(bag);
+                    weight
+                });
+                Weights::Each(weights.collect())
+            }
+        }
+    }
 }
 
 /// The bags' vectors [batch, tables, m] from rows [U, m], on the device of the rows. Rows of a
@@ -130,13 +151,8 @@ impl LinearMap for Pool {
 
     fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
         let x = &inputs[0];
-        let (mut owners, mut weights) = (Vec::new(), Vec::new());
-        for bag in 0..self.bags.count() {
-            let (rows, weight) = self.bags.bag::<f64>(bag);
-            owners.extend(rows.iter().map(|_| bag as u32));
-            weights.extend(rows.iter().map(|_| weight));
-        }
-        let here = |t: Tensor| t.to_device(x.device());
+        let owners = self.bags.owners().map(|bag| bag as u32);
+        let owners: Vec<u32> = owners.collect();
         let count = owners.len();
         let zeros = Tensor::zeros((self.bags.count(), self.width), x.dtype(), x.device())?;
         let [batch, tables] = self.bags.shape;
@@ -144,16 +160,18 @@ impl LinearMap for Pool {
         if count == 0 {
             return Ok(zeros.reshape(shape)?);
         }
-        let rows = here(Tensor::from_vec(
-            self.bags.rows.clone(),
-            count,
-            &Device::Cpu,
-        )?)?;
-        let owners = here(Tensor::from_vec(owners, count, &Device::Cpu)?)?;
-        let weights = here(Tensor::from_vec(weights, (count, 1), &Device::Cpu)?)?;
-        let picked = x.index_select(&rows, 0)?;
-        let picked = picked.broadcast_mul(&weights.to_dtype(x.dtype())?)?;
-        Ok(zeros.index_add(&owners, &picked, 0)?.reshape(shape)?)
+        let here = |numbers: &[u32]| Tensor::new(numbers, &Device::Cpu)?.to_device(x.device());
+        let picked = x.index_select(&here(&self.bags.rows)?, 0)?;
+        let picked = match self.bags.weights() {
+            Weights::All(_) => picked,
+            Weights::Each(weights) => {
+                let weights = Tensor::from_vec(weights, (count, 1), &Device::Cpu)?;
+                picked.broadcast_mul(&weights.to_dtype(x.dtype())?.to_device(x.device())?)?
+            }
+        };
+        Ok(zeros
+            .index_add(&here(&owners)?, &picked, 0)?
+            .reshape(shape)?)
     }
 
     fn apply<T: Real>(&self, inputs: &[Option<&[T]>]) -> Buffer<T> {
@@ -188,5 +206,24 @@ impl LinearMap for Pool {
             }
         }
         x
+    }
+
+    const OF_TENSORS: bool = true;
+
+    fn apply_tensor(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        let Bags { rows, starts, .. } = &self.bags;
+        let lists = Lists::new(starts.clone(), rows.clone(), self.bags.weights());
+        let [batch, tables] = self.bags.shape;
+        Ok(lists
+            .sums(&inputs[0])?
+            .reshape((batch, tables, self.width))?)
+    }
+
+    fn transposed_tensor(&self, g: &Tensor, _: usize, shape: &[usize]) -> Result<Tensor> {
+        let g = g.contiguous()?.reshape(((), self.width))?;
+        let rows = self.bags.rows.iter().map(|row| *row as usize);
+        let owners: Vec<u32> = self.bags.owners().map(|bag| bag as u32).collect();
+        let lists = Lists::by_id(rows, shape[0], self.bags.weights());
+        lists.through(&owners).sums(&g)
     }
 }

@@ -1,10 +1,9 @@
 //! Embeddings: rows of tables by their ids, and sums of such rows.
 
-mod tensors;
-
 use super::wrong;
 use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
+use crate::numeric::listed::{Lists, Weights};
 use crate::numeric::{Buffer, Real};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -264,10 +263,7 @@ impl LinearMap for Rows {
 
     fn transposed_tensor(&self, g: &Tensor, input: usize, shape: &[usize]) -> Result<Tensor> {
         let rows = g.contiguous()?.reshape(((), self.width))?;
-        let rows = match self.scales[input] {
-            1.0 => rows,
-            scale => (rows * scale)?,
-        };
-        tensors::sum_by_id(&rows, &self.ids[input], shape[0])
+        let scale = Weights::All(self.scales[input]);
+        Lists::by_id(self.ids[input].iter().copied(), shape[0], scale).sums(&rows)
     }
 }

@@ -1,6 +1,7 @@
 //! Pairwise products of feature vectors, DLRM's interaction (Naumov et al. 2019).
 
 mod cpu;
+mod tensors;
 
 use super::wrong;
 use crate::engine::{Handle, Kernels, Op, Operand, call};
@@ -27,6 +28,10 @@ fn on(dense: &dyn Operand, bags: &dyn Operand) -> Result<Handle> {
         let got = format!("{:?}", bags.dtype());
         return wrong("bags of an interaction", expected, got);
     }
+    if !dense.device().same_device(bags.device()) {
+        let moved = bags.tensor()?.to_device(dense.device())?;
+        return call(Interaction, &[dense, &moved]);
+    }
     call(Interaction, &[dense, bags])
 }
 
@@ -46,8 +51,7 @@ impl Op for Interaction {
         let (dense, bags) = (&inputs[0], &inputs[1]);
         let sizes = Sizes::of(dense.dims(), bags.dims())?;
         let (batch, n) = (sizes.batch, sizes.vectors);
-        let bags = bags.to_device(dense.device())?;
-        let all = Tensor::cat(&[&dense.unsqueeze(1)?, &bags], 1)?; // [B, n, m]
+        let all = Tensor::cat(&[&dense.unsqueeze(1)?, bags], 1)?; // [B, n, m]
         let products = all.matmul(&all.transpose(1, 2)?.contiguous()?)?; // [B, n, n]
         let picked = selection(n, dense.dtype(), dense.device())?; // [n², pairs]
         let products = products.reshape((batch, n * n))?.matmul(&picked)?;
@@ -55,7 +59,7 @@ impl Op for Interaction {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        Kernels::everywhere()
     }
 }
 

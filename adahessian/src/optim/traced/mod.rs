@@ -28,9 +28,13 @@ mod symbols;
 mod tests;
 
 #[cfg(feature = "cuda")]
-pub(super) use step::{products, runs_on, squares, step};
+pub(crate) use step::squares;
+#[cfg(feature = "cuda")]
+pub(super) use step::{products, runs_on, step};
 #[cfg(not(feature = "cuda"))]
-pub(super) use without::{products, runs_on, squares, step};
+pub(crate) use without::squares;
+#[cfg(not(feature = "cuda"))]
+pub(super) use without::{products, runs_on, step};
 
 /// Without CUDA there are no such kernels.
 #[cfg(not(feature = "cuda"))]

@@ -19,7 +19,7 @@ pub(in crate::optim) fn runs_on(x: &Tensor) -> bool {
 }
 
 /// The sum of squares of every tensor; none where kernels do not take them.
-pub(in crate::optim) fn squares(tensors: &[Tensor]) -> Result<Option<Vec<f64>>> {
+pub(crate) fn squares(tensors: &[Tensor]) -> Result<Option<Vec<f64>>> {
     let Some(first) = tensors.first() else {
         return Ok(None);
     };
