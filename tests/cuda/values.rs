@@ -103,6 +103,40 @@ fn cross_entropies() -> Result<()> {
 }
 
 #[test]
+fn losses_of_rows() -> Result<()> {
+    let Some(device) = device() else {
+        return Ok(());
+    };
+    for rows in [1, 2, 9, 700] {
+        let vars = vars(&[("x", &[rows])])?;
+        let targets = (0..rows).map(|i| [0.0, 1.0, 0.3][i % 3]).collect();
+        let targets = Tensor::from_vec::<_, f64>(targets, rows, &Device::Cpu)?;
+        let place = |vars: &NamedVars| -> adahessian::Result<Tensor> {
+            Ok(targets.to_device(vars.get("x")?.device())?)
+        };
+        same(&format!("clicks {rows}"), &vars, &device, |vars, enter| {
+            let logits = enter(vars.get("x")?)?;
+            Ok(ops::binary_cross_entropy(&logits, &place(vars)?)?
+                .exit()?
+                .sqrt()?)
+        })?;
+        same(&format!("squares {rows}"), &vars, &device, |vars, enter| {
+            ops::mse(&enter(vars.get("x")?)?, &place(vars)?)?.exit()
+        })?;
+    }
+    // Far out, where e^l is no number any more, in the middle, and where there is no number.
+    let logits = Tensor::new(&[800f32, -800.0, 0.0], &device)?;
+    let targets = Tensor::new(&[1f32, 1.0, 0.0], &device)?;
+    let loss = ops::binary_cross_entropy(&Handle::enter(&logits)?, &targets)?.exit()?;
+    let expected = (800.0 + std::f64::consts::LN_2) / 3.0;
+    assert!((numbers(&loss)?[0] - expected).abs() < 1e-4);
+    let missing = Tensor::new(&[f32::NAN, 0.0, 0.0], &device)?;
+    let loss = ops::binary_cross_entropy(&Handle::enter(&missing)?, &targets)?.exit()?;
+    assert!(numbers(&loss)?[0].is_nan());
+    Ok(())
+}
+
+#[test]
 fn activations_and_maxima() -> Result<()> {
     let Some(device) = device() else {
         return Ok(());

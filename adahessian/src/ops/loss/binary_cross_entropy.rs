@@ -2,6 +2,8 @@
 
 use crate::engine::{Handle, Operand, RowLoss, row_loss};
 use crate::error::Result;
+use crate::numeric::formula::Space;
+use crate::numeric::traced::Test;
 use candle_core::Tensor;
 
 /// The mean over the rows of log(1 + e^l) - t l = -t log σ(l) - (1 - t) log(1 - σ(l)), for `logits`
@@ -42,5 +44,23 @@ impl RowLoss for LogLoss {
         };
         let loss = positive + decay.ln_1p() - target * logit;
         [loss, p - target, p * (1.0 - p)]
+    }
+
+    const OF_TENSORS: bool = true;
+
+    fn derivatives_of_tensors(&self, logits: &Tensor, targets: &Tensor) -> Result<[Tensor; 3]> {
+        let space = Space::whole(logits.dims());
+        let (logit, target) = (space.entries(logits)?, space.entries(targets)?);
+        let (zero, one) = (space.constant(0.0), space.constant(1.0));
+        let decay = (-logit.abs()).exp();
+        let denominator = &decay + 1.0;
+        let above = logit.choose(Test::Below, &zero, &decay, &one);
+        let p = &above / &denominator;
+        // As in `derivatives`; of a logit that is not a number neither.
+        let positive = logit.choose(Test::Below, &zero, &zero, &logit);
+        let (rest, slope) = (positive - &target * &logit, &p - &target);
+        let bend = &p * (one - &p);
+        let [denominator, rest, slope, bend] = space.compute([denominator, rest, slope, bend])?;
+        Ok([(denominator.log()? + rest)?, slope, bend])
     }
 }

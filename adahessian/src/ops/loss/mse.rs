@@ -2,6 +2,7 @@
 
 use crate::engine::{Handle, Operand, RowLoss, row_loss};
 use crate::error::Result;
+use crate::numeric::formula::Space;
 use candle_core::Tensor;
 
 /// (1/n) Σᵢ (pᵢ - tᵢ)², for `prediction` and `target` of the same shape `[n]`. A scalar.
@@ -30,5 +31,14 @@ impl RowLoss for SquaredError {
     fn derivatives(&self, prediction: f64, target: f64) -> [f64; 3] {
         let error = prediction - target;
         [error * error, 2.0 * error, 2.0]
+    }
+
+    const OF_TENSORS: bool = true;
+
+    fn derivatives_of_tensors(&self, prediction: &Tensor, target: &Tensor) -> Result<[Tensor; 3]> {
+        let space = Space::whole(prediction.dims());
+        let error = space.entries(prediction)? - space.entries(target)?;
+        let bend = space.constant(2.0).spread();
+        space.compute([error.square(), &error * 2.0, bend])
     }
 }

@@ -8,6 +8,8 @@
 //! ```
 //! A row is one number, so there are few of them: they are computed in f64, on the thread that is there.
 
+mod tensors;
+
 use super::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use super::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
 use crate::error::{Error, Result};
@@ -56,6 +58,23 @@ pub trait RowLoss: Send + Sync + 'static {
 
     /// f, ∂f/∂p and ∂²f/∂p².
     fn derivatives(&self, prediction: f64, target: f64) -> [f64; 3];
+
+    /// Whether there is [`RowLoss::derivatives_of_tensors`]. Without it the loss is composed on a GPU.
+    const OF_TENSORS: bool = false;
+
+    /// The same of every row, `[n]` each, in f64, in candle's operations on tensors without a graph.
+    ///
+    /// # Errors
+    /// If candle fails.
+    fn derivatives_of_tensors(
+        &self,
+        _prediction: &Tensor,
+        _target: &Tensor,
+    ) -> Result<[Tensor; 3]> {
+        Err(Error::Engine {
+            what: format!("the loss `{}` has no kernel of tensors", self.name()),
+        })
+    }
 }
 
 /// The mean of a loss over the rows of `prediction` and `target`, both `[n]`: a scalar. The target is a
@@ -93,7 +112,10 @@ impl<L: RowLoss> Op for Mean<L> {
     }
 
     fn kernels() -> Kernels<Self> {
-        Kernels::cpu()
+        match L::OF_TENSORS {
+            true => Kernels::everywhere(),
+            false => Kernels::cpu(),
+        }
     }
 }
 
