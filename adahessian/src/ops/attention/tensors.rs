@@ -1,15 +1,15 @@
 //! The attention of `cpu.rs` in candle's products and formulas, on tensors without a graph.
 
 use super::Attention;
-use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
+use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers};
 use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
 use crate::numeric::formula::{Space, plus as plus_symbols};
-use crate::numeric::hidden_score;
 use crate::numeric::traced::Symbol;
+use crate::numeric::{SumOfProducts, hidden_score};
 use candle_core::{D, Tensor};
 
-/// α q, k and v by heads, [B, heads, positions, d], and P, [B, heads, T, S].
+/// q, k and v by heads, [B, heads, positions, d], and P, [B, heads, T, S].
 pub(super) struct Saved {
     q: Tensor,
     k: Tensor,
@@ -34,14 +34,13 @@ pub(super) struct Kept {
     of_scores: Tensor,
 }
 
-/// left rightᵀ of the last two dimensions.
-fn across(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    Ok(left.matmul(&right.t()?)?)
-}
-
-/// leftᵀ right.
-fn down(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    Ok(left.t()?.matmul(right)?)
+/// s left rightᵀ of the last two dimensions.
+fn across(scale: f64, left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    let mut product = SumOfProducts::scaled(scale);
+    product.add(left, &right.t()?)?;
+    product.sum().ok_or_else(|| crate::Error::Engine {
+        what: "a sum of one product is there".into(),
+    })
 }
 
 /// Rows of weights P.
@@ -121,9 +120,9 @@ impl Kernel<Tensors> for Attention {
     fn forward(&self, inputs: &Inputs, _: bool) -> Result<(Output, Saved)> {
         let (batch, queries, all) = inputs[0].dims3()?;
         let keys = inputs[1].dim(1)?;
-        let q = (self.split(&inputs[0])? * self.scale(all))?;
-        let (k, v) = (self.split(&inputs[1])?, self.split(&inputs[2])?);
-        let mut scores = across(&q, &k)?;
+        let [q, k, v] = [0, 1, 2].map(|i| self.split(&inputs[i]));
+        let (q, k, v) = (q?, k?, v?);
+        let mut scores = across(self.scale(all), &q, &k)?;
         let visible = self.visible((batch, queries, keys), &scores)?;
         if let Some(visible) = &visible {
             let hidden = hidden_score(scores.dtype());
@@ -169,7 +168,7 @@ impl Kernel<Tensors> for Attention {
         let scale = self.scale(point.shape(0)[2]);
         let own = gradient.map(|g| self.split(g)).transpose()?;
         let left = deferred.as_ref();
-        let across = own.as_ref().map(|g| across(g, v)).transpose()?;
+        let across = own.as_ref().map(|g| across(1.0, g, v)).transpose()?;
         let rows = Rows::of(weights)?;
         let of_weights = rows.space.some(across.as_ref())?;
         let of_weights = of_weights.map(|u| self.masked(&rows.space, &u, weights));
@@ -184,27 +183,27 @@ impl Kernel<Tensors> for Attention {
         let [masked, of_scores] = rows.space.compute_some([masked, of_scores])?;
         let of_weights = masked.or(across);
 
-        let (mut gq, mut gk, mut gv) = (None, None, None);
+        let mut gq = SumOfProducts::scaled(scale);
+        let (mut gk, mut gv) = (SumOfProducts::scaled(scale), SumOfProducts::new());
         if let Some(s) = &of_scores {
-            gq = Some(s.matmul(k)?);
-            // q holds α already.
-            gk = Some(down(s, q)?);
+            gq.add(s, k)?;
+            gk.add(&s.t()?, q)?;
         }
         if let Some(g) = &own {
-            gv = Some(down(&self.dropped(weights)?, g)?);
+            gv.add(&self.dropped(weights)?.t()?, g)?;
         }
         if let Some(left) = left {
             if let Some(v_k) = &left.v_k {
-                gq = plus(gq, Some(left.scores.matmul(v_k)?))?;
+                gq.add(&left.scores, v_k)?;
             }
             if let Some(v_q) = &left.v_q {
-                gk = plus(gk, Some((down(&left.scores, v_q)? * scale)?))?;
+                gk.add(&left.scores.t()?, v_q)?;
             }
             if let Some(dropped) = &left.dropped {
-                gv = plus(gv, Some(down(dropped, &left.gradient)?))?;
+                gv.add(&dropped.t()?, &left.gradient)?;
             }
         }
-        let gq = gq.map(|gq| gq * scale).transpose()?;
+        let [gq, gk, gv] = [gq, gk, gv].map(SumOfProducts::sum);
         let mut all = Gradients::with_capacity(3);
         for gradient in [gq, gk, gv] {
             all.push(gradient.map(|g| self.join(&g)).transpose()?.map(Into::into));
@@ -246,14 +245,19 @@ impl Kernel<Tensors> for Attention {
             v.map(|v| self.split(&v)).transpose()
         };
         let (v_q, v_k, v_v) = (split(0)?, split(1)?, split(2)?);
-        let from_q = v_q.as_ref().map(|v_q| across(v_q, k)).transpose()?;
-        let from_k = v_k.as_ref().map(|v_k| across(q, v_k)).transpose()?;
-        let from_v = v_v.as_ref().map(|v_v| across(g, v_v)).transpose()?;
+        let mut ts = SumOfProducts::scaled(scale);
+        if let Some(v_q) = &v_q {
+            ts.add(v_q, &k.t()?)?;
+        }
+        if let Some(v_k) = &v_k {
+            ts.add(q, &v_k.t()?)?;
+        }
+        let ts = ts.sum();
+        let from_v = v_v.as_ref().map(|v_v| across(1.0, g, v_v)).transpose()?;
         let rows = Rows::of(weights)?;
         let space = &rows.space;
-        let from_q = space.some(from_q.as_ref())?.map(|from_q| from_q * scale);
         let (mut of_weights, mut dropped) = (None, None);
-        if let Some(ts) = plus_symbols(from_q, space.some(from_k.as_ref())?) {
+        if let Some(ts) = space.some(ts.as_ref())? {
             // tS (gP - ⟨gP,P⟩) - ⟨tS,P⟩ gP
             let gp = space.entries(gp)?;
             let apart = &gp - rows.along(&gp);
@@ -264,11 +268,14 @@ impl Kernel<Tensors> for Attention {
             of_weights = plus_symbols(of_weights, Some(self.masked(space, &from_v, weights)?));
         }
         let [of_weights, dropped] = rows.space.compute_some([of_weights, dropped])?;
-        let mut tangent = dropped.as_ref().map(|tp| tp.matmul(v)).transpose()?;
-        if let Some(v_v) = &v_v {
-            tangent = plus(tangent, Some(self.dropped(weights)?.matmul(v_v)?))?;
+        let mut tangent = SumOfProducts::new();
+        if let Some(tp) = &dropped {
+            tangent.add(tp, v)?;
         }
-        let tangent = match tangent {
+        if let Some(v_v) = &v_v {
+            tangent.add(&self.dropped(weights)?, v_v)?;
+        }
+        let tangent = match tangent.sum() {
             Some(tangent) => self.join(&tangent)?,
             None => gradient.view()?.zeros_like()?,
         };

@@ -7,8 +7,9 @@
 //! BW:  Σ over images of u columns(x)ᵀ
 //! ```
 
-use super::tensors::Products;
+use super::tensors::{Pairs, Products};
 use crate::error::Result;
+use crate::numeric::SumOfProducts;
 use crate::numeric::columns::{columns, has_kernels, images};
 use crate::numeric::formula::Space;
 use candle_core::Tensor;
@@ -47,68 +48,70 @@ impl Products {
         Ok(w.contiguous()?.reshape((w.dim(0)?, ()))?)
     }
 
-    /// F(x, w)
-    pub(super) fn forward_of_columns(&self, x: &Tensor, w: &Tensor) -> Result<Option<Tensor>> {
-        let Some(taps) = self.taps() else {
+    /// Σ F(x, w)
+    pub(super) fn forward_of_columns(&self, pairs: Pairs) -> Result<Option<Tensor>> {
+        let (Some(taps), Some((x, w))) = (self.taps(), pairs.first()) else {
             return Ok(None);
         };
-        let w = self.matrix(w)?;
-        let (out, rows) = w.dims2()?;
+        let (out, rows) = self.matrix(w)?.dims2()?;
         let parts = in_portions(x.dim(0)?, rows * taps.positions(), |start, count| {
-            let Some(columns) = columns(&x.narrow(0, start, count)?, &taps)? else {
-                return Ok(None);
-            };
-            let y = w.broadcast_left(count)?.matmul(&columns)?;
-            Ok(Some(y.reshape((
-                count,
-                out,
-                taps.output.0,
-                taps.output.1,
-            ))?))
+            let mut sum = SumOfProducts::new();
+            for (x, w) in pairs {
+                let Some(columns) = columns(&x.narrow(0, start, count)?, &taps)? else {
+                    return Ok(None);
+                };
+                sum.add(&self.matrix(w)?.broadcast_left(count)?, &columns)?;
+            }
+            let shape = (count, out, taps.output.0, taps.output.1);
+            Ok(sum.sum().map(|y| y.reshape(shape)).transpose()?)
         });
         joined(parts?)
     }
 
-    /// BI(u, w)
-    pub(super) fn input_gradient_of_columns(
-        &self,
-        u: &Tensor,
-        w: &Tensor,
-    ) -> Result<Option<Tensor>> {
-        let Some(taps) = self.taps().filter(|_| has_kernels(u)) else {
+    /// Σ BI(u, w)
+    pub(super) fn input_gradient_of_columns(&self, pairs: Pairs) -> Result<Option<Tensor>> {
+        let (Some(taps), Some((u, w))) = (self.taps(), pairs.first()) else {
             return Ok(None);
         };
-        let w = self.matrix(w)?;
-        let (out, rows) = w.dims2()?;
-        let w = w.t()?;
-        let u = u.contiguous()?.reshape(((), out, taps.positions()))?;
+        if !has_kernels(u) {
+            return Ok(None);
+        }
+        let (out, rows) = self.matrix(w)?.dims2()?;
         let parts = in_portions(u.dim(0)?, rows * taps.positions(), |start, count| {
-            let columns = w
-                .broadcast_left(count)?
-                .matmul(&u.narrow(0, start, count)?)?;
-            images(&columns, &taps)
+            let mut sum = SumOfProducts::new();
+            for (u, w) in pairs {
+                let w = self.matrix(w)?.t()?.broadcast_left(count)?;
+                let u = u.contiguous()?.reshape(((), out, taps.positions()))?;
+                sum.add(&w, &u.narrow(0, start, count)?)?;
+            }
+            match sum.sum() {
+                Some(columns) => images(&columns, &taps),
+                None => Ok(None),
+            }
         });
         joined(parts?)
     }
 
-    /// BW(x, u)
-    pub(super) fn weight_gradient_of_columns(
-        &self,
-        x: &Tensor,
-        u: &Tensor,
-    ) -> Result<Option<Tensor>> {
-        let Some(taps) = self.taps() else {
+    /// Σ BW(x, u)
+    pub(super) fn weight_gradient_of_columns(&self, pairs: Pairs) -> Result<Option<Tensor>> {
+        let (Some(taps), Some((x, u))) = (self.taps(), pairs.first()) else {
             return Ok(None);
         };
         let (n, channels, ..) = x.dims4()?;
         let (out, rows) = (u.dim(1)?, channels * taps.count());
-        let u = u.contiguous()?.reshape((n, out, taps.positions()))?;
         let most = rows * taps.positions().max(out);
         let parts = in_portions(n, most, |start, count| {
-            let Some(columns) = columns(&x.narrow(0, start, count)?, &taps)? else {
+            let mut sum = SumOfProducts::new();
+            for (x, u) in pairs {
+                let Some(columns) = columns(&x.narrow(0, start, count)?, &taps)? else {
+                    return Ok(None);
+                };
+                let u = u.contiguous()?.reshape((n, out, taps.positions()))?;
+                sum.add(&u.narrow(0, start, count)?, &columns.t()?)?;
+            }
+            let Some(of_images) = sum.sum() else {
                 return Ok(None);
             };
-            let of_images = u.narrow(0, start, count)?.matmul(&columns.t()?)?;
             let space = Space::columns(of_images.dims(), out * rows);
             let sum = space.entries(&of_images)?.sum();
             let [sum] = space.compute([sum])?;
@@ -124,11 +127,7 @@ impl Products {
         for part in parts {
             sum = (sum + part)?;
         }
-        Ok(Some(sum.reshape((
-            out,
-            channels,
-            taps.kernel.0,
-            taps.kernel.1,
-        ))?))
+        let shape = (out, channels, taps.kernel.0, taps.kernel.1);
+        Ok(Some(sum.reshape(shape)?))
     }
 }

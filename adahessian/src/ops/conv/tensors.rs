@@ -15,6 +15,27 @@ use crate::numeric::columns::Taps;
 use crate::numeric::formula::Space;
 use candle_core::Tensor;
 
+/// Operands of products that are added up.
+pub(super) type Pairs<'a> = &'a [(&'a Tensor, &'a Tensor)];
+
+fn sum_over(
+    pairs: Pairs,
+    product: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Option<Tensor>> {
+    let mut sum = None;
+    for (a, b) in pairs {
+        sum = plus(sum, Some(product(a, b)?))?;
+    }
+    Ok(sum)
+}
+
+/// The pairs of which both are there.
+pub(super) fn there<'a, const N: usize>(
+    pairs: [(Option<&'a Tensor>, Option<&'a Tensor>); N],
+) -> Vec<(&'a Tensor, &'a Tensor)> {
+    pairs.into_iter().filter_map(|(a, b)| a.zip(b)).collect()
+}
+
 /// A convolution on images of this size with kernels of this size.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Products {
@@ -64,11 +85,31 @@ impl Products {
         })
     }
 
-    /// F(x, w)
-    pub fn forward(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
-        if let Some(y) = self.forward_of_columns(x, w)? {
-            return Ok(y);
+    /// The sum of F(x, w) over pairs; none of no pairs.
+    pub fn forward(&self, pairs: Pairs) -> Result<Option<Tensor>> {
+        match self.forward_of_columns(pairs)? {
+            Some(y) => Ok(Some(y)),
+            None => sum_over(pairs, |x, w| self.forward_of_one(x, w)),
         }
+    }
+
+    /// The sum of BI(u, w), in the same way.
+    pub fn input_gradient(&self, pairs: Pairs) -> Result<Option<Tensor>> {
+        match self.input_gradient_of_columns(pairs)? {
+            Some(x) => Ok(Some(x)),
+            None => sum_over(pairs, |u, w| self.input_gradient_of_one(u, w)),
+        }
+    }
+
+    /// The sum of BW(x, u), in the same way.
+    pub fn weight_gradient(&self, pairs: Pairs) -> Result<Option<Tensor>> {
+        match self.weight_gradient_of_columns(pairs)? {
+            Some(w) => Ok(Some(w)),
+            None => sum_over(pairs, |x, u| self.weight_gradient_of_one(x, u)),
+        }
+    }
+
+    fn forward_of_one(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
         let Convolution {
             stride,
             padding,
@@ -98,11 +139,7 @@ impl Products {
         }
     }
 
-    /// BI(u, w)
-    pub fn input_gradient(&self, u: &Tensor, w: &Tensor) -> Result<Tensor> {
-        if let Some(x) = self.input_gradient_of_columns(u, w)? {
-            return Ok(x);
-        }
+    fn input_gradient_of_one(&self, u: &Tensor, w: &Tensor) -> Result<Tensor> {
         let u = self.spread(u)?;
         self.by_groups(1, |group| {
             let (u, w) = (self.part(&u, 1, group)?, self.part(w, 0, group)?);
@@ -139,11 +176,7 @@ impl Products {
         Ok(u)
     }
 
-    /// BW(x, u)
-    pub fn weight_gradient(&self, x: &Tensor, u: &Tensor) -> Result<Tensor> {
-        if let Some(w) = self.weight_gradient_of_columns(x, u)? {
-            return Ok(w);
-        }
+    fn weight_gradient_of_one(&self, x: &Tensor, u: &Tensor) -> Result<Tensor> {
         let Convolution {
             stride,
             padding,
@@ -198,7 +231,8 @@ impl Kernel<Tensors> for Conv2d {
 
     fn forward(&self, inputs: &Inputs, _: bool) -> Result<(Output, Products)> {
         let products = Products::new(&self.conv, inputs.shape(0), inputs.shape(1));
-        let mut y = products.forward(&inputs[0], &inputs[1])?;
+        let y = products.forward(&[(&inputs[0], &inputs[1])])?;
+        let mut y = y.ok_or_else(no_product)?;
         if let Some(bias) = inputs.get(2) {
             y = y.broadcast_add(&bias.reshape((1, (), 1, 1))?)?;
         }
@@ -214,21 +248,16 @@ impl Kernel<Tensors> for Conv2d {
         _: &mut Gradients,
     ) -> Result<(Gradients, ())> {
         let (x, w, products) = (point.input(0)?, point.input(1)?, point.saved);
+        let left = deferred.as_ref();
+        let u = left.map(|left| &left.gradient);
+        let v_x = left.and_then(|left| left.v_x.as_ref());
+        let v_w = left.and_then(|left| left.v_w.as_ref());
         let (mut gx, mut gw) = (None, None);
-        let mut add = |u: &Tensor, image: Option<&Tensor>, kernel: Option<&Tensor>| -> Result<()> {
-            if let (Some(kernel), true) = (kernel, wanted[0]) {
-                gx = plus(gx.take(), Some(products.input_gradient(u, kernel)?))?;
-            }
-            if let (Some(image), true) = (image, wanted[1]) {
-                gw = plus(gw.take(), Some(products.weight_gradient(image, u)?))?;
-            }
-            Ok(())
-        };
-        if let Some(g) = gradient {
-            add(g, Some(x), Some(w))?;
+        if wanted[0] {
+            gx = products.input_gradient(&there([(gradient, Some(w)), (u, v_w)]))?;
         }
-        if let Some(left) = &deferred {
-            add(&left.gradient, left.v_x.as_ref(), left.v_w.as_ref())?;
+        if wanted[1] {
+            gw = products.weight_gradient(&there([(Some(x), gradient), (v_x, u)]))?;
         }
         let gb = match (gradient, wanted.get(2)) {
             (Some(g), Some(true)) => Some(channel_sums(g)?),
@@ -249,9 +278,8 @@ impl Kernel<Tensors> for Conv2d {
         let gradient = gradient.view()?.into_tensor();
         let v_x = numbers(cotangents.first())?;
         let v_w = numbers(cotangents.get(1))?;
-        let from_x = v_x.as_ref().map(|v| products.forward(v, w)).transpose()?;
-        let from_w = v_w.as_ref().map(|v| products.forward(x, v)).transpose()?;
-        let mut tangent = match plus(from_x, from_w)? {
+        let pairs = there([(v_x.as_ref(), Some(w)), (Some(x), v_w.as_ref())]);
+        let mut tangent = match products.forward(&pairs)? {
             Some(tangent) => tangent,
             None => gradient.zeros_like()?,
         };
@@ -260,6 +288,12 @@ impl Kernel<Tensors> for Conv2d {
         }
         let left = Left { gradient, v_x, v_w };
         Ok((tangent.into(), left))
+    }
+}
+
+pub(super) fn no_product() -> crate::Error {
+    crate::Error::Engine {
+        what: "a convolution of one pair is there".into(),
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Interaction, Sizes};
 use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
 use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
+use crate::numeric::SumOfProducts;
 use crate::numeric::formula::Space;
 use candle_core::{Device, Tensor};
 
@@ -130,15 +131,18 @@ impl Kernel<Tensors> for Interaction {
         let Saved { picks, t } = point.saved;
         let width = picks.sizes.width;
         let symmetric = gradient.map(|g| picks.symmetric(g)).transpose()?;
-        let mut sum = symmetric.as_ref().map(|s| s.matmul(t)).transpose()?;
+        let mut sum = SumOfProducts::new();
+        if let Some(symmetric) = &symmetric {
+            sum.add(symmetric, t)?;
+        }
         if let Some(Left {
             symmetric,
             v: Some(v),
         }) = &deferred
         {
-            sum = plus(sum, Some(symmetric.matmul(v)?))?;
+            sum.add(symmetric, v)?;
         }
-        let Some(sum) = sum else {
+        let Some(sum) = sum.sum() else {
             return Ok((vec![None, None], symmetric));
         };
         let (mut dense, mut bags) = (None, None);

@@ -2,9 +2,10 @@
 
 use super::Linear;
 use super::groups::Groups;
-use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
+use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers};
 use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
+use crate::numeric::SumOfProducts;
 use crate::numeric::formula::{Space, plus as plus_symbols};
 use crate::ops::Activation;
 use candle_core::Tensor;
@@ -40,14 +41,9 @@ impl Groups {
     }
 }
 
-/// x Wᵀ of rows.
-fn onward(x: &Tensor, w: &Tensor) -> Result<Tensor> {
-    Ok(x.matmul(&w.transpose(w.rank() - 2, w.rank() - 1)?)?)
-}
-
-/// uᵀ x of rows.
-fn between(u: &Tensor, x: &Tensor) -> Result<Tensor> {
-    Ok(u.transpose(u.rank() - 2, u.rank() - 1)?.matmul(x)?)
+/// Matrices, turned.
+fn turned(w: &Tensor) -> Result<Tensor> {
+    Ok(w.transpose(w.rank() - 2, w.rank() - 1)?)
 }
 
 /// x and W as rows and matrices, and c where the activation is not the identity.
@@ -99,7 +95,7 @@ impl Kernel<Tensors> for Linear {
         let sizes = &self.sizes;
         let x = sizes.rows(&inputs[0], sizes.inputs)?;
         let w = sizes.weight(&inputs[1])?;
-        let product = sizes.joined(onward(&x, &w)?, sizes.outputs)?;
+        let product = sizes.joined(x.matmul(&turned(&w)?)?, sizes.outputs)?;
         let bends = self.activation != Activation::Identity;
         if inputs.get(2).is_none() && !bends {
             let c = None;
@@ -136,22 +132,26 @@ impl Kernel<Tensors> for Linear {
             _ => None,
         };
         let k = k.map(|k| sizes.rows(&k, sizes.outputs)).transpose()?;
-        let (mut gx, mut gw) = (None, None);
+        let (mut gx, mut gw) = (SumOfProducts::new(), SumOfProducts::new());
+        let mut add = |u: &Tensor, w: Option<&Tensor>, x: Option<&Tensor>| -> Result<()> {
+            if let (Some(w), true) = (w, wanted[0]) {
+                gx.add(u, w)?;
+            }
+            if let (Some(x), true) = (x, wanted[1]) {
+                gw.add(&turned(u)?, x)?;
+            }
+            Ok(())
+        };
         if let Some(k) = &k {
-            gx = wanted[0].then(|| k.matmul(w)).transpose()?;
-            gw = wanted[1].then(|| between(k, x)).transpose()?;
+            add(k, Some(w), Some(x))?;
         }
         if let Some(Left {
-            slope: h, v_x, v_w, ..
+            slope, v_x, v_w, ..
         }) = &deferred
         {
-            if let (Some(v_w), true) = (v_w, wanted[0]) {
-                gx = plus(gx, Some(h.matmul(v_w)?))?;
-            }
-            if let (Some(v_x), true) = (v_x, wanted[1]) {
-                gw = plus(gw, Some(between(h, v_x)?))?;
-            }
+            add(slope, v_w.as_ref(), v_x.as_ref())?;
         }
+        let (gx, gw) = (gx.sum(), gw.sum());
         let gx = gx.map(|gx| sizes.joined(gx, sizes.inputs)).transpose()?;
         let all = [gx, gw, gb].map(|gradient| gradient.map(Into::into));
         Ok((all.into(), k))
@@ -170,15 +170,20 @@ impl Kernel<Tensors> for Linear {
         let v_x = v_x.map(|v| sizes.rows(&v, sizes.inputs)).transpose()?;
         let v_w = numbers(cotangents.get(1))?;
         let v_w = v_w.map(|v| sizes.weight(&v)).transpose()?;
-        let from_x = v_x.as_ref().map(|v| onward(v, w)).transpose()?;
-        let from_w = v_w.as_ref().map(|v| onward(x, v)).transpose()?;
-        let joined = |t: Option<Tensor>| t.map(|t| sizes.joined(t, sizes.outputs)).transpose();
-        let (from_x, from_w) = (joined(from_x)?, joined(from_w)?);
+        let mut along = SumOfProducts::new();
+        if let Some(v_x) = &v_x {
+            along.add(v_x, &turned(w)?)?;
+        }
+        if let Some(v_w) = &v_w {
+            along.add(x, &turned(v_w)?)?;
+        }
+        let along = along.sum();
+        let along = along.map(|t| sizes.joined(t, sizes.outputs)).transpose()?;
         let v_b = numbers(cotangents.get(2))?;
 
         let rows = g.elem_count() / sizes.outputs.max(1);
         let space = Space::rows(&[rows, sizes.outputs], sizes.outputs);
-        let mut t = plus_symbols(space.some(from_x.as_ref())?, space.some(from_w.as_ref())?);
+        let mut t = space.some(along.as_ref())?;
         if let Some(v_b) = &v_b {
             t = plus_symbols(t, Some(space.places(v_b)?));
         }

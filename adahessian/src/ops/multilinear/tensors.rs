@@ -5,6 +5,7 @@ use super::{MultilinearAttention, columns, visible};
 use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
 use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
+use crate::numeric::SumOfProducts;
 use candle_core::Tensor;
 
 /// What the derivatives are computed from.
@@ -145,37 +146,36 @@ impl Kernel<Tensors> for MultilinearAttention {
     ) -> Result<(Gradients, Option<Tensor>)> {
         let saved = point.saved;
         let g = gradient.map(|g| saved.rows(g)).transpose()?;
-        let mut of_values = match &g {
-            Some(g) => Some(g.matmul(&saved.weight)?),
-            None => None,
-        };
-        let mut gw = match &g {
-            Some(g) => Some(g.t()?.matmul(&saved.values)?),
-            None => None,
-        };
+        let (mut of_values, mut gw) = (SumOfProducts::new(), SumOfProducts::new());
+        if let Some(g) = &g {
+            of_values.add(g, &saved.weight)?;
+            gw.add(&g.t()?, &saved.values)?;
+        }
         let left = deferred.as_ref();
         if let Some(left) = left {
             if let Some(v_w) = &left.v_w {
-                of_values = plus(of_values, Some(left.gradient.matmul(v_w)?))?;
+                of_values.add(&left.gradient, v_w)?;
             }
-            gw = plus(gw, Some(left.gradient.t()?.matmul(&left.tangent)?))?;
+            gw.add(&left.gradient.t()?, &left.tangent)?;
         }
+        let (of_values, mut gw) = (of_values.sum(), gw.sum());
         let of_values = of_values.map(|values| saved.seen(values)).transpose()?;
-        let (mut ga, mut gm, mut gv, mut gs, mut of_pairs) = (None, None, None, None, None);
+        let (mut ga, mut of_pairs) = (SumOfProducts::new(), SumOfProducts::new());
+        let (mut gm, mut gv, mut gs) = (None, None, None);
         if let Some(values) = &of_values {
             let values = saved.by_sequence(values)?;
-            ga = Some(values.matmul(&saved.pairs)?);
-            of_pairs = Some(values.transpose(1, 2)?.matmul(&saved.a)?);
+            ga.add(&values, &saved.pairs)?;
+            of_pairs.add(&values.transpose(1, 2)?, &saved.a)?;
             gs = Some(values.sum(1)?);
         }
         if let Some(left) = left {
             let values = saved.by_sequence(&left.of_values)?;
             let turned = values.transpose(1, 2)?;
             if let Some(pairs) = &left.pairs {
-                ga = plus(ga, Some(values.matmul(pairs)?))?;
+                ga.add(&values, pairs)?;
             }
             if let Some(v_a) = &left.v_a {
-                of_pairs = plus(of_pairs, Some(turned.matmul(v_a)?))?;
+                of_pairs.add(&turned, v_a)?;
             }
             if left.v_m.is_some() || left.v_v.is_some() {
                 let through = turned.matmul(&saved.a)?; // P̄'
@@ -187,6 +187,7 @@ impl Kernel<Tensors> for MultilinearAttention {
                 }
             }
         }
+        let (ga, of_pairs) = (ga.sum(), of_pairs.sum());
         if let Some(pairs) = &of_pairs {
             gm = plus(gm, Some(saved.over_keys(pairs, &saved.v)?))?;
             gv = plus(gv, Some(saved.over_queries(pairs, &saved.m)?))?;
@@ -230,14 +231,14 @@ impl Kernel<Tensors> for MultilinearAttention {
             .transpose()?;
         let pairs = plus(from_m, from_v)?;
 
-        let mut tangent = None;
+        let mut tangent = SumOfProducts::new();
         if let Some(v_a) = &v_a {
-            tangent = Some(v_a.matmul(&saved.pairs.t()?)?);
+            tangent.add(v_a, &saved.pairs.t()?)?;
         }
         if let Some(pairs) = &pairs {
-            tangent = plus(tangent, Some(saved.a.matmul(&pairs.t()?)?))?;
+            tangent.add(&saved.a, &pairs.t()?)?;
         }
-        let mut tangent = match tangent {
+        let mut tangent = match tangent.sum() {
             Some(tangent) => tangent,
             None => saved.by_sequence(&saved.values)?.zeros_like()?,
         };
@@ -245,12 +246,12 @@ impl Kernel<Tensors> for MultilinearAttention {
             tangent = tangent.broadcast_add(&v_s.reshape((saved.batch, 1, ()))?)?;
         }
         let tangent = saved.seen(tangent)?;
-        let through = Some(tangent.matmul(&saved.weight.t()?)?);
-        let direct = match &v_w {
-            Some(v_w) => Some(saved.values.matmul(&v_w.t()?)?),
-            None => None,
-        };
-        let cotangent = match plus(through, direct)? {
+        let mut cotangent = SumOfProducts::new();
+        cotangent.add(&tangent, &saved.weight.t()?)?;
+        if let Some(v_w) = &v_w {
+            cotangent.add(&saved.values, &v_w.t()?)?;
+        }
+        let cotangent = match cotangent.sum() {
             Some(cotangent) => cotangent,
             None => gradient.zeros_like()?,
         };

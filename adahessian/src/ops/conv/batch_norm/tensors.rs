@@ -2,15 +2,13 @@
 
 use super::ConvBatchNorm;
 use super::rows::Fused;
-use crate::engine::tensors::{
-    Array, Gradients, Held, Inputs, Output, Point, numbers, plus as added,
-};
+use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers};
 use crate::engine::{Kernel, Tensors};
 use crate::error::Result;
 use crate::numeric::formula::{Space, plus};
 use crate::numeric::traced::Symbol;
 use crate::ops::Activation;
-use crate::ops::conv::tensors::Products;
+use crate::ops::conv::tensors::{Products, no_product, there};
 use candle_core::Tensor;
 
 /// What the derivatives are computed from; numbers a channel are [C].
@@ -104,7 +102,8 @@ impl Kernel<Tensors> for ConvBatchNorm {
 
     fn forward(&self, inputs: &Inputs, _: bool) -> Result<(Output, Saved)> {
         let products = Products::new(&self.conv, inputs.shape(0), inputs.shape(1));
-        let c = products.forward(&inputs[0], &inputs[1])?;
+        let c = products.forward(&[(&inputs[0], &inputs[1])])?;
+        let c = c.ok_or_else(no_product)?;
         let space = Space::channels(c.dims());
         let x = space.entries(&c)?;
         let (centred, variance, moments) = match &self.fixed {
@@ -165,22 +164,15 @@ impl Kernel<Tensors> for ConvBatchNorm {
             of_scale,
             of_shift,
         } = self.first(saved, gradient, left)?;
+        let (first, second) = (inner.as_ref(), left.map(|left| &left.u));
+        let v_x = left.and_then(|left| left.v_x.as_ref());
+        let v_w = left.and_then(|left| left.v_w.as_ref());
         let (mut gx, mut gw) = (None, None);
-        if let Some(u) = &inner {
-            gx = wanted[0]
-                .then(|| products.input_gradient(u, w))
-                .transpose()?;
-            gw = wanted[1]
-                .then(|| products.weight_gradient(x, u))
-                .transpose()?;
+        if wanted[0] {
+            gx = products.input_gradient(&there([(first, Some(w)), (second, v_w)]))?;
         }
-        if let Some(Left { u, v_x, v_w, .. }) = left {
-            if let (Some(v_w), true) = (v_w, wanted[0]) {
-                gx = added(gx, Some(products.input_gradient(u, v_w)?))?;
-            }
-            if let (Some(v_x), true) = (v_x, wanted[1]) {
-                gw = added(gw, Some(products.weight_gradient(v_x, u)?))?;
-            }
+        if wanted[1] {
+            gw = products.weight_gradient(&there([(Some(x), first), (v_x, second)]))?;
         }
         let wants_residual = wanted.get(4).copied().unwrap_or(false);
         let residual = kept.as_ref().map(|kept| kept.h.clone());
@@ -204,10 +196,10 @@ impl Kernel<Tensors> for ConvBatchNorm {
         let (x, w, products) = (point.input(0)?, point.input(1)?, &saved.products);
         let v_x = numbers(cotangents.first())?;
         let v_w = numbers(cotangents.get(1))?;
-        let from_x = v_x.as_ref().map(|v| products.forward(v, w)).transpose()?;
-        let from_w = v_w.as_ref().map(|v| products.forward(x, v)).transpose()?;
+        let pairs = there([(v_x.as_ref(), Some(w)), (Some(x), v_w.as_ref())]);
+        let along = products.forward(&pairs)?;
         let g = gradient.view()?;
-        let second = self.second(saved, &g, kept, [from_x, from_w], cotangents)?;
+        let second = self.second(saved, &g, kept, along.as_ref(), cotangents)?;
         let tangent = second.tangent.map_or_else(|| g.zeros_like(), Ok)?;
         let left = Left {
             bend: second.bend,
@@ -298,7 +290,7 @@ impl ConvBatchNorm {
         saved: &Saved,
         gradient: &Tensor,
         kept: &Kept,
-        from: [Option<Tensor>; 2],
+        along: Option<&Tensor>,
         cotangents: &[Option<Held>],
     ) -> Result<Second> {
         let channels = saved.channels()?;
@@ -328,8 +320,7 @@ impl ConvBatchNorm {
 
         // h̄, c̄_A and γ̄_A by their terms.
         let (mut bar, mut convolved, mut weight) = (None, None, None);
-        let [from_x, from_w] = from.each_ref().map(|from| space.some(from.as_ref()));
-        if let Some(t) = plus(from_x?, from_w?) {
+        if let Some(t) = space.some(along)? {
             let mut shared = space.mean(&(&t * &h)); // TH
             let mut centred = t.clone();
             if let Some([h_mean, h_along]) = &means {
