@@ -1,7 +1,7 @@
 //! Where the numbers of a tensor lie on a CUDA device, for kernels of this crate's own.
 
 use crate::error::{Error, Result};
-use crate::numeric::traced::assembly::{F32, F64, Type};
+use crate::numeric::traced::assembly::{ENTRY, F32, F64, Type};
 use candle_core::backend::BackendStorage;
 use candle_core::cuda::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
 use candle_core::{
@@ -37,9 +37,10 @@ pub(crate) fn driver(error: impl std::fmt::Display) -> Error {
     Error::Candle(candle_core::Error::msg(format!("CUDA kernel: {error}")))
 }
 
-/// The text of a kernel, made once, and a name for its module.
+/// The text of a kernel, made once, its name and that of its module.
 pub(crate) struct Kernel {
     pub module: String,
+    pub name: String,
     pub text: String,
 }
 
@@ -58,15 +59,24 @@ impl<K: Eq + Hash> Kernels<K> {
         }
     }
 
-    /// The kernel of this key, for `CudaDevice::get_or_load_custom_func`.
-    pub fn kernel(&self, key: K, write: impl FnOnce(&K) -> String) -> Arc<Kernel> {
+    /// The kernel of this key, under this name, by which a profiler and `scripts/cuda_calls.c` know it; for
+    /// `CudaDevice::get_or_load_custom_func`.
+    pub fn kernel(
+        &self,
+        key: K,
+        name: impl FnOnce(&K) -> String,
+        write: impl FnOnce(&K) -> String,
+    ) -> Arc<Kernel> {
         let mut all = self.all.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(kernel) = all.get(&key) {
             return Arc::clone(kernel);
         }
+        let name = name(&key);
+        let entry = |name: &str| format!(".entry {name}(");
         let kernel = Arc::new(Kernel {
             module: format!("{}-{}", self.prefix, all.len()),
-            text: write(&key),
+            text: write(&key).replacen(&entry(ENTRY), &entry(&name), 1),
+            name,
         });
         all.insert(key, Arc::clone(&kernel));
         kernel

@@ -4,7 +4,7 @@ use super::Stream;
 use super::ptx::{self, LANES, SIGNS};
 use crate::error::Result;
 use crate::numeric::cuda::{self, Kernels, type_of, written_address};
-use crate::numeric::traced::assembly::{ENTRY, F64, Type};
+use crate::numeric::traced::assembly::{F64, Type};
 use candle_core::cuda::cudarc::driver::{LaunchConfig, PushKernelArg};
 use candle_core::{CudaDevice, DType, Device, Tensor};
 
@@ -42,8 +42,12 @@ pub(super) fn decisions(
     };
     // SAFETY: the kernel writes each of its numbers.
     let drawn = unsafe { Tensor::empty(shape, dtype, device)? };
-    let kernel = KERNELS.kernel((Draw::Decisions, of), |(_, of)| ptx::decisions(*of));
-    let function = cuda.get_or_load_custom_func(ENTRY, &kernel.module, &kernel.text)?;
+    let kernel = KERNELS.kernel(
+        (Draw::Decisions, of),
+        |_| format!("dropout_decisions_{}", of.name),
+        |_| ptx::decisions(of),
+    );
+    let function = cuda.get_or_load_custom_func(&kernel.name, &kernel.module, &kernel.text)?;
     let (to, all, single) = (written_address(&drawn)?, count as u32, on as f32);
     let mut launch = function.builder();
     launch.arg(&to).arg(&all);
@@ -86,8 +90,12 @@ pub(super) fn signs(
     let table = cuda.clone_htod(&table)?;
     // SAFETY: the kernel writes each of its numbers.
     let drawn = unsafe { Tensor::empty(count, dtype, device)? };
-    let kernel = KERNELS.kernel((Draw::Signs, of), |(_, of)| ptx::signs(*of));
-    let function = cuda.get_or_load_custom_func(ENTRY, &kernel.module, &kernel.text)?;
+    let kernel = KERNELS.kernel(
+        (Draw::Signs, of),
+        |_| format!("probe_signs_{}", of.name),
+        |_| ptx::signs(of),
+    );
+    let function = cuda.get_or_load_custom_func(&kernel.name, &kernel.module, &kernel.text)?;
     let to = written_address(&drawn)?;
     let sizes = [streams.len() as u32, count as u32];
     let mut launch = function.builder();

@@ -90,7 +90,7 @@ mod on_device {
     use super::{Direction, Taps, ptx};
     use crate::error::Result;
     use crate::numeric::cuda::{self, Kernels, address, type_of, written_address};
-    use crate::numeric::traced::assembly::{ENTRY, Type};
+    use crate::numeric::traced::assembly::Type;
     use candle_core::Tensor;
     use candle_core::cuda::cudarc::driver::{LaunchConfig, PushKernelArg};
 
@@ -122,11 +122,16 @@ mod on_device {
         let x = x.contiguous()?;
         // SAFETY: the kernel writes each of its numbers.
         let y = unsafe { Tensor::empty(shape, x.dtype(), x.device())? };
-        let kernel = KERNELS.kernel((direction, of), |(direction, of)| match direction {
-            Direction::Columns => ptx::columns(*of),
-            Direction::Images => ptx::images(*of),
+        let name = |_: &(Direction, Type)| match direction {
+            Direction::Columns => format!("columns_of_images_{}", of.name),
+            Direction::Images => format!("images_of_columns_{}", of.name),
+        };
+        let kernel = KERNELS.kernel((direction, of), name, |_| match direction {
+            Direction::Columns => ptx::columns(of),
+            Direction::Images => ptx::images(of),
         });
-        let function = device.get_or_load_custom_func(ENTRY, &kernel.module, &kernel.text)?;
+        let function =
+            device.get_or_load_custom_func(&kernel.name, &kernel.module, &kernel.text)?;
         let (from, to) = (address(&x)?, written_address(&y)?);
         let sizes = [
             count,

@@ -5,11 +5,29 @@ use super::ptx::{self, COLUMNS, Index, Key, Part};
 use super::{Given, Sizes};
 use crate::error::Result;
 use crate::numeric::cuda::{self, Kernels, address, type_of, written_address};
-use crate::numeric::traced::assembly::{ENTRY, F64, Type, has};
+use crate::numeric::traced::assembly::{F64, Type, has};
 use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
 use candle_core::{CudaDevice, Tensor};
 
 static KERNELS: Kernels<Key> = Kernels::new("adahessian-formula");
+
+/// With how many arrays are read that have a number for each entry, group and place, and how many are written.
+fn name(key: &Key) -> String {
+    let levels = key.shape.levels();
+    let results = key.shape.results.iter();
+    let of_entry = results.filter(|result| levels[**result].of_entry).count();
+    let of_group = key.shape.results.len() - of_entry;
+    let part = match key.part {
+        Part::All => "",
+        Part::Stage(_) => "_stage",
+        Part::Results => "_results",
+    };
+    let [entries, shared, places, _] = key.given;
+    format!(
+        "formula{part}_{entries}e_{shared}g_{places}p_to_{of_entry}e_{of_group}g_{}",
+        key.of.name
+    )
+}
 
 /// A kernel's parameters have 4 KiB.
 const MOST_PARAMETERS: usize = 4096 / 8 - 8;
@@ -192,10 +210,10 @@ impl Launch<'_> {
             threads: division.threads,
             part,
         };
-        let kernel = KERNELS.kernel(key, ptx::kernel);
-        let function = self
-            .device
-            .get_or_load_custom_func(ENTRY, &kernel.module, &kernel.text)?;
+        let kernel = KERNELS.kernel(key, name, ptx::kernel);
+        let function =
+            self.device
+                .get_or_load_custom_func(&kernel.name, &kernel.module, &kernel.text)?;
         let count = self.sizes.outer * self.sizes.inner;
         let sizes = [
             self.sizes.groups,

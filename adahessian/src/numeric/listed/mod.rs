@@ -143,7 +143,7 @@ mod on_device {
     use super::{LONGEST, Lists, Weights, ptx};
     use crate::error::Result;
     use crate::numeric::cuda::{self, Kernels, address, type_of, written_address};
-    use crate::numeric::traced::assembly::{ENTRY, F64, Type};
+    use crate::numeric::traced::assembly::{F64, Type};
     use candle_core::cuda::cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
     use candle_core::{CudaDevice, Tensor};
 
@@ -193,8 +193,10 @@ mod on_device {
             ),
         };
         let key = (each.is_some(), of);
-        let kernel = KERNELS.kernel(key, |(weighted, of)| ptx::sums(*weighted, *of));
-        let function = device.get_or_load_custom_func(ENTRY, &kernel.module, &kernel.text)?;
+        let name = |_: &(bool, Type)| format!("listed_rows_{}", of.name);
+        let kernel = KERNELS.kernel(key, name, |(weighted, of)| ptx::sums(*weighted, *of));
+        let function =
+            device.get_or_load_custom_func(&kernel.name, &kernel.module, &kernel.text)?;
         let (from, to) = (address(&x)?, written_address(&y)?);
         let sizes = [count, width].map(|size| size as u32);
         let narrow = scale as f32;

@@ -4,7 +4,7 @@ use super::program::{Program, Shape};
 use super::ptx::{self, AVERAGE_WORDS, THREADS};
 use crate::error::Result;
 use crate::numeric::cuda::{self, Kernels};
-use crate::numeric::traced::assembly::{ENTRY, F64, Type};
+use crate::numeric::traced::assembly::{F64, Type};
 use candle_core::CudaDevice;
 use candle_core::cuda::cudarc::driver::{CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
 
@@ -25,6 +25,17 @@ enum Key {
 }
 
 static KERNELS: Kernels<Key> = Kernels::new("adahessian-step");
+
+/// With how many arrays are read, and how many are written.
+fn name(key: &Key) -> String {
+    match key {
+        Key::Program(shape, _, of) => {
+            let (reads, writes) = (shape.arrays, shape.stores.len());
+            format!("step_{reads}r_{writes}w_{}", of.name)
+        }
+        Key::Averages(of, _) => format!("average_1r_1w_{}", of.name),
+    }
+}
 
 fn write(key: &Key) -> String {
     match key {
@@ -97,8 +108,8 @@ pub(super) fn run(device: &CudaDevice, program: &Program, of: Type, all: &[Work]
         return Ok(sums);
     }
     let key = Key::Program(shape.clone(), constants.len(), of);
-    let kernel = KERNELS.kernel(key, write);
-    let function = device.get_or_load_custom_func(ENTRY, &kernel.module, &kernel.text)?;
+    let kernel = KERNELS.kernel(key, name, write);
+    let function = device.get_or_load_custom_func(&kernel.name, &kernel.module, &kernel.text)?;
     let table = device.clone_htod(&table)?;
     let narrow: Vec<f32> = constants.iter().map(|constant| *constant as f32).collect();
     let mut launch = function.builder();
@@ -138,8 +149,8 @@ pub(super) fn average(
     if rows == 0 {
         return Ok(());
     }
-    let kernel = KERNELS.kernel(Key::Averages(of, absolute), write);
-    let function = device.get_or_load_custom_func(ENTRY, &kernel.module, &kernel.text)?;
+    let kernel = KERNELS.kernel(Key::Averages(of, absolute), name, write);
+    let function = device.get_or_load_custom_func(&kernel.name, &kernel.module, &kernel.text)?;
     let table = device.clone_htod(&table)?;
     let mut launch = function.builder();
     launch.arg(&table);

@@ -77,7 +77,7 @@ mod launch {
     use crate::error::Result;
     use crate::numeric::cuda::{self, Kernels, address, type_of, written_address};
     use crate::numeric::sum_f64;
-    use crate::numeric::traced::assembly::{ENTRY, F64};
+    use crate::numeric::traced::assembly::F64;
     use crate::sparse::update::Row;
     use candle_core::cuda::cudarc::driver::{LaunchConfig, PushKernelArg};
     use candle_core::{DType, Tensor};
@@ -95,8 +95,10 @@ mod launch {
             half: table.dtype() == DType::BF16,
             of,
         };
-        let kernel = KERNELS.kernel(key, ptx::step);
-        let function = device.get_or_load_custom_func(ENTRY, &kernel.module, &kernel.text)?;
+        let name = |_: &ptx::Key| format!("table_rows_{}", of.name);
+        let kernel = KERNELS.kernel(key, name, ptx::step);
+        let function =
+            device.get_or_load_custom_func(&kernel.name, &kernel.module, &kernel.text)?;
         let rows = device.clone_htod(&merged.rows)?;
         // SAFETY: the kernel writes each of its numbers.
         let changes = unsafe { Tensor::empty(count, DType::F64, table.device())? };
