@@ -42,6 +42,7 @@ mod optimizers;
 mod pairs;
 mod passes;
 mod ported;
+mod product_ops;
 mod reach;
 mod recommend_ops;
 mod reducer;

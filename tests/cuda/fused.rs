@@ -283,3 +283,25 @@ fn activations_to_the_last_bit() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn products_and_sums() -> Result<()> {
+    let Some(device) = device() else {
+        return Ok(());
+    };
+    for (batch, queries, keys, width) in [(1, 1, 1, 1), (2, 3, 4, 5), (3, 17, 2, 40)] {
+        let vars = vars(&[
+            ("x", &[batch, queries, width]),
+            ("w", &[batch, keys, width]),
+            ("c", &[width]),
+            ("r", &[queries, width]),
+        ])?;
+        let what = format!("rows {batch}x{queries}x{keys}x{width}");
+        same(&what, &vars, &device, |vars, enter| {
+            let [x, w, c, r] = ["x", "w", "c", "r"].map(|name| enter(vars.get(name)?));
+            let x = ops::add_rows(&ops::multiply_columns(&x?, &c?)?, &r?)?;
+            ops::products_of_rows(&x, &w?)?.exit()
+        })?;
+    }
+    Ok(())
+}

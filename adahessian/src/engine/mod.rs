@@ -10,8 +10,8 @@
 //! is one struct that implements [`Op`]: a name, the shape of its result, and its definition in
 //! candle's own operations ([`Op::composed`]), which serves every device and is what everything faster
 //! is tested against. For a [`Backend`] on which it has a [`Kernel`] it is one fused node instead.
-//! [`call`] is the only place that chooses. Operations that are linear ([`LinearMap`]), work entry by
-//! entry ([`Entrywise`]) or are a mean over rows ([`RowLoss`]) need less.
+//! [`call`] is the only place that chooses. Operations that are linear ([`LinearMap`]) or linear in each of
+//! two inputs ([`Bilinear`]), work entry by entry ([`Entrywise`]) or are a mean over rows ([`RowLoss`]) need less.
 //!
 //! # Words
 //! | word | what it is |
@@ -57,6 +57,7 @@
 //! which an earlier one failed half way. A new forward pass is a new graph with nothing of that.
 
 mod backend;
+mod bilinear;
 mod border;
 mod call;
 pub mod cpu;
@@ -80,6 +81,8 @@ mod value;
 pub(crate) mod variables;
 
 pub use backend::Backend;
+pub(crate) use bilinear::there;
+pub use bilinear::{Bilinear, Pairs, bilinear};
 pub use call::{Kernels, call};
 pub use cpu::Cpu;
 pub use entrywise::{Entrywise, entrywise};

@@ -25,6 +25,7 @@ pub mod loss;
 pub mod multilinear;
 pub mod norm;
 pub mod pool;
+pub mod product;
 pub mod shape;
 
 pub use activation::{Activation, activation};
@@ -41,6 +42,7 @@ pub use loss::{binary_cross_entropy, cross_entropy, mse};
 pub use multilinear::multilinear_attention;
 pub use norm::{layer_norm, residual_layer_norm};
 pub use pool::{Window, avg_pool2d, global_avg_pool2d, max_pool2d, subsample_channels};
+pub use product::{add_rows, multiply_columns, products_of_rows};
 pub use shape::{cat, first_positions, narrow, reshape};
 
 use crate::error::{Error, Result};

@@ -13,7 +13,7 @@ use adahessian::Kind;
 use adahessian::engine::Handle;
 use adahessian::nn::{self, Init, LayerNorm, Linear, LinearConfig, VarBuilder, init};
 use adahessian::ops::{self, Activation, Dropout, Mode};
-use candle_core::{D, Tensor};
+use candle_core::{Device, Tensor};
 
 /// The standard deviation of matrices at first.
 pub(super) const DEVIATION: f64 = 0.02;
@@ -183,30 +183,26 @@ impl BlockTermAttention {
         biases: Option<&[Tensor; 2]>,
     ) -> Result<Handle> {
         let length = x.dims()[1];
-        let maps = self
-            .maps
-            .forward_activation(x, Activation::Identity)?
-            .exit()?; // [B, T, 3R]
-        let third = |i| {
-            maps.narrow(D::Minus1, i * self.rank, self.rank)?
-                .contiguous()
-        };
+        let plain = Activation::Identity;
+        let maps = self.maps.forward_activation(x, plain)?; // [B, T, 3R]
+        let third = |i| ops::narrow(&maps, 2, i * self.rank, self.rank);
         let (q, k, v) = (third(0)?, third(1)?, third(2)?); // [B, T, R]
-        let positions = positions.narrow(0, 0, length)?;
-        let relative = self
-            .relative
-            .forward_activation(&positions, Activation::Identity)?; // [T, R]
-        let core = self.core.mean(0)?; // [R]
-        let mut along = k.broadcast_mul(&core)?;
-        if let Some([u, w]) = biases {
-            let u = k.broadcast_mul(&(&core * u)?)?;
-            along = u.broadcast_add(&relative.broadcast_mul(&(&core * w)?)?)?; // [B, T, R]
-        }
-        let s = along.matmul(&v.transpose(1, 2)?.contiguous()?)?; // [B, T, T]
-        let a = q.broadcast_mul(&core)?;
-        let m = k.broadcast_add(&relative)?;
-        let enter = |x: &Tensor| Handle::enter(x);
-        let (a, m, v, s) = (enter(&a)?, enter(&m)?, enter(&v)?, enter(&s)?);
+        let positions = Handle::enter(&positions.narrow(0, 0, length)?)?;
+        let relative = self.relative.forward_activation(&positions, plain)?; // [T, R]
+        let core = self.mean_core()?; // [R]
+        let along = match biases {
+            None => ops::multiply_columns(&k, &core)?,
+            Some([u, w]) => {
+                let [of_keys, of_positions] =
+                    [u, w].map(|bias| ops::multiply_columns(&Handle::enter(bias)?, &core));
+                let keys = ops::multiply_columns(&k, &of_keys?)?;
+                let positions = ops::multiply_columns(&relative, &of_positions?)?;
+                ops::add_rows(&keys, &positions)? // [B, T, R]
+            }
+        };
+        let s = ops::products_of_rows(&along, &v)?; // [B, T, T]
+        let a = ops::multiply_columns(&q, &core)?;
+        let m = ops::add_rows(&k, &relative)?;
         let factors = [&a, &m, &v];
         Ok(ops::multilinear_attention(
             factors,
@@ -214,6 +210,20 @@ impl BlockTermAttention {
             &self.output,
             self.causal,
         )?)
+    }
+}
+
+impl BlockTermAttention {
+    /// The mean over the cores, [R].
+    fn mean_core(&self) -> Result<Handle> {
+        let &[cores, rank] = self.core.dims() else {
+            return Ok(Handle::enter(&self.core)?); // the constructor has seen to it
+        };
+        let ids = (0..cores as u32).map(|core| Tensor::new(&[core], &Device::Cpu));
+        let ids = ids.collect::<candle_core::Result<Vec<_>>>()?;
+        let all = ids.iter().map(|id| (id, &self.core, 1.0 / cores as f64));
+        let mean = ops::scaled_sum_of_rows(&all.collect::<Vec<_>>())?; // [1, R]
+        Ok(ops::reshape(&mean, &[rank])?)
     }
 }
 

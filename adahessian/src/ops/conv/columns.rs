@@ -7,7 +7,8 @@
 //! BW:  Σ over images of u columns(x)ᵀ
 //! ```
 
-use super::tensors::{Pairs, Products};
+use super::tensors::Products;
+use crate::engine::Pairs;
 use crate::error::Result;
 use crate::numeric::SumOfProducts;
 use crate::numeric::columns::{columns, has_kernels, images};

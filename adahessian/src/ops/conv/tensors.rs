@@ -9,14 +9,11 @@
 
 use super::{Conv2d, Convolution};
 use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers, plus};
-use crate::engine::{Kernel, Tensors};
+use crate::engine::{Kernel, Pairs, Tensors, there};
 use crate::error::Result;
 use crate::numeric::columns::Taps;
 use crate::numeric::formula::Space;
 use candle_core::Tensor;
-
-/// Operands of products that are added up.
-pub(super) type Pairs<'a> = &'a [(&'a Tensor, &'a Tensor)];
 
 fn sum_over(
     pairs: Pairs,
@@ -27,13 +24,6 @@ fn sum_over(
         sum = plus(sum, Some(product(a, b)?))?;
     }
     Ok(sum)
-}
-
-/// The pairs of which both are there.
-pub(super) fn there<'a, const N: usize>(
-    pairs: [(Option<&'a Tensor>, Option<&'a Tensor>); N],
-) -> Vec<(&'a Tensor, &'a Tensor)> {
-    pairs.into_iter().filter_map(|(a, b)| a.zip(b)).collect()
 }
 
 /// A convolution on images of this size with kernels of this size.

@@ -3,12 +3,12 @@
 use super::ConvBatchNorm;
 use super::rows::Fused;
 use crate::engine::tensors::{Array, Gradients, Held, Inputs, Output, Point, numbers};
-use crate::engine::{Kernel, Tensors};
+use crate::engine::{Kernel, Tensors, there};
 use crate::error::Result;
 use crate::numeric::formula::{Space, plus};
 use crate::numeric::traced::Symbol;
 use crate::ops::Activation;
-use crate::ops::conv::tensors::{Products, no_product, there};
+use crate::ops::conv::tensors::{Products, no_product};
 use candle_core::Tensor;
 
 /// What the derivatives are computed from; numbers a channel are [C].
