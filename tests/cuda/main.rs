@@ -5,6 +5,7 @@
 mod draws;
 mod fused;
 mod ids;
+mod others;
 mod passes;
 mod steps;
 mod tables;
