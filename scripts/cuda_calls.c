@@ -5,9 +5,9 @@
 //
 // Each line is a name, how often, seconds, microseconds a call, and MiB. Of kernels and products these are the arrays that
 // they have to read and to write, each once, as their names and sizes tell: what a device's memory has to give at least.
-// Of an optimizer's step they are known with CALLS_PARAMETERS=N, the numbers of the model. Behind the lines are the sums
-// of launches, multiplications of products, and MiB. With CALLS_WAIT=1 it waits behind each call, and a kernel's seconds
-// are its own and the wait's. On a device in software counts and MiB are right and the seconds mean nothing.
+// Behind the lines are the sums of launches, multiplications of products, and MiB. With CALLS_WAIT=1 it waits behind each
+// call, and a kernel's seconds are its own and the wait's. On a device in software counts and MiB are right and the
+// seconds mean nothing.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
@@ -110,8 +110,8 @@ static double moved_by(const char *name, double threads, Pointer *arguments) {
     return width * (entries * (e + to_e) + groups * (g + to_g) + inner * p);
   }
   if (sizes && (!strncmp(name, "step_", 5) || !strncmp(name, "average_", 8)) && sscanf(sizes, "%dr_%dw", &reads, &writes) == 2) {
-    const char *parameters = getenv("CALLS_PARAMETERS");
-    return parameters ? width * atof(parameters) * (reads + writes) : 0;
+    int average = name[0] == 'a'; // its entries are the second parameter, a step's the third
+    return width * (reads + writes) * SIZE(average ? 1 : 2);
   }
   if (!strncmp(name, "columns_of_images", 17)) {
     double planes = U32(2) / (U32(5) * U32(6) * U32(7) * U32(8));

@@ -102,3 +102,35 @@ fn nobody_else_asks_where_numbers_live() {
         }
     }
 }
+
+/// Every operation has a row in the table of what it is on a GPU, with a test that is there.
+#[test]
+fn operations_on_a_gpu_are_tested() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("../docs/CUDA_OPS.md")).unwrap();
+    let code = fs::read_to_string(source().join("ops/mod.rs")).unwrap();
+    let public = code.split("pub use ").skip(1);
+    let names = public.flat_map(|line| {
+        let line = line.split(';').next().unwrap();
+        let names = line.rsplit("::").next().unwrap();
+        names.split([',', '{', '}', ' ', '\n']).map(str::to_string)
+    });
+    // Functions; `statistics_at_rest` is none of an operand.
+    let names = names.filter(|name| name.starts_with(|c: char| c.is_lowercase()));
+    let names: Vec<String> = names.filter(|name| name != "statistics_at_rest").collect();
+    assert!(names.len() > 25, "{names:?}");
+    for name in names {
+        let row = table
+            .lines()
+            .find(|l| l.starts_with(&format!("| `{name}` |")));
+        let row = row.unwrap_or_else(|| panic!("docs/CUDA_OPS.md has no row of `{name}`"));
+        let test = row.rsplit('`').nth(1).unwrap();
+        let (file, test) = test.split_once("::").unwrap();
+        let file = fs::read_to_string(root.join(format!("cuda/{file}.rs"))).unwrap();
+        assert!(file.contains(&format!("fn {test}()")), "{name}: {test}");
+        assert!(
+            file.contains(&format!("{name}(")) || name.ends_with("layer_norm"),
+            "{name}"
+        );
+    }
+}

@@ -62,7 +62,7 @@ impl<'a> Dropout<'a> {
 /// x ⊙ m / (1 - p), where each entry of m is 0 with probability p and 1 otherwise, so that the
 /// expectation is x. The identity for p = 0 and in [`Mode::Eval`]. Same shape as `x`.
 ///
-/// The mask is a constant, drawn on the CPU from the stream `dropout/NAME`: candle's own dropout
+/// The mask is a constant, a function of the stream `dropout/NAME`, the same on every device: candle's own dropout
 /// draws from a global generator that cannot be seeded on the CPU.
 ///
 /// # Errors

@@ -112,8 +112,9 @@ pub(super) fn run(device: &CudaDevice, program: &Program, of: Type, all: &[Work]
     let function = device.get_or_load_custom_func(&kernel.name, &kernel.module, &kernel.text)?;
     let table = device.clone_htod(&table)?;
     let narrow: Vec<f32> = constants.iter().map(|constant| *constant as f32).collect();
+    let entries: u64 = all.iter().map(|work| work.count as u64).sum();
     let mut launch = function.builder();
-    launch.arg(&table).arg(&sums.rows);
+    launch.arg(&table).arg(&sums.rows).arg(&entries);
     match of == F64 {
         true => constants.iter().for_each(|constant| {
             launch.arg(constant);
@@ -152,8 +153,9 @@ pub(super) fn average(
     let kernel = KERNELS.kernel(Key::Averages(of, absolute), name, write);
     let function = device.get_or_load_custom_func(&kernel.name, &kernel.module, &kernel.text)?;
     let table = device.clone_htod(&table)?;
+    let entries: u64 = all.iter().map(|(_, _, count, _)| *count as u64).sum();
     let mut launch = function.builder();
-    launch.arg(&table);
+    launch.arg(&table).arg(&entries);
     // SAFETY: as in `run`.
     unsafe { launch.launch(blocks(rows)) }.map_err(cuda::driver)?;
     Ok(())

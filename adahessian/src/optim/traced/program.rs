@@ -34,8 +34,8 @@ pub(crate) struct Program {
     pub constants: Vec<f64>,
 }
 
-/// A kernel's parameters have 4 KiB, two of them addresses.
-const MOST_CONSTANTS: usize = 4096 / 8 - 2;
+/// A kernel's parameters have 4 KiB, two of them addresses, one a count.
+const MOST_CONSTANTS: usize = 4096 / 8 - 3;
 
 /// A program that is being written.
 #[derive(Default)]

@@ -23,7 +23,8 @@ pub(crate) fn results(shape: &Shape) -> usize {
 }
 
 /// The kernel of a shape: parameters are the table's address, that of the results (which has those of all blocks for
-/// the first sum, then for the second, the largest last), and the constants.
+/// the first sum, then for the second, the largest last), how many entries there are, for who counts what launches
+/// move (`scripts/cuda_calls.c`), and the constants.
 pub(crate) fn kernel(shape: &Shape, constants: usize, of: Type) -> String {
     let mut text = String::from(HEAD);
     // Writing to a string does not fail.
@@ -34,7 +35,10 @@ pub(crate) fn kernel(shape: &Shape, constants: usize, of: Type) -> String {
 fn write_kernel(to: &mut String, shape: &Shape, constants: usize, of: Type) -> fmt::Result {
     let results = results(shape);
     writeln!(to, ".visible .entry {ENTRY}(")?;
-    write!(to, "  .param .u64 table,\n  .param .u64 results")?;
+    write!(
+        to,
+        "  .param .u64 table,\n  .param .u64 results,\n  .param .u64 entries"
+    )?;
     for number in 0..constants {
         write!(to, ",\n  .param .{} c{number}", of.name)?;
     }
@@ -189,8 +193,9 @@ fn tree(to: &mut String, shape: &Shape) -> fmt::Result {
 /// Words of a row of [`averages`]: the addresses of D and of its averages, entries, entries of a block of D.
 pub(crate) const AVERAGE_WORDS: usize = 4;
 
-/// The kernel that averages D over its blocks, |D| where it is `absolute`; one parameter, the table's address. A row
-/// has whole blocks, but for the last one of a variable. A thread takes whole blocks, and adds them up in f64.
+/// The kernel that averages D over its blocks, |D| where it is `absolute`; parameters are the table's address and how
+/// many entries there are, as above. A row has whole blocks, but for the last one of a variable. A thread takes whole
+/// blocks, and adds them up in f64.
 pub(crate) fn averages(of: Type, absolute: bool) -> String {
     let Type { name, bytes } = of;
     let narrow = match of == F64 {
@@ -207,7 +212,7 @@ pub(crate) fn averages(of: Type, absolute: bool) -> String {
     };
     let row = 8 * AVERAGE_WORDS;
     format!(
-        "{HEAD}.visible .entry {ENTRY}(.param .u64 table)
+        "{HEAD}.visible .entry {ENTRY}(.param .u64 table, .param .u64 entries)
 {{
   .reg .{name} %x;
   .reg .f64 %sum, %wide, %length;
