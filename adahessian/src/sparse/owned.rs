@@ -61,8 +61,10 @@ impl Sums {
     pub fn read(tensor: &Tensor, device: &Device) -> Result<Self> {
         if !device.is_cpu() {
             // Of its own: it is written to in place.
-            let sums = tensor.to_device(device)?.contiguous()?;
-            return Ok(Sums::Device(sums.copy()?));
+            return Ok(Sums::Device(match tensor.device().same_device(device) {
+                true => tensor.contiguous()?.copy()?,
+                false => tensor.to_device(device)?,
+            }));
         }
         let flat = tensor.flatten_all()?;
         Ok(match tensor.dtype() {

@@ -5,7 +5,7 @@ use super::store::{Store, numbers, numbers_mut};
 use super::table::{Precision, SparseTable};
 use crate::error::{Error, Result};
 use crate::files::save_tensors;
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use half::bf16;
 use memmap2::Mmap;
 use parking_lot::RwLockReadGuard;
@@ -50,10 +50,7 @@ pub fn load(tables: &[SparseTable], path: &Path) -> Result<()> {
             Store::F64(data) => copy(view.data(), data),
             Store::Bf16(data) => copy(view.data(), data),
             Store::Mapped(map) => copy(view.data(), numbers_mut(map)),
-            Store::Device(numbers, precision) => {
-                let (dims, device) = (table.dims(), numbers.device());
-                *numbers = Tensor::from_raw_buffer(view.data(), precision.stored(), &dims, device)?;
-            }
+            Store::Device(numbers, _) => placed::overwrite(numbers, view.data())?,
         }
     }
     Ok(())

@@ -36,6 +36,26 @@ pub(crate) fn stored(store: &Store, shape: [usize; 2], device: &Device) -> Resul
     })
 }
 
+/// Numbers that are sent to a device at a time: a second table would not have room beside a large one.
+const AT_ONCE: usize = 1 << 24;
+
+/// Writes numbers as they are stored, of all rows, in the place of those of `numbers` [rows, width].
+pub(crate) fn overwrite(numbers: &Tensor, bytes: &[u8]) -> Result<()> {
+    overwrite_in(AT_ONCE, numbers, bytes)
+}
+
+fn overwrite_in(at_once: usize, numbers: &Tensor, bytes: &[u8]) -> Result<()> {
+    let (rows, width) = numbers.dims2()?;
+    let portion = (at_once / width).clamp(1, rows);
+    let row = width * numbers.dtype().size_in_bytes();
+    for (start, bytes) in bytes.chunks(portion * row).enumerate() {
+        let shape = [bytes.len() / row, width];
+        let part = Tensor::from_raw_buffer(bytes, numbers.dtype(), &shape, numbers.device())?;
+        numbers.slice_set(&part, 0, start * portion)?;
+    }
+    Ok(())
+}
+
 /// Refuses devices whose memory nothing here steps in.
 pub(crate) fn check_device(device: &Device) -> Result<()> {
     match device {
@@ -53,4 +73,23 @@ pub(crate) fn read(numbers: &Tensor, rows: &[u32], precision: Precision) -> Resu
     let there = Tensor::new(rows, &Device::Cpu)?.to_device(numbers.device())?;
     let read = numbers.index_select(&there, 0)?;
     Ok(read.to_dtype(precision.computed())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::DType;
+
+    #[test]
+    fn numbers_are_written_a_portion_at_a_time() -> Result<()> {
+        let new: Vec<f32> = (0..21).map(|i| i as f32 - 7.5).collect();
+        let bytes: Vec<u8> = new.iter().flat_map(|x| x.to_le_bytes()).collect();
+        for at_once in [1, 3, 6, 8, 20, 21, 100] {
+            let numbers = Tensor::zeros((7, 3), DType::F32, &Device::Cpu)?;
+            overwrite_in(at_once, &numbers, &bytes)?;
+            let got = numbers.flatten_all()?.to_vec1::<f32>()?;
+            assert_eq!(got, new, "{at_once}");
+        }
+        Ok(())
+    }
 }
