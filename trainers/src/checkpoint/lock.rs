@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 /// The file of the lock, in which its holder says who it is. It stays: one that was removed could be
 /// another's by now.
@@ -40,13 +41,28 @@ pub(crate) fn lock_folder(folder: &Path) -> Result<Lock> {
     Ok(Lock(Arc::new(claim(folder)?)))
 }
 
+/// How often a lock is asked for, and how long to wait between. A process that this one is just starting has
+/// its files open till it runs its own program: a lock that was given back a moment ago may be held by it.
+const TRIES: u32 = 25;
+const WAIT: Duration = Duration::from_millis(10);
+
+fn patiently(file: &File) -> std::result::Result<(), TryLockError> {
+    for _ in 1..TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(WAIT),
+            outcome => return outcome,
+        }
+    }
+    file.try_lock()
+}
+
 fn claim(folder: &Path) -> Result<File> {
     let path = folder.join(NAME);
     let error = || Error::io("cannot lock the folder", &path);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let mut file = options.open(&path).map_err(error())?;
-    match file.try_lock() {
+    match patiently(&file) {
         Ok(()) => {
             // Who it is helps whoever is refused; that the folder is refused does not depend on it.
             let _ = file.set_len(0);
@@ -62,5 +78,24 @@ fn claim(folder: &Path) -> Result<File> {
         // A file system without locks has to do without.
         Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(file),
         Err(TryLockError::Error(e)) => Err(error()(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_about_to_be_free_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock_folder(folder.path()).unwrap();
+        let refused = lock_folder(folder.path()).unwrap_err();
+        assert!(matches!(refused, Error::InUse { .. }), "{refused}");
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(3 * WAIT);
+            drop(held);
+        });
+        drop(lock_folder(folder.path()).unwrap());
+        holder.join().unwrap();
     }
 }
