@@ -108,8 +108,8 @@ impl Bags {
 }
 
 /// The bags' vectors [batch, tables, m] from rows [U, m], on the device of the rows. Rows of a
-/// [`crate::sparse::SparseTable`] are on the CPU, and so are the vectors; [`super::interaction()`] takes them from
-/// there.
+/// [`crate::sparse::SparseTable`] are where the table is, and so are the vectors; [`super::interaction()`] takes them
+/// from there.
 ///
 /// # Errors
 /// [`crate::Error::Setting`] for another shape, or a bag with a row that is not there; candle's errors.
