@@ -15,6 +15,10 @@
 //! CPU's, to the last bit.
 
 #[cfg(feature = "cuda")]
+mod arrays;
+#[cfg(feature = "cuda")]
+mod entrywise;
+#[cfg(feature = "cuda")]
 mod launch;
 #[cfg(any(test, feature = "cuda"))]
 mod program;
@@ -28,9 +32,11 @@ mod symbols;
 mod tests;
 
 #[cfg(feature = "cuda")]
-pub(crate) use step::squares;
+pub(super) use entrywise::products;
 #[cfg(feature = "cuda")]
-pub(super) use step::{products, runs_on, step};
+pub(crate) use entrywise::squares;
+#[cfg(feature = "cuda")]
+pub(super) use step::{runs_on, step};
 #[cfg(not(feature = "cuda"))]
 pub(crate) use without::squares;
 #[cfg(not(feature = "cuda"))]

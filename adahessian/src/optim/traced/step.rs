@@ -1,5 +1,6 @@
 //! The kernels of one step of many variables, and what is read of them afterwards.
 
+use super::arrays::Arrays;
 use super::launch::{LONGEST_RUN, Scratch, Sums, Work, average, run};
 use super::program::{self, Fresh};
 use crate::error::Result;
@@ -10,82 +11,11 @@ use crate::optim::pass::{Diagonal, Later, Outcome};
 use crate::optim::pending::Clipping;
 use crate::optim::rule::{Rule, Step};
 use crate::optim::together::Member;
-use crate::second_order::versions;
 use candle_core::{CudaDevice, Tensor};
 
 /// Whether a variable's memory is such that kernels can be run on it.
 pub(in crate::optim) fn runs_on(x: &Tensor) -> bool {
     cuda::device(x).is_some() && x.is_contiguous() && type_of(x.dtype()).is_some()
-}
-
-/// The sum of squares of every tensor; none where kernels do not take them.
-pub(crate) fn squares(tensors: &[Tensor]) -> Result<Option<Vec<f64>>> {
-    let Some(first) = tensors.first() else {
-        return Ok(None);
-    };
-    let (Some(device), Some(of)) = (cuda::device(first), type_of(first.dtype())) else {
-        return Ok(None);
-    };
-    let alike = |t: &Tensor| t.dtype() == first.dtype() && t.device().same_device(first.device());
-    let Some(program) = program::squares().filter(|_| tensors.iter().all(alike)) else {
-        return Ok(None);
-    };
-    let tensors = tensors.iter().map(Tensor::contiguous);
-    let tensors = tensors.collect::<candle_core::Result<Vec<_>>>()?;
-    let work = tensors.iter().map(|tensor| {
-        Ok(Work {
-            arrays: vec![address(tensor)?],
-            shared: Vec::new(),
-            count: tensor.elem_count(),
-        })
-    });
-    let work = work.collect::<Result<Vec<_>>>()?;
-    let sums = run(device, &program, of, &work)?;
-    for tensor in &tensors {
-        address(tensor)?;
-    }
-    let sums = sums.read(device, tensors.len(), None)?;
-    Ok(Some(sums.into_iter().map(|sums| sums[0]).collect()))
-}
-
-/// The products of pairs, entry by entry; none where kernels do not make them.
-pub(in crate::optim) fn products(pairs: &[(&Tensor, &Tensor)]) -> Result<Option<Vec<Tensor>>> {
-    let Some((first, _)) = pairs.first() else {
-        return Ok(None);
-    };
-    let (Some(device), Some(of)) = (cuda::device(first), type_of(first.dtype())) else {
-        return Ok(None);
-    };
-    let alike = |t: &Tensor| t.dtype() == first.dtype() && t.device().same_device(first.device());
-    let all_alike = |(a, b): &(&Tensor, &Tensor)| {
-        alike(a) && alike(b) && a.dims() == b.dims() && a.elem_count() > 0
-    };
-    let Some(program) = program::products().filter(|_| pairs.iter().all(all_alike)) else {
-        return Ok(None);
-    };
-    let (mut work, mut read, mut made) = (Vec::new(), Vec::new(), Vec::new());
-    for (a, b) in pairs {
-        let both = [a.contiguous()?, b.contiguous()?];
-        // SAFETY: the kernel writes each of its numbers.
-        let product = unsafe { Tensor::empty(a.shape(), a.dtype(), a.device())? };
-        let mut arrays = vec![address(&both[0])?, address(&both[1])?];
-        arrays.push(written_address(&product)?);
-        work.push(Work {
-            arrays,
-            shared: Vec::new(),
-            count: a.elem_count(),
-        });
-        read.extend(both);
-        made.push(product);
-    }
-    run(device, &program, of, &work)?;
-    for tensor in &read {
-        address(tensor)?;
-    }
-    for product in &made {
-        written_address(product)?;
-    }
-    Ok(Some(made))
 }
 
 /// What all members of a group have in common.
@@ -140,61 +70,6 @@ pub(in crate::optim) fn step<R: Rule>(
         entries: first.diagonal.as_ref().map_or(0, |_| entries(members)),
         ..Outcome::default()
     }))
-}
-
-/// The arrays of members: where they begin, and what keeps them alive till the kernel is asked for.
-#[derive(Default)]
-struct Arrays {
-    work: Vec<Work>,
-    kept: Vec<Tensor>,
-}
-
-impl Arrays {
-    /// θ and the running quantities are written to, g and D are read.
-    fn of(members: &[Member<'_>], gradients: bool) -> Result<Self> {
-        let mut all = Self::default();
-        for member in members {
-            versions::changed(member.var);
-            let mut arrays = vec![written_address(member.var)?];
-            if gradients {
-                let gradient = member.gradient.contiguous()?;
-                arrays.push(address(&gradient)?);
-                all.kept.push(gradient);
-            }
-            for slot in member.slots.tensors() {
-                arrays.push(written_address(slot)?);
-            }
-            all.work.push(Work {
-                arrays,
-                shared: Vec::new(),
-                count: member.var.elem_count(),
-            });
-        }
-        Ok(all)
-    }
-
-    /// One array more for each, which lie end to end.
-    fn push_scratch(&mut self, begin: u64, of: Type) {
-        let mut at = begin;
-        for work in &mut self.work {
-            work.arrays.push(at);
-            at += (work.count * of.bytes) as u64;
-        }
-    }
-
-    /// Marks the use of all that a kernel was asked to read and to write to.
-    fn used(self, members: &[Member<'_>]) -> Result<()> {
-        for tensor in &self.kept {
-            address(tensor)?;
-        }
-        for member in members {
-            written_address(member.var)?;
-            for slot in member.slots.tensors() {
-                written_address(slot)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Whether every entry is a block of its own, and |D| is taken of each.

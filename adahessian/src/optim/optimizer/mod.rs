@@ -1,23 +1,23 @@
 //! The optimizer around any rule: accumulation, clipping, groups, skipped steps, delayed Hessians.
 
+mod candle;
+mod optim;
+
 use super::builder::{Builder, Curvature};
-use super::exchange;
 use super::group::{Common, Resolved, not_negative};
 use super::pass::{Later, Outcome};
-use super::pending::{self, Clipping, Range, Skips, WeightedMean, reach, sum_of_squares};
-use super::reducer::{Reducer, Sums};
+use super::pending::{self, Clipping, Skips, WeightedMean};
+use super::reducer::Reducer;
 use super::rule::Rule;
-use super::state::State;
 use super::together::{self, Kept, Member};
 use super::variable::{Rates, Slots};
-use super::{NotFinite, Optim, Reach, StepInfo};
+use super::{Optim, StepInfo};
 use crate::curvature::hessian::Hessian;
-use crate::curvature::hutchinson::Hutchinson;
 use crate::error::{Error, Result};
 use crate::second_order;
 use crate::vars::{NamedVars, VarVec};
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
 
 /// The optimizer of a [`Rule`], built by its [`Builder`].
 ///
@@ -249,235 +249,10 @@ impl<R: Rule> Optimizer<R> {
     }
 }
 
-impl<R: Rule> Optim for Optimizer<R> {
-    fn vars(&self) -> &NamedVars {
-        &self.vars
-    }
-
-    fn needs_graph(&self) -> bool {
-        self.due()
-    }
-
-    fn accumulate_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
-        let added = self.add_gradient(grads, weight);
-        self.whole(added)
-    }
-
-    fn accumulate_curvature(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
-        if !self.due() {
-            return Ok(());
-        }
-        let settings = &self.curvature;
-        let draw = Hutchinson::new(settings.samples, settings.seed)
-            .with_probe(settings.probe)
-            .at(self.step);
-        let vars = self.vars.clone();
-        let probe = |sample| draw.probe(&vars, sample);
-        let added = self.add_curvature(grads, draw.samples(), probe, weight);
-        self.whole(added)
-    }
-
-    fn accumulate_probed(
-        &mut self,
-        grads: &GradStore,
-        probes: &[VarVec],
-        weight: f64,
-    ) -> Result<()> {
-        let added = match R::SECOND_ORDER {
-            true => self.add_curvature(grads, probes.len(), |i| Ok(probes[i].clone()), weight),
-            false => Ok(()),
-        };
-        self.whole(added)
-    }
-
-    fn reach(&self) -> Reach {
-        reach(&self.vars, &self.settings, &self.gradient, self.step == 0)
-    }
-
-    fn check_ready(&self) -> Result<()> {
-        match self.due() && self.diagonal.is_empty() {
-            true => Err(Error::NoGraph),
-            false => Ok(()),
-        }
-    }
-
-    fn diagonal(&self) -> Result<Option<VarVec>> {
-        if !R::SECOND_ORDER {
-            return Ok(None);
-        }
-        let each = self.slots.iter();
-        let each = each.map(|slots| slots.curvature(&self.rule, self.curvature.delay));
-        let all: Option<Vec<_>> = each.collect::<Result<Vec<_>>>()?.into_iter().collect();
-        all.map(|all| VarVec::new(&self.vars, all)).transpose()
-    }
-
-    fn reducer(&mut self) -> &mut Option<Box<dyn Reducer>> {
-        &mut self.reducer
-    }
-
-    fn sums(&self) -> Result<Sums> {
-        let mut sums = Sums::default();
-        exchange::put(&mut sums, "gradient", &self.gradient, &self.vars)?;
-        if self.due() || !self.diagonal.is_empty() {
-            exchange::put(&mut sums, "diagonal", &self.diagonal, &self.vars)?;
-        }
-        exchange::put_loss(&mut sums, &self.loss)?;
-        Ok(sums)
-    }
-
-    fn set_sums(&mut self, mut sums: Sums) -> Result<()> {
-        exchange::take(&mut sums, "gradient", &mut self.gradient, &self.vars)?;
-        if exchange::holds(&sums, "diagonal") {
-            exchange::take(&mut sums, "diagonal", &mut self.diagonal, &self.vars)?;
-        }
-        exchange::take_loss(&mut sums, &mut self.loss)
-    }
-
-    fn prepare(&mut self) -> Result<Option<NotFinite>> {
-        not_negative("learning rate in force", Optim::lr(self))?;
-        let mut ready = Ready {
-            // Given probes may come on any step.
-            refreshed: !self.diagonal.is_empty(),
-            gradients: self.gradient.take()?,
-            diagonals: self.diagonal.take()?,
-            info: StepInfo {
-                step: self.step,
-                loss: self.loss.take_number()?,
-                lr: Optim::lr(self),
-                gradient_norm: f64::NAN,
-                ..StepInfo::default()
-            },
-        };
-        let range = Range::of_gradients(&self.common);
-        let squares = sum_of_squares(&self.vars, &ready.gradients, range, "gradient")?;
-        if let Ok(squares) = &squares {
-            ready.info.gradient_norm = squares.sqrt();
-        }
-        let found = match squares {
-            Err(found) => Some(found),
-            Ok(_) => {
-                let what = "Hessian-vector product";
-                sum_of_squares(&self.vars, &ready.diagonals, Range::Squared, what)?.err()
-            }
-        };
-        self.ready = Some(ready);
-        Ok(found)
-    }
-
-    fn take(&mut self) -> Result<StepInfo> {
-        let ready = self.ready.take().ok_or_else(not_prepared)?;
-        let mut info = ready.info.clone();
-        self.skips.in_a_row = 0;
-        self.note_waiting(&ready);
-        info.waiting = self.waiting();
-        let (value, norm) = (self.common.clip_value, self.common.clip_norm);
-        let clipping = Clipping::new(&ready.gradients, info.gradient_norm, value, norm)?;
-        let outcome = self.update_all(&ready, clipping)?;
-        info.update_norm = outcome.change_squared.sqrt();
-        info.bounded = outcome.bounded;
-        info.curvature = ready.refreshed.then(|| outcome.curvature());
-        self.computed |= ready.refreshed;
-        self.step += 1;
-        Ok(info)
-    }
-
-    fn skip(&mut self, why: &NotFinite) -> Result<StepInfo> {
-        let ready = self.ready.take().ok_or_else(not_prepared)?;
-        self.computed &= !self.due();
-        self.step += 1;
-        let limit = self.common.max_skipped;
-        self.skips.note(why, ready.info.step, limit)?;
-        Ok(StepInfo {
-            skipped: Some(why.name.clone()),
-            ..ready.info
-        })
-    }
-
-    fn discard(&mut self) {
-        let count = self.vars.len();
-        self.gradient = WeightedMean::new(count);
-        self.diagonal = WeightedMean::new(count);
-        self.loss = WeightedMean::new(1);
-        self.ready = None;
-    }
-
-    fn set_lr_factor(&mut self, factor: f64) {
-        self.lr_factor = factor;
-    }
-
-    fn lr(&self) -> f64 {
-        self.common.lr * self.lr_factor
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = State::of_kind(R::NAME);
-        state.put("step", self.step);
-        if R::SECOND_ORDER {
-            state.put("computed", self.computed);
-        }
-        state.put("skipped_in_a_row", self.skips.in_a_row);
-        state.put("skipped", self.skips.total);
-        for (name, slots) in self.vars.names().zip(&self.slots) {
-            slots.save(&self.rule, name, &mut state)?;
-        }
-        Ok(state)
-    }
-
-    fn load_state(&mut self, state: &State) -> Result<()> {
-        state.expect_kind(R::NAME)?;
-        let each = self.vars.names().zip(&self.slots);
-        let slots = each.map(|(name, old)| old.restored(&self.rule, name, state));
-        let slots = slots.collect::<Result<Vec<_>>>()?;
-        let each = self.vars.names().zip(&self.slots);
-        let names = each.flat_map(|(name, slots)| slots.names(&self.rule, name));
-        state.expect_tensors(&names.collect())?;
-        let skips = Skips {
-            in_a_row: state.value("skipped_in_a_row")?,
-            total: state.value("skipped")?,
-        };
-        let computed = match R::SECOND_ORDER {
-            true => state.value("computed")?,
-            false => false,
-        };
-        self.step = state.value("step")?;
-        (self.computed, self.skips, self.slots) = (computed, skips, slots);
-        Ok(())
-    }
-}
-
 pub(crate) fn not_prepared() -> Error {
     Error::Setting {
         what: "order of calls",
         expected: "prepare before take or skip".into(),
         got: "no step that was prepared".into(),
-    }
-}
-
-/// So that a candle application changes one line. The variables get names by their position; their
-/// order must be the same in every process that resumes a run (`VarMap::all_vars` is in no order:
-/// prefer `build(&varmap)`).
-impl<R: Rule> candle_nn::Optimizer for Optimizer<R> {
-    type Config = Builder<R>;
-
-    fn new(vars: Vec<Var>, config: Builder<R>) -> candle_core::Result<Self> {
-        let float = vars.into_iter().filter(|v| v.dtype().is_float());
-        Ok(config.build(float.collect::<Vec<_>>())?)
-    }
-
-    fn step(&mut self, grads: &GradStore) -> candle_core::Result<()> {
-        Ok(Optim::step(self, grads).map(drop)?)
-    }
-
-    fn learning_rate(&self) -> f64 {
-        Optim::lr(self)
-    }
-
-    fn set_learning_rate(&mut self, lr: f64) {
-        self.common.lr = lr;
-        self.lr_factor = 1.0;
-    }
-
-    fn backward_step(&mut self, loss: &Tensor) -> candle_core::Result<()> {
-        Ok(Optim::backward_step(self, loss).map(drop)?)
     }
 }

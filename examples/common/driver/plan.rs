@@ -1,0 +1,136 @@
+//! What runs are to be made, and where.
+
+use super::resume::{checkpoint, has, resumed, stays};
+use crate::experiment::Experiment;
+use crate::find_lr;
+use crate::flags::{EXPORT, LENGTH};
+use crate::grid::{self, Cell};
+use crate::halving;
+use crate::layers::{self, Asked, Own};
+use crate::results::is_complete;
+use crate::study;
+use anyhow::{Result, bail};
+use clap::ArgMatches;
+use std::path::PathBuf;
+use trainers::RunFolder;
+
+/// The runs to make.
+pub(super) struct Plan<A: Own> {
+    /// What was asked for, as the text of a comparison's configuration.
+    pub asked: String,
+    pub cells: Vec<Cell<A>>,
+    pub out: PathBuf,
+    /// The run, comparison or checkpoint to go on with.
+    pub resume: Option<PathBuf>,
+    /// Steps of a range test of the learning rate in the place of the runs.
+    pub find_lr: Option<u64>,
+    pub halving: bool,
+    pub dry_run: bool,
+}
+
+impl<A: Own> Plan<A> {
+    pub fn read<E: Experiment<Args = A>>(experiment: &E, matches: &ArgMatches) -> Result<Self> {
+        let mut asked = Asked::<A>::read(matches)?;
+        let invocation = asked.invocation.clone();
+        if let Some(file) = &invocation.config {
+            let table = layers::read(file)?;
+            asked = asked.over(&table, &file.display().to_string())?;
+        }
+        asked = study::applied(asked)?;
+        let resume = match (&invocation.resume, &invocation.out) {
+            (None, _) => None,
+            (Some(Some(path)), _) => Some(path.clone()),
+            (Some(None), Some(out)) => Some(out.clone()),
+            (Some(None), None) => bail!("--resume without a folder needs --out"),
+        };
+        let out = match &resume {
+            None => invocation.out.clone().unwrap_or_else(|| free(E::NAME)),
+            Some(path) => {
+                let folder = RunFolder::open(path)?;
+                stays(path, &folder, invocation.out.as_deref())?;
+                let settings = folder.settings()?;
+                asked = resumed(asked, &settings, &folder)?;
+                folder.path().to_path_buf()
+            }
+        };
+        let mut cells = grid::cells(experiment, &asked, &out)?;
+        if let Some(steps) = invocation.find_lr {
+            cells = find_lr::cells(cells, steps)?;
+        }
+        if asked.invocation.halving {
+            halving::check(&cells)?;
+        }
+        if let (Some(_), [cell]) = (&resume, cells.as_slice())
+            && is_complete(&cell.folder)
+            && !has(cell, &LENGTH)
+        {
+            println!(
+                "{}: it was complete, and goes on to another length; the schedule of the steps to come is that length's",
+                cell.folder.display()
+            );
+        }
+        Ok(Self {
+            asked: asked.text()?,
+            cells,
+            out,
+            resume,
+            find_lr: invocation.find_lr,
+            halving: asked.invocation.halving,
+            dry_run: invocation.dry_run,
+        })
+    }
+
+    /// The runs with all their settings.
+    pub fn text(&self) -> Result<String> {
+        let mut text = format!("# {} runs\n", self.cells.len());
+        if self.halving {
+            text += "# --halving: first with a quarter of the epochs, the better half with half, the best quarter whole\n";
+        }
+        for cell in &self.cells {
+            let state = match (is_complete(&cell.folder), &self.resume) {
+                (true, Some(_)) if has(cell, &EXPORT) => "finished already",
+                (false, Some(_)) if checkpoint(&cell.folder)?.is_some() => "goes on",
+                _ => "begins",
+            };
+            let settings = toml::to_string(&layers::table(&cell.settings)?)?;
+            text += &format!(
+                "\n# {}, in {}: {state}\n{settings}",
+                cell.label(),
+                cell.folder.display()
+            );
+        }
+        Ok(text)
+    }
+
+    pub fn several(&self) -> bool {
+        self.cells.len() > 1
+    }
+
+    pub fn is_done(&self, cell: &Cell<A>) -> bool {
+        // A run on its own can be of another length.
+        let is_as_long = self.several() || has(cell, &LENGTH);
+        self.resume.is_some() && is_complete(&cell.folder) && is_as_long && has(cell, &EXPORT)
+    }
+
+    /// A comparison's own folder, this process's alone.
+    pub fn claim(&self) -> Result<Option<RunFolder>> {
+        let folder = match (self.several(), &self.resume) {
+            (false, _) => return Ok(None),
+            (true, None) => RunFolder::create(&self.out, &self.asked)?,
+            (true, Some(_)) => {
+                let folder = RunFolder::resume(&self.out)?;
+                folder.set_settings(&self.asked)?;
+                folder
+            }
+        };
+        Ok(Some(folder))
+    }
+}
+
+/// `runs/NAME`, or the first of `runs/NAME-2`, `runs/NAME-3` … that is not there yet.
+fn free(name: &str) -> PathBuf {
+    let first = PathBuf::from(format!("runs/{name}"));
+    let numbered = (2..).map(|n| PathBuf::from(format!("runs/{name}-{n}")));
+    let mut folders = std::iter::once(first.clone()).chain(numbered);
+    folders.find(|f| !f.exists()).unwrap_or(first)
+}
