@@ -13,6 +13,7 @@ step "format"
 cargo fmt --all --check
 cargo fmt --manifest-path tests/outside/Cargo.toml --check
 cargo fmt --manifest-path fuzz/Cargo.toml --check
+cargo fmt --manifest-path publish/Cargo.toml --check
 
 step "dependencies: no C tokenizer, one candle"
 # `cargo tree -i` fails where the crate is absent, which is what we want.
@@ -29,6 +30,9 @@ cargo test --workspace
 step "a crate of somebody else"
 cargo test --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/outside"
 
+step "pushes to the Hub, on the loopback interface"
+cargo test --locked --manifest-path publish/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/publish"
+
 # Always with the replay program: a gate that a coverage-guided search may fail at any time is none.
 step "fuzz: seeds and some thousand inputs for each parser and loader"
 FUZZ_REPLAY=1 FUZZ_INPUTS=3000 scripts/fuzz.sh 4
@@ -37,6 +41,8 @@ step "clippy"
 cargo clippy --workspace --all-targets -- -D warnings
 cargo clippy --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/outside" --all-targets -- -D warnings
 cargo clippy --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --all-targets -- -D warnings
+
+cargo clippy --locked --manifest-path publish/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/publish" --all-targets -- -D warnings
 
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib

@@ -1,6 +1,8 @@
 //! The bound of a step, and the floor of the curvature, against their formulas.
 
-use adahessian::{AdaHessian, Error, Group, NamedVars, Optim, RULES, Rules, Sgd, StepBound};
+use adahessian::{
+    AdaHessian, Error, Group, NamedVars, Optim, RULES, Rules, Schedule, Sgd, StepBound,
+};
 use adahessian::{Rule, optimizer_by_name};
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -169,6 +171,40 @@ fn a_step_beyond_all_bounds_is_held() {
             info.update_norm <= 0.0101 * rms(&before).max(1e-3) * 2f64.sqrt(),
             "{info:?}"
         );
+    }
+}
+
+/// However long the run, and however high the rate, no variable ends farther from its start than the share of
+/// its size that the run may move it.
+#[test]
+fn a_run_stays_within_its_share() {
+    for (steps, schedule) in [
+        (5, Schedule::Constant),
+        (80, Schedule::Linear),
+        (40, Schedule::Linear.after_warmup(0.1)),
+    ] {
+        let vars = vars(DType::F64);
+        let start: Vec<_> = vars.iter().map(|(_, var)| numbers(var)).collect();
+        let share = 0.1;
+        let bound = StepBound::of_run(share, schedule.sum(steps));
+        assert_eq!(bound, StepBound::from(share / schedule.sum(steps)));
+        let builder = AdaHessian::builder().lr(10.0).bound(bound);
+        let mut optimizer = builder.build(&vars).unwrap();
+        for step in 0..steps {
+            optimizer.set_lr_factor(schedule.factor(step, steps));
+            optimizer.backward_step(&loss(&vars)).unwrap();
+        }
+        for ((name, var), start) in vars.iter().zip(&start) {
+            let moved: Vec<f64> = numbers(var).iter().zip(start).map(|(a, b)| a - b).collect();
+            // The bound is of what the variable is at each step, which may have grown by the share.
+            let most = share * (1.0 + 2.0 * share) * rms(start).max(bound.floor);
+            assert!(rms(&moved) <= most, "{name} after {steps}: {}", rms(&moved));
+            assert!(
+                rms(&moved) >= 0.1 * most,
+                "{name} after {steps}: {}",
+                rms(&moved)
+            );
+        }
     }
 }
 

@@ -77,6 +77,11 @@ impl Schedule {
         }
     }
 
+    /// The sum of the factors of all steps of a run: how many steps at the full rate it is worth.
+    pub fn sum(&self, total: u64) -> f64 {
+        (0..total).map(|step| self.factor(step, total)).sum()
+    }
+
     /// The factor at a step, counted from 0, of a run of `total` steps.
     pub fn factor(&self, step: u64, total: u64) -> f64 {
         let done = match total {
@@ -225,6 +230,15 @@ mod tests {
         assert_eq!(at("warmup:8000+inverse_sqrt", 7999, 100_000), 1.0);
         assert_eq!(at("warmup:8000+inverse_sqrt", 31_999, 100_000), 0.5);
         assert_eq!(at("warmup:0.1+linear", 55, 100), 0.5);
+    }
+
+    #[test]
+    fn the_sum_is_of_all_steps() {
+        let sum = |text: &str, total| text.parse::<Schedule>().unwrap().sum(total);
+        assert_eq!(sum("constant", 7), 7.0);
+        assert_eq!(sum("linear", 4), 1.0 + 0.75 + 0.5 + 0.25);
+        assert_eq!(sum("warmup:2+linear", 4), 0.5 + 1.0 + 1.0 + 0.5);
+        assert_eq!(sum("linear", 0), 0.0);
     }
 
     #[test]

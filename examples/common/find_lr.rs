@@ -44,6 +44,7 @@ pub fn cells<A: Own>(cells: Vec<Cell<A>>, steps: u64) -> Result<Vec<Cell<A>>> {
         cell.settings.training.patience = None;
         // It would be that of a hundredth of the rate.
         cell.settings.optimizer.bound = 0.0;
+        cell.settings.optimizer.travel = 0.0;
         cell.settings.run.log_every = Some(1);
         cell.settings.run.eval_every = None;
         cell.settings.run.checkpoint_every = None;
@@ -161,7 +162,7 @@ pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> 
     let header = ["run", "runs away at", "falls fastest at", "proposed"];
     println!("\n{}", table::format(&header, &lines.collect::<Vec<_>>()));
     println!(
-        "\nA proposal is where a search begins: --sweep lr-scale=0.3,1,3 around it. The tests ran without --bound."
+        "\nA proposal is where a search begins: --sweep lr-scale=0.3,1,3 around it. The tests ran without --bound and --travel."
     );
     let series = all.into_iter().map(|found| {
         // What has run away would flatten all the rest.

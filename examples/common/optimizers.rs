@@ -1,8 +1,13 @@
 //! The optimizer that the settings ask for, and the rates that work where nothing was asked for.
 
-use crate::flags::{OptimizerArgs, first_steps, two_betas};
+use crate::flags::{LoopArgs, OptimizerArgs, first_steps, two_betas};
+use crate::grid::Cell;
+use crate::layers::Own;
+use crate::plateau;
 use adahessian::sparse::{Accumulator, SparseRule};
-use adahessian::{Average, Blocks, NamedVars, Optim, Rules, StepBound, Unseen, optimizer_by_name};
+use adahessian::{
+    Average, Blocks, NamedVars, Optim, Rules, Schedule, StepBound, Unseen, optimizer_by_name,
+};
 use anyhow::{Context, Result, bail};
 
 /// What is trained decides the scale of a good learning rate.
@@ -124,10 +129,44 @@ pub struct Place {
     pub seed: u64,
     /// For settings in epochs.
     pub steps_per_epoch: u64,
+    /// The sum of the schedule's factors over the run, for `--travel`.
+    pub factors: f64,
     /// The blocks that the model's layers have of themselves.
     pub blocks: Blocks,
     /// The rules' own settings, where they are not the usual ones.
     pub rules: Rules,
+}
+
+impl Place {
+    /// That of a run, with the rules' usual settings.
+    ///
+    /// # Errors
+    /// For a schedule that is none.
+    pub fn of<A: Own>(cell: &Cell<A>, steps_per_epoch: u64, blocks: Blocks) -> Result<Self> {
+        Ok(Self {
+            seed: cell.seed,
+            steps_per_epoch,
+            factors: factors(&cell.settings.training, steps_per_epoch)?,
+            blocks,
+            rules: Rules::default(),
+        })
+    }
+}
+
+/// The sum of the schedule's factors over a run, at its full rate as long as no evaluation lowers it.
+fn factors(training: &LoopArgs, steps_per_epoch: u64) -> Result<f64> {
+    let steps = steps_per_epoch.saturating_mul(training.epochs as u64);
+    let steps = steps.min(training.max_steps.unwrap_or(u64::MAX));
+    let schedule: Schedule = plateau::parts(&training.schedule)?.0.parse()?;
+    Ok(schedule.sum(steps))
+}
+
+/// The stricter of `--bound` and `--travel`.
+fn bound(args: &OptimizerArgs, factors: f64) -> Option<StepBound> {
+    let step = (args.bound > 0.0).then(|| StepBound::new(args.bound));
+    let run = (args.travel > 0.0 && factors > 0.0).then(|| StepBound::of_run(args.travel, factors));
+    let both = [step, run].into_iter().flatten();
+    both.min_by(|a, b| a.relative.total_cmp(&b.relative))
 }
 
 /// Makes the optimizer.
@@ -149,7 +188,7 @@ pub fn build(args: &OptimizerArgs, place: Place, vars: &NamedVars) -> Result<Box
     let optimizer = optimizer_by_name(&args.optimizer, &rules, vars, |common, curvature| {
         (common.lr, common.weight_decay) = (args.rate(), args.weight_decay);
         common.clip_norm = args.clip_norm;
-        common.bound = (args.bound > 0.0).then(|| StepBound::new(args.bound));
+        common.bound = bound(args, place.factors);
         curvature.blocks = blocks;
         curvature.average = match args.average.as_str() {
             "signed" => Average::Signed,
@@ -201,6 +240,7 @@ pub fn table_rule(name: &str) -> Result<SparseRule> {
 mod tests {
     use super::*;
     use candle_core::{Device, Var};
+    use clap::{Args, FromArgMatches};
 
     fn vars() -> NamedVars {
         let x = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
@@ -216,6 +256,7 @@ mod tests {
         Place {
             seed: 0,
             steps_per_epoch: 10,
+            factors: 20.0,
             blocks: Blocks::single(),
             rules: Rules::default(),
         }
@@ -233,6 +274,34 @@ mod tests {
         assert_eq!(default_lr("adahessian", Family::Scratch).unwrap(), 0.1);
         assert_eq!(default_lr("sgd", Family::Residual).unwrap(), 0.1);
         assert_eq!(default_decay("adamw").unwrap(), 0.01);
+    }
+
+    #[test]
+    fn the_stricter_bound_is_in_force() {
+        let mut given = args("adamw");
+        let of = |given: &OptimizerArgs| bound(given, 20.0).map(|bound| bound.relative);
+        assert_eq!(of(&given), None);
+        given.travel = 0.1;
+        assert_eq!(of(&given), Some(0.005));
+        given.bound = 0.01;
+        assert_eq!(of(&given), Some(0.005));
+        given.travel = 1.0;
+        assert_eq!(of(&given), Some(0.01));
+        // A run of no steps, which others refuse.
+        assert_eq!(bound(&given, 0.0), Some(StepBound::new(0.01)));
+    }
+
+    #[test]
+    fn a_runs_factors_are_those_of_its_steps() {
+        let matches = LoopArgs::augment_args(clap::Command::new("loop"));
+        let matches = matches.get_matches_from(["loop", "--epochs", "3", "--schedule", "linear"]);
+        let mut training = LoopArgs::from_arg_matches(&matches).unwrap();
+        let of = |training: &LoopArgs| factors(training, 2).unwrap();
+        assert_eq!(of(&training), Schedule::Linear.sum(6));
+        training.max_steps = Some(4);
+        assert_eq!(of(&training), Schedule::Linear.sum(4));
+        training.schedule = "warmup:2+plateau".into();
+        assert_eq!(of(&training), 3.5);
     }
 
     #[test]

@@ -133,10 +133,8 @@ pub fn optimizer(cell: &Cell<ClickArgs>, model: &Dlrm, steps_per_epoch: u64) -> 
     let mut rules = Rules::default();
     rules.sgd.momentum = 0.0;
     let place = Place {
-        seed: cell.seed,
-        steps_per_epoch,
-        blocks: model.blocks(),
         rules,
+        ..Place::of(cell, steps_per_epoch, model.blocks())?
     };
     let dense = optimizers::build(&cell.settings.optimizer, place, &model.vars())?;
     Ok(Composite::new()

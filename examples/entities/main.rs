@@ -2,7 +2,6 @@
 //!
 //! The shortest complete program on the driver: flags, defaults, data, a run.
 
-use adahessian::Rules;
 use adahessian::ops::Mode;
 use anyhow::Result;
 use clap::{Args, Command};
@@ -128,12 +127,7 @@ impl Experiment for Entities {
             let logits = network.forward(&batch.input_ids, types, mask, mode); // [B, T, labels]
             logits.map_err(trainers::Error::user)
         };
-        let place = Place {
-            seed: cell.seed,
-            steps_per_epoch: batches.len(0) as u64,
-            blocks: model.blocks(),
-            rules: Rules::default(),
-        };
+        let place = Place::of(cell, batches.len(0) as u64, model.blocks())?;
         let vars = model.vars();
         let sentences = corpus.train.iter().chain(&corpus.validation);
         let content = sentences.map(|s| format!("{:?} {:?}", s.tokens, s.labels));

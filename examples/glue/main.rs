@@ -6,7 +6,6 @@
 mod parts;
 mod shipped;
 
-use adahessian::Rules;
 use adahessian::ops::Mode;
 use anyhow::{Result, ensure};
 use clap::{Args, Command};
@@ -205,12 +204,7 @@ impl Experiment for Glue {
         if let Some(rows) = &corpus.mismatched {
             task = task.also("_mismatched", validation(rows)?);
         }
-        let place = Place {
-            seed: cell.seed,
-            steps_per_epoch: batches.len(0) as u64,
-            blocks: classifier.blocks(),
-            rules: Rules::default(),
-        };
+        let place = Place::of(cell, batches.len(0) as u64, classifier.blocks())?;
         let mark = Some(text::mark(&encoder, parts::content(corpus))?);
         let optimizer = optimizers::build(&settings.optimizer, place, &classifier.vars())?;
         session.train(Parts {

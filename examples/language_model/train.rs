@@ -1,7 +1,6 @@
 //! `language_model train`: the flags, the defaults, and how a run is put together.
 
 use crate::corpus::{self, Data, VOCABULARY};
-use adahessian::Rules;
 use adahessian::ops::Mode;
 use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
@@ -229,12 +228,7 @@ impl Experiment for Language {
             test: data.test.as_ref().map(in_order).transpose()?,
         };
         let (vars, blocks) = (model.vars(), model.blocks());
-        let place = Place {
-            seed: cell.seed,
-            steps_per_epoch: batches.len(0) as u64,
-            blocks,
-            rules: Rules::default(),
-        };
+        let place = Place::of(cell, batches.len(0) as u64, blocks)?;
         session.train(Parts {
             task,
             batches,

@@ -6,7 +6,6 @@ mod parts;
 mod task;
 mod words;
 
-use adahessian::Rules;
 use anyhow::{Context, Result};
 use candle_core::DType;
 use clap::{Args, Command};
@@ -200,12 +199,7 @@ impl Experiment for Pretrain {
         let validation = batches(&data.validation, EVALUATION_SEED, in_order)?;
         let batches = Ahead::new(train, settings.run.prefetch);
         let half = own.half;
-        let place = Place {
-            seed: cell.seed,
-            steps_per_epoch: batches.len(0) as u64,
-            blocks: model.blocks(),
-            rules: Rules::default(),
-        };
+        let place = Place::of(cell, batches.len(0) as u64, model.blocks())?;
         let (vars, encoder) = (model.vars(), data.encoder.clone());
         session.train(Parts {
             task: Hidden {

@@ -179,6 +179,7 @@ fn measure(
     let place = Place {
         seed: 0,
         steps_per_epoch: 1,
+        factors: 1.0,
         blocks: bench.blocks.clone(),
         rules: Rules::default(),
     };

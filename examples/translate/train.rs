@@ -2,7 +2,6 @@
 
 use crate::corpus::{self, Data, Preparation};
 use crate::translator::{Languages, Translator};
-use adahessian::Rules;
 use adahessian::ops::Mode;
 use anyhow::Result;
 use candle_core::Tensor;
@@ -258,12 +257,7 @@ impl Experiment for Translate {
             vars.elem_count(),
             settings.optimizer.rate(),
         );
-        let place = Place {
-            seed: cell.seed,
-            steps_per_epoch: batches.len(0) as u64,
-            blocks,
-            rules: Rules::default(),
-        };
+        let place = Place::of(cell, batches.len(0) as u64, blocks)?;
         let loss = Loss::CrossEntropy {
             label_smoothing: own.label_smoothing,
         };

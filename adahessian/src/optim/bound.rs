@@ -38,6 +38,24 @@ impl StepBound {
         }
     }
 
+    /// The bound under which a whole run moves no variable by more than about `share` of it: τ = share / Σ f, with the
+    /// sum of the factors of all its steps ([`crate::Schedule::sum`]).
+    ///
+    /// A pretrained network is left behind when its variables move by a third of their size, in however
+    /// many steps; a bound of each step that is safe in a short run is not in a long one.
+    ///
+    /// ```
+    /// use adahessian::{AdaHessian, Rule, Schedule, StepBound};
+    /// # let vars: Vec<candle_core::Var> = Vec::new();
+    /// let steps = 250;
+    /// let bound = StepBound::of_run(0.06, Schedule::Linear.sum(steps));
+    /// let optimizer = AdaHessian::default().lr(1e-2).bound(bound).build(vars)?;
+    /// # Ok::<(), adahessian::Error>(())
+    /// ```
+    pub fn of_run(share: f64, factors: f64) -> Self {
+        Self::new(share / factors)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         positive("bound of the step", self.relative)?;
         not_negative("floor of the step's bound", self.floor)
@@ -60,6 +78,13 @@ impl StepBound {
             true => most / change,
             false => 1.0,
         }
+    }
+}
+
+/// τ, with the floor of [`StepBound::new`].
+impl From<f64> for StepBound {
+    fn from(relative: f64) -> Self {
+        Self::new(relative)
     }
 }
 

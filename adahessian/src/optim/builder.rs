@@ -150,9 +150,10 @@ impl<R: Rule> Builder<R> {
         self
     }
 
-    /// Limits how far a step moves each variable, relative to it: τ of [`StepBound`].
-    pub fn bound(mut self, relative: f64) -> Self {
-        self.common.bound = Some(StepBound::new(relative));
+    /// Limits how far a step moves each variable, relative to it: τ of [`StepBound`], or a bound as
+    /// [`StepBound::of_run`].
+    pub fn bound(mut self, bound: impl Into<StepBound>) -> Self {
+        self.common.bound = Some(bound.into());
         self
     }
 

@@ -14,7 +14,11 @@ pub(super) fn resumed<A: Own>(
     settings: &str,
     folder: &RunFolder,
 ) -> Result<Asked<A>> {
-    let before = layers::parse(settings)?;
+    let mut before = layers::parse(settings)?;
+    if before.contains_key("bound") && !before.contains_key("travel") {
+        // A run's settings are all there; one of a version without this one had no such bound.
+        before.insert("travel".into(), toml::Value::Float(0.0));
+    }
     let place = folder.config().display().to_string();
     if before.contains_key("find_lr") {
         bail!(

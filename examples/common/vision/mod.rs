@@ -14,7 +14,6 @@ use crate::program;
 use crate::session::Session;
 use crate::text;
 use crate::values::{count, share};
-use adahessian::Rules;
 use adahessian::ops::Mode;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
@@ -279,12 +278,7 @@ fn optimizer(
     if let "adahessian" | "adamw" = args.optimizer.as_str() {
         args.weight_decay /= args.rate();
     }
-    let place = optimizers::Place {
-        seed: cell.seed,
-        steps_per_epoch,
-        blocks: model.blocks(),
-        rules: Rules::default(),
-    };
+    let place = optimizers::Place::of(cell, steps_per_epoch, model.blocks())?;
     optimizers::build(&args, place, &model.vars())
 }
 
