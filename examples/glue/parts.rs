@@ -65,20 +65,25 @@ pub fn family(own: &GlueArgs) -> Family {
     }
 }
 
-/// From the shipped sample, a folder or the Hub.
-pub fn corpus(settings: &Settings<GlueArgs>) -> Result<GlueCorpus> {
-    let (own, training) = (&settings.own, &settings.training);
-    let task: GlueTask = own.task.parse()?;
-    let sample = match own.model.as_deref() {
+/// Whether a task's rows are those that come with the program.
+fn is_sample(own: &GlueArgs, task: GlueTask) -> bool {
+    let fits = match own.model.as_deref() {
         // The generated sentences of the other sample are none that its words were learned from.
         Some(MINI) => task == GlueTask::Qnli,
         model => model.is_none(),
     };
-    let mut corpus = match (&own.data, sample) {
-        (None, true) => sample::glue_corpus(task)?.with_context(|| {
+    fits && own.data.is_none()
+}
+
+/// From the shipped sample, a folder or the Hub.
+pub fn corpus(settings: &Settings<GlueArgs>) -> Result<GlueCorpus> {
+    let (own, training) = (&settings.own, &settings.training);
+    let task: GlueTask = own.task.parse()?;
+    let mut corpus = match is_sample(own, task) {
+        true => sample::glue_corpus(task)?.with_context(|| {
             format!("the shipped sample has sst2 and qnli, not {task}: give --data DIR, or --model for the Hub's data")
         })?,
-        (data, _) => GlueCorpus::load(data.as_deref(), task)?,
+        false => GlueCorpus::load(own.data.as_deref(), task)?,
     };
     if task == GlueTask::Mnli && corpus.mismatched.is_none() {
         tracing::warn!("MNLI is evaluated on the matched set only: the folder has no other");
@@ -175,8 +180,12 @@ pub fn announce(
         0 => String::new(),
         rows => format!(" ({rows} rows that are not whole left out)"),
     };
+    // Beside it in a comparison may be a task whose rows are the Hub's.
+    let own = &cell.settings.own;
+    let sample = own.task.parse().is_ok_and(|task| is_sample(own, task));
+    let sample = if sample { " of the shipped sample" } else { "" };
     format!(
-        "{} training and {}{} validation examples{skipped}, {:.1} M parameters, learning rate {}{}",
+        "{} training and {}{} validation examples{sample}{skipped}, {:.1} M parameters, learning rate {}{}",
         corpus.train.len(),
         corpus.validation.len(),
         mismatched.unwrap_or_default(),
@@ -199,12 +208,20 @@ pub fn card(settings: &Settings<GlueArgs>) -> Card {
         (Some(_), None) => "A checkpoint".to_string(),
     };
     Card {
-        what: format!("{began}, fine-tuned on `{}` of GLUE", own.task),
+        what: match (own.task.parse(), own) {
+            (Ok(task), own) if is_sample(own, task) && task == GlueTask::Qnli => {
+                format!("{began}, fine-tuned on a small sample of `{task}` of GLUE")
+            }
+            (Ok(task), own) if is_sample(own, task) => {
+                format!("{began}, fine-tuned on generated sentences in the manner of `{task}`")
+            }
+            _ => format!("{began}, fine-tuned on `{}` of GLUE", own.task),
+        },
         pipeline: Some("text-classification"),
         base,
-        datasets: match (&own.model, &own.data) {
+        datasets: match own.task.parse() {
             // The generated sentences are none of GLUE's.
-            (None, None) => Vec::new(),
+            Ok(task) if is_sample(own, task) && task != GlueTask::Qnli => Vec::new(),
             _ => vec!["nyu-mll/glue"],
         },
     }
