@@ -62,6 +62,7 @@ pub struct OptimizerArgs {
     /// How far the steps of the whole run together may move a variable, relative to it: a bound of each step of this
     /// over the sum of the schedule's factors; 0 for none [default: by model]
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = not_negative, help_heading = "How to train")]
+    #[serde(default)]
     pub travel: f64,
 
     /// Compute the Hessian on every N-th step

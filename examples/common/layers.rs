@@ -177,6 +177,30 @@ pub fn parse(text: &str) -> Result<Table> {
     Ok(text.trim_start_matches('\u{feff}').parse()?)
 }
 
+/// The settings of a run that was begun, which are all written down: `travel`, which older versions had not, was not in
+/// force where it is not there.
+///
+/// # Errors
+/// As [`parse`].
+pub fn of_run(text: &str) -> Result<Table> {
+    let mut table = parse(text)?;
+    let travel = table.entry("travel".to_string());
+    travel.or_insert(Value::Float(0.0));
+    Ok(table)
+}
+
+/// The same of a run or of a comparison, whose settings are those that were given: what they lack are defaults.
+///
+/// # Errors
+/// As [`parse`].
+pub fn of_folder<A: Own>(text: &str) -> Result<Table> {
+    let table = parse(text)?;
+    match table.clone().try_into::<Settings<A>>() {
+        Ok(_) => of_run(text),
+        Err(_) => Ok(table),
+    }
+}
+
 /// The arguments that say the same.
 fn arguments(given: &Table) -> Result<Vec<OsString>> {
     let mut all = Vec::new();
@@ -209,4 +233,37 @@ fn arguments(given: &Table) -> Result<Vec<OsString>> {
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct None {}
+
+    /// A version that had no `--travel` wrote all other settings of a run, and of a comparison those that were given.
+    #[test]
+    fn what_an_older_version_had_not_was_not_in_force() {
+        let matches = command::<None>("program").get_matches_from(["program", "--travel=0.06"]);
+        let asked = Asked::<None>::read(&matches).unwrap();
+        let run = table(&asked.settings).unwrap();
+        assert_eq!(run["travel"], Value::Float(0.06));
+        let text = toml::to_string(&run).unwrap();
+        assert_eq!(of_run(&text).unwrap(), run);
+        assert_eq!(of_folder::<None>(&text).unwrap(), run);
+
+        let mut older = run.clone();
+        older.remove("travel");
+        let text = toml::to_string(&older).unwrap();
+        let mut none = run;
+        none.insert("travel".into(), Value::Float(0.0));
+        assert_eq!(of_run(&text).unwrap(), none);
+        assert_eq!(of_folder::<None>(&text).unwrap(), none);
+
+        let comparison = "bound = 0.01\nepochs = 2\nsweep = [\"lr-scale=1,2\"]\n";
+        let given = of_folder::<None>(comparison).unwrap();
+        assert_eq!(given, parse(comparison).unwrap());
+    }
 }

@@ -59,7 +59,7 @@ pub fn steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
 /// # Errors
 /// Naming the setting; if the run's files cannot be read.
 pub fn run<A: Own>(cell: &Cell<A>) -> Result<()> {
-    let before = layers::parse(&RunFolder::open(&cell.folder)?.settings()?)?;
+    let before = layers::of_run(&RunFolder::open(&cell.folder)?.settings()?)?;
     let now = layers::table(&cell.settings)?;
     let (same_data, counts) = (before.contains_key(MARK), judged(&before) || judged(&now));
     let is_free = |name: &str| match name {

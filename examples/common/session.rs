@@ -160,7 +160,7 @@ impl Session {
             Some(from) => checkpoint::configuration(from)?,
             None => folder.settings()?,
         };
-        same::steps(&self.folder, &layers::parse(&before)?, &self.settings)?;
+        same::steps(&self.folder, &layers::of_run(&before)?, &self.settings)?;
         folder.set_settings(text)?;
         Ok(folder)
     }

@@ -14,11 +14,7 @@ pub(super) fn resumed<A: Own>(
     settings: &str,
     folder: &RunFolder,
 ) -> Result<Asked<A>> {
-    let mut before = layers::parse(settings)?;
-    if before.contains_key("bound") && !before.contains_key("travel") {
-        // A run's settings are all there; one of a version without this one had no such bound.
-        before.insert("travel".into(), toml::Value::Float(0.0));
-    }
+    let before = layers::of_folder::<A>(settings)?;
     let place = folder.config().display().to_string();
     if before.contains_key("find_lr") {
         bail!(
@@ -122,7 +118,7 @@ pub(super) fn strangers<A: Own>(out: &Path, cells: &[Cell<A>]) -> Vec<PathBuf> {
 /// Whether a complete run has these settings as they are asked for now.
 pub(super) fn has<A: Own>(cell: &Cell<A>, names: &[&str]) -> bool {
     let before = RunFolder::open(&cell.folder).and_then(|folder| folder.settings());
-    let before = before.ok().and_then(|text| layers::parse(&text).ok());
+    let before = before.ok().and_then(|text| layers::of_run(&text).ok());
     let (Some(before), Ok(now)) = (before, layers::table(&cell.settings)) else {
         return true;
     };
