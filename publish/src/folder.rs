@@ -73,15 +73,14 @@ impl Folder {
         };
         let config = self.files.iter().find(|file| file.name == "config.json");
         configuration(&config.ok_or_else(|| lacks("config.json"))?.path)?;
-        let mut weights = self.files.iter();
-        let mut weights = weights
-            .by_ref()
+        let files = self.files.iter();
+        let weights: Vec<_> = files
             .filter(|file| file.name.ends_with(".safetensors"))
-            .peekable();
-        if weights.peek().is_none() {
-            return Err(lacks("model.safetensors"));
+            .collect();
+        match weights.is_empty() {
+            true => Err(lacks("model.safetensors")),
+            false => weights.into_iter().try_for_each(whole),
         }
-        weights.try_for_each(whole)
     }
 
     /// The size of all files.

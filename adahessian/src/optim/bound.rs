@@ -41,8 +41,9 @@ impl StepBound {
     /// The bound under which a whole run moves no variable by more than about `share` of it: τ = share / Σ f, with the
     /// sum of the factors of all its steps ([`crate::Schedule::sum`]).
     ///
-    /// A pretrained network is left behind when its variables move by a third of their size, in however
-    /// many steps; a bound of each step that is safe in a short run is not in a long one.
+    /// A bound of each step that keeps a pretrained network in a short run does not in a longer one: MiniLM was kept by a
+    /// share of a sixteenth in 63 steps and in 250, and lost with an eighth. Over thousands of steps, many of which undo
+    /// each other, the share can be larger: it bounds the path, and the distance from the start is shorter.
     ///
     /// ```
     /// use adahessian::{AdaHessian, Rule, Schedule, StepBound};
