@@ -41,7 +41,6 @@ step "clippy"
 cargo clippy --workspace --all-targets -- -D warnings
 cargo clippy --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/outside" --all-targets -- -D warnings
 cargo clippy --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --all-targets -- -D warnings
-
 cargo clippy --locked --manifest-path publish/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/publish" --all-targets -- -D warnings
 
 step "documentation"

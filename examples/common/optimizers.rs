@@ -129,7 +129,7 @@ pub struct Place {
     pub seed: u64,
     /// For settings in epochs.
     pub steps_per_epoch: u64,
-    /// The sum of the schedule's factors over the run, for `--travel`.
+    /// The sum of the schedule's factors over the run, for `--travel`; 0 where nobody asks for it.
     pub factors: f64,
     /// The blocks that the model's layers have of themselves.
     pub blocks: Blocks,
@@ -143,10 +143,15 @@ impl Place {
     /// # Errors
     /// For a schedule that is none.
     pub fn of<A: Own>(cell: &Cell<A>, steps_per_epoch: u64, blocks: Blocks) -> Result<Self> {
+        let settings = &cell.settings;
         Ok(Self {
             seed: cell.seed,
             steps_per_epoch,
-            factors: factors(&cell.settings.training, steps_per_epoch)?,
+            // A run that is to end by its patience may be of a million epochs: their steps are not gone through in vain.
+            factors: match settings.optimizer.travel > 0.0 {
+                true => factors(&settings.training, steps_per_epoch)?,
+                false => 0.0,
+            },
             blocks,
             rules: Rules::default(),
         })

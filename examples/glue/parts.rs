@@ -65,25 +65,26 @@ pub fn family(own: &GlueArgs) -> Family {
     }
 }
 
-/// Whether a task's rows are those that come with the program.
-fn is_sample(own: &GlueArgs, task: GlueTask) -> bool {
+/// The task, where its rows are those that come with the program.
+fn sampled(own: &GlueArgs) -> Option<GlueTask> {
+    let task: GlueTask = own.task.parse().ok()?;
     let fits = match own.model.as_deref() {
         // The generated sentences of the other sample are none that its words were learned from.
         Some(MINI) => task == GlueTask::Qnli,
         model => model.is_none(),
     };
-    fits && own.data.is_none()
+    (fits && own.data.is_none()).then_some(task)
 }
 
 /// From the shipped sample, a folder or the Hub.
 pub fn corpus(settings: &Settings<GlueArgs>) -> Result<GlueCorpus> {
     let (own, training) = (&settings.own, &settings.training);
     let task: GlueTask = own.task.parse()?;
-    let mut corpus = match is_sample(own, task) {
-        true => sample::glue_corpus(task)?.with_context(|| {
+    let mut corpus = match sampled(own) {
+        Some(task) => sample::glue_corpus(task)?.with_context(|| {
             format!("the shipped sample has sst2 and qnli, not {task}: give --data DIR, or --model for the Hub's data")
         })?,
-        false => GlueCorpus::load(own.data.as_deref(), task)?,
+        None => GlueCorpus::load(own.data.as_deref(), task)?,
     };
     if task == GlueTask::Mnli && corpus.mismatched.is_none() {
         tracing::warn!("MNLI is evaluated on the matched set only: the folder has no other");
@@ -181,9 +182,7 @@ pub fn announce(
         rows => format!(" ({rows} rows that are not whole left out)"),
     };
     // Beside it in a comparison may be a task whose rows are the Hub's.
-    let own = &cell.settings.own;
-    let sample = own.task.parse().is_ok_and(|task| is_sample(own, task));
-    let sample = if sample { " of the shipped sample" } else { "" };
+    let sample = sampled(&cell.settings.own).map_or("", |_| " of the shipped sample");
     format!(
         "{} training and {}{} validation examples{sample}{skipped}, {:.1} M parameters, learning rate {}{}",
         corpus.train.len(),
@@ -208,21 +207,21 @@ pub fn card(settings: &Settings<GlueArgs>) -> Card {
         (Some(_), None) => "A checkpoint".to_string(),
     };
     Card {
-        what: match (own.task.parse(), own) {
-            (Ok(task), own) if is_sample(own, task) && task == GlueTask::Qnli => {
-                format!("{began}, fine-tuned on a small sample of `{task}` of GLUE")
+        what: match sampled(own) {
+            Some(GlueTask::Qnli) => {
+                format!("{began}, fine-tuned on a small sample of `qnli` of GLUE")
             }
-            (Ok(task), own) if is_sample(own, task) => {
+            Some(task) => {
                 format!("{began}, fine-tuned on generated sentences in the manner of `{task}`")
             }
-            _ => format!("{began}, fine-tuned on `{}` of GLUE", own.task),
+            None => format!("{began}, fine-tuned on `{}` of GLUE", own.task),
         },
         pipeline: Some("text-classification"),
         base,
-        datasets: match own.task.parse() {
+        datasets: match sampled(own) {
+            None | Some(GlueTask::Qnli) => vec!["nyu-mll/glue"],
             // The generated sentences are none of GLUE's.
-            Ok(task) if is_sample(own, task) && task != GlueTask::Qnli => Vec::new(),
-            _ => vec!["nyu-mll/glue"],
+            Some(_) => Vec::new(),
         },
     }
 }

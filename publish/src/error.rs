@@ -51,7 +51,7 @@ pub enum Error {
         what: String,
     },
     /// No server answered.
-    #[error("{endpoint} cannot be reached: {reason}; nothing was pushed")]
+    #[error("{endpoint} cannot be reached: {reason}; nothing was pushed, as far as is known")]
     Unreachable {
         /// The server's address.
         endpoint: String,
