@@ -4,7 +4,7 @@ use adahessian::engine::Handle;
 use adahessian::ops::{self, Activation, Dropout};
 use adahessian::{
     AdaHessian, AdamW, Composite, Error, Hessian, LinearOperator, NamedVars, Optim, Optimizer,
-    Rule, Sgd, VarVec, backward, backward_detached,
+    Rule, Sgd, VarVec, backward, backward_detached, without_graph,
 };
 use anyhow::{Context, Result};
 use candle_core::backprop::GradStore;
@@ -482,5 +482,37 @@ fn a_failed_step_leaves_nothing_behind() -> Result<()> {
     assert!(matches!(optimizer.apply(), Err(Error::NoGraph)));
     optimizer.backward_step(&loss(1.0)?)?;
     assert_eq!(numbers(&vars.snapshot()?)?, expected);
+    Ok(())
+}
+
+/// The same numbers, of which nothing is differentiated; afterwards, and after a panic, graphs are kept as before.
+#[test]
+fn without_a_graph_nothing_is_kept() -> Result<()> {
+    let vars = model()?;
+    let kept = value(&vars, None)?;
+    let entered = Handle::enter(vars.iter().next().context("a variable")?.1)?;
+    let constant = without_graph(|| {
+        let inner = without_graph(|| value(&vars, None))?;
+        // The inner one's end is not the outer one's.
+        let outer = value(&vars, None)?;
+        // What entered before is a constant, too.
+        let later = ops::activation(&entered, Activation::Gelu)?.exit()?;
+        // So is what left with a graph and comes back.
+        let back = ops::activation(&kept, Activation::Gelu)?;
+        anyhow::Ok([inner, outer, later, back])
+    })?;
+    assert!(kept.track_op());
+    assert!(constant.iter().all(|value| !value.track_op()));
+    for value in &constant[..2] {
+        assert_eq!(value.to_scalar::<f64>()?, kept.to_scalar::<f64>()?);
+    }
+    let panicked = std::panic::catch_unwind(|| without_graph(|| panic!("in the middle")));
+    assert!(panicked.is_err());
+    assert!(value(&vars, None)?.track_op());
+    // A step with such a loss is refused.
+    let mut optimizer = AdaHessian::builder().build(&vars)?;
+    let error =
+        without_graph(|| value(&vars, None)).and_then(|loss| optimizer.backward_step(&loss));
+    assert_says(error, &["reach"]);
     Ok(())
 }

@@ -3,9 +3,11 @@
 
 use adahessian::engine::Handle;
 use adahessian::ops::{self, Activation, Dropout, EmbeddingTables, Mode};
-use adahessian::{Hessian, NamedVars, VarVec};
+use adahessian::random::Stream;
+use adahessian::{Hessian, LinearOperator, NamedVars, VarVec};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
+use testing::assert_close;
 use testing::assert_says;
 use testing::dropped_norm;
 use testing::twins::{COMPOSED, Enter, FUSED, loss, random, to, twins, vars};
@@ -340,6 +342,110 @@ fn cross_entropies_of_sequences() -> Result<()> {
     Ok(())
 }
 
+/// Of the logits of a linear map, which are never there all at once.
+#[test]
+fn linear_cross_entropies() -> Result<()> {
+    let shapes: [(&[usize], usize); 5] = [
+        (&[1, 1], 2),
+        (&[5, 4], 3),
+        (&[2, 3, 4], 7),
+        (&[33, 8], 17),
+        (&[2, 5], 3000),
+    ];
+    for (shape, classes) in shapes {
+        let (rows, width) = (&shape[..shape.len() - 1], shape[shape.len() - 1]);
+        let count = rows.iter().product::<usize>();
+        let all = vars(&[
+            ("x", shape),
+            ("weight", &[classes, width]),
+            ("bias", &[classes]),
+        ])?;
+        for (smoothing, ignored, has_bias) in [
+            (0.0, false, false),
+            (0.1, true, true),
+            (0.1, false, false),
+            (0.0, true, true),
+        ] {
+            let targets = (0..count).map(|i| match ignored && i % 3 == 1 {
+                true => -100,
+                false => (i * 7 % classes) as i64,
+            });
+            let targets = Tensor::from_vec(targets.collect(), rows, &Device::Cpu)?;
+            let ignore = ignored.then_some(-100);
+            let what = format!("linear cross entropy {shape:?}, {smoothing}, {ignored}");
+            let (used, _) = all.partition(|name| has_bias || name != "bias");
+            twins(&what, &used, count * classes < 100, &|vars, enter| {
+                let x = enter(vars.get("x")?)?;
+                let weight = vars.get("weight")?.as_tensor();
+                let bias = vars.get("bias").ok().map(|bias| bias.as_tensor());
+                let loss =
+                    ops::linear_cross_entropy(&x, weight, bias, &targets, smoothing, ignore)?;
+                loss.exit()
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// What is not trained has no gradient made for it, and changes no other one.
+#[test]
+fn linear_cross_entropies_of_constants() -> Result<()> {
+    let all = vars(&[("x", &[6, 4]), ("weight", &[5, 4]), ("bias", &[5])])?;
+    let targets = Tensor::new(&[0u32, 4, 2, 1, 1, 3], &Device::Cpu)?;
+    for trained in ["x", "weight", "bias", "x bias", "weight bias"] {
+        let (used, rest) = all.partition(|name| trained.contains(name));
+        twins(trained, &used, true, &|vars, enter| {
+            let dtype = vars
+                .iter()
+                .next()
+                .map_or(DType::F64, |(_, var)| var.dtype());
+            let get = |name| match (vars.get(name), rest.get(name)) {
+                (Ok(var), _) => Ok(var.as_tensor().clone()),
+                (_, other) => Ok::<_, adahessian::Error>(other?.detach().to_dtype(dtype)?),
+            };
+            let (x, weight, bias) = (enter(&get("x")?)?, get("weight")?, get("bias")?);
+            let loss = ops::linear_cross_entropy(&x, &weight, Some(&bias), &targets, 0.1, None)?;
+            Ok(loss.exit()?.sqrt()?)
+        })?;
+    }
+    Ok(())
+}
+
+/// In several parts as a map and a loss of its logits; weights that are in use twice.
+#[test]
+fn linear_cross_entropies_in_parts() -> Result<()> {
+    let (rows, classes) = (300, 15_000);
+    let vars = vars(&[("table", &[classes, 3]), ("map", &[3, 3])])?;
+    let ids = Tensor::from_vec((0..rows as u32).collect(), rows, &Device::Cpu)?;
+    let targets = Tensor::from_vec((0..rows as u32).rev().collect(), rows, &Device::Cpu)?;
+    let hessian = |is_in_parts: bool| -> Result<Hessian> {
+        let table = vars.get("table")?;
+        let embedded = ops::embedding(&ids, &Handle::enter(table)?)?;
+        let x = ops::linear(&embedded, vars.get("map")?, None, 1, Activation::Gelu)?;
+        let loss = match is_in_parts {
+            true => ops::linear_cross_entropy(&x, table, None, &targets, 0.1, None)?,
+            false => {
+                let logits = ops::linear(&x, table, None, 1, Activation::Identity)?;
+                ops::cross_entropy(&logits, &targets, 0.1, None)?
+            }
+        };
+        Ok(Hessian::of(&loss.exit()?.sqrt()?, &vars)?)
+    };
+    let (parts, whole) = (hessian(true)?, hessian(false)?);
+    let z = VarVec::from_fn(&vars, |name, shape, dtype, device| {
+        Stream::new(3, name, 1, 0).normal_tensor(shape, dtype, device)
+    })?;
+    for (a, b) in [
+        (parts.gradient()?, whole.gradient()?),
+        (parts.apply(&z)?, whole.apply(&z)?),
+    ] {
+        for ((name, a), (_, b)) in a.iter().zip(b.iter()) {
+            assert_close(name, a, b, 1e-12)?;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn squared_errors() -> Result<()> {
     for rows in [1, 2, 17] {
@@ -543,6 +649,19 @@ fn what_does_not_fit_is_refused() -> Result<()> {
         ops::cross_entropy(&handle(&[2, 3])?, &targets, 0.0, None),
         &["9 in row 1"],
     );
+    let of = |weight: &[usize], bias: &[usize], targets: &Tensor, smoothing: f64| {
+        let (x, weight, bias) = (handle(&[2, 4])?, tensor(weight)?, tensor(bias)?);
+        let loss = ops::linear_cross_entropy(&x, &weight, Some(&bias), targets, smoothing, None);
+        anyhow::Ok(loss?.exit()?)
+    };
+    let fitting = Tensor::new(&[0u32, 2], &Device::Cpu)?;
+    assert!(of(&[3, 4], &[3], &fitting, 0.0).is_ok());
+    assert_says(of(&[3, 4], &[3], &targets, 0.0), &["9 in row 1"]);
+    assert_says(of(&[3, 5], &[3], &fitting, 0.0), &["[3, 4]", "[3, 5]"]);
+    assert_says(of(&[3, 4], &[4], &fitting, 0.0), &["bias", "[3]", "[4]"]);
+    assert_says(of(&[3, 4], &[3], &fitting, 1.5), &["smoothing", "1.5"]);
+    let three = Tensor::new(&[0u32, 2, 1], &Device::Cpu)?;
+    assert_says(of(&[3, 4], &[3], &three, 0.0), &["[2]", "[3]"]);
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use crate::corpus::VOCABULARY;
 use adahessian::ops::Mode;
+use adahessian::without_graph;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
@@ -95,7 +96,7 @@ pub fn run(options: &Options) -> Result<()> {
     for _ in 0..options.words {
         let seen = &ids[ids.len().saturating_sub(model.config().window)..];
         let words = Tensor::new(seen, &Device::Cpu)?.unsqueeze(0)?;
-        let logits = model.forward(&words, &Mode::Eval)?.detach(); // [1, T, V]
+        let logits = without_graph(|| model.forward(&words, &Mode::Eval))?.detach(); // [1, T, V]
         let last = logits.get(0)?.get(seen.len() - 1)?;
         let id = sampler.sample(&last).context("drawing a word")?;
         say(&mut output, &vocabulary, id)?;

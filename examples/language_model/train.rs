@@ -2,6 +2,7 @@
 
 use crate::corpus::{self, Data, VOCABULARY};
 use adahessian::ops::Mode;
+use adahessian::without_graph;
 use anyhow::{Result, bail};
 use candle_core::{DType, Tensor};
 use clap::Args;
@@ -274,9 +275,8 @@ impl Telling {
         let mut sum = 0.0;
         for index in 0..text.len(0) {
             let batch = text.get(0, index)?;
-            let loss = self
-                .model
-                .loss(&batch.inputs, &batch.labels, 0.0, &Mode::Eval);
+            let (words, next) = (&batch.inputs, &batch.labels);
+            let loss = without_graph(|| self.model.loss(words, next, 0.0, &Mode::Eval));
             let loss = loss.map_err(trainers::Error::user)?.detach();
             let loss = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
             sum += loss * batch.labels.elem_count() as f64;

@@ -2,6 +2,7 @@
 
 use crate::words::Words;
 use adahessian::ops::Mode;
+use adahessian::without_graph;
 use candle_core::{DType, Tensor};
 use datasets::{Batches, LabelledBatch, MaskedBatch, MaskedBatches};
 use models::MaskedLanguageModel;
@@ -81,7 +82,7 @@ impl Task for Hidden {
         let mut pairs = Pairs::new()?;
         for index in 0..self.validation.len(0) {
             let batch = self.validation.get(0, index)?;
-            let said = self.logits(&batch, &Mode::Eval)?;
+            let said = without_graph(|| self.logits(&batch, &Mode::Eval))?;
             words.add(&said.words.detach(), &batch.labels)?;
             if let Some((logits, labels)) = Self::related(&said, &batch) {
                 pairs.add(&logits.detach(), labels)?;

@@ -118,8 +118,8 @@ impl Bench {
             loss: Box::new(move |ids, labels| {
                 let (source, previous) =
                     (ids.narrow(1, 0, length)?, ids.narrow(1, length, length)?);
-                let logits = model.forward(&source, &previous, &Mode::Eval)?;
-                Ok(ops::cross_entropy(&logits, labels, 0.1, None)?)
+                let sides = (&source, &previous, labels);
+                Ok(model.loss(sides, 0.1, None, &Mode::Eval)?)
             }),
             micro_batches: cli.micro_batches.clamp(1, batch),
         })

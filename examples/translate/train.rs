@@ -18,7 +18,7 @@ use common::values::{count, one_or_more, share};
 use datasets::translation::{
     Filter, TokenBatcher, TranslationBatch, TranslationBatches, remove_marks,
 };
-use datasets::{Ahead, Batches};
+use datasets::{Ahead, Batches, LabelledBatch, UNLABELLED};
 use models::transformer::Config;
 use models::{Model as _, Start, Transformer};
 use serde::{Deserialize, Serialize};
@@ -258,9 +258,6 @@ impl Experiment for Translate {
             settings.optimizer.rate(),
         );
         let place = Place::of(cell, batches.len(0) as u64, blocks)?;
-        let loss = Loss::CrossEntropy {
-            label_smoothing: own.label_smoothing,
-        };
         let network = translator.model.clone();
         let forward = move |batch: &TranslationBatch, mode: &Mode| {
             let logits = network.forward(&batch.source, &batch.previous, mode); // [B, T, V]
@@ -268,8 +265,9 @@ impl Experiment for Translate {
         };
         session.train(Parts {
             task: Translating {
-                likelihood: Supervised::new(forward, loss, validation),
+                likelihood: Supervised::new(forward, Loss::CROSS_ENTROPY, validation),
                 translator: translator.clone(),
+                label_smoothing: own.label_smoothing,
                 pairs: data.pairs.iter().take(own.translate).cloned().collect(),
             },
             batches,
@@ -295,6 +293,7 @@ impl Experiment for Translate {
 struct Translating<F> {
     likelihood: Supervised<F, TranslationBatches>,
     translator: Translator,
+    label_smoothing: f64,
     /// What is translated at each evaluation.
     pairs: Vec<datasets::translation::Pair>,
 }
@@ -322,8 +321,13 @@ where
         self.likelihood.narrow(batch, start, len)
     }
 
+    /// As `likelihood`'s, without an array of all logits.
     fn loss(&self, batch: &TranslationBatch, mode: &Mode) -> trainers::Result<Tensor> {
-        self.likelihood.loss(batch, mode)
+        let sides = (&batch.source, &batch.previous, batch.labels()?);
+        let padding = Some(i64::from(UNLABELLED));
+        let model = &self.translator.model;
+        let loss = model.loss(sides, self.label_smoothing, padding, mode);
+        loss.map_err(trainers::Error::user)
     }
 
     fn evaluate(&self) -> trainers::Result<Scores> {

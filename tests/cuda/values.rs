@@ -71,6 +71,38 @@ fn same_in(
 }
 
 #[test]
+fn linear_cross_entropies() -> Result<()> {
+    let Some(device) = device() else {
+        return Ok(());
+    };
+    for (rows, width, classes) in [(5, 4, 3), (33, 8, 17), (2, 5, 3000)] {
+        let all = vars(&[
+            ("x", &[rows, width]),
+            ("weight", &[classes, width]),
+            ("bias", &[classes]),
+        ])?;
+        for (smoothing, has_bias) in [(0.0, true), (0.1, false)] {
+            let targets = (0..rows).map(|i| match i % 3 == 1 {
+                true => -100,
+                false => (i * 7 % classes) as i64,
+            });
+            let targets = Tensor::from_vec(targets.collect(), rows, &device)?;
+            let what = format!("linear cross entropy {rows}x{width}x{classes}, {smoothing}");
+            let (used, _) = all.partition(|name| has_bias || name != "bias");
+            same(&what, &used, &device, |vars, enter| {
+                let (x, weight) = (enter(vars.get("x")?)?, vars.get("weight")?);
+                let bias = vars.get("bias").ok().map(|bias| bias.as_tensor());
+                let ignore = Some(-100);
+                let loss =
+                    ops::linear_cross_entropy(&x, weight, bias, &targets, smoothing, ignore)?;
+                loss.exit()
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn cross_entropies() -> Result<()> {
     let Some(device) = device() else {
         return Ok(());

@@ -3,6 +3,7 @@
 use super::border::{Enter, Exit, Once};
 use super::entrance::{Entrance, Place};
 use super::exits::{self, Exited, Key};
+use super::graph;
 use super::segment;
 use super::slot::Slot;
 use super::sweep;
@@ -87,6 +88,9 @@ pub trait Operand: sealed::Operand {
     /// The device that its numbers are on.
     fn device(&self) -> &Device;
 
+    /// Whether a variable goes into it, so that it is differentiated.
+    fn is_tracked(&self) -> bool;
+
     /// As a candle tensor.
     ///
     /// # Errors
@@ -135,6 +139,9 @@ impl Operand for Tensor {
     fn device(&self) -> &Device {
         self.device()
     }
+    fn is_tracked(&self) -> bool {
+        self.track_op()
+    }
     fn tensor(&self) -> Result<Tensor> {
         Ok(self.clone())
     }
@@ -177,6 +184,14 @@ impl Operand for Handle {
             Inner::Composed(x) => x.device(),
             Inner::F32(_) | Inner::F64(_) => &Device::Cpu,
             Inner::Tensors(x, _) => x.place.device(),
+        }
+    }
+    fn is_tracked(&self) -> bool {
+        match &self.0 {
+            Inner::Composed(x) => x.track_op(),
+            Inner::F32(x) => x.slot.tracked,
+            Inner::F64(x) => x.slot.tracked,
+            Inner::Tensors(x, _) => x.slot.tracked,
         }
     }
     fn tensor(&self) -> Result<Tensor> {
@@ -294,19 +309,20 @@ impl<B: Backend> Fused<B> {
         }
         let x = x.contiguous()?;
         let value = Held::of_tensor(&x)?;
-        if let Some((slot, place)) = exits::value(&x) {
+        let tracked = graph::is_kept() && x.track_op();
+        if let (true, Some((slot, place))) = (tracked, exits::value(&x)) {
             return Ok(Self { place, slot, value });
         }
-        let slot = Arc::new(Slot::new(x.dims(), x.track_op()));
-        let place = match (x.is_variable(), x.track_op()) {
-            (true, _) => Place::Variable(Arc::new(Entrance {
+        let slot = Arc::new(Slot::new(x.dims(), tracked));
+        let place = match (x.is_variable(), tracked) {
+            (_, false) => token::zero(x.device())?.into(),
+            (true, true) => Place::Variable(Arc::new(Entrance {
                 variable: x,
                 slot: Arc::clone(&slot),
                 made: sweep::tick(),
                 tokens: OnceLock::new(),
             })),
             (false, true) => x.apply_op1(Enter(Arc::clone(&slot)))?.into(),
-            (false, false) => token::zero(x.device())?.into(),
         };
         Ok(Self { place, slot, value })
     }

@@ -1,5 +1,6 @@
 //! An operation's part in the passes, written once for all of them.
 
+use super::graph;
 use super::handle::Fused;
 use super::segment;
 use super::slot::{Slot, collision};
@@ -33,7 +34,7 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
             got: format!("a result of shape {shape:?}"),
         });
     }
-    let tracked = inputs.iter().any(|input| input.slot.tracked);
+    let tracked = graph::is_kept() && inputs.iter().any(|input| input.slot.tracked);
     let views = inputs.iter().map(|input| input.value.view());
     let values = Inputs {
         views: views.collect::<Result<_>>()?,

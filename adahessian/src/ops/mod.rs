@@ -38,7 +38,7 @@ pub use dropout::{Dropout, Mode, dropout, residual};
 pub use embedding::{EmbeddingTables, embedding, embedding_sum, scaled_sum_of_rows, sum_of_rows};
 pub use interaction::interaction;
 pub use linear::linear;
-pub use loss::{binary_cross_entropy, cross_entropy, mse};
+pub use loss::{binary_cross_entropy, cross_entropy, linear_cross_entropy, mse};
 pub use multilinear::multilinear_attention;
 pub use norm::{layer_norm, residual_layer_norm};
 pub use pool::{Window, avg_pool2d, global_avg_pool2d, max_pool2d, subsample_channels};

@@ -45,33 +45,22 @@ impl Groups {
         self.ends.windows(2).map(|ends| ends[0]..ends[1])
     }
 
-    /// Logits of some words, [N, words].
-    fn words(
-        hidden: &Tensor,
-        table: &Tensor,
-        bias: &Tensor,
-        words: &Range<usize>,
-    ) -> Result<Tensor> {
+    /// The rows of the table and the biases of some words.
+    fn rows(table: &Tensor, bias: &Tensor, words: &Range<usize>) -> Result<(Tensor, Tensor)> {
         let (start, count) = (words.start, words.len());
-        let (table, bias) = (
+        Ok((
             table.narrow(0, start, count)?,
             bias.narrow(0, start, count)?,
-        );
-        Ok(ops::linear(
-            hidden,
-            &table,
-            Some(&bias),
-            1,
-            Activation::Identity,
-        )?)
+        ))
     }
 
-    /// Logits of the frequent words and of the groups, [N, first cutoff + G].
-    fn head(&self, hidden: &Tensor, table: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        let frequent = Self::words(hidden, table, bias, &(0..self.ends[0]))?;
-        let (weight, bias) = (&self.weight, Some(&self.bias));
-        let groups = ops::linear(hidden, weight, bias, 1, Activation::Identity)?;
-        Ok(ops::cat(&[&frequent, &groups], 1)?)
+    /// The rows and biases of the frequent words and of the groups behind them, of first cutoff + G.
+    fn head(&self, table: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (table, bias) = Self::rows(table, bias, &(0..self.ends[0]))?;
+        Ok((
+            Tensor::cat(&[&table, &self.weight], 0)?,
+            Tensor::cat(&[&bias, &self.bias], 0)?,
+        ))
     }
 
     /// The mean of -log p(target) for hidden states [B, T, D] and as many targets.
@@ -91,8 +80,11 @@ impl Groups {
             group => (first + group - 1) as u32,
         });
         let heads = Tensor::from_vec(heads.collect::<Vec<_>>(), count, &Device::Cpu)?;
-        let logits = self.head(&hidden, table, bias)?;
-        let mut loss = ops::cross_entropy(&logits, &heads, 0.0, None)?;
+        let (weight, head_bias) = self.head(table, bias)?;
+        let mean = |hidden: &Tensor, weight: &Tensor, bias: &Tensor, targets: &Tensor| {
+            ops::linear_cross_entropy(hidden, weight, Some(bias), targets, 0.0, None)
+        };
+        let mut loss = mean(&hidden, &weight, &head_bias, &heads)?;
         for (number, words) in self.groups().enumerate() {
             let own = |&(_, &target): &(usize, &u32)| group(target as usize) == number + 1;
             let (rows, own): (Vec<u32>, Vec<u32>) = targets
@@ -106,9 +98,9 @@ impl Groups {
             }
             let share = rows.len() as f64 / count as f64;
             let rows = Tensor::new(rows, &Device::Cpu)?.to_device(hidden.device())?;
-            let logits = Self::words(&hidden.index_select(&rows, 0)?, table, bias, &words)?;
             let own = Tensor::new(own, &Device::Cpu)?;
-            let part = ops::cross_entropy(&logits, &own, 0.0, None)?;
+            let (weight, bias) = Self::rows(table, bias, &words)?;
+            let part = mean(&hidden.index_select(&rows, 0)?, &weight, &bias, &own)?;
             loss = (loss + (part * share)?)?;
         }
         Ok(loss)
@@ -123,11 +115,14 @@ impl Groups {
     ) -> Result<Tensor> {
         let (batch, length, d) = hidden.dims3()?;
         let hidden = hidden.reshape((batch * length, d))?;
-        let head = nn::ops::log_softmax(&self.head(&hidden, table, bias)?, D::Minus1)?;
+        let logits = |(weight, bias): (Tensor, Tensor)| {
+            ops::linear(&hidden, &weight, Some(&bias), 1, Activation::Identity)
+        };
+        let head = nn::ops::log_softmax(&logits(self.head(table, bias)?)?, D::Minus1)?;
         let mut parts = vec![head.narrow(1, 0, self.ends[0])?];
         for (number, words) in self.groups().enumerate() {
-            let logits = Self::words(&hidden, table, bias, &words)?;
-            let within = nn::ops::log_softmax(&logits, D::Minus1)?;
+            let within = logits(Self::rows(table, bias, &words)?)?;
+            let within = nn::ops::log_softmax(&within, D::Minus1)?;
             let group = head.narrow(1, self.ends[0] + number, 1)?;
             parts.push(within.broadcast_add(&group)?);
         }

@@ -175,12 +175,18 @@ impl LanguageModel {
                 groups.loss(&hidden.exit()?, &targets, &network.words, &network.bias)
             }
             None => {
-                let logits = self.logits(&hidden)?; // [B, T, V]
-                let targets = self.read("targets", targets)?;
-                let count = targets.len();
-                let targets = Tensor::from_vec(targets, count, &Device::Cpu)?;
-                let logits = ops::reshape(&logits, &[count, self.config.vocab_size])?;
-                Ok(ops::cross_entropy(&logits, &targets, label_smoothing, None)?.exit()?)
+                let targets =
+                    Tensor::from_vec(self.read("targets", targets)?, words.dims(), &Device::Cpu)?;
+                let (table, bias) = (&network.words, Some(&network.bias));
+                let loss = ops::linear_cross_entropy(
+                    &hidden,
+                    table,
+                    bias,
+                    &targets,
+                    label_smoothing,
+                    None,
+                )?;
+                Ok(loss.exit()?)
             }
         }
     }

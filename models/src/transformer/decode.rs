@@ -1,10 +1,11 @@
 //! Translating token by token: what was computed for earlier positions is kept.
 
 use super::layer::{Pass, Seen};
-use super::{FIRST, Side, Transformer, wrong};
+use super::{FIRST, Side, Transformer, normalised, wrong};
 use crate::error::Result;
 use adahessian::engine::Handle;
 use adahessian::ops::Mode;
+use adahessian::without_graph;
 use candle_core::{Device, Tensor};
 
 /// Sentences that are being translated: their encoder's states, and each decoder layer's keys and values of
@@ -78,7 +79,7 @@ impl Transformer {
     /// As [`Transformer::forward`].
     pub fn decode(&self, source: &Tensor) -> Result<Decoding<'_>> {
         let source = Side::read("source", source, &self.config)?;
-        let encoded = self.encode(&source, &Mode::Eval)?;
+        let encoded = without_graph(|| self.encode(&source, &Mode::Eval))?;
         // One handle for all layers, cut off from the encoder.
         let encoded = Handle::enter(&encoded.exit()?.detach())?;
         let layers = self.network.decoder.iter();
@@ -114,6 +115,15 @@ impl Decoding<'_> {
                 (self.length + 1).to_string(),
             );
         }
+        let x = without_graph(|| self.decoded(tokens))?;
+        self.length += 1;
+        Ok(without_graph(|| self.model.logits(&x))?
+            .detach()
+            .squeeze(1)?)
+    }
+
+    /// The last state [B, 1, D] at the next position.
+    fn decoded(&mut self, tokens: &[u32]) -> Result<Handle> {
         let ids = Tensor::from_vec(tokens.to_vec(), (self.rows, 1), &Device::Cpu)?;
         let mut side = Side::read("tokens of a step", &ids, &self.model.config)?;
         let position = FIRST + self.length as u32;
@@ -137,8 +147,7 @@ impl Decoding<'_> {
             let source = (&self.source[i].seen()?, self.mask.as_ref());
             x = layer.next(&x, &mut join, source, pass)?; // [B, 1, D]
         }
-        self.length += 1;
-        Ok(self.model.logits(&x)?.detach().squeeze(1)?)
+        normalised(&self.model.network.decoder_norm, &x)
     }
 
     /// Goes on with these of the rows, in this order; a row may be taken several times, or not at all.

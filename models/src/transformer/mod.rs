@@ -155,6 +155,31 @@ impl Transformer {
     /// [`Error::Input`] for other shapes or dtypes, ids beyond the vocabulary, sentences longer than the
     /// positions reach.
     pub fn forward(&self, source: &Tensor, previous: &Tensor, mode: &Mode) -> Result<Tensor> {
+        self.logits(&self.decoded(source, previous, mode)?)
+    }
+
+    /// The mean of -log p of `targets` [B, T], the tokens behind each of `previous` [B, T], in nats: those that are not
+    /// `ignore_index`. `label_smoothing` spreads that share of the mass over the vocabulary. The logits are never there all
+    /// at once ([`ops::linear_cross_entropy`]).
+    ///
+    /// # Errors
+    /// As [`Transformer::forward`], and for targets of another shape or beyond the vocabulary.
+    pub fn loss(
+        &self,
+        (source, previous, targets): (&Tensor, &Tensor, &Tensor),
+        label_smoothing: f64,
+        ignore_index: Option<i64>,
+        mode: &Mode,
+    ) -> Result<Tensor> {
+        let x = self.decoded(source, previous, mode)?;
+        let words = &self.network.words;
+        let loss =
+            ops::linear_cross_entropy(&x, words, None, targets, label_smoothing, ignore_index)?;
+        Ok(loss.exit()?)
+    }
+
+    /// The decoder's last state, [B, T, D].
+    fn decoded(&self, source: &Tensor, previous: &Tensor, mode: &Mode) -> Result<Handle> {
         let source = Side::read("source", source, &self.config)?;
         let previous = Side::read("previous", previous, &self.config)?;
         if source.batch() != previous.batch() {
@@ -173,7 +198,7 @@ impl Transformer {
             let pass = Pass { mode, layer: &name };
             x = layer.forward(&x, &encoded, masks, pass)?; // [B, T, D]
         }
-        self.logits(&x)
+        normalised(&self.network.decoder_norm, &x)
     }
 
     /// Its sizes and settings.
@@ -205,10 +230,9 @@ impl Transformer {
         )?)
     }
 
-    fn logits(&self, x: &Handle) -> Result<Tensor> {
-        let x = normalised(&self.network.decoder_norm, x)?;
+    fn logits(&self, decoded: &Handle) -> Result<Tensor> {
         let words = &self.network.words;
-        let logits = ops::linear(&x, words, None, 1, Activation::Identity)?; // [B, T, V]
+        let logits = ops::linear(decoded, words, None, 1, Activation::Identity)?; // [B, T, V]
         Ok(logits.exit()?)
     }
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{Metric, Scores, metric_by_name};
 use crate::task::Task;
 use adahessian::ops::Mode;
+use adahessian::without_graph;
 use candle_core::{DType, Tensor};
 use datasets::{Batches, LabelledBatch};
 
@@ -86,7 +87,7 @@ where
     /// # Errors
     /// If the model fails.
     pub fn outputs(&self, batch: &E::Batch) -> Result<Tensor> {
-        Ok((self.forward)(batch, &Mode::Eval)?.detach())
+        Ok(without_graph(|| (self.forward)(batch, &Mode::Eval))?.detach())
     }
 
     fn scores(&self, evaluation: &E) -> Result<Scores> {

@@ -74,7 +74,8 @@ impl<T: Real> std::ops::Deref for Sloped<'_, T> {
     }
 }
 
-fn add_bias<T: Real>(y: &mut [T], bias: &[T]) {
+/// Adds a bias to every row.
+pub(in crate::ops) fn add_bias<T: Real>(y: &mut [T], bias: &[T]) {
     let width = bias.len();
     let add_to = |rows: &mut [T]| rows.chunks_exact_mut(width).for_each(|row| add(row, bias));
     if y.len() <= FEW {

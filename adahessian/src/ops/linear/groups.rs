@@ -6,7 +6,7 @@ use crate::numeric::{Buffer, Matrix, Onto, Real, multiply};
 
 /// The sizes of a map from `inputs` to `outputs` numbers, in `groups` equal, consecutive parts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Groups {
+pub(in crate::ops) struct Groups {
     pub inputs: usize,
     pub outputs: usize,
     pub groups: usize,

@@ -8,7 +8,8 @@ use super::{Activation, wrong};
 use crate::engine::{Entrywise, Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
 use candle_core::Tensor;
-use groups::Groups;
+pub(super) use cpu::add_bias;
+pub(super) use groups::Groups;
 
 /// act(x Wᵀ + b) over the last dimension. Inputs and outputs are split into `groups` equal, consecutive
 /// parts, each output seeing the inputs of its own part only: with inputs x⁽ᵍ⁾ and rows W⁽ᵍ⁾ of group g,

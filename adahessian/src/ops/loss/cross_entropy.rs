@@ -92,15 +92,15 @@ impl Op for CrossEntropy {
 
 /// One row's target distribution: `even` for every class and `more` for one.
 #[derive(Clone, Copy)]
-struct Row<T> {
-    even: T,
-    more: T,
-    class: usize,
+pub(super) struct Row<T> {
+    pub even: T,
+    pub more: T,
+    pub class: usize,
 }
 
 impl CrossEntropy {
     /// The row's distribution times its weight, and the weight; `None` where it is not counted.
-    fn row<T: Real>(&self, row: usize) -> Option<(Row<T>, T)> {
+    pub(super) fn row<T: Real>(&self, row: usize) -> Option<(Row<T>, T)> {
         let class = self.targets.classes[row]?;
         let Targets {
             weight, smoothing, ..
@@ -111,6 +111,22 @@ impl CrossEntropy {
             class,
         };
         Some((row, T::from_f64(weight)))
+    }
+
+    /// log Σ eˡ of a row, and its part of the loss; 0 where it is not counted.
+    pub(super) fn loss_of<T: Real>(&self, row: usize, l: &[T]) -> (Norm<T>, f64) {
+        let (largest, rest) = simd::run(Width::Widest, LogSumExp(l));
+        let norm = Norm { largest, rest };
+        let Some((q, weight)) = self.row::<T>(row) else {
+            return (norm, 0.0);
+        };
+        let even = match q.even == T::ZERO {
+            true => T::ZERO,
+            false => q.even * sums([l], |[l]| [l - largest])[0],
+        };
+        // The largest logit is in neither term: a small loss keeps its digits.
+        let term = weight * rest - even - q.more * (l[q.class] - largest);
+        (norm, term.to_f64())
     }
 
     /// w ⟨x, p - q⟩ of a row.
@@ -125,7 +141,7 @@ impl CrossEntropy {
 
 /// log Σ eˡ of a row in two parts, whose sum would lose the digits of the second where the first is large.
 #[derive(Clone, Copy)]
-struct Norm<T> {
+pub(super) struct Norm<T> {
     /// The largest l.
     largest: T,
     /// log Σ e^(l - largest).
@@ -133,8 +149,13 @@ struct Norm<T> {
 }
 
 impl<T: Real> Norm<T> {
+    /// Both parts.
+    pub fn parts(self) -> [T; 2] {
+        [self.largest, self.rest]
+    }
+
     /// Of a row, from the norms of all.
-    fn of(all: &[T], row: usize) -> Self {
+    pub fn of(all: &[T], row: usize) -> Self {
         Self {
             largest: all[2 * row],
             rest: all[2 * row + 1],
@@ -143,7 +164,7 @@ impl<T: Real> Norm<T> {
 
     /// p of a logit.
     #[inline(always)]
-    fn share(self, l: T) -> T {
+    pub fn share(self, l: T) -> T {
         (l - self.largest - self.rest).exp()
     }
 }
@@ -234,22 +255,12 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
         let rows = norms
             .par_chunks_exact_mut(2)
             .zip(logits.par_chunks_exact(self.classes));
-        let terms: Vec<f64> = rows
-            .enumerate()
-            .map(|(row, (norm, l))| {
-                let (largest, rest) = simd::run(Width::Widest, LogSumExp(l));
-                norm.copy_from_slice(&[largest, rest]);
-                let Some((q, weight)) = self.row::<T>(row) else {
-                    return 0.0;
-                };
-                let even = match q.even == T::ZERO {
-                    true => T::ZERO,
-                    false => q.even * sums([l], |[l]| [l - largest])[0],
-                };
-                // The largest logit is in neither term: a small loss keeps its digits.
-                (weight * rest - even - q.more * (l[q.class] - largest)).to_f64()
-            })
-            .collect();
+        let terms = rows.enumerate().map(|(row, (norm, l))| {
+            let (found, term) = self.loss_of(row, l);
+            norm.copy_from_slice(&found.parts());
+            term
+        });
+        let terms: Vec<f64> = terms.collect();
         let mut loss = Buffer::scratch(1);
         loss[0] = T::from_f64(terms.iter().sum());
         Ok((loss.into(), norms))
