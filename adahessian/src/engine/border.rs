@@ -54,28 +54,35 @@ impl<B: Backend> CustomOp1 for Enter<B> {
         self.0.clear_cotangent()?;
         self.0.take_reached();
         let numbers = numbers.map_or_else(|| B::zeros(x), Ok)?;
-        entered_gradient(&self.0, numbers, gradient_token).map(Some)
+        let slots = vec![Arc::clone(&self.0)];
+        entered_gradient(slots, numbers, gradient_token).map(Some)
     }
 }
 
-/// Numbers as the gradient of a tensor, where the graph is kept as a function of its token.
+/// Numbers as the gradient of a tensor, where the graph is kept as a function of its token. The tensor may have entered
+/// several times: its cotangent is that of each slot's gradient.
 pub(super) fn entered_gradient<B: Backend>(
-    slot: &Arc<Slot<B>>,
+    slots: Vec<Arc<Slot<B>>>,
     numbers: B::Buffer,
     gradient_token: &Tensor,
 ) -> CandleResult<Tensor> {
+    let shape = slots
+        .first()
+        .map_or_else(Vec::new, |slot| slot.shape.clone());
     if !gradient_token.track_op() {
-        return Ok(B::into_constant(numbers, &slot.shape)?);
+        return Ok(B::into_constant(numbers, &shape)?);
     }
     gradient_token.apply_op1(EnteredGradient {
-        slot: Arc::clone(slot),
+        slots,
+        shape,
         numbers: Once::new(B::into_storage(numbers)?),
     })
 }
 
 /// The gradient of a tensor that entered, as a function of the token of its gradient.
 struct EnteredGradient<B: Backend> {
-    slot: Arc<Slot<B>>,
+    slots: Vec<Arc<Slot<B>>>,
+    shape: Vec<usize>,
     numbers: Once,
 }
 
@@ -84,14 +91,16 @@ impl<B: Backend> CustomOp1 for EnteredGradient<B> {
         "gradient of enter"
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        self.numbers.on_cpu(&self.slot.shape)
+        self.numbers.on_cpu(&self.shape)
     }
     fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> CandleResult<(CudaStorage, Shape)> {
-        self.numbers.on_cuda(&self.slot.shape)
+        self.numbers.on_cuda(&self.shape)
     }
     fn bwd(&self, token: &Tensor, _: &Tensor, cotangent: &Tensor) -> CandleResult<Option<Tensor>> {
-        sweep::expect_last(self.slot.consumer(), cotangent.track_op())?;
-        self.slot.set_cotangent(Held::of_tensor(cotangent)?)?;
+        for slot in &self.slots {
+            sweep::expect_last(slot.consumer(), cotangent.track_op())?;
+            slot.set_cotangent(Held::of_tensor(cotangent)?)?;
+        }
         Ok(Some(token::like(token)))
     }
 }

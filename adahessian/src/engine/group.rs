@@ -12,6 +12,7 @@ use super::token::{self, Tokens, gives_a_token};
 use super::variables::{self, Collected};
 use crate::error::Result;
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, DType, Tensor, Var};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 type CandleResult<T> = candle_core::Result<T>;
@@ -89,16 +90,31 @@ impl<B: Backend> Entrance<B> {
 }
 
 impl<B: Backend> Member<B> {
-    /// Its gradient, where the pass has come to it.
-    fn gradient(&self, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
+    /// The numbers of its gradient, where the pass has come to it.
+    fn numbers(&self) -> CandleResult<Option<B::Buffer>> {
         let numbers = self.slot.take_gradient()?;
         self.slot.clear_cotangent()?;
         if !self.slot.take_reached() {
             return Ok(None);
         }
-        let numbers = numbers.map_or_else(|| B::zeros(&self.variable), Ok)?;
-        entered_gradient(&self.slot, numbers, gradient_token).map(Some)
+        Ok(Some(numbers.map_or_else(|| B::zeros(&self.variable), Ok)?))
     }
+
+    /// Its gradient, where the pass has come to it.
+    fn gradient(&self, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
+        let Some(numbers) = self.numbers()? else {
+            return Ok(None);
+        };
+        let slots = vec![Arc::clone(&self.slot)];
+        entered_gradient(slots, numbers, gradient_token).map(Some)
+    }
+}
+
+/// A variable's gradient, of all its uses: tied embeddings have several.
+struct Sum<'a, B: Backend> {
+    variable: &'a Tensor,
+    slots: Vec<Arc<Slot<B>>>,
+    numbers: B::Buffer,
 }
 
 impl<B: Backend> Group<B> {
@@ -107,29 +123,51 @@ impl<B: Backend> Group<B> {
         if !variables::is_collecting(self.made) {
             return Ok(false);
         }
+        let keep = gradient_token.track_op();
+        let mut ports = Vec::new();
         let mut gradients = Vec::with_capacity(self.members.len());
-        for one in &self.members {
-            if let Some(gradient) = one.gradient(gradient_token)? {
-                gradients.push((one, gradient));
-            }
+        for sum in self.sums()? {
+            let gradient = entered_gradient(sum.slots.clone(), sum.numbers, gradient_token)?;
+            let slots = sum.slots.into_iter().map(|slot| (slot, gradient.id()));
+            ports.extend(slots.filter(|_| keep));
+            gradients.push((sum.variable, gradient));
         }
-        let port = match gradient_token.track_op() && !gradients.is_empty() {
-            true => {
-                let slot =
-                    |(one, gradient): &(&Member<B>, Tensor)| (Arc::clone(&one.slot), gradient.id());
-                let slots = gradients.iter().map(slot).collect();
-                Some(variables::port(slots, gradient_token)?)
-            }
-            false => None,
+        let port = match ports.is_empty() {
+            true => None,
+            false => Some(variables::port(ports, gradient_token)?),
         };
-        for (one, gradient) in gradients {
+        for (variable, gradient) in gradients {
             variables::collect(Collected {
-                variable: one.variable.clone(),
+                variable: variable.clone(),
                 gradient,
                 port: port.clone(),
             });
         }
         Ok(true)
+    }
+
+    /// The gradients that the pass has come to, each variable's once.
+    fn sums(&self) -> CandleResult<Vec<Sum<'_, B>>> {
+        let mut sums: Vec<Sum<B>> = Vec::with_capacity(self.members.len());
+        let mut places = HashMap::new();
+        for one in &self.members {
+            let Some(numbers) = one.numbers()? else {
+                continue;
+            };
+            let place = *places.entry(one.variable.id()).or_insert(sums.len());
+            match sums.get_mut(place) {
+                Some(sum) => {
+                    B::add_assign(&mut sum.numbers, &numbers)?;
+                    sum.slots.push(Arc::clone(&one.slot));
+                }
+                None => sums.push(Sum {
+                    variable: &one.variable,
+                    slots: vec![Arc::clone(&one.slot)],
+                    numbers,
+                }),
+            }
+        }
+        Ok(sums)
     }
 }
 

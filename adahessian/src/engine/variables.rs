@@ -89,7 +89,7 @@ pub(crate) fn collecting(
     } in collected
     {
         match grads.remove(&variable) {
-            // Several uses: a sum has no port, it is differentiated as any tensor.
+            // Uses of several groups, or of candle's own operations: a sum has no port, it is differentiated as any tensor.
             Some(sum) => drop(grads.insert(&variable, sum.add(&gradient)?)),
             None => {
                 if let Some(port) = port {
@@ -140,7 +140,8 @@ impl<B: Backend> CustomOp1 for Port<B> {
     fn bwd(&self, gradient_token: &Tensor, _: &Tensor, token: &Tensor) -> Result<Option<Tensor>> {
         for (slot, gradient) in &self.slots {
             sweep::expect_last(slot.consumer(), token.track_op())?;
-            let cotangent = COTANGENTS.with_borrow_mut(|all| all.remove(gradient));
+            // A variable that is in use several times has several slots for one gradient.
+            let cotangent = COTANGENTS.with_borrow(|all| all.get(gradient).cloned());
             if let Some(cotangent) = cotangent {
                 slot.set_cotangent(Held::of_tensor(&cotangent)?)?;
             }
