@@ -1,6 +1,7 @@
 //! The Hessian of a loss, by a second backward pass (Pearlmutter 1994).
 
 use crate::curvature::LinearOperator;
+use crate::engine::vector::Vector;
 use crate::error::{Error, Result};
 use crate::second_order::{self, Gradient, versions};
 use crate::vars::{NamedVars, VarVec};
@@ -86,9 +87,19 @@ impl Hessian {
     /// reaches linearly.
     pub(crate) fn product(&self, vector: &VarVec) -> Result<Vec<Option<Tensor>>> {
         self.vars.expect_same(vector.vars())?;
+        let tensors = vector.tensors().iter();
+        self.product_with(
+            &tensors
+                .map(|v| Vector::Tensor(v.detach()))
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    /// The same with a vector for each variable, in their order.
+    pub(crate) fn product_with(&self, vectors: &[Vector]) -> Result<Vec<Option<Tensor>>> {
         self.expect_unchanged()?;
-        let reached = self.gradients.iter().zip(vector.tensors());
-        let pairs = reached.filter_map(|(g, v)| Some((g.clone()?, v.detach())));
+        let reached = self.gradients.iter().zip(vectors);
+        let pairs = reached.filter_map(|(g, v)| Some((g.clone()?, v.clone())));
         let vars: Vec<Var> = self.vars.iter().map(|(_, v)| v.clone()).collect();
         let products = second_order::second_backward(pairs.collect(), vars.clone())?;
         let both = products.into_iter().zip(&self.gradients).zip(&vars);

@@ -2,6 +2,7 @@
 
 use super::mean::Sum;
 use crate::curvature::LinearOperator;
+use crate::engine::vector::Vector;
 use crate::error::{Error, Result};
 use crate::random::{Stream, signs_on_device};
 use crate::vars::{NamedVars, VarVec};
@@ -82,6 +83,21 @@ impl Hutchinson {
                 Probe::Gaussian => stream.normal_tensor(shape, dtype, device),
             }
         })
+    }
+
+    /// The same probe, of which large parts are drawn whenever they are read.
+    pub(crate) fn vectors(&self, vars: &NamedVars, sample: usize) -> Result<Vec<Vector>> {
+        if self.probe == Probe::Rademacher && !vars.are_elsewhere() {
+            let signs = |(name, var): (&str, &Var)| Vector::signs(self.stream(name, sample), var);
+            return vars.iter().map(signs).collect();
+        }
+        let probe = self.probe(vars, sample)?;
+        Ok(probe
+            .tensors()
+            .iter()
+            .cloned()
+            .map(Vector::Tensor)
+            .collect())
     }
 
     fn stream(&self, name: &str, sample: usize) -> Stream {

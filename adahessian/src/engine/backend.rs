@@ -1,6 +1,7 @@
 //! Where numbers live.
 
 use crate::error::Result;
+use crate::random::Stream;
 use candle_core::op::BackpropOp;
 use candle_core::{Storage, Tensor};
 use std::ops::{Deref, DerefMut};
@@ -53,6 +54,11 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// # Errors
     /// If the device fails.
     fn add_assign(to: &mut Self::Buffer, part: &Self::Buffer) -> Result<()>;
+
+    /// The signs of [`Stream::rademacher`] in a buffer, where they are not sent there from a tensor.
+    fn signs(_stream: &Stream, _count: usize) -> Option<Self::Buffer> {
+        None
+    }
 
     /// The same numbers as those of a value of this shape. Nothing to do where a buffer has none.
     ///

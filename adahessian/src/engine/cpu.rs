@@ -3,6 +3,7 @@
 use super::backend::Backend;
 use crate::error::{Error, Result};
 use crate::numeric::{Buffer, Real, simd};
+use crate::random::Stream;
 use candle_core::{Storage, Tensor};
 use parking_lot::{MappedRwLockReadGuard, RwLockReadGuard};
 use std::marker::PhantomData;
@@ -102,6 +103,12 @@ impl<T: Real> Backend for Cpu<T> {
     fn add_assign(to: &mut Buffer<T>, part: &Buffer<T>) -> Result<()> {
         simd::add_assign(to, part);
         Ok(())
+    }
+
+    fn signs(stream: &Stream, count: usize) -> Option<Buffer<T>> {
+        let mut signs = Buffer::scratch(count);
+        stream.with_signs(&mut signs, |to, sign| *to = sign);
+        Some(signs)
     }
 
     fn storage(numbers: &[T]) -> Result<Storage> {

@@ -80,6 +80,7 @@ mod tests;
 pub(crate) mod token;
 mod value;
 pub(crate) mod variables;
+pub(crate) mod vector;
 
 pub use backend::Backend;
 pub(crate) use bilinear::there;

@@ -91,6 +91,15 @@ impl<B: Backend> Held<B> {
         self.later.clone()
     }
 
+    /// Of numbers that are computed whenever they are read.
+    pub(super) fn again(numbers: Arc<dyn Recompute<B>>) -> Self {
+        let now = Array::Recompute(numbers);
+        Self {
+            later: now.clone(),
+            now,
+        }
+    }
+
     /// Of a tensor of this backend that nobody writes to.
     pub(super) fn of_tensor(x: &Tensor) -> Result<Self> {
         B::expect(x)?;

@@ -10,10 +10,11 @@
 //! For the second pass each such gradient has a *port*, variables that entered together the same one: a token through
 //! which the cotangents of these gradients come in, instead of through sums of products of the variables' sizes.
 
+use super::Backend;
 use super::slot::Slot;
 use super::sweep;
 use super::token::{self, gives_a_token};
-use super::{Backend, Held};
+use super::vector::Vector;
 use candle_core::backprop::GradStore;
 use candle_core::{CustomOp1, Result, Tensor, TensorId};
 use std::cell::RefCell;
@@ -39,17 +40,17 @@ thread_local! {
     /// Collected in the backward pass on this thread, if one of this library's runs.
     static COLLECTED: RefCell<Option<Collection>> = const { RefCell::new(None) };
     /// The cotangents that come in through ports, by the gradient.
-    static COTANGENTS: RefCell<HashMap<TensorId, Tensor>> = RefCell::new(HashMap::new());
+    static COTANGENTS: RefCell<HashMap<TensorId, Vector>> = RefCell::new(HashMap::new());
 }
 
 /// What this thread had before a pass; it has it again afterwards, however the pass ends.
 struct Scope {
     outer: Option<Collection>,
-    outer_cotangents: HashMap<TensorId, Tensor>,
+    outer_cotangents: HashMap<TensorId, Vector>,
 }
 
 impl Scope {
-    fn begin(cotangents: Vec<(TensorId, Tensor)>) -> Self {
+    fn begin(cotangents: Vec<(TensorId, Vector)>) -> Self {
         let new = Collection {
             began: sweep::tick(),
             all: Vec::new(),
@@ -75,7 +76,7 @@ impl Drop for Scope {
 
 /// Runs a backward pass in which variables hand over their gradients. The cotangents of gradients come in through ports.
 pub(crate) fn collecting(
-    cotangents: Vec<(TensorId, Tensor)>,
+    cotangents: Vec<(TensorId, Vector)>,
     pass: impl FnOnce() -> Result<GradStore>,
 ) -> Result<GradStore> {
     let scope = Scope::begin(cotangents);
@@ -143,7 +144,7 @@ impl<B: Backend> CustomOp1 for Port<B> {
             // A variable that is in use several times has several slots for one gradient.
             let cotangent = COTANGENTS.with_borrow(|all| all.get(gradient).cloned());
             if let Some(cotangent) = cotangent {
-                slot.set_cotangent(Held::of_tensor(&cotangent)?)?;
+                slot.set_cotangent(cotangent.held()?)?;
             }
         }
         Ok(Some(token::like(gradient_token)))

@@ -10,6 +10,7 @@ mod device;
 mod ptx;
 
 use crate::error::Result;
+use crate::numeric::Real;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
@@ -63,19 +64,27 @@ impl Stream {
     /// `count` independent numbers, each +1 or -1 with probability one half (Rademacher); one bit
     /// of the generator an entry.
     pub fn rademacher(&self, count: usize) -> Vec<f32> {
-        const BLOCKS: usize = 256;
         let mut signs = vec![0.0; count];
-        let parts = signs.par_chunks_mut(128 * BLOCKS).enumerate();
-        parts.for_each(|(part, signs)| {
-            for (block, signs) in signs.chunks_mut(128).enumerate() {
+        self.with_signs(&mut signs, |to, sign| *to = sign);
+        signs
+    }
+
+    /// Goes over numbers, each with its sign of [`Stream::rademacher`], on all threads.
+    pub(crate) fn with_signs<T: Real>(&self, to: &mut [T], apply: impl Fn(&mut T, T) + Sync) {
+        const BLOCKS: usize = 256;
+        let parts = to.par_chunks_mut(128 * BLOCKS).enumerate();
+        parts.for_each(|(part, numbers)| {
+            for (block, numbers) in numbers.chunks_mut(128).enumerate() {
                 let words = self.block(part * BLOCKS + block);
-                for (word, signs) in words.into_iter().zip(signs.chunks_mut(32)) {
-                    let bits = (0..).zip(signs);
-                    bits.for_each(|(bit, to)| *to = sign(word, bit));
+                for (word, numbers) in words.into_iter().zip(numbers.chunks_mut(32)) {
+                    let bits = (0u32..).zip(numbers);
+                    bits.for_each(|(bit, number)| match word >> bit & 1 {
+                        0 => apply(number, T::ONE),
+                        _ => apply(number, -T::ONE),
+                    });
                 }
             }
         });
-        signs
     }
 
     /// Which of the signs of [`Stream::rademacher`] are negative, as 1 and 0.
@@ -226,11 +235,6 @@ fn limit(keep: f64) -> u64 {
 
 fn to_tensor(tensor: Tensor, dtype: DType, device: &Device) -> Result<Tensor> {
     Ok(tensor.to_dtype(dtype)?.to_device(device)?)
-}
-
-fn sign(word: u32, bit: u32) -> f32 {
-    // 0x3F80_0000 is 1.0; the random bit becomes the sign bit.
-    f32::from_bits(0x3F80_0000 | (word >> bit) << 31)
 }
 
 /// FNV-1a, 64 bits: stable across machines and versions, unlike the standard library's hashers.

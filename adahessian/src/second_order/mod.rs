@@ -27,6 +27,7 @@ pub(crate) mod versions;
 mod worker;
 
 use crate::engine;
+use crate::engine::vector::Vector;
 use crate::error::{Error, Result};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, TensorId, Var};
@@ -180,7 +181,7 @@ fn mark_all(grads: &mut GradStore, mark: &Tensor) {
 
 /// A backward pass of its own, as far as fused operations are concerned, with the cotangents of
 /// gradients that have a port.
-fn sweep(root: &Tensor, cotangents: Vec<(TensorId, Tensor)>) -> Result<GradStore> {
+fn sweep(root: &Tensor, cotangents: Vec<(TensorId, Vector)>) -> Result<GradStore> {
     let _pass = engine::sweep::Pass::begin();
     engine::variables::collecting(cotangents, || root.backward()).map_err(failure)
 }
@@ -264,7 +265,7 @@ pub(crate) fn gradient_of(grads: &GradStore, name: &str, var: &Var) -> Result<Op
 /// The second backward pass: ∇ Σᵢ ⟨gᵢ, zᵢ⟩ for gradients with a graph and constant vectors.
 /// `None` where no gradient comes back.
 pub(crate) fn second_backward(
-    pairs: Vec<(Gradient, Tensor)>,
+    pairs: Vec<(Gradient, Vector)>,
     vars: Vec<Var>,
 ) -> Result<Vec<Option<Tensor>>> {
     // Ports are on the CPU wherever there are some, so that the first of these tells.
@@ -280,7 +281,7 @@ pub(crate) fn second_backward(
                     ports.push(port);
                     cotangents.push((gradient.tensor.id(), vector));
                 }
-                None => parts.push((gradient.tensor * vector)?.sum_all()?),
+                None => parts.push((gradient.tensor * vector.tensor()?)?.sum_all()?),
             }
         }
         parts.extend(ports.joined()?);

@@ -19,7 +19,7 @@ mod sums;
 
 pub(crate) use blocks::{Averaging, sizes};
 pub(crate) use entries::{Clip, Entry, update, update_slices};
-pub(crate) use product::product;
+pub(crate) use product::{product, signed};
 pub(crate) use shorten::pull_back;
 pub(crate) use slices::{pieces, with_slices};
 pub(crate) use squares::{squares_of, sum_of_squares};

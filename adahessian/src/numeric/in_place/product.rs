@@ -3,6 +3,7 @@
 use super::{PIECE, with_slices};
 use crate::error::Result;
 use crate::numeric::{ByType, Real, by_type};
+use crate::random::Stream;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -15,6 +16,27 @@ pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     match fused {
         Some(product) => Ok(product),
         None => Ok((a * b)?),
+    }
+}
+
+/// a ⊙ z as a new tensor for the signs z of a stream; none where that cannot be.
+pub(crate) fn signed(a: &Tensor, signs: &Stream) -> Result<Option<Tensor>> {
+    by_type(a.dtype(), Signed(a, signs))
+}
+
+struct Signed<'a>(&'a Tensor, &'a Stream);
+
+impl ByType for Signed<'_> {
+    type Output = Tensor;
+
+    fn run<T: Real>(self) -> Result<Option<Tensor>> {
+        let Self(a, signs) = self;
+        let product = with_slices::<T, _, 0, 1>([], [a], |[], [a]| {
+            let mut product = a.to_vec();
+            signs.with_signs(&mut product, |x, sign| *x = *x * sign);
+            product
+        })?;
+        Ok(product.map(|data| T::tensor(data, a.dims())).transpose()?)
     }
 }
 

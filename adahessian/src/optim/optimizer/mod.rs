@@ -13,6 +13,7 @@ use super::together::{self, Kept, Member};
 use super::variable::{Rates, Slots};
 use super::{Optim, StepInfo};
 use crate::curvature::hessian::Hessian;
+use crate::engine::vector::Vector;
 use crate::error::{Error, Result};
 use crate::second_order;
 use crate::vars::{NamedVars, VarVec};
@@ -216,7 +217,7 @@ impl<R: Rule> Optimizer<R> {
         &mut self,
         grads: &GradStore,
         samples: usize,
-        probe: impl Fn(usize) -> Result<VarVec>,
+        probe: impl Fn(usize) -> Result<Vec<Vector>>,
         weight: f64,
     ) -> Result<()> {
         if samples == 0 {
@@ -233,8 +234,8 @@ impl<R: Rule> Optimizer<R> {
         let hessian = Hessian::from_gradients(grads, &self.vars)?;
         for sample in 0..samples {
             let probe = probe(sample)?;
-            let products = hessian.product(&probe)?;
-            let diagonal = pending::products(products, probe.tensors())?;
+            let products = hessian.product_with(&probe)?;
+            let diagonal = pending::products(products, &probe)?;
             self.diagonal.add(diagonal, weight / samples as f64)?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use super::super::state::State;
 use super::super::{NotFinite, Optim, Reach, StepInfo};
 use super::{Optimizer, Ready, not_prepared};
 use crate::curvature::hutchinson::Hutchinson;
+use crate::engine::vector::Vector;
 use crate::error::{Error, Result};
 use crate::vars::{NamedVars, VarVec};
 use candle_core::backprop::GradStore;
@@ -36,7 +37,7 @@ impl<R: Rule> Optim for Optimizer<R> {
             .with_probe(settings.probe)
             .at(self.step);
         let vars = self.vars.clone();
-        let probe = |sample| draw.probe(&vars, sample);
+        let probe = |sample| draw.vectors(&vars, sample);
         let added = self.add_curvature(grads, draw.samples(), probe, weight);
         self.whole(added)
     }
@@ -47,8 +48,14 @@ impl<R: Rule> Optim for Optimizer<R> {
         probes: &[VarVec],
         weight: f64,
     ) -> Result<()> {
+        let vars = self.vars.clone();
+        let probe = |sample: usize| {
+            vars.expect_same(probes[sample].vars())?;
+            let tensors = probes[sample].tensors().iter();
+            Ok(tensors.map(|z| Vector::Tensor(z.detach())).collect())
+        };
         let added = match R::SECOND_ORDER {
-            true => self.add_curvature(grads, probes.len(), |i| Ok(probes[i].clone()), weight),
+            true => self.add_curvature(grads, probes.len(), probe, weight),
             false => Ok(()),
         };
         self.whole(added)

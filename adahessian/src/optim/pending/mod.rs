@@ -6,6 +6,7 @@ mod squares;
 pub(crate) use clipping::Clipping;
 pub(crate) use squares::{Range, sum_of_squares};
 
+use crate::engine::vector::Vector;
 use crate::error::Result;
 use crate::numeric::{AT_ONCE, in_place, widened};
 use crate::optim::NotFinite;
@@ -155,7 +156,7 @@ pub(crate) fn reach(
 /// z ⊙ Hz of every variable that has a product, a portion of them at a time: what they were made of is gone then.
 pub(crate) fn products(
     mut products: Vec<Option<Tensor>>,
-    probe: &[Tensor],
+    probe: &[Vector],
 ) -> Result<Vec<Option<Tensor>>> {
     let mut pairs: &mut [Option<Tensor>] = &mut products;
     let mut probe = probe;
@@ -164,14 +165,18 @@ pub(crate) fn products(
         let (now, later) = pairs.split_at_mut(count);
         let (probes, rest) = probe.split_at(count);
         (pairs, probe) = (later, rest);
-        let there = now.iter().zip(probes);
-        let there: Vec<_> = there.filter_map(|(p, z)| Some((p.as_ref()?, z))).collect();
-        let mut made = traced::products(&there)?.map(Vec::into_iter);
+        let there = now.iter().zip(probes).filter(|(p, _)| p.is_some());
+        let there = there.map(|(p, z)| Some((p.as_ref()?, z.as_tensor()?)));
+        // At once where all of them are tensors of a GPU.
+        let mut made = match there.collect::<Option<Vec<_>>>() {
+            Some(there) => traced::products(&there)?.map(Vec::into_iter),
+            None => None,
+        };
         for (product, z) in now.iter_mut().zip(probes) {
             if let Some(p) = product.take() {
                 *product = match &mut made {
                     Some(made) => made.next(),
-                    None => Some(in_place::product(&p, z)?),
+                    None => Some(z.times(&p)?),
                 };
             }
         }
