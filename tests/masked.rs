@@ -442,7 +442,9 @@ fn logits_at_hidden_places_are_those_of_all_places() -> anyhow::Result<()> {
             0.0,
             Some(UNLABELLED.into()),
         )?;
-        let some = cross_entropy(&some, &labels, 0.0, None)?;
+        let of_logits = cross_entropy(&some, &labels, 0.0, None)?;
+        assert_close("loss of logits", &of_logits, &whole, 1e-13)?;
+        let some = model.loss_at(&ids, None, None, (&places, &labels), &mode)?;
         assert_close("loss", &some, &whole, 1e-13)?;
         let vars = model.vars();
         let probe = Hutchinson::new(1, 5).probe(&vars, 0)?;

@@ -363,6 +363,12 @@ fn both_heads_are_saved_read_and_handed_on() -> anyhow::Result<()> {
         assert_eq!(said.pairs.dims(), [2, 2]);
         let alone = model.forward_at(&ids, Some(&types), None, &places, &Mode::Eval)?;
         assert_close("words", &said.words, &alone, 1e-14)?;
+        let labels = places.zeros_like()?;
+        let hidden = (&places, &labels);
+        let (loss, pairs) = model.loss_and_pairs(&ids, &types, None, hidden, &Mode::Eval)?;
+        assert_close("pairs", &pairs, &said.pairs, 1e-14)?;
+        let expected = cross_entropy(&said.words, &labels, 0.0, None)?;
+        assert_close("loss", &loss, &expected, 1e-13)?;
         assert_eq!(model.config()["architectures"][0], class);
 
         let folder = tempfile::tempdir()?;

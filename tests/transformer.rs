@@ -78,19 +78,25 @@ fn against_golden(dtype: DType, tolerance: f64) -> Result<()> {
         &seen(&golden["logits"])?,
         tolerance,
     )?;
-    let loss = loss(&logits, &golden["target"], 0.1)?;
-    assert_close("loss", &loss, &golden["loss"], tolerance)?;
     let vars = model.vars();
-    let hessian = Hessian::of(&loss, &vars)?;
     let probe = VarVec::from_fn(&vars, |name, _, dtype, _| {
         let z = golden[&format!("z.{name}")].to_dtype(dtype)?;
         Ok(((z * 2.0)? - 1.0)?)
     })?;
-    let products = hessian.apply(&probe)?;
-    for (kind, vector) in [("grad", hessian.gradient()?), ("hz", products)] {
-        for (name, got) in vector.iter() {
-            let name = format!("{kind}.{name}");
-            assert_close(&name, got, &golden[&name], tolerance)?;
+    // Of the logits, and of what makes them part by part.
+    let sides = (source, previous, &golden["target"]);
+    for loss in [
+        loss(&logits, &golden["target"], 0.1)?,
+        model.loss(sides, 0.1, Some(PAD), &Mode::Eval)?,
+    ] {
+        assert_close("loss", &loss, &golden["loss"], tolerance)?;
+        let hessian = Hessian::of(&loss, &vars)?;
+        let products = hessian.apply(&probe)?;
+        for (kind, vector) in [("grad", hessian.gradient()?), ("hz", products)] {
+            for (name, got) in vector.iter() {
+                let name = format!("{kind}.{name}");
+                assert_close(&name, got, &golden[&name], tolerance)?;
+            }
         }
     }
     Ok(())
@@ -195,8 +201,8 @@ fn a_padded_batch_is_its_sentences_one_by_one() -> Result<()> {
     for before in [true, false] {
         let model = Transformer::new(&minute(before), &start(7, DType::F64))?;
         let vars = model.vars();
-        let logits = model.forward(&source, &previous, &Mode::Eval)?;
-        let together = derivatives(&vars, &loss(&logits, &target, 0.1)?)?;
+        let sides = (&source, &previous, &target);
+        let together = derivatives(&vars, &model.loss(sides, 0.1, Some(PAD), &Mode::Eval)?)?;
         let mut sum = (0.0, VarVec::zeros(&vars)?, VarVec::zeros(&vars)?);
         for row in 0..3 {
             let target = text(&target, row)?;

@@ -66,15 +66,16 @@ impl Task for Hidden {
     }
 
     fn loss(&self, batch: &MaskedBatch, mode: &Mode) -> Result<Tensor> {
-        let said = self.logits(batch, mode)?;
-        let words = Loss::CROSS_ENTROPY.of(&said.words, &batch.labels)?;
-        match Self::related(&said, batch) {
-            Some((logits, labels)) => {
-                let pairs = Loss::CROSS_ENTROPY.of(logits, labels)?;
-                Ok((words + (pairs * part_of(batch)?)?)?)
-            }
-            None => Ok(words),
-        }
+        let (ids, model) = (&batch.input_ids, &self.model);
+        let hidden = (&batch.positions, &batch.labels);
+        let Some(pairs) = &batch.pairs else {
+            let words = model.loss_at(ids, None, None, hidden, mode);
+            return words.map_err(Error::user);
+        };
+        let losses = model.loss_and_pairs(ids, &pairs.token_type_ids, None, hidden, mode);
+        let (words, logits) = losses.map_err(Error::user)?;
+        let pairs = Loss::CROSS_ENTROPY.of(&logits, &pairs.labels)?;
+        Ok((words + (pairs * part_of(batch)?)?)?)
     }
 
     fn evaluate(&self) -> Result<Scores> {

@@ -5,7 +5,11 @@ use crate::error::Result;
 use crate::numeric::in_place;
 use crate::random::Stream;
 use candle_core::{DType, Device, Tensor};
+use std::ops::Range;
 use std::sync::Arc;
+
+/// How many signs are drawn again.
+const AGAIN: Range<usize> = 1 << 16..1 << 22;
 
 /// What a variable's gradient is multiplied with, so that the second pass differentiates the sum of it.
 #[derive(Clone, Debug)]
@@ -23,12 +27,12 @@ pub(crate) struct Signs {
 }
 
 impl Vector {
-    /// Signs for a variable; drawn at once where that is what its backend takes, and where they are few.
+    /// Signs for a variable; drawn at once where that is what its backend takes, and of variables that are small (a draw
+    /// would cost more than it saves) or a table, of which few rows are read.
     pub fn signs(stream: Stream, variable: &Tensor) -> Result<Self> {
-        const FEW: usize = 1 << 16;
         let (dtype, device) = (variable.dtype(), variable.device());
         let again = matches!((dtype, device), (DType::F32 | DType::F64, Device::Cpu));
-        Ok(match again && variable.elem_count() >= FEW {
+        Ok(match again && AGAIN.contains(&variable.elem_count()) {
             true => Self::Signs(Signs {
                 stream,
                 shape: variable.dims().into(),
@@ -99,7 +103,7 @@ mod tests {
     fn drawn_again<T: Real>(stream: Stream, length: usize) -> Result<()> {
         let like = Tensor::zeros(length, T::DTYPE, &Device::Cpu)?;
         let vector = Vector::signs(stream, &like)?;
-        assert_eq!(vector.as_tensor().is_none(), length >= 1 << 16);
+        assert_eq!(vector.as_tensor().is_none(), AGAIN.contains(&length));
         let z = vector.tensor()?;
         let expected = stream.rademacher_tensor(&[length], T::DTYPE, &Device::Cpu)?;
         let numbers = |x: &Tensor| x.to_dtype(DType::F64)?.to_vec1::<f64>();
@@ -117,7 +121,7 @@ mod tests {
     #[test]
     fn signs_that_are_drawn_again_are_the_same() -> Result<()> {
         let stream = Stream::new(3, "probe/x", 5, 1);
-        for length in [1, 1000, 1 << 16, 100_003] {
+        for length in [1, 1000, AGAIN.start, 100_003, AGAIN.end] {
             drawn_again::<f32>(stream, length)?;
             drawn_again::<f64>(stream, length)?;
         }

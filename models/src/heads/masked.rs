@@ -25,10 +25,15 @@ pub(crate) struct MaskedHead {
 }
 
 impl MaskedHead {
+    /// From hidden states [.., D] to what is multiplied with the word embedding.
+    fn hidden(&self, states: &Handle) -> Result<Handle> {
+        let hidden = self.dense.forward_activation(states, self.activation)?; // [.., D]
+        Ok(self.norm.normalise(&hidden)?) // [.., D]
+    }
+
     /// From hidden states [.., D] to logits [.., V] with the word embedding [V, D].
     fn forward(&self, states: &Handle, words: &Tensor) -> Result<Tensor> {
-        let hidden = self.dense.forward_activation(states, self.activation)?; // [.., D]
-        let hidden = self.norm.normalise(&hidden)?; // [.., D]
+        let hidden = self.hidden(states)?;
         let logits = ops::linear(&hidden, words, Some(&self.bias), 1, Activation::Identity)?; // [.., V]
         Ok(logits.exit()?)
     }
@@ -175,6 +180,52 @@ impl MaskedLanguageModel {
         positions: &Tensor,
         mode: &Mode,
     ) -> Result<WordsAndPairs> {
+        let (last, pairs) = self.related(input_ids, token_type_ids, attention_mask, mode)?;
+        let words = self.said(&last, positions)?;
+        Ok(WordsAndPairs { words, pairs })
+    }
+
+    /// The mean of -log p of `labels` `[N]`, the tokens at `positions`, in nats, without an array of all logits
+    /// ([`ops::linear_cross_entropy`]).
+    ///
+    /// # Errors
+    /// As [`MaskedLanguageModel::forward_at`]; for another number of labels than positions, and one beyond the vocabulary.
+    pub fn loss_at(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: Option<&Tensor>,
+        attention_mask: Option<&Tensor>,
+        (positions, labels): (&Tensor, &Tensor),
+        mode: &Mode,
+    ) -> Result<Tensor> {
+        let last = self.last(input_ids, token_type_ids, attention_mask, mode)?;
+        self.loss_of(&last.exit()?, positions, labels)
+    }
+
+    /// The same beside the logits [B, 2] of what the parts of each sequence are to each other.
+    ///
+    /// # Errors
+    /// As [`MaskedLanguageModel::loss_at`] and [`MaskedLanguageModel::forward_pairs`].
+    pub fn loss_and_pairs(
+        &self,
+        input_ids: &Tensor,
+        token_type_ids: &Tensor,
+        attention_mask: Option<&Tensor>,
+        (positions, labels): (&Tensor, &Tensor),
+        mode: &Mode,
+    ) -> Result<(Tensor, Tensor)> {
+        let (last, pairs) = self.related(input_ids, token_type_ids, attention_mask, mode)?;
+        Ok((self.loss_of(&last, positions, labels)?, pairs))
+    }
+
+    /// The last state [B, T, D], and the logits [B, 2] of pairs.
+    fn related(
+        &self,
+        ids: &Tensor,
+        types: &Tensor,
+        mask: Option<&Tensor>,
+        mode: &Mode,
+    ) -> Result<(Tensor, Tensor)> {
         let Some(head) = &self.pairs else {
             return Err(Error::Input {
                 what: "model",
@@ -182,13 +233,9 @@ impl MaskedLanguageModel {
                 got: "one without".into(),
             });
         };
-        let last = self.last(input_ids, Some(token_type_ids), attention_mask, mode)?;
-        let last = last.exit()?; // [B, T, D], read twice
+        let last = self.last(ids, Some(types), mask, mode)?.exit()?; // read twice
         let (_, pairs) = head.forward(&Handle::enter(&last)?, mode)?;
-        Ok(WordsAndPairs {
-            words: self.said(&last, positions)?,
-            pairs: pairs.exit()?,
-        })
+        Ok((last, pairs.exit()?))
     }
 
     /// The last hidden state, [B, T, D].
@@ -205,10 +252,22 @@ impl MaskedLanguageModel {
 
     /// From the last state [B, T, D] to the logits [N, V] at `positions`.
     fn said(&self, last: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        let states = self.states(last, positions)?;
+        self.head.forward(&states, self.encoder.words())
+    }
+
+    fn loss_of(&self, last: &Tensor, positions: &Tensor, labels: &Tensor) -> Result<Tensor> {
+        let hidden = self.head.hidden(&self.states(last, positions)?)?;
+        let (words, bias) = (self.encoder.words(), Some(&self.head.bias));
+        let loss = ops::linear_cross_entropy(&hidden, words, bias, labels, 0.0, None)?;
+        Ok(loss.exit()?)
+    }
+
+    /// Of the last state [B, T, D] the rows [N, D] at `positions`.
+    fn states(&self, last: &Tensor, positions: &Tensor) -> Result<Handle> {
         let width = self.encoder.architecture().width;
         let rows = Handle::enter(&last.reshape(((), width))?)?; // [B·T, D]
-        let states = ops::embedding(positions, &rows)?; // [N, D]
-        self.head.forward(&states, self.encoder.words())
+        Ok(ops::embedding(positions, &rows)?)
     }
 
     /// The part below the head.
