@@ -13,6 +13,9 @@ use rayon::prelude::*;
 /// Logits of a part.
 const LOGITS: usize = 1 << 22;
 
+/// Up to so many entries of u are kept, which saves the second pass a product.
+const KEPT: usize = 1 << 23;
+
 /// u of a row in the place of its logits.
 struct Slope<'a, T> {
     logits: &'a mut [T],
@@ -40,7 +43,9 @@ impl<T: Real> Task<T> for Slope<'_, T> {
 
 /// g u in the place of a row's logits, and r in the place of their tangents.
 struct Bend<'a, T> {
+    /// Whatever there is, where u is kept.
     logits: &'a mut [T],
+    slopes: Option<&'a [T]>,
     tangents: &'a mut [T],
     norm: Norm<T>,
     q: Row<T>,
@@ -55,19 +60,26 @@ impl<T: Real> Task<T> for Bend<'_, T> {
     unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) {
         let Self {
             logits,
+            slopes,
             tangents,
             norm,
             q,
             weight,
             gradient,
         } = self;
-        logits.iter_mut().for_each(|l| *l = norm.share(*l));
-        let along = dot(logits, tangents);
-        let (factor, even) = (gradient * weight, gradient * q.even);
-        for (p, t) in logits.iter_mut().zip(tangents) {
-            let share = *p * factor;
-            *t = share * (*t - along);
-            *p = share - even;
+        // w p
+        match slopes {
+            None => logits.iter_mut().for_each(|l| *l = norm.share(*l) * weight),
+            Some(u) => {
+                let entries = logits.iter_mut().zip(u);
+                entries.for_each(|(to, &u)| *to = u + q.even);
+                logits[q.class] += q.more;
+            }
+        }
+        let along = dot(logits, tangents) / weight;
+        for (share, t) in logits.iter_mut().zip(tangents) {
+            *t = gradient * *share * (*t - along);
+            *share = gradient * (*share - q.even);
         }
         logits[q.class] -= gradient * q.more;
     }
@@ -77,6 +89,8 @@ impl<T: Real> Task<T> for Bend<'_, T> {
 pub(super) struct Saved<T: Real> {
     /// log Σ eᶜ of every row, in two parts.
     norms: Buffer<T>,
+    /// u of all rows, where it is not large.
+    slopes: Option<Buffer<T>>,
     /// u W, uᵀ x and Σ u.
     gradients: [Option<Buffer<T>>; 3],
 }
@@ -145,7 +159,7 @@ impl LinearCrossEntropy {
     /// Makes what the second level adds to the gradients, part by part.
     fn second<T: Real>(
         &self,
-        (norms, gradient): (&[T], T),
+        (saved, gradient): (&Saved<T>, T),
         at: Three<T>,
         v: Three<T>,
         to: &mut [Option<Buffer<T>>],
@@ -159,7 +173,9 @@ impl LinearCrossEntropy {
                 .map(|m| &mut m.get_or_insert_with(|| Buffer::scratch(length))[..length]);
             let part = rows.start * inputs..rows.end * inputs;
             let [x, v_x] = [at.x, v.x].map(|x| x.map(|x| &x[part.clone()]));
-            self.map([(x, at.w), (None, None)], at.b, c);
+            if saved.slopes.is_none() {
+                self.map([(x, at.w), (None, None)], at.b, c);
+            }
             self.map([(v_x, at.w), (x, v.w)], v.b, t);
             let all = c.par_chunks_exact_mut(classes);
             let all = all.zip(t.par_chunks_exact_mut(classes)).enumerate();
@@ -169,10 +185,12 @@ impl LinearCrossEntropy {
                     logits.fill(T::ZERO);
                     return tangents.fill(T::ZERO);
                 };
+                let slopes = saved.slopes.as_ref();
                 let task = Bend {
                     logits,
+                    slopes: slopes.map(|u| &u[row * classes..][..classes]),
                     tangents,
-                    norm: Norm::of(norms, row),
+                    norm: Norm::of(&saved.norms, row),
                     q,
                     weight,
                     gradient,
@@ -220,11 +238,18 @@ impl<T: Real> Kernel<Cpu<T>> for LinearCrossEntropy {
             let wanted = keep && self.tracked[i];
             wanted.then(|| Buffer::zeroed(lengths[i]))
         });
+        let all = self.entropy.targets.classes.len() * classes;
+        let mut slopes = (keep && all <= KEPT).then(|| Buffer::scratch(all));
         let (mut memory, mut sum) = (None, 0.0);
         for rows in self.parts(LOGITS) {
             let length = rows.len() * classes;
-            let memory: &mut Buffer<T> = memory.get_or_insert_with(|| Buffer::scratch(length));
-            let c = &mut memory[..length];
+            let c = match &mut slopes {
+                Some(slopes) => &mut slopes[rows.start * classes..][..length],
+                None => {
+                    let memory = memory.get_or_insert_with(|| Buffer::scratch(length));
+                    &mut memory[..length]
+                }
+            };
             let x = Some(&x[rows.start * self.inputs..rows.end * self.inputs]);
             self.map([(x, w), (None, None)], b, c);
             let all = c.par_chunks_exact_mut(classes).enumerate();
@@ -258,7 +283,12 @@ impl<T: Real> Kernel<Cpu<T>> for LinearCrossEntropy {
             }
         }
         let loss = Buffer::copy_of(&[T::from_f64(sum)]);
-        Ok((loss.into(), Saved { norms, gradients }))
+        let saved = Saved {
+            norms,
+            slopes,
+            gradients,
+        };
+        Ok((loss.into(), saved))
     }
 
     fn adjoint(
@@ -290,7 +320,7 @@ impl<T: Real> Kernel<Cpu<T>> for LinearCrossEntropy {
                 w: Some(point.input(1)?),
                 b: point.optional(2)?,
             };
-            self.second((&point.saved.norms, left.gradient), at, v, &mut all);
+            self.second((point.saved, left.gradient), at, v, &mut all);
         }
         let mut all = Vec::from(all);
         all.truncate(wanted.len());

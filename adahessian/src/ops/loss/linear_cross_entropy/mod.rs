@@ -9,8 +9,8 @@
 //!      x̄ = L̄ u W + r W + g u v_W;   W̄ = L̄ uᵀ x + rᵀ x + g uᵀ v_x;   b̄ = L̄ Σ u + Σ r
 //! ```
 //! The forward pass makes uW, uᵀx and Σu while a part's logits are there, so that a first-order step has the three
-//! products of a linear map and no more. The second pass makes the logits again: ten products where a map and a
-//! loss that keep them have nine, and nine arrays of rows x classes less.
+//! products of a linear map and no more. The second pass makes the logits again, where there are many: ten products where
+//! a map and a loss that keep them have nine, and nine arrays of rows x classes less.
 
 mod cpu;
 mod tensors;
