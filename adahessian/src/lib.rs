@@ -25,7 +25,7 @@ pub use curvature::finite_difference::FiniteDifference;
 pub use curvature::hessian::Hessian;
 pub use curvature::hutchinson::{Estimate, Hutchinson, Probe};
 pub use curvature::mean::Mean;
-pub use engine::without_graph;
+pub use engine::{with_graph, without_graph};
 pub use error::{Error, Result};
 pub use files::save_tensors;
 pub use kind::{Kind, Kinds};

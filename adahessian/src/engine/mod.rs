@@ -88,7 +88,7 @@ pub use bilinear::{Bilinear, Pairs, bilinear};
 pub use call::{Kernels, call};
 pub use cpu::Cpu;
 pub use entrywise::{Entrywise, entrywise};
-pub use graph::without_graph;
+pub use graph::{with_graph, without_graph};
 pub use handle::{Handle, Operand};
 pub use linear_map::{LinearMap, linear_map};
 pub use op::{Gradients, Inputs, Kernel, Op, Point};

@@ -16,7 +16,8 @@ use datasets::{Batches, LabelledBatch};
 /// prediction of clicks.
 ///
 /// The model is a function from a batch and a [`Mode`] to outputs. An evaluation goes through the first
-/// epoch of its batches, one at a time. It reports the metrics in their order (the first one's main value
+/// epoch of its batches, one at a time, without graph (a model that differentiates in its own forward pass does so
+/// in [`adahessian::with_graph`]). It reports the metrics in their order (the first one's main value
 /// decides what is best) and `loss`, the mean over all labels, without label smoothing; without metrics, the
 /// loss alone, which should be low.
 ///
@@ -82,7 +83,7 @@ where
         self
     }
 
-    /// The outputs of a batch in evaluation mode, without graph.
+    /// The outputs of a batch in evaluation mode, without graph ([`adahessian::without_graph`]).
     ///
     /// # Errors
     /// If the model fails.
