@@ -11,10 +11,17 @@ use super::Config;
 use crate::error::Result;
 use crate::parts::{normal, word_bias};
 use adahessian::Kind;
+use adahessian::engine::Handle;
 use adahessian::nn::{self, VarBuilder};
 use adahessian::ops::{self, Activation};
 use candle_core::{D, Device, Tensor};
 use std::ops::Range;
+
+/// The embeddings of words [N, D], and their biases `[N]`.
+pub(super) struct Table {
+    pub rows: Handle,
+    pub biases: Handle,
+}
 
 #[derive(Clone)]
 pub(super) struct Groups {
@@ -45,34 +52,31 @@ impl Groups {
         self.ends.windows(2).map(|ends| ends[0]..ends[1])
     }
 
-    /// The rows of the table and the biases of some words.
-    fn rows(table: &Tensor, bias: &Tensor, words: &Range<usize>) -> Result<(Tensor, Tensor)> {
-        let (start, count) = (words.start, words.len());
-        Ok((
-            table.narrow(0, start, count)?,
-            bias.narrow(0, start, count)?,
-        ))
+    /// The rows of the table and the biases of some words. Parts of handles: each part of a tensor would have a gradient of
+    /// the whole table's size in candle's graph, at both levels.
+    fn rows(all: &Table, words: &Range<usize>) -> Result<Table> {
+        let part = |x: &Handle| ops::narrow(x, 0, words.start, words.len());
+        Ok(Table {
+            rows: part(&all.rows)?,
+            biases: part(&all.biases)?,
+        })
     }
 
     /// The rows and biases of the frequent words and of the groups behind them, of first cutoff + G.
-    fn head(&self, table: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
-        let (table, bias) = Self::rows(table, bias, &(0..self.ends[0]))?;
-        Ok((
-            Tensor::cat(&[&table, &self.weight], 0)?,
-            Tensor::cat(&[&bias, &self.bias], 0)?,
-        ))
+    fn head(&self, all: &Table) -> Result<Table> {
+        let frequent = Self::rows(all, &(0..self.ends[0]))?;
+        let own = [&self.weight, &self.bias].map(Handle::enter);
+        let [weight, bias] = own;
+        Ok(Table {
+            rows: ops::cat(&[&frequent.rows, &weight?], 0)?,
+            biases: ops::cat(&[&frequent.biases, &bias?], 0)?,
+        })
     }
 
     /// The mean of -log p(target) for hidden states [B, T, D] and as many targets.
-    pub fn loss(
-        &self,
-        hidden: &Tensor,
-        targets: &[u32],
-        table: &Tensor,
-        bias: &Tensor,
-    ) -> Result<Tensor> {
-        let (count, d) = (targets.len(), hidden.dim(D::Minus1)?);
-        let hidden = hidden.reshape((count, d))?;
+    pub fn loss(&self, hidden: &Handle, targets: &[u32], all: &Table) -> Result<Tensor> {
+        let (count, d) = (targets.len(), hidden.dims().last().copied().unwrap_or(0));
+        let hidden = ops::reshape(hidden, &[count, d])?;
         let first = self.ends[0];
         let group = |target: usize| self.ends.partition_point(|&end| end <= target);
         let heads = targets.iter().map(|&target| match group(target as usize) {
@@ -80,11 +84,12 @@ impl Groups {
             group => (first + group - 1) as u32,
         });
         let heads = Tensor::from_vec(heads.collect::<Vec<_>>(), count, &Device::Cpu)?;
-        let (weight, head_bias) = self.head(table, bias)?;
-        let mean = |hidden: &Tensor, weight: &Tensor, bias: &Tensor, targets: &Tensor| {
-            ops::linear_cross_entropy(hidden, weight, Some(bias), targets, 0.0, None)
+        let mean = |hidden: &Handle, words: Table, targets: &Tensor| -> Result<Tensor> {
+            let (weight, bias) = (words.rows.exit()?, words.biases.exit()?);
+            let mean = ops::linear_cross_entropy(hidden, &weight, Some(&bias), targets, 0.0, None)?;
+            Ok(mean.exit()?)
         };
-        let mut loss = mean(&hidden, &weight, &head_bias, &heads)?;
+        let mut loss = mean(&hidden, self.head(all)?, &heads)?;
         for (number, words) in self.groups().enumerate() {
             let own = |&(_, &target): &(usize, &u32)| group(target as usize) == number + 1;
             let (rows, own): (Vec<u32>, Vec<u32>) = targets
@@ -97,31 +102,33 @@ impl Groups {
                 continue;
             }
             let share = rows.len() as f64 / count as f64;
-            let rows = Tensor::new(rows, &Device::Cpu)?.to_device(hidden.device())?;
+            let rows = Tensor::new(rows, &Device::Cpu)?;
             let own = Tensor::new(own, &Device::Cpu)?;
-            let (weight, bias) = Self::rows(table, bias, &words)?;
-            let part = mean(&hidden.index_select(&rows, 0)?, &weight, &bias, &own)?;
+            let hidden = ops::embedding(&rows, &hidden)?;
+            let part = mean(&hidden, Self::rows(all, &words)?, &own)?;
             loss = (loss + (part * share)?)?;
         }
         Ok(loss)
     }
 
     /// log p of all words, [B, T, V].
-    pub fn log_probabilities(
-        &self,
-        hidden: &Tensor,
-        table: &Tensor,
-        bias: &Tensor,
-    ) -> Result<Tensor> {
+    pub fn log_probabilities(&self, hidden: &Tensor, all: &Table) -> Result<Tensor> {
         let (batch, length, d) = hidden.dims3()?;
         let hidden = hidden.reshape((batch * length, d))?;
-        let logits = |(weight, bias): (Tensor, Tensor)| {
-            ops::linear(&hidden, &weight, Some(&bias), 1, Activation::Identity)
+        let logits = |words: Table| -> Result<Tensor> {
+            let (weight, bias) = (words.rows.exit()?, words.biases.exit()?);
+            Ok(ops::linear(
+                &hidden,
+                &weight,
+                Some(&bias),
+                1,
+                Activation::Identity,
+            )?)
         };
-        let head = nn::ops::log_softmax(&logits(self.head(table, bias)?)?, D::Minus1)?;
+        let head = nn::ops::log_softmax(&logits(self.head(all)?)?, D::Minus1)?;
         let mut parts = vec![head.narrow(1, 0, self.ends[0])?];
         for (number, words) in self.groups().enumerate() {
-            let within = logits(Self::rows(table, bias, &words)?)?;
+            let within = logits(Self::rows(all, &words)?)?;
             let within = nn::ops::log_softmax(&within, D::Minus1)?;
             let group = head.narrow(1, self.ends[0] + number, 1)?;
             parts.push(within.broadcast_add(&group)?);

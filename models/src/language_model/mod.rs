@@ -25,7 +25,7 @@ use adahessian::engine::Handle;
 use adahessian::nn::{self, LayerNorm, VarBuilder, init};
 use adahessian::ops::{self, Activation, Dropout, Mode};
 use adahessian::{Block, Kind};
-use adaptive::Groups;
+use adaptive::{Groups, Table};
 use candle_core::{DType, Device, Tensor};
 use layer::{DEVIATION, Layer, Pass, Shared};
 use serde_json::Value;
@@ -51,6 +51,14 @@ struct Network {
 }
 
 impl Network {
+    /// Words and biases, as an adaptive softmax takes parts of them.
+    fn table(&self) -> Result<Table> {
+        Ok(Table {
+            rows: Handle::enter(&self.words)?,
+            biases: Handle::enter(&self.bias)?,
+        })
+    }
+
     fn new(config: &Config, vb: VarBuilder) -> Result<Self> {
         let (v, d, rank) = (config.vocab_size, config.d_model, config.rank);
         let words = nn::embedding_with(v, d, normal(DEVIATION), vb.pp("words"))?;
@@ -138,9 +146,7 @@ impl LanguageModel {
         let hidden = self.hidden(words, mode)?;
         let network = &self.network;
         match &network.groups {
-            Some(groups) => {
-                groups.log_probabilities(&hidden.exit()?, &network.words, &network.bias)
-            }
+            Some(groups) => groups.log_probabilities(&hidden.exit()?, &network.table()?),
             None => Ok(self.logits(&hidden)?.exit()?),
         }
     }
@@ -172,7 +178,7 @@ impl LanguageModel {
             ),
             Some(groups) => {
                 let targets = self.read("targets", targets)?;
-                groups.loss(&hidden.exit()?, &targets, &network.words, &network.bias)
+                groups.loss(&hidden, &targets, &network.table()?)
             }
             None => {
                 let targets =
