@@ -88,11 +88,8 @@ impl Hessian {
     pub(crate) fn product(&self, vector: &VarVec) -> Result<Vec<Option<Tensor>>> {
         self.vars.expect_same(vector.vars())?;
         let tensors = vector.tensors().iter();
-        self.product_with(
-            &tensors
-                .map(|v| Vector::Tensor(v.detach()))
-                .collect::<Vec<_>>(),
-        )
+        let vectors: Vec<Vector> = tensors.map(|v| Vector::Tensor(v.detach())).collect();
+        self.product_with(&vectors)
     }
 
     /// The same with a vector for each variable, in their order.

@@ -92,12 +92,8 @@ impl Hutchinson {
             return vars.iter().map(signs).collect();
         }
         let probe = self.probe(vars, sample)?;
-        Ok(probe
-            .tensors()
-            .iter()
-            .cloned()
-            .map(Vector::Tensor)
-            .collect())
+        let tensors = probe.tensors().iter().cloned();
+        Ok(tensors.map(Vector::Tensor).collect())
     }
 
     fn stream(&self, name: &str, sample: usize) -> Stream {
