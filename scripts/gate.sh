@@ -52,6 +52,7 @@ step "examples, small"
 built=${CARGO_TARGET_DIR:-target}/debug/examples
 "$built/glue" --help >"$out/help.txt"
 grep -q -- '--hessian-every' "$out/help.txt"
+grep -q 'Fine-tune a BERT' "$out/help.txt"
 "$built/quadratic" --out "$out/quadratic"
 test -s "$out/quadratic/quadratic.svg"
 "$built/step_time" --model squeezebert-mini --batch 2 --seq 16 --units 1 --json >"$out/step.json"
@@ -87,6 +88,10 @@ test -s "$out/words-alone/model/model.safetensors"
 "$built/glue" --model "$out/words-alone/model" --scratch --data "$PWD/tests/fixtures/glue" --task sst2 --max-length 32 --max-steps 1 --epochs 1 --out "$out/fresh" >"$out/fresh.txt"
 "$built/glue" --model "$out/pretrain/lamb-seed0/model" --data "$PWD/tests/fixtures/glue" --task sst2 --max-length 32 --max-steps 2 --epochs 1 --out "$out/on" >"$out/on.txt"
 grep -q 'fresh: classifier' "$out/on.txt"
+printf 'a warm and funny film\nit is dull\n' | "$built/predict" "$out/on" >"$out/predicted.txt"
+test "$(grep -cE '^(positive|negative)' "$out/predicted.txt")" = 2
+"$built/predict" "$out/on" --task sst2 --data "$PWD/tests/fixtures/glue" --set validation --out "$out/SST-2.tsv"
+test -s "$out/SST-2.tsv"
 # The next word, and words from it.
 "$built/language_model" train --max-steps 6 --epochs 1 --batch-size 8 --optimizer adahessian --audit --out "$out/words" >"$out/words.txt"
 grep -q 'audit: .* gradient right to' "$out/words.txt"

@@ -4,7 +4,7 @@ use adahessian::ops::{self, Mode};
 use adahessian::{AdaHessian, Hessian, Hutchinson, LinearOperator, NamedVars, VarVec};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
-use datasets::TextBatches;
+use datasets::{TextBatches, UNLABELLED};
 use testing::{assert_close, assert_says};
 use trainers::{Batches, Error, TrainConfig, Trainer};
 use trainers::{FixedBatches, LabelledBatch, Loss, Supervised, TensorBatch};
@@ -185,5 +185,21 @@ fn text_batches_follow_the_batcher() -> Result<()> {
         in_order.iter().map(|b| b.len()).collect::<Vec<_>>(),
         [4, 4, 2]
     );
+    Ok(())
+}
+
+/// Of labels of every integer type those count that are some.
+#[test]
+fn labels_of_any_integer_type_weigh_alike() -> Result<()> {
+    let labels = [[0u32, UNLABELLED, 2], [UNLABELLED, UNLABELLED, UNLABELLED]];
+    let labels = Tensor::new(&labels, &Device::Cpu)?;
+    for dtype in [DType::U32, DType::I64] {
+        let batch = TensorBatch {
+            inputs: Tensor::zeros((2, 3), DType::F64, &Device::Cpu)?,
+            labels: labels.to_dtype(dtype)?,
+        };
+        assert_eq!(batch.weight()?, 2.0, "{dtype:?}");
+        assert_eq!(batch.narrow(1, 1)?.weight()?, 0.0, "{dtype:?}");
+    }
     Ok(())
 }

@@ -166,7 +166,7 @@ fn interrupted_runs_with_tables_end_with_the_same_bits() -> Result<()> {
         // file with the numbers of step 10.
         run("killed", 10, None)?;
         let checkpoints = RunFolder::open(dir.join("killed"))?.checkpoints();
-        std::fs::remove_dir_all(checkpoints.folder().join("step-00000010"))?;
+        std::fs::remove_dir_all(checkpoints.folder().join("stop-00000010"))?;
         let latest = checkpoints.latest()?;
         assert!(latest.is_some_and(|path| path.ends_with("step-00000008")));
         let (bits, _) = run("killed", u64::MAX, Some(&dir.join("killed")))?;

@@ -925,9 +925,12 @@ fn a_generated_store_is_made_once_and_knows_what_its_model_reaches() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("planted.clicks");
     // What an interrupted call left behind.
-    let text = put(&dir, "planted.txt", b"1\t2");
+    let text = put(&dir, "planted.clicks.generated.txt", b"1\t2");
+    // What is somebody's.
+    let own = put(&dir, "planted.txt", b"mine");
     let store = generate_store(&path, 2000, 8).unwrap();
     assert!(!text.exists());
+    assert_eq!(fs::read(&own).unwrap(), b"mine");
     let made = fs::metadata(&path).unwrap().modified().unwrap();
     let again = generate_store(&path, 2000, 8).unwrap();
     assert_eq!(again.len(), 2000);

@@ -2,12 +2,12 @@
 
 use adahessian::ops::{Mode, cross_entropy, mse};
 use adahessian::{Block, Blocks, check};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use models::dlrm::{self, Dlrm};
 use models::{
-    Architecture, MaskedLanguageModel, Model, ResNet, SequenceClassifier, Start, TokenClassifier,
-    auto, bert, distilbert, resnet, roberta, squeezebert, weights,
+    Architecture, MaskedLanguageModel, Model, Problem, ResNet, SequenceClassifier, Start,
+    TokenClassifier, auto, bert, distilbert, resnet, roberta, squeezebert, weights,
 };
 use serde_json::json;
 use std::path::Path;
@@ -610,6 +610,86 @@ fn classifiers_say_what_they_were_trained_for() -> Result<()> {
         let (model, _) = auto::sequence_classifier(folder, None, &fresh)?;
         model.save(folder)?;
         assert_eq!(problem(folder)?, "single_label_classification");
+    }
+    Ok(())
+}
+
+/// A RoBERTa with two types of tokens has two functions for them, as transformers' has; one with one type is given none.
+#[test]
+fn a_roberta_of_two_types_looks_at_them() -> Result<()> {
+    let logits = |types: usize| -> Result<[Tensor; 2]> {
+        let config = roberta::Config {
+            type_vocab_size: types,
+            ..roberta::Config::tiny()
+        };
+        let model = SequenceClassifier::new(&config.architecture()?, 2, &start(DType::F64))?;
+        let ids = Tensor::new(&[[0u32, 5, 8, 2]], &CPU)?;
+        let types = Tensor::new(&[[0u32, 0, 1, 1]], &CPU)?;
+        let run = |types| model.forward(&ids, types, None, &Mode::Eval);
+        Ok([run(None)?, run(Some(&types))?])
+    };
+    let [none, given] = logits(1)?;
+    assert_close("one type", &none, &given, 0.0)?;
+    let [none, given] = logits(2)?;
+    let apart = (none - given)?.abs()?.max_all()?.to_scalar::<f64>()?;
+    assert!(apart > 1e-6, "{apart}");
+    Ok(())
+}
+
+/// What others read in a config.json is there after training, too, as far as it is true: of the encoder always, of the
+/// outputs as long as the head is the same.
+#[test]
+fn what_others_say_in_config_json_stays() -> Result<()> {
+    let (folder, start) = (tempfile::tempdir()?, start(DType::F32));
+    let folder = folder.path();
+    let path = folder.join("config.json");
+    let read = || -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(&std::fs::read_to_string(&path)?)?)
+    };
+    for architecture in tiny()? {
+        SequenceClassifier::new(&architecture, 1, &start)?.save(folder)?;
+        let mut config = read()?;
+        config["tokenizer_class"] = "BertTokenizer".into();
+        config["pad_token_id"] = 0.into();
+        config["sbert_ce_default_activation_function"] = "torch.nn.Identity".into();
+        config["transformers_version"] = "4.57.0".into();
+        config["_name_or_path"] = "somebody's".into();
+        config
+            .as_object_mut()
+            .context("an object")?
+            .remove("problem_type");
+        std::fs::write(&path, config.to_string())?;
+        let kept = auto::sequence_classifier(folder, None, &start)?.0;
+        kept.save(folder)?;
+        let after = read()?;
+        for name in [
+            "tokenizer_class",
+            "pad_token_id",
+            "sbert_ce_default_activation_function",
+        ] {
+            assert_eq!(after[name], config[name], "{name}");
+        }
+        for name in ["transformers_version", "_name_or_path", "problem_type"] {
+            assert_eq!(after.get(name), None, "{name}");
+        }
+        let said = kept.with_problem(Problem::Regression).config();
+        assert_eq!(said["problem_type"], "regression");
+        let fresh = Start {
+            new_head: true,
+            ..start.clone()
+        };
+        let fresh = auto::sequence_classifier(folder, None, &fresh)?.0.config();
+        assert_eq!(fresh["tokenizer_class"], "BertTokenizer");
+        assert_eq!(fresh.get("sbert_ce_default_activation_function"), None);
+        let words = auto::masked_language_model(folder, &start).map(|(model, _)| model.config());
+        if let Ok(words) = words {
+            assert_eq!(words["tokenizer_class"], "BertTokenizer");
+            assert_eq!(words.get("sbert_ce_default_activation_function"), None);
+        }
+        let tokens = auto::token_classifier(folder, Some(3), &start);
+        if let Ok((tokens, _)) = tokens {
+            assert_eq!(tokens.config()["pad_token_id"], config["pad_token_id"]);
+        }
     }
     Ok(())
 }

@@ -34,6 +34,12 @@ enum Conduct {
     Silent,
     /// Says nothing after the first half, if the transfer starts at the beginning.
     Stalls,
+    /// Says that its content is called as a file outside of the cache.
+    Leads(&'static str),
+    /// Says that another host has it.
+    Elsewhere(&'static str),
+    /// Is not there, or nobody may know of the repository.
+    Missing(&'static str),
 }
 
 /// Answers `requests` requests in the manner of the Hub, then gives back what was asked.
@@ -92,13 +98,34 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, (Vec<u8>, Conduct)>) ->
         token |= line == "authorization: bearer secret";
     }
     let log = format!("{path} {range}");
-    let Some((bytes, conduct)) = files.get(&path) else {
+    let log = match token {
+        true => format!("{log} with the token"),
+        false => log,
+    };
+    let (bytes, conduct) = match files.get(&path) {
+        Some((bytes, conduct)) => (bytes.as_slice(), conduct),
+        None => (b"".as_slice(), &Conduct::Missing("EntryNotFound")),
+    };
+    if let Conduct::Missing(code) = conduct {
         write!(
             stream,
-            "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            "HTTP/1.1 404 Not Found\r\nX-Error-Code: {code}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         )
         .unwrap();
         return log;
+    }
+    if let Conduct::Elsewhere(url) = conduct {
+        write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nLocation: {url}\r\nX-Linked-Etag: \"linked\"\r\nX-Repo-Commit: {COMMIT}\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        return log;
+    }
+    let etag = match conduct {
+        Conduct::Leads(name) => name.to_string(),
+        _ => format!("{:x}", bytes.len()),
     };
     if *conduct == Conduct::Silent {
         wait_for_the_end(&stream);
@@ -119,11 +146,10 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, (Vec<u8>, Conduct)>) ->
     write!(
         stream,
         "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{}\r\n\
-         ETag: \"{:x}\"\r\nX-Repo-Commit: {COMMIT}\r\nConnection: close\r\n\r\n",
+         ETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\nConnection: close\r\n\r\n",
         to - from,
         to - 1,
         bytes.len() + boast,
-        bytes.len(),
     )
     .unwrap();
     let stops = matches!(conduct, Conduct::HangsUp | Conduct::Stalls) && from == 0 && to > 1;
@@ -320,12 +346,13 @@ fn weights_in_shards_are_fetched() {
     let files = files.map(|(name, bytes)| (path_at(COMMIT, name), bytes));
     let mut all = vec![(config.as_str(), b"{}".as_slice(), Conduct::Good)];
     all.extend(files.iter().map(|(p, b)| (p.as_str(), *b, Conduct::Good)));
-    // Two for each of five files, one for the whole weights and for the tokenizer's configuration.
-    let server = Server::start(&all, 12);
+    // Two for each of five files, one for the whole weights and for the tokenizer's configuration; but the content of
+    // tokenizer.json is there, it is that of config.json.
+    let server = Server::start(&all, 11);
     let cache = TempDir::new().unwrap();
     let online = hub(cache.path(), &server.endpoint);
     let folder = online.checkpoint("tiny/bert", None).unwrap();
-    server.finish(12);
+    server.finish(11);
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     assert_eq!(read("model-1-of-2.safetensors"), b"one");
     assert_eq!(read("model-2-of-2.safetensors"), b"three");
@@ -465,6 +492,100 @@ fn names_cannot_leave_the_cache() {
         let error = hub.get(RepoKind::Dataset, "a/b", None, file).unwrap_err();
         assert!(matches!(error, Error::Setting { .. }), "{file}: {error}");
         assert!(hub.get(RepoKind::Dataset, "a/b", Some(file), "f").is_err());
+    }
+}
+
+/// The Hub's large files are on other hosts, to which the way leads with an address of its own and without the token.
+#[test]
+fn no_other_host_gets_the_token() {
+    let bytes = b"large".repeat(100);
+    let other = Server::start(&[("/signed/abc", &bytes, Conduct::Good)], 2);
+    let url: &'static str = format!("{}/signed/abc", other.endpoint).leak();
+    let moved = "/tiny/new/resolve/main/model.bin";
+    let server = Server::start(
+        &[
+            // Renamed: the new name is on the same host.
+            (
+                "/tiny/bert/resolve/main/model.bin",
+                b"",
+                Conduct::Elsewhere(moved),
+            ),
+            (moved, b"", Conduct::Elsewhere(url)),
+        ],
+        2,
+    );
+    let cache = TempDir::new().unwrap();
+    let hub = Hub {
+        token: Some("secret".into()),
+        ..hub(cache.path(), &server.endpoint)
+    };
+    let path = hub
+        .get(RepoKind::Model, "tiny/bert", None, "model.bin")
+        .unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    // What it is, the Hub has said.
+    assert!(path.canonicalize().unwrap().ends_with("blobs/linked"));
+    let asked = server.finish(2);
+    assert!(
+        asked.iter().all(|line| line.ends_with("with the token")),
+        "{asked:?}"
+    );
+    assert_eq!(other.finish(2), ["/signed/abc 0-0", "/signed/abc 0-"]);
+}
+
+#[test]
+fn answers_cannot_leave_the_cache_either() {
+    let outside = TempDir::new().unwrap();
+    let target: &'static str = format!("{}/bashrc", outside.path().display()).leak();
+    let names = [target, "../../../x", "..", "", "a/b"];
+    for name in names {
+        let path = "/tiny/bert/resolve/main/config.json";
+        let server = Server::start(&[(path, b"{}", Conduct::Leads(name))], 1);
+        let cache = TempDir::new().unwrap();
+        let hub = hub(cache.path(), &server.endpoint);
+        let outcome = hub.get(RepoKind::Model, "tiny/bert", None, "config.json");
+        assert_says(outcome, &["etag", "no name", "HF_ENDPOINT"]);
+        server.finish(1);
+        assert_eq!(
+            std::fs::read_dir(cache.path()).unwrap().count(),
+            0,
+            "{name}"
+        );
+    }
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+/// Who may not see a repository is told that there is none. That is nothing to remember of its files.
+#[test]
+fn a_repository_that_is_hidden_is_no_file_that_is_missing() {
+    let path = path_at(COMMIT, "model.safetensors");
+    for (code, remembered) in [
+        ("RepoNotFound", None),
+        ("", Some(false)),
+        ("EntryNotFound", Some(true)),
+    ] {
+        let server = Server::start(
+            &[(&path, b"", Conduct::Missing(code.to_string().leak()))],
+            1,
+        );
+        let cache = TempDir::new().unwrap();
+        let online = hub(cache.path(), &server.endpoint);
+        let found = online.find(
+            RepoKind::Model,
+            "tiny/bert",
+            Some(COMMIT),
+            "model.safetensors",
+        );
+        server.finish(1);
+        match remembered {
+            None => assert_says(found, &["404", "RepoNotFound"]),
+            Some(_) => assert_eq!(found.unwrap(), None),
+        }
+        let marker = cache
+            .path()
+            .join("models--tiny--bert/.no_exist")
+            .join(COMMIT);
+        assert_eq!(marker.exists(), remembered == Some(true), "{code}");
     }
 }
 

@@ -227,6 +227,16 @@ fn blocks_saving_and_what_is_refused() -> Result<()> {
             },
             ["window", "0"],
         ),
+        // The sines of its positions alone would be 8 GB.
+        (
+            Config {
+                attention: Attention::Standard,
+                d_model: 1 << 16,
+                window: 1 << 14,
+                ..Config::tiny()
+            },
+            ["window", "1 to 4096"],
+        ),
         (
             Config {
                 cutoffs: vec![5, 5],

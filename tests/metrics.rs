@@ -1,11 +1,13 @@
 //! Metrics against scikit-learn and SciPy, and what they do where those have no answer.
 
 use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use datasets::UNLABELLED;
 use serde_json::Value;
 use testing::{assert_number, assert_says, reference};
 use trainers::metrics::{
-    ClassMetric, ClickWarnings, Scores, accuracy, clicks, correlations, entities, f1, matthews,
-    pearson, spearman,
+    ClassMetric, ClickWarnings, EntityMetric, Scores, accuracy, clicks, correlations, entities, f1,
+    matthews, metric_by_name, pearson, spearman,
 };
 
 fn golden(kind: &str) -> Result<Vec<Value>> {
@@ -46,6 +48,38 @@ fn classes_equal_scikit_learn() -> Result<()> {
             ),
             false => check("f1", f1(&predictions, &targets)?)?,
         }
+    }
+    Ok(())
+}
+
+/// The largest of a row with a number that is none is some other one, and would be right as often as not.
+#[test]
+fn outputs_that_are_not_numbers_have_no_score() -> Result<()> {
+    let nan = f32::NAN;
+    let cpu = &Device::Cpu;
+    let rows = |first: f32| Tensor::new(&[[[first, 0.5], [0.1, 0.9]]], cpu); // [1, 2, 2]
+    let labels = |first: u32| Tensor::new(&[[first, 1]], cpu);
+    let names = ["O".to_string(), "B-X".to_string()];
+    for name in ["accuracy", "f1", "accuracy_f1", "matthews", "entities"] {
+        let scored = |first: f32, label: u32| -> Result<Scores> {
+            let mut metric = match name {
+                "entities" => Box::new(EntityMetric::new(&names)),
+                _ => metric_by_name(name)?,
+            };
+            metric.add(&rows(first)?, &labels(label)?)?;
+            metric.add(&rows(0.7)?, &labels(0)?)?;
+            Ok(metric.scores()?)
+        };
+        let right = scored(0.7, 0)?;
+        assert!(right.iter().all(|(_, value)| value.is_finite()), "{name}");
+        let none = scored(nan, 0)?;
+        assert!(
+            none.iter().all(|(_, value)| value.is_nan()),
+            "{name}: {none:?}"
+        );
+        assert_eq!(none.main_name(), right.main_name());
+        // What is not asked for may be anything.
+        assert!(scored(nan, UNLABELLED)?.main().is_finite(), "{name}");
     }
     Ok(())
 }

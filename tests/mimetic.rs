@@ -4,8 +4,8 @@ use crate::masked::CPU;
 use adahessian::NamedVars;
 use candle_core::{DType, Tensor, Var};
 use models::{
-    Architecture, MaskedLanguageModel, Model, Start, bert, distilbert, mimetic, roberta,
-    squeezebert,
+    Architecture, MaskedLanguageModel, Model, SequenceClassifier, Start, bert, distilbert, mimetic,
+    roberta, squeezebert,
 };
 use testing::assert_says;
 
@@ -127,11 +127,44 @@ fn what_cannot_begin_so_is_said_and_stays() -> anyhow::Result<()> {
     let outcome = mimetic(&model.vars(), &larger.architecture()?, 0.8, 0);
     assert_says(outcome, &["5 layers", "of 2 layers"]);
     assert_eq!(all(), before);
+    // Queries in other groups than keys.
+    let uneven = squeezebert::Config {
+        q_groups: 4,
+        k_groups: 2,
+        ..squeezebert::Config::tiny()
+    };
+    let uneven = uneven.architecture()?;
+    let squeezed = MaskedLanguageModel::new(&uneven, &Start::default())?;
+    let all = || -> Vec<Vec<f64>> { squeezed.vars().iter().map(|(_, v)| numbers(v)).collect() };
+    let before = all();
+    let outcome = mimetic(&squeezed.vars(), &uneven, 0.8, 0);
+    assert_says(outcome, &["as many groups"]);
+    assert_eq!(all(), before);
     let weight = Var::zeros(3, DType::F32, &CPU)?;
     let vars = NamedVars::new([("x".to_string(), weight)])?;
     assert_says(
         mimetic(&vars, &other, 0.8, 0),
         &["1 variables", "of 0 layers"],
     );
+    Ok(())
+}
+
+/// A classifier's last map is drawn by nobody, whatever the number of its labels.
+#[test]
+fn classifiers_stay() -> anyhow::Result<()> {
+    for architecture in architectures() {
+        let width = architecture.width;
+        let model = SequenceClassifier::new(&architecture, width, &Start::default())?;
+        let last = || -> Vec<Vec<f64>> {
+            let vars = model.vars();
+            let last = ["classifier.weight", "classifier.out_proj.weight"];
+            let named = vars.iter().filter(|(name, _)| last.contains(name));
+            named.map(|(_, var)| numbers(var)).collect()
+        };
+        let before = last();
+        assert_eq!(before.len(), 1);
+        mimetic(&model.vars(), &architecture, 0.8, 0)?;
+        assert_eq!(last(), before);
+    }
     Ok(())
 }

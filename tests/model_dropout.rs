@@ -4,7 +4,8 @@ use adahessian::ops::Mode;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 use models::{
-    MaskedLanguageModel, Model, SequenceClassifier, Start, TokenClassifier, auto, bert, roberta,
+    MaskedLanguageModel, Model, SequenceClassifier, Start, TokenClassifier, auto, bert, distilbert,
+    roberta, squeezebert,
 };
 use testing::assert_says;
 
@@ -111,6 +112,84 @@ fn a_classifiers_own_probability_is_replaced() -> Result<()> {
         assert_eq!(dropped(|mode| model.forward(&ids, None, None, mode))?, 0.0);
         let model = TokenClassifier::new(&architecture, 2, &start())?;
         assert_eq!(dropped(|mode| model.forward(&ids, None, None, mode))?, 0.0);
+    }
+    Ok(())
+}
+
+/// What the first tensor on the way to the logits is that a family's probability changes, when all others are 0: `0` for
+/// the embeddings' output, `1` for the first layer's, then the classifier's `pooled` and `logits`.
+#[test]
+fn each_probability_drops_in_its_place() -> Result<()> {
+    let ids = ids()?;
+    let first = |config: auto::Config| -> Result<String> {
+        let model = SequenceClassifier::new(&config.architecture()?, 3, &start())?;
+        let all = |mode| -> Result<Vec<Tensor>> {
+            let outputs = model.outputs(&ids, None, None, mode)?;
+            let last = [outputs.pooled, outputs.logits];
+            Ok(outputs.hidden_states.into_iter().chain(last).collect())
+        };
+        let (train, rest) = (all(&TRAIN)?, all(&Mode::Eval)?);
+        let layers = rest.len() - 2;
+        for (index, (train, rest)) in train.iter().zip(&rest).enumerate() {
+            let apart = (train - rest)?.abs()?.flatten_all()?.max(0)?;
+            if apart.to_scalar::<f64>()? > 0.0 {
+                return Ok(match index.checked_sub(layers) {
+                    None => index.to_string(),
+                    Some(0) => "pooled".into(),
+                    Some(_) => "logits".into(),
+                });
+            }
+        }
+        Ok("nowhere".into())
+    };
+    let bert = |hidden: f64, attention: f64, classifier: f64| {
+        auto::Config::Bert(bert::Config {
+            hidden_dropout_prob: hidden,
+            attention_probs_dropout_prob: attention,
+            classifier_dropout: Some(classifier),
+            ..bert::Config::tiny()
+        })
+    };
+    let roberta = |hidden: f64, attention: f64, classifier: f64| {
+        auto::Config::Roberta(roberta::Config {
+            hidden_dropout_prob: hidden,
+            attention_probs_dropout_prob: attention,
+            classifier_dropout: Some(classifier),
+            ..roberta::Config::tiny()
+        })
+    };
+    let distilbert = |hidden: f64, attention: f64, classifier: f64| {
+        auto::Config::DistilBert(distilbert::Config {
+            dropout: hidden,
+            attention_dropout: attention,
+            seq_classif_dropout: classifier,
+            ..distilbert::Config::tiny()
+        })
+    };
+    let squeezebert = |hidden: f64, attention: f64| {
+        auto::Config::SqueezeBert(squeezebert::Config {
+            hidden_dropout_prob: hidden,
+            attention_probs_dropout_prob: attention,
+            ..squeezebert::Config::tiny()
+        })
+    };
+    // As in transformers: RoBERTa's head drops out in front of its first map, too.
+    for (config, expected) in [
+        (bert(0.0, 0.0, 0.0), "nowhere"),
+        (bert(0.5, 0.0, 0.0), "0"),
+        (bert(0.0, 0.5, 0.0), "1"),
+        (bert(0.0, 0.0, 0.5), "logits"),
+        (roberta(0.5, 0.0, 0.0), "0"),
+        (roberta(0.0, 0.5, 0.0), "1"),
+        (roberta(0.0, 0.0, 0.5), "pooled"),
+        (distilbert(0.5, 0.0, 0.0), "0"),
+        (distilbert(0.0, 0.5, 0.0), "1"),
+        (distilbert(0.0, 0.0, 0.5), "logits"),
+        (squeezebert(0.5, 0.0), "0"),
+        (squeezebert(0.0, 0.5), "1"),
+        (squeezebert(0.0, 0.0), "nowhere"),
+    ] {
+        assert_eq!(first(config.clone())?, expected, "{config:?}");
     }
     Ok(())
 }

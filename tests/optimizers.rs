@@ -386,7 +386,7 @@ fn settings_of_the_hessian_need_a_rule_that_asks_for_it() -> Result<()> {
     Ok(())
 }
 
-/// If one part must not step, none does, and all count it.
+/// If one part must not step, none does, and all count it; if one must give up, none does.
 #[test]
 fn a_composite_skips_jointly() -> Result<()> {
     let vars = start()?;
@@ -414,7 +414,7 @@ fn a_composite_skips_jointly() -> Result<()> {
         &["2 steps", "x.c"],
     );
     assert_eq!(flat(&vars)?, before);
-    assert_eq!(counts(&opt)?, ["2", "2", "2", "2"]);
+    assert_eq!(counts(&opt)?, ["1", "1", "1", "1"]);
     assert_eq!(opt.backward_step(&objective(&vars)?)?.skipped, None);
     assert_ne!(flat(&vars)?, before);
     Ok(())
@@ -610,6 +610,12 @@ fn non_finite_steps_are_skipped_and_counted() -> Result<()> {
         &["3 steps in a row", "gradient of `w`"],
     );
     assert!(matches!(error, Err(Error::NonFinite { skipped: 3, .. })));
+    // That step was not taken: it is to be taken again, with its own probes.
+    assert_eq!(
+        (opt.state()?.meta["step"].as_str(), opt.skipped()),
+        ("4", 3)
+    );
+    assert_eq!(opt.backward_step(&objective(&vars)?)?.step, 4);
     Ok(())
 }
 

@@ -236,6 +236,79 @@ fn a_second_pass_after_a_change_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// The same where a store was joined with another's: the sum of their two times would lie in the future.
+#[test]
+fn a_joined_store_knows_when_it_was_made() -> Result<()> {
+    let vars = variables(&[
+        ("x", &[2.0], &[1]),
+        ("y", &[3.0], &[1]),
+        ("w", &[1.0], &[1]),
+    ])?;
+    let (x, y, w) = (vars.get("x")?, vars.get("y")?, vars.get("w")?);
+    let (only_y, rest) = vars.partition(|name| name == "y");
+    // However many changes were before.
+    for _ in 0..100 {
+        vars.assign(&vars.snapshot()?)?;
+    }
+    let mut grads = backward(&w.sqr()?.sum_all()?)?;
+    grads.extend(backward(
+        &(x.as_tensor() * y.as_tensor())?.sqr()?.sum_all()?,
+    )?)?;
+    let mut other = AdaHessian::builder().build(&only_y)?;
+    Optim::step(&mut Sgd::default().lr(0.01).build(&rest)?, &grads)?;
+    let error = Optim::step(&mut other, &grads).unwrap_err();
+    assert!(matches!(error, Error::Changed { .. }), "{error}");
+    // Without a change in between it is right: D = 2 x².
+    let mut grads = backward(&w.sqr()?.sum_all()?)?;
+    grads.extend(backward(
+        &(x.as_tensor() * y.as_tensor())?.sqr()?.sum_all()?,
+    )?)?;
+    let expected = 2.0 * x.to_vec1::<f64>()?[0].powi(2);
+    let info = Optim::step(&mut other, &grads)?;
+    assert_number("D", info.curvature.context("one")?.max_abs, expected, 1e-12)?;
+    Ok(())
+}
+
+/// A variable that two sets know under two names is one variable.
+#[test]
+fn a_union_has_each_variable_once() -> Result<()> {
+    let x = Var::new(&[1f64, 2.0], &CPU)?;
+    let named = |name: &str| NamedVars::new([(name.to_string(), x.clone())]);
+    let both = named("a")?.union(&named("b")?);
+    assert_eq!(both.names().collect::<Vec<_>>(), ["a"]);
+    Ok(())
+}
+
+/// A vector of another type changes nothing, and what panics leaves the variables where they were.
+#[test]
+fn variables_are_where_they_were_after_a_failure() -> Result<()> {
+    let vars = variables(&[("x", &[0.3, -1.2], &[2]), ("y", &[0.7], &[1])])?;
+    let before = numbers(&vars.snapshot()?)?;
+    let tensors = vars.snapshot()?.tensors().to_vec();
+    let mixed = vec![
+        (tensors[0].clone() * 2.0)?,
+        tensors[1].to_dtype(candle_core::DType::F32)?,
+    ];
+    assert_says(
+        vars.assign(&VarVec::new(&vars, mixed)?),
+        &["`y`", "F64", "F32"],
+    );
+    assert_eq!(numbers(&vars.snapshot()?)?, before);
+    let calls = AtomicU32::new(0);
+    let fails = || {
+        assert!(calls.fetch_add(1, Ordering::Relaxed) < 3, "the third time");
+        Ok(vars.get("x")?.powf(4.0)?.sum_all()?)
+    };
+    let audit = || drop(adahessian::check::audit(&vars, fails));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(audit)).is_err());
+    assert_eq!(numbers(&vars.snapshot()?)?, before);
+    calls.store(0, Ordering::Relaxed);
+    let strict = || drop(adahessian::check::gradient(&vars, 1e-6, fails));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(strict)).is_err());
+    assert_eq!(numbers(&vars.snapshot()?)?, before);
+    Ok(())
+}
+
 /// Two steps with one store in an optimizer of first order need no second pass, and are its user's wish.
 #[test]
 fn first_order_may_use_a_store_again() -> Result<()> {

@@ -265,3 +265,36 @@ fn other_names_or_shapes_are_named() -> Result<()> {
         .for_each(|end| assert_says(end, &["rows.t", "[2, 3]", "[2, 4]"]));
     Ok(())
 }
+
+/// Rows that are none of the table's are an error, and not memory of somebody else.
+#[test]
+fn a_reducers_rows_are_looked_at() -> Result<()> {
+    struct Says(Vec<u32>, usize);
+    impl Reducer for Says {
+        fn reduce(&mut self, mut own: Sums) -> adahessian::Result<Sums> {
+            let gradients = Tensor::zeros((self.0.len(), self.1), DType::F32, &Device::Cpu)?;
+            let rows = self.0.clone();
+            own.rows
+                .insert("rows.t".into(), RowSums { rows, gradients });
+            Ok(own)
+        }
+    }
+    for (rows, width, good) in [
+        (vec![0, 3], 2, true),
+        (vec![4], 2, false),
+        (vec![3, 0], 2, false),
+        (vec![1, 1], 2, false),
+        (vec![1], 3, false),
+    ] {
+        let table = SparseTable::from_fn("t", [4, 2], Precision::F32, |_, row| row.fill(1.0))?;
+        let mut opt = SparseOptimizer::new([&table], SparseRule::adagrad(), 0.1)?;
+        opt.set_reducer(Box::new(Says(rows.clone(), width)));
+        let loss = table.lookup(&[0])?.rows.sqr()?.sum_all()?;
+        let outcome = opt.backward_step(&loss);
+        match good {
+            true => drop(outcome?),
+            false => assert_says(outcome, &["`t`", "expected"]),
+        }
+    }
+    Ok(())
+}

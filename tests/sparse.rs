@@ -273,6 +273,9 @@ fn half_precision_and_files_hold_the_same() -> Result<()> {
     // It is there again, and not made afresh.
     let again = SparseTable::mapped("words", SHAPE, &path, |_, x| x.fill(9.0))?;
     assert_close("again", &again.to_tensor()?, &exact.to_tensor()?, 0.0)?;
+    let twice = SparseTable::mapped("words", SHAPE, &path, value);
+    assert_says(twice.map(drop), &["another table"]);
+    drop(again);
     let other = SparseTable::mapped("words", [13, 3], &path, value);
     assert_says(other, &["144 bytes", "156", "13 rows of 3"]);
     Ok(())

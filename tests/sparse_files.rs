@@ -84,6 +84,7 @@ fn a_table_that_another_one_fills_is_refused_by_name() -> Result<()> {
         bail!("row 5 was not filled");
     };
     assert_says(outcome, &["t.f32", "is being filled"]);
+    drop(table);
     expect_whole(&filled(&path)?)
 }
 

@@ -56,6 +56,10 @@ fn what_is_no_such_file_is_an_error_with_its_name() -> Result<()> {
     ] {
         assert_says(open(with(bytes)?.path()).map(drop), &says);
     }
+    // What PyTorch wrote before 1.6 begins with the pickle of its magic number.
+    let old = [&[0x80, 2, 0x8a, 10, 0x6c, 0xfc][..], &whole].concat();
+    let outcome = open(with(&old)?.path()).map(drop);
+    assert_says(outcome, &["pytorch_model.bin", "1.6", "save it again"]);
     // Whatever is changed in it: an error or numbers, and no panic. 13 kB, of which the pickle is in front.
     for at in (0..whole.len()).step_by(5) {
         let mut bytes = whole.clone();

@@ -5,11 +5,13 @@ use adahessian::{Common, NamedVars, Rule, Sgd};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use testing::{assert_number, assert_says};
 use trainers::callbacks::JsonLines;
+use trainers::generation::average_newest;
 use trainers::{
     Callback, Error, EvalReport, FixedBatches, Outcome, Plateau, RunFolder, Scores, StepReport,
     Task, TrainConfig, Trainer, disk,
@@ -233,12 +235,200 @@ fn steps_that_are_not_finite() -> Result<()> {
     };
     let outcome = trainer(task, config)?.run_folder(&run, "").fit();
     let checkpoint = run.checkpoints().latest()?.context("a checkpoint")?;
-    assert!(checkpoint.ends_with("step-00000006"), "{checkpoint:?}");
+    // That of step 6, which was skipped, was due and is not there: those before it are not removed for its like.
+    assert!(checkpoint.ends_with("step-00000004"), "{checkpoint:?}");
+    assert_eq!(run.checkpoints().list()?.len(), 2);
     assert_says(
         outcome,
         &["3 steps in a row", "`w`", &checkpoint.display().to_string()],
     );
     trainers::checkpoint::load(&checkpoint)?;
+    Ok(())
+}
+
+/// The checkpoint of a step that was skipped is that of the next one that is taken.
+#[test]
+fn a_checkpoint_waits_for_a_step_that_is_taken() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let config = TrainConfig {
+        epochs: 2,
+        checkpoint_every: Some(2),
+        keep_checkpoints: 9,
+        ..TrainConfig::default()
+    };
+    let task = Scripted {
+        bad: 3..4,
+        ..scripted(&[0.5])?
+    };
+    trainer(task, config)?.run_folder(&run, "").fit()?;
+    assert_eq!(steps(&run)?, [2, 5, 6, 8]);
+    Ok(())
+}
+
+/// The steps of a run's checkpoints, without those of a best evaluation and a stop.
+fn steps(run: &RunFolder) -> Result<Vec<u64>> {
+    let list = run.checkpoints().list()?;
+    let step = |path: &PathBuf| -> Result<u64> {
+        let name = path.file_name().context("a name")?.to_string_lossy();
+        Ok(name.trim_start_matches("step-").parse()?)
+    };
+    list.iter().map(step).collect()
+}
+
+/// A stop leaves no trace behind: the mean over the last checkpoints is that of a run without one.
+#[test]
+fn a_stop_takes_no_checkpoints_place() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = TrainConfig {
+        epochs: 3,
+        checkpoint_every: Some(2),
+        keep_checkpoints: 3,
+        ..TrainConfig::default()
+    };
+    let whole = RunFolder::create(folder.path().join("whole"), "")?;
+    trainer(scripted(&[0.5])?, config.clone())?
+        .run_folder(&whole, "")
+        .fit()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let stopped = |at: u64| -> Result<Trainer<Scripted, FixedBatches<f64>>> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let record = Record {
+            stop: Some((at, stop.clone())),
+            ..Record::default()
+        };
+        let trainer = trainer(scripted(&[0.5])?, config.clone())?;
+        Ok(trainer
+            .run_folder(&run, "")
+            .callback(record)
+            .stop_flag(stop))
+    };
+    stopped(7)?.fit()?;
+    let stop = |step: u64| run.checkpoints().folder().join(format!("stop-{step:08}"));
+    assert_eq!(run.checkpoints().newest()?, Some(stop(7)));
+    assert_eq!(steps(&run)?, [2, 4, 6]);
+    // Twice before the next one.
+    let mut again = stopped(8)?;
+    again.resume(run.path())?;
+    assert_eq!(again.progress().step, 7);
+    again.fit()?;
+    assert!(!stop(7).exists() && !stop(8).exists(), "step 8 was due");
+    let mut last = stopped(99)?;
+    last.resume(run.path())?;
+    last.fit()?;
+    assert_eq!(
+        (steps(&run)?, steps(&whole)?),
+        (vec![8, 10, 12], vec![8, 10, 12])
+    );
+    let means: Vec<_> = [&run, &whole]
+        .map(|run| {
+            let to = folder.path().join("mean.safetensors");
+            average_newest(run, 3, &to)?;
+            Ok(std::fs::read(&to)?)
+        })
+        .into_iter()
+        .collect::<Result<_>>()?;
+    assert_eq!(means[0], means[1]);
+    Ok(())
+}
+
+/// A best evaluation between two checkpoints is not lost by a crash before the second: the run goes on from it.
+#[test]
+fn a_best_checkpoint_outlives_a_crash() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = TrainConfig {
+        epochs: 3,
+        eval_every: Some(3),
+        checkpoint_every: Some(4),
+        ..TrainConfig::default()
+    };
+    let scores = [0.1, 0.9, 0.3, 0.2];
+    let whole = RunFolder::create(folder.path().join("whole"), "")?;
+    let mut uninterrupted = trainer(scripted(&scores)?, config.clone())?.run_folder(&whole, "");
+    let expected = uninterrupted.fit()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let fail = Record {
+        fail: Some(7),
+        ..Record::default()
+    };
+    let first = trainer(scripted(&scores)?, config.clone())?.run_folder(&run, "");
+    assert!(first.callback(fail).fit().is_err());
+    let best = run.checkpoints().folder().join("best-00000006");
+    assert_eq!(steps(&run)?, [4]);
+    assert_eq!(run.checkpoints().newest()?, Some(best.clone()));
+    let mut second = trainer(scripted(&scores[2..])?, config)?.run_folder(&run, "");
+    second.resume(run.path())?;
+    assert_eq!(second.progress().step, 6);
+    let summary = second.fit()?;
+    assert!(best.is_dir());
+    assert_eq!((summary.best, summary.last), (expected.best, expected.last));
+    assert_eq!(steps(&run)?, steps(&whole)?);
+    assert_eq!(weight(second.vars())?, weight(uninterrupted.vars())?);
+    Ok(())
+}
+
+/// Where the process died between the best evaluation's checkpoint and that of the same step, the latter is made.
+#[test]
+fn a_checkpoint_beside_the_best_one_is_made_up_for() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let config = TrainConfig {
+        epochs: 2,
+        keep_checkpoints: 5,
+        ..TrainConfig::default()
+    };
+    let scores = [0.5, 0.6];
+    trainer(scripted(&scores)?, config.clone())?
+        .run_folder(&run, "")
+        .fit()?;
+    assert_eq!(steps(&run)?, [4, 8]);
+    std::fs::remove_dir_all(run.checkpoints().folder().join("step-00000008"))?;
+    let longer = TrainConfig {
+        epochs: 3,
+        ..config
+    };
+    let mut again = trainer(scripted(&[0.7])?, longer)?.run_folder(&run, "");
+    again.resume(run.path())?;
+    again.fit()?;
+    assert_eq!(steps(&run)?, [4, 8, 12]);
+    Ok(())
+}
+
+/// Going on from one run's checkpoint in a folder that holds another's would remove those.
+#[test]
+fn another_runs_checkpoints_are_not_removed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = TrainConfig {
+        epochs: 2,
+        checkpoint_every: Some(3),
+        ..TrainConfig::default()
+    };
+    let [one, other] = ["one", "other"].map(|name| RunFolder::create(folder.path().join(name), ""));
+    let (one, other) = (one?, other?);
+    for run in [&one, &other] {
+        trainer(scripted(&[0.5])?, config.clone())?
+            .run_folder(run, "")
+            .fit()?;
+    }
+    let before = steps(&other)?;
+    let from = one.checkpoints().list()?[0].clone();
+    let mut foreign = trainer(scripted(&[0.5])?, config.clone())?.run_folder(&other, "");
+    foreign.resume(&from)?;
+    assert_says(foreign.fit(), &["holds the checkpoints of a run", "other"]);
+    assert_eq!(steps(&other)?, before);
+    // A folder of its own is as good as the first one, also for a second call.
+    let third = RunFolder::create(folder.path().join("third"), "")?;
+    let fail = Record {
+        fail: Some(7),
+        ..Record::default()
+    };
+    let mut branch = trainer(scripted(&[0.5])?, config)?
+        .run_folder(&third, "")
+        .callback(fail);
+    branch.resume(&from)?;
+    assert!(branch.fit().is_err());
+    branch.fit()?;
+    assert_eq!(steps(&third)?.last(), Some(&8));
     Ok(())
 }
 
@@ -391,7 +581,7 @@ fn interrupted_and_resumed() -> Result<()> {
     else {
         anyhow::bail!("{:?}", summary.outcome);
     };
-    assert_eq!(checkpoint, run.checkpoints().folder().join("step-00000007"));
+    assert_eq!(checkpoint, run.checkpoints().folder().join("stop-00000007"));
 
     // Three ways to name it.
     for path in [run.path(), run.checkpoints().folder(), &checkpoint] {
@@ -520,6 +710,18 @@ fn files_that_are_called_like_a_runs_are_not_taken_for_one() -> Result<()> {
         drop(run);
     }
     assert!(!RunFolder::create(&path, "")?.metrics().exists());
+    // Or gone on with, as far as there is something.
+    let run = RunFolder::create(folder.path().join("again"), "x = 1")?;
+    let events = run.path().join("events.out.tfevents.1.adahessian");
+    std::fs::write(&events, "")?;
+    run.begin_again()?;
+    assert!(!events.exists() && run.settings()? == "x = 1");
+    trainer(scripted(&[0.5])?, TrainConfig::default())?
+        .run_folder(&run, "")
+        .fit()?;
+    std::fs::write(&events, "")?;
+    run.begin_again()?;
+    assert!(events.exists());
     Ok(())
 }
 

@@ -363,6 +363,14 @@ fn what_does_not_fit_is_refused() -> Result<()> {
         ),
         (
             Config {
+                pad_token_id: 2,
+                eos_token_id: 2,
+                ..Config::tiny()
+            },
+            "eos_token_id",
+        ),
+        (
+            Config {
                 layer_norm_eps: f64::NAN,
                 ..Config::tiny()
             },

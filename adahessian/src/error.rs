@@ -36,7 +36,7 @@ pub enum Error {
     /// A variable was changed between the first and the second backward pass.
     #[error(
         "{name} was changed after these gradients were made: their Hessian would mix old values with new ones. \
-         Step several optimizers as one (Composite), or make the gradients again for each"
+         Step several optimizers as one (Composite), or compute the loss and its gradients again for each"
     )]
     Changed {
         /// The variable, as far as it is known.

@@ -117,11 +117,13 @@ impl LabelledBatch for TensorBatch {
 
     /// The labels that count, where there is one a position.
     fn weight(&self) -> Result<f64> {
-        if self.labels.rank() < 2 || self.labels.dtype() != DType::U32 {
+        if self.labels.rank() < 2 || !self.labels.dtype().is_int() {
             return Ok(self.size() as f64);
         }
-        let labels = self.labels.flatten_all()?.to_vec1::<u32>()?;
-        Ok(labels.iter().filter(|label| **label != UNLABELLED).count() as f64)
+        let labels = self.labels.flatten_all()?.to_dtype(DType::I64)?;
+        let labels = labels.to_vec1::<i64>()?;
+        let counts = |label: &&i64| **label != i64::from(UNLABELLED);
+        Ok(labels.iter().filter(counts).count() as f64)
     }
 
     fn narrow(&self, start: usize, len: usize) -> Result<Self> {

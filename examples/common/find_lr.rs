@@ -6,6 +6,7 @@ use crate::grid::Cell;
 use crate::layers::Own;
 use crate::plots::{self, Point, Series};
 use crate::results::{self, Spread};
+use crate::say;
 use crate::table;
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -160,8 +161,8 @@ pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> 
         std::iter::once(found.label.clone()).chain(shown).collect()
     });
     let header = ["run", "runs away at", "falls fastest at", "proposed"];
-    println!("\n{}", table::format(&header, &lines.collect::<Vec<_>>()));
-    println!(
+    say!("\n{}", table::format(&header, &lines.collect::<Vec<_>>()));
+    say!(
         "\nA proposal is where a search begins: --sweep lr-scale=0.3,1,3 around it. The tests ran without --bound and --travel."
     );
     let series = all.into_iter().map(|found| {
@@ -191,7 +192,7 @@ pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> 
     )?;
     let path = out.join("find-lr.svg");
     write_whole(&path, svg.as_bytes())?;
-    println!("\ncurves: {}", path.display());
+    say!("\ncurves: {}", path.display());
     Ok(failed.len())
 }
 

@@ -4,7 +4,7 @@ use crate::experiment::Experiment;
 use crate::flags::Settings;
 use crate::layers::{Asked, Own};
 use crate::optimizers;
-use crate::values::{list, list_as_it_is};
+use crate::values::{list, list_as_it_is, list_of};
 use anyhow::{Context, Result, bail};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ const NOT_SWEPT: [&str; 10] = [
     "threads",
     "data_mark",
 ];
+
+/// Flags whose value is a list: of several the values are separated by semicolons.
+const LISTS: [&str; 4] = ["betas", "bottom", "top", "cutoffs"];
 
 /// One run, with settings that leave nothing open.
 #[derive(Clone, Debug)]
@@ -118,10 +121,24 @@ pub fn axes<E: Experiment>(asked: &Asked<E::Args>) -> Result<Vec<Axis>> {
         if asked.has(&name) {
             bail!("--{flag}: --sweep {sweep} varies it; leave one of the two out");
         }
-        let values = list_as_it_is(values).map_err(|e| anyhow::anyhow!("--sweep {sweep}: {e}"))?;
+        let values = match LISTS.contains(&name.as_str()) {
+            true => lists(values, &flag),
+            false => list_as_it_is(values),
+        };
+        let values = values.map_err(|e| anyhow::anyhow!("--sweep {sweep}: {e}"))?;
         axes.push(Axis { name, values });
     }
     Ok(axes)
+}
+
+/// Values that are lists themselves.
+fn lists(text: &str, flag: &str) -> Result<Vec<String>, String> {
+    match text.contains(';') {
+        true => list_of(text, ';'),
+        false => Err(format!(
+            "a value of --{flag} is a list: separate several by semicolons, as in --sweep '{flag}=1,2;3,4'"
+        )),
+    }
 }
 
 /// The runs: seed by seed, so that an interrupted comparison has each combination. A single one owns the output

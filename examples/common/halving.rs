@@ -10,6 +10,7 @@ use crate::layers::Own;
 use crate::results::{self, Row, Run};
 use anyhow::{Result, bail};
 use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
 
 /// What the epochs, and the number of choices, are divided by in each rung.
 pub const RUNGS: [(usize, usize); 3] = [(4, 1), (2, 2), (1, 4)];
@@ -36,6 +37,11 @@ pub fn check<A: Own>(cells: &[Cell<A>]) -> Result<()> {
     }
 }
 
+/// Where a rung's runs lie, below the comparison's folder.
+pub fn folder(out: &Path, index: usize) -> PathBuf {
+    out.join(format!("rung{}", index + 1))
+}
+
 /// The runs of a rung: those whose choice is among `kept`, in a folder of the rung, with its share of the epochs.
 pub fn rung<A: Own>(cells: &[Cell<A>], index: usize, kept: &[String]) -> Vec<Cell<A>> {
     let (share, _) = RUNGS[index];
@@ -51,8 +57,7 @@ pub fn rung<A: Own>(cells: &[Cell<A>], index: usize, kept: &[String]) -> Vec<Cel
         }
         let name = cell.folder.file_name().unwrap_or_default().to_os_string();
         cell.folder.pop();
-        cell.folder.push(format!("rung{}", index + 1));
-        cell.folder.push(name);
+        cell.folder = folder(&cell.folder, index).join(name);
         cell
     });
     of_rung.collect()

@@ -5,6 +5,7 @@
 
 use crate::flags::{Invocation, Settings};
 use anyhow::{Context, Result, bail};
+use clap::builder::StyledStr;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Serialize;
@@ -34,10 +35,18 @@ fn command<A: Args>(name: &'static str) -> Command {
     augment::<A>(Command::new(name))
 }
 
-/// Adds the flags of a program.
+/// Adds the flags of a program, which keeps what it says of itself: clap would have it say what is said of the flags.
 pub fn augment<A: Args>(command: Command) -> Command {
+    let about = command.get_about().cloned();
+    let long_about = command.get_long_about().cloned();
     let command = Settings::<A>::augment_args(command);
-    Invocation::augment_args(command).args_override_self(true)
+    let command = Invocation::augment_args(command).args_override_self(true);
+    let with = |command: Command, about, set: fn(Command, StyledStr) -> Command| match about {
+        Some(about) => set(command, about),
+        None => command,
+    };
+    let command = with(command, about, Command::about);
+    with(command, long_about, Command::long_about)
 }
 
 impl<A: Own> Asked<A> {

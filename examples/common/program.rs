@@ -1,5 +1,6 @@
 //! The start of a program: threads, memory, messages, Ctrl-C.
 
+use crate::say;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ fn keep_memory() {
 
 /// Says how long the steps waited for their batches.
 pub fn waited(waited: &datasets::Waited) {
-    println!(
+    say!(
         "  waited for batches: {:.3} s for the first, {:.3} s for the {} others",
         waited.first_seconds,
         waited.later_seconds,
@@ -53,19 +54,24 @@ pub fn waited(waited: &datasets::Waited) {
     );
 }
 
+/// A line on standard output. Whoever reads it may have gone (`| head`), or its disk be full: no run ends because of that.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 /// How this program was called.
 pub fn command_line() -> String {
     std::env::args().collect::<Vec<_>>().join(" ")
 }
 
-/// This program's name, with its subcommand where it has one.
+/// This program as it was called, with its subcommand where it has one: what is printed can be typed.
 pub fn command_name() -> String {
     let mut arguments = std::env::args();
     let program = arguments.next().unwrap_or_default();
-    let program = std::path::Path::new(&program)
-        .file_name()
-        .unwrap_or_default();
-    let program = program.to_string_lossy().into_owned();
     match arguments.next().filter(|first| !first.starts_with('-')) {
         Some(subcommand) => format!("{program} {subcommand}"),
         None => program,

@@ -31,14 +31,14 @@ pub fn steps(folder: &Path, before: &Table, now: &Table) -> Result<()> {
     for name in names.filter(|name| !is_free(name)) {
         if before.get(name) != now.get(name) {
             if name == MARK {
-                // Runs of older versions have none.
-                match before.contains_key(name) {
-                    true => bail!(
+                // Runs of older versions have none, or one of what they are trained on alone.
+                match before.get(name) {
+                    Some(mark) if !begins_with(now.get(name), mark) => bail!(
                         "{}: what the run was begun on has changed since, its text, labels or vocabulary: bring it \
                          back, or begin another run with another --out",
                         folder.display()
                     ),
-                    false => continue,
+                    _ => continue,
                 }
             }
             bail!(
@@ -114,6 +114,14 @@ pub fn data(mark: &str, other: Option<&(PathBuf, String)>) -> Result<()> {
         ),
         _ => Ok(()),
     }
+}
+
+/// Whether a checksum of several parts has this one for its first part.
+fn begins_with(mark: Option<&toml::Value>, first: &toml::Value) -> bool {
+    let parts = mark
+        .and_then(toml::Value::as_str)
+        .and_then(|mark| mark.split_once('-'));
+    parts.is_some_and(|(part, _)| Some(part) == first.as_str())
 }
 
 fn shown(value: Option<&toml::Value>) -> String {

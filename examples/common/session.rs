@@ -8,8 +8,9 @@ use crate::layers::{self, Own};
 use crate::plateau;
 use crate::program;
 use crate::same::{self, MARK};
+use crate::say;
 use adahessian::{NamedVars, VarVec};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,7 +102,7 @@ impl Session {
         }
         let text = toml::to_string(&self.settings)?;
         let folder = self.claim(&text)?;
-        println!("{}: {}", self.label, parts.announce);
+        say!("{}: {}", self.label, parts.announce);
         let trainer = Trainer::new(
             parts.task,
             parts.batches,
@@ -109,6 +110,12 @@ impl Session {
             parts.optimizer,
             self.config.clone(),
         )?;
+        if self.keep == "models" && parts.export.is_none() {
+            bail!(
+                "--keep models: this program saves no model apart from its checkpoints, and nothing would be left to \
+                 evaluate; expected all or figures"
+            );
+        }
         let mut trainer = trainer
             .run_folder(&folder, text)
             .stop_flag(self.stop.clone())
@@ -134,7 +141,7 @@ impl Session {
         }
         if self.audit {
             let audit = trainer.audit().context("--audit")?;
-            println!("  audit: {audit}");
+            say!("  audit: {audit}");
         }
         let summary = trainer.fit()?;
         drop(trainer);
@@ -162,6 +169,9 @@ impl Session {
         };
         same::steps(&self.folder, &layers::of_run(&before)?, &self.settings)?;
         folder.set_settings(text)?;
+        if self.from.is_none() {
+            folder.begin_again()?;
+        }
         Ok(folder)
     }
 }

@@ -119,7 +119,15 @@ pub fn list(text: &str) -> Result<Vec<String>, String> {
 /// # Errors
 /// As [`list`].
 pub fn list_as_it_is(text: &str) -> Result<Vec<String>, String> {
-    let parts = text.split(',').map(|part| part.trim().to_string());
+    list_of(text, ',')
+}
+
+/// The same of values with this character between them.
+///
+/// # Errors
+/// As [`list_as_it_is`].
+pub fn list_of(text: &str, separator: char) -> Result<Vec<String>, String> {
+    let parts = text.split(separator).map(|part| part.trim().to_string());
     let parts: Vec<String> = parts.filter(|p| !p.is_empty()).collect();
     if parts.is_empty() {
         return Err("expected at least one".into());

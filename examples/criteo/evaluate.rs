@@ -8,6 +8,7 @@ use clap::Args;
 use common::experiment::Experiment;
 use common::flags::Settings;
 use common::layers::{self, Asked};
+use common::say;
 use common::values::list;
 use common::{program, runs, table};
 use datasets::Batches;
@@ -71,22 +72,41 @@ pub fn run(options: &Options) -> Result<()> {
     if options.predictions.is_some() && paths.len() > 1 {
         bail!("--predictions: expected one run, got {}", paths.len());
     }
-    let mut lines = Vec::new();
-    for path in paths {
+    if let Some(file) = options.predictions.as_ref().filter(|file| file.exists()) {
+        bail!(
+            "{}: is there already: remove it, or choose another file",
+            file.display()
+        );
+    }
+    let (mut lines, mut failed) = (Vec::new(), 0);
+    for path in &paths {
         let place = || format!("evaluating {}", path.display());
-        let trained = Trained::load(&path, options).with_context(place)?;
-        match &options.predictions {
-            None => trained.evaluate(options, &mut lines).with_context(place)?,
-            Some(file) => trained.predict(options, file).with_context(place)?,
+        let done = Trained::load(path, options).and_then(|trained| match &options.predictions {
+            None => trained.evaluate(options, &mut lines),
+            Some(file) => trained.predict(options, file),
+        });
+        match done.with_context(place) {
+            Ok(()) => {}
+            Err(error) if paths.len() == 1 => return Err(error),
+            Err(error) => {
+                eprintln!("{error:#}");
+                failed += 1;
+            }
         }
+    }
+    if failed > 0 && lines.is_empty() {
+        bail!("{failed} of {} runs could not be evaluated", paths.len());
     }
     if lines.is_empty() {
         return Ok(());
     }
     let mut header = vec!["run", "step", "rows"];
     header.extend(COLUMNS.iter().map(|column| column.head));
-    println!("{}", table::format(&header, &lines));
-    Ok(())
+    say!("{}", table::format(&header, &lines));
+    match failed {
+        0 => Ok(()),
+        _ => bail!("{failed} of {} runs could not be evaluated", paths.len()),
+    }
 }
 
 /// A run's model as a checkpoint has it.
@@ -140,7 +160,11 @@ impl Trained {
     }
 
     fn predict(&self, options: &Options, path: &Path) -> Result<()> {
-        let file = File::create_new(path).with_context(|| path.display().to_string())?;
+        // Whole or not at all: of a part nobody would know where it ends.
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = File::create(&partial).with_context(|| partial.display().to_string())?;
         let mut file = BufWriter::new(file);
         writeln!(file, "row,probability")?;
         for rows in list(options.on()).map_err(anyhow::Error::msg)? {
@@ -159,7 +183,8 @@ impl Trained {
                 }
             }
         }
-        Ok(file.flush()?)
+        file.flush()?;
+        std::fs::rename(&partial, path).with_context(|| path.display().to_string())
     }
 }
 

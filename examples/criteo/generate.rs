@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use common::program;
+use common::say;
 use datasets::criteo;
 use std::fs::File;
 use std::io::BufWriter;
@@ -38,7 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
     let file = File::create_new(path).with_context(place)?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
     let made = criteo::generate(options.rows, options.seed, &mut file).with_context(place)?;
-    println!(
+    say!(
         "{}: {} rows, {} clicks; the model that made them has log loss {:.5} on them, {:.5} expected",
         path.display(),
         made.rows,

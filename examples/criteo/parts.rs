@@ -10,6 +10,8 @@ use common::values;
 use datasets::criteo::{ClickBatches, INTEGERS, Planted, Store};
 use models::dlrm::{Config, Dlrm};
 use models::{Model, Start};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use trainers::Scores;
 use trainers::metrics::clicks;
@@ -26,6 +28,26 @@ pub fn store(own: &ClickArgs) -> Result<Store> {
         let path = path.display();
         format!("--data {path}: expected a store that `criteo prepare FILE... --out {path}` made")
     })
+}
+
+/// A checksum of a store: of its length, its beginning, which says how it was made, and its end. All of it may be a
+/// terabyte. A generated one is what its name says.
+pub fn mark(own: &ClickArgs) -> Result<Option<String>> {
+    const ENDS: u64 = 1 << 20;
+    let Some(path) = own.data.as_deref().filter(|_| own.synthetic.is_none()) else {
+        return Ok(None);
+    };
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut bytes = length.to_le_bytes().to_vec();
+        file.by_ref().take(ENDS).read_to_end(&mut bytes)?;
+        file.seek(SeekFrom::Start(length.saturating_sub(ENDS)))?;
+        file.take(ENDS).read_to_end(&mut bytes)?;
+        Ok(format!("{:08x}", crc32fast::hash(&bytes)))
+    };
+    let mark = read().with_context(|| format!("--data {}", path.display()))?;
+    Ok(Some(mark))
 }
 
 /// A part of a store by its name, at most the first `limit` rows of it.

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use common::program;
+use common::say;
 use datasets::criteo::{Malformed, Phase, Preprocessing, Progress, Store, Vocabularies};
 use datasets::criteo::{prepare, prepare_with};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -70,7 +71,7 @@ pub fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
     let store = match kept(options)? {
         Some(store) => {
-            println!("{}: is there already", options.out.display());
+            say!("{}: is there already", options.out.display());
             store
         }
         None => make(options)?,
@@ -167,14 +168,14 @@ fn report(store: &Store, seconds: f64) {
         ),
         false => "no labels".into(),
     };
-    println!(
+    say!(
         "{}: {} rows, {clicks}, {ids} ids in {} tables, the largest of {}",
         store.path().display(),
         summary.rows,
         store.table_sizes().len(),
         store.table_sizes().iter().max().unwrap_or(&0),
     );
-    println!(
+    say!(
         "  {seconds:.2} s, {:.1} MB of text, {:.1} MB/s, peak {:.0} MiB",
         bytes as f64 / 1e6,
         bytes as f64 / 1e6 / seconds,
@@ -185,7 +186,7 @@ fn report(store: &Store, seconds: f64) {
         let places: Vec<String> = places
             .map(|(file, line)| format!("{file}:{line}"))
             .collect();
-        println!(
+        say!(
             "  {} malformed lines left out: {}{}",
             summary.skipped.count,
             places.join(", "),

@@ -166,13 +166,13 @@ impl Experiment for Clicks {
         let Some(rows) = settings.own.synthetic else {
             return parts::store(&settings.own);
         };
-        let folder = out.parent().unwrap_or(Path::new("."));
+        let name = format!("planted-{rows}.clicks");
+        // Beside the run's folder, the comparison's, or that of the comparison whose rung it is of.
+        let mut above = out.ancestors().skip(1).take(3);
+        let there = above.find(|folder| folder.join(&name).is_file());
+        let folder = there.or(out.parent()).unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
-        Ok(generate_store(
-            &folder.join(format!("planted-{rows}.clicks")),
-            rows,
-            0,
-        )?)
+        Ok(generate_store(&folder.join(name), rows, 0)?)
     }
 
     fn run(&self, cell: &Cell<ClickArgs>, store: &Store, session: Session) -> Result<Summary> {
@@ -217,7 +217,7 @@ impl Experiment for Clicks {
             export: None,
             card: Card::default(),
             keep_checkpoints: 1, // with the tables they are large
-            mark: None,
+            mark: parts::mark(own)?,
         })?;
         program::waited(&batches.waited());
         Ok(summary)

@@ -10,7 +10,7 @@ use common::grid::Cell;
 use common::optimizers::Family;
 use common::text;
 use datasets::{GlueCorpus, GlueTask, TextEncoder, hub, sample};
-use models::{LoadReport, Model as _, SequenceClassifier, Start, auto, squeezebert};
+use models::{LoadReport, Model as _, Problem, SequenceClassifier, Start, auto, squeezebert};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -139,6 +139,11 @@ pub fn model(cell: &Cell<GlueArgs>, data: &Data, device: &Device) -> Result<Mode
             (classifier, encoder, None)
         }
     };
+    let problem = match task.labels().len() {
+        0 => Problem::Regression,
+        _ => Problem::SingleLabel,
+    };
+    let classifier = classifier.with_problem(problem);
     let names: Vec<String> = task.labels().iter().map(ToString::to_string).collect();
     let classifier = match names.is_empty() {
         true => classifier, // a score

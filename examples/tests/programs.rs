@@ -47,6 +47,13 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
         ("--seed 1,1", "twice"),
         ("--optimizer adahessian,adahessian", "twice"),
         ("--optimizer sdg", "--optimizer sdg"),
+        ("--optimizer sgd --betas 0.9,0.98", "has no effect on sgd"),
+        ("--optimizer adamw --hessian-every 5", "adahessian, sophiah"),
+        (
+            "--optimizer adahessian,adamw --sweep hessian-every=1,5",
+            "runs would all be the same",
+        ),
+        ("--sweep betas=0.9,0.98", "semicolons"),
         ("--betas 0.9", "--betas"),
         ("--hessian-first soon", "--hessian-first"),
         ("--curvature-fraction 2", "--curvature-fraction"),
@@ -82,6 +89,82 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
     assert!(cifar("--synthetic --data /nonexistent").contains("--data"));
     assert!(cifar("--synthetic --hessian-first-epochs 2").contains("--hessian-first"));
     assert!(cifar("--synthetic --width 100000").contains("number of parameters"));
+}
+
+/// What a program is for stands in front of its flags.
+#[test]
+fn help_says_what_a_program_is_for() {
+    for (name, arguments, said) in [
+        ("glue", "--help", "Fine-tune a BERT"),
+        ("cifar", "--help", "Train a residual network"),
+        ("criteo", "train --help", "Train DLRM"),
+        ("translate", "train --help", "Train"),
+        ("language_model", "train --help", "Train"),
+        ("pretrain", "--help", "retrain"),
+        ("entities", "--help", "Find names"),
+        ("predict", "--help", "Classify texts"),
+    ] {
+        let help = Program::new(name, arguments).succeeds();
+        let first = help.lines().next().unwrap_or_default();
+        assert!(first.contains(said), "{name}: {first}");
+    }
+}
+
+#[test]
+fn values_that_are_lists_are_swept() {
+    let out = folder();
+    let plan = glue("--dry-run --optimizer adahessian --sweep betas=0.9,0.98;0.8,0.9 --out")
+        .path(&out.path().join("x"))
+        .succeeds();
+    assert!(plan.starts_with("# 2 runs\n"), "{plan}");
+    assert_eq!(lines(&plan, "betas = \"0.8,0.9\""), 1, "{plan}");
+}
+
+/// Of a run's model: lines of a file with its answers in front, and GLUE's rows in the form of its server.
+#[test]
+fn a_model_answers() {
+    let out = folder();
+    let run = out.path().join("run");
+    glue(&format!("{SMALL} --out")).path(&run).succeeds();
+    let texts = out.path().join("texts.txt");
+    write(&texts, "a warm and funny film\nit is dull\ttwice\n\n");
+    let said = Program::new("predict", "")
+        .path(&run)
+        .path(&texts)
+        .succeeds();
+    let said: Vec<Vec<&str>> = said
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .collect();
+    assert_eq!(said.len(), 3);
+    assert_eq!(said[0][2..], ["a warm and funny film"]);
+    assert_eq!(said[1][2..], ["it is dull", "twice"]);
+    for line in &said {
+        assert!(["negative", "positive"].contains(&line[0]), "{line:?}");
+        let probability: f64 = line[1].parse().unwrap();
+        assert!((0.5..=1.0).contains(&probability), "{line:?}");
+    }
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/glue");
+    let answer = out.path().join("SST-2.tsv");
+    let task = |task: &str| {
+        let flags = format!("--set validation --data {data} --task {task} --out");
+        Program::new("predict", &flags).path(&answer).path(&run)
+    };
+    let error = task("rte").fails();
+    assert!(error.contains("fine-tuned for something else"), "{error}");
+    assert!(!answer.exists());
+    task("sst2").succeeds();
+    let rows = fs::read_to_string(&answer).unwrap();
+    let mut rows = rows.lines();
+    assert_eq!(rows.next(), Some("index\tprediction"));
+    for (index, row) in rows.enumerate() {
+        let (at, class) = row.split_once('\t').unwrap();
+        assert!(
+            at == index.to_string() && ["0", "1"].contains(&class),
+            "{row}"
+        );
+    }
+    assert!(task("sst2").fails().contains("is there already"));
 }
 
 #[test]

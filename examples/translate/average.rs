@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
 use common::program;
+use common::say;
 use common::values::count;
 use std::path::PathBuf;
 use trainers::generation::{average, average_newest};
@@ -56,6 +57,6 @@ pub fn run(options: &Options) -> Result<()> {
         true => "the best checkpoint".to_string(),
         false => format!("the mean of {} checkpoints", options.last),
     };
-    println!("{}: {what}", options.out.display());
+    say!("{}: {what}", options.out.display());
     Ok(())
 }

@@ -81,18 +81,23 @@ impl Data {
         Ok(lengths.map(|pair| pair.0.max(pair.1)).max().unwrap_or(0))
     }
 
-    /// A checksum of all that is trained on, as token ids.
+    /// Checksums of all that is trained on, and of all that it is judged by, as token ids.
     pub fn mark(&self) -> String {
-        let mut hasher = crc32fast::Hasher::new();
-        for pair in 0..self.train.len() {
-            for ids in [self.train.source(pair), self.train.target(pair)] {
-                let ids = ids.unwrap_or_default();
-                hasher.update(&(ids.len() as u64).to_le_bytes());
-                ids.iter().for_each(|id| hasher.update(&id.to_le_bytes()));
-            }
-        }
-        format!("{:08x}", hasher.finalize())
+        let sets = [&self.train, &self.validation];
+        sets.map(|set| format!("{:08x}", checksum(set))).join("-")
     }
+}
+
+fn checksum(set: &PairStore) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for pair in 0..set.len() {
+        for ids in [set.source(pair), set.target(pair)] {
+            let ids = ids.unwrap_or_default();
+            hasher.update(&(ids.len() as u64).to_le_bytes());
+            ids.iter().for_each(|id| hasher.update(&id.to_le_bytes()));
+        }
+    }
+    hasher.finalize()
 }
 
 /// The two files of a set.

@@ -5,12 +5,14 @@ use crate::decode::SearchArgs;
 use crate::translator::Translator;
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use common::say;
 use common::{program, runs, table};
 use datasets::sample::number_pairs;
 use datasets::translation::{Pair, read_parallel, remove_marks};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
+use trainers::disk::write_whole;
 use trainers::generation::{MultiBleu, SacreBleu};
 
 /// Translate a set of sentences with trained models, and score the translations.
@@ -51,10 +53,18 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     program::start(options.threads)?;
     let has_model = |path: &Path| path.join("model").is_dir() || path.join("config.json").is_file();
-    let mut lines = Vec::new();
-    for run in &options.runs {
-        for path in runs::named(run, has_model)? {
-            lines.push(evaluate(options, &path).with_context(|| path.display().to_string())?);
+    let named = options.runs.iter().map(|run| runs::named(run, has_model));
+    let paths = named.collect::<Result<Vec<_>>>()?.concat();
+    let (mut lines, mut failed) = (Vec::new(), 0);
+    for path in &paths {
+        // Those before it took minutes each.
+        match evaluate(options, path).with_context(|| path.display().to_string()) {
+            Ok(line) => lines.push(line),
+            Err(error) if paths.len() == 1 => return Err(error),
+            Err(error) => {
+                eprintln!("{error:#}");
+                failed += 1;
+            }
         }
     }
     let header = [
@@ -65,8 +75,11 @@ pub fn run(options: &Options) -> Result<()> {
         "sacreBLEU",
         "seconds",
     ];
-    println!("{}", table::format(&header, &lines));
-    Ok(())
+    say!("{}", table::format(&header, &lines));
+    match failed {
+        0 => Ok(()),
+        _ => bail!("{failed} of {} models could not be evaluated", paths.len()),
+    }
 }
 
 /// As people wrote them.
@@ -99,6 +112,7 @@ fn pairs(options: &Options, translator: &Translator) -> Result<Vec<Pair>> {
 fn evaluate(options: &Options, path: &Path) -> Result<Vec<String>> {
     let translator = Translator::load(path, &program::device(&options.device)?)?;
     let languages = translator.languages.clone();
+    let file = written(options, path, &languages.target)?;
     let pairs = pairs(options, &translator)?;
     let prepare = |text: &str, language: &str| languages.preparation.prepared(text, language);
     let sources: Vec<String> = pairs
@@ -114,16 +128,8 @@ fn evaluate(options: &Options, path: &Path) -> Result<Vec<String>> {
         .iter()
         .map(|text| languages.preparation.undone(text, &languages.target))
         .collect();
-    if let Some(folder) = &options.out {
-        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let file = folder.join(format!("{}.{}", file_name(path), languages.target));
-        if file.exists() {
-            bail!(
-                "{}: is there already: remove it, or choose another --out",
-                file.display()
-            );
-        }
-        fs::write(&file, people.join("\n") + "\n").with_context(|| file.display().to_string())?;
+    if let Some(file) = file {
+        write_whole(&file, (people.join("\n") + "\n").as_bytes())?;
     }
     let prepared: Vec<String> = pairs
         .iter()
@@ -146,6 +152,22 @@ fn evaluate(options: &Options, path: &Path) -> Result<Vec<String>> {
         format!("{:.2}", sacre.score(&people, &[raw.as_slice()])?.score),
         format!("{seconds:.1}"),
     ])
+}
+
+/// Where the translations go, if anywhere; known before there are any.
+fn written(options: &Options, path: &Path, language: &str) -> Result<Option<PathBuf>> {
+    let Some(folder) = &options.out else {
+        return Ok(None);
+    };
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let file = folder.join(format!("{}.{language}", file_name(path)));
+    match file.exists() {
+        true => bail!(
+            "{}: is there already: remove it, or choose another --out",
+            file.display()
+        ),
+        false => Ok(Some(file)),
+    }
 }
 
 /// A run's path in one word: two runs of one name differ in their folders.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use common::say;
 use std::path::{Path, PathBuf};
 use trainers::generation::{MultiBleu, SacreBleu};
 
@@ -41,13 +42,13 @@ pub fn run(options: &Options) -> Result<()> {
     let tokens = MultiBleu {
         lowercase: options.lower_case,
     };
-    println!("{}", tokens.score(&hypotheses, &references)?);
+    say!("{}", tokens.score(&hypotheses, &references)?);
     let text = SacreBleu {
         lowercase: options.lower_case,
         ..SacreBleu::default()
     };
     let bleu = text.score(&hypotheses, &references)?;
-    println!("{}", text.report(&bleu, files.len()));
+    say!("{}", text.report(&bleu, files.len()));
     Ok(())
 }
 

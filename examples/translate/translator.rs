@@ -110,13 +110,22 @@ impl Translator {
     /// The translations of lines that are prepared already, `n_best` each, the best first.
     pub fn translate(&self, lines: &[&str], search: &BeamSearch) -> Result<Vec<Vec<Translation>>> {
         let most = self.positions().saturating_sub(1);
+        let mut cut = 0;
         let ids = lines.iter().map(|line| {
             let mut ids = self.subwords.encode(line)?;
+            cut += usize::from(ids.len() > most);
             ids.truncate(most);
             ids.push(self.subwords.eos());
             Ok(ids)
         });
         let ids = ids.collect::<Result<Vec<_>>>()?;
+        if cut > 0 {
+            eprintln!(
+                "{cut} of {} sentences have more than the {most} tokens that the model has positions for: their ends are not \
+                 translated",
+                lines.len()
+            );
+        }
         let mut order: Vec<usize> = (0..ids.len()).collect();
         order.sort_by_key(|&line| ids[line].len());
         let mut all: Vec<Vec<Translation>> = lines.iter().map(|_| Vec::new()).collect();

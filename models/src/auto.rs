@@ -80,7 +80,8 @@ impl Config {
 }
 
 /// A checkpoint folder whose config.json was read: what it holds is a model of one of the families, and what is to
-/// differ in training is said before one is made.
+/// differ in training is said before one is made. What its config.json says that no [`Config`] has (the tokenizer's class,
+/// what another library does with the outputs) is in what its models save, too.
 ///
 /// ```no_run
 /// use models::{Start, auto};
@@ -98,6 +99,8 @@ pub struct Checkpoint {
     names: Value,
     /// What a classifier of sequences is trained for, if it says so.
     problem: Value,
+    /// What else it says, for whoever reads what is saved.
+    others: Value,
 }
 
 impl Checkpoint {
@@ -133,8 +136,8 @@ impl Checkpoint {
     ) -> Result<(SequenceClassifier, LoadReport)> {
         let (architecture, labels) = (self.config.architecture()?, labels.unwrap_or(self.labels));
         let (model, report) = SequenceClassifier::load(&self.folder, &architecture, labels, start)?;
-        let model = model.after_reading(&self.names, &self.problem, &report);
-        Ok((model, report))
+        let said = [&self.names, &self.problem, &self.others];
+        Ok((model.after_reading(said, &report), report))
     }
 
     /// As [`token_classifier`].
@@ -148,7 +151,8 @@ impl Checkpoint {
     ) -> Result<(TokenClassifier, LoadReport)> {
         let (architecture, labels) = (self.config.architecture()?, labels.unwrap_or(self.labels));
         let (model, report) = TokenClassifier::load(&self.folder, &architecture, labels, start)?;
-        Ok((model.after_reading(&self.names, &report), report))
+        let said = [&self.names, &self.others];
+        Ok((model.after_reading(said, &report), report))
     }
 
     /// A masked language model.
@@ -159,7 +163,9 @@ impl Checkpoint {
         &self,
         start: &Start,
     ) -> Result<(MaskedLanguageModel, LoadReport)> {
-        MaskedLanguageModel::load(&self.folder, &self.config.architecture()?, start)
+        let architecture = self.config.architecture()?;
+        let (model, report) = MaskedLanguageModel::load(&self.folder, &architecture, start)?;
+        Ok((model.after_reading(&self.others), report))
     }
 
     /// A masked language model with a head for pairs.
@@ -170,7 +176,10 @@ impl Checkpoint {
         &self,
         start: &Start,
     ) -> Result<(MaskedLanguageModel, LoadReport)> {
-        MaskedLanguageModel::load_with_pairs(&self.folder, &self.config.architecture()?, start)
+        let architecture = self.config.architecture()?;
+        let (model, report) =
+            MaskedLanguageModel::load_with_pairs(&self.folder, &architecture, start)?;
+        Ok((model.after_reading(&self.others), report))
     }
 }
 
@@ -180,6 +189,7 @@ fn read(folder: &Path) -> Result<Checkpoint> {
     let labels = config::labels(&value)?;
     let names = value.get("id2label").cloned().unwrap_or_default();
     let problem = value.get("problem_type").cloned().unwrap_or_default();
+    let others = config::others(value.clone());
     let config = match model_type.as_str() {
         bert::MODEL_TYPE => Config::Bert(config::parse(value, &path)?),
         distilbert::MODEL_TYPE => {
@@ -201,6 +211,7 @@ fn read(folder: &Path) -> Result<Checkpoint> {
         labels,
         names,
         problem,
+        others,
     })
 }
 

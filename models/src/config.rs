@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 /// The name of the configuration inside a checkpoint folder.
 const FILE: &str = "config.json";
-/// The longest one: 8 MiB, room for the names of a hundred thousand classes.
+/// The longest one: 8 MiB, room for the names of as many classes as there may be, `LABEL_131071` and the like.
 const LONGEST: u64 = 8 << 20;
 /// The most labels of a classifier.
-pub(crate) const LABELS: usize = 1 << 20;
+pub(crate) const LABELS: usize = 1 << 17;
 
 /// The configuration file of a folder, or the file itself.
 pub(crate) fn path_in(folder: &Path) -> PathBuf {
@@ -96,18 +96,55 @@ pub(crate) fn to_json(config: &impl Serialize, model_type: &str) -> Result<Value
     Ok(value)
 }
 
+/// What a file says of the model's task or of itself, not of the encoder: whatever is saved says these anew, or they are
+/// no longer true of it.
+const OWN: [&str; 13] = [
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "finetuning_task",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "pruned_heads",
+    "quantization_config",
+    "torch_dtype",
+    "transformers_version",
+];
+/// What sentence-transformers says of a classifier's outputs: true as long as the classifier is.
+const OF_HEAD: [&str; 2] = [
+    "sbert_ce_default_activation_function",
+    "sentence_transformers",
+];
+
+/// A file's fields that this crate has no use for, others may, and that stay true when the model is trained on: the
+/// tokenizer's class, a padding token.
+pub(crate) fn others(mut file: Value) -> Value {
+    if let Some(fields) = file.as_object_mut() {
+        fields.retain(|name, _| !OWN.contains(&name.as_str()));
+    }
+    file
+}
+
+/// A configuration with these fields, too, where it has none of that name.
+pub(crate) fn extend(config: &mut Value, others: &Value, keeps_head: bool) {
+    let (Some(config), Some(others)) = (config.as_object_mut(), others.as_object()) else {
+        return;
+    };
+    for (name, value) in others {
+        if keeps_head || !OF_HEAD.contains(&name.as_str()) {
+            config.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+}
+
 /// The same for a model of this class of transformers', with these labels if it has some.
 pub(crate) fn for_class(config: &Value, class: String, labels: Option<&Labels>) -> Value {
     let mut value = config.clone();
     value["architectures"] = json!([&class]);
     if let Some(labels) = labels {
-        if class.ends_with("ForSequenceClassification") {
-            // Without it a pipeline takes the sigmoid of a score.
-            value["problem_type"] = json!(match labels.len() {
-                1 => "regression",
-                _ => "single_label_classification",
-            });
-        }
         let named = labels.names().iter().enumerate();
         let by_id = named.clone().map(|(i, name)| (i.to_string(), json!(name)));
         let by_name = named.map(|(i, name)| (name.clone(), json!(i)));

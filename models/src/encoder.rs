@@ -1,12 +1,14 @@
 //! The encoder: from ids to the last hidden state, whatever its family.
 
 use crate::architecture::{Architecture, Body, Text};
+use crate::config;
 use crate::error::{Error, Result};
 use crate::layer::{Pass, Reach};
 use adahessian::engine::Handle;
 use adahessian::nn::VarBuilder;
 use adahessian::ops::Mode;
 use candle_core::{DType, Device, Tensor};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// What an encoder is given: `ids`, `types` (zeros where none) and `mask` (ones where none), all [B, T].
@@ -34,6 +36,12 @@ impl Encoder {
             body: architecture.family.body(architecture.layers, vb)?,
             architecture: architecture.clone(),
         })
+    }
+
+    /// With what a checkpoint's config.json says beyond [`Config`](crate::auto::Config), to be saved again.
+    pub(crate) fn with_fields(mut self, others: &Value, keeps_head: bool) -> Self {
+        config::extend(&mut self.architecture.config, others, keeps_head);
+        self
     }
 
     /// Its sizes and settings.

@@ -55,7 +55,9 @@ pub use architecture::Architecture;
 pub use auto::Config;
 pub use encoder::Encoder;
 pub use error::{Error, Result};
-pub use heads::{MaskedLanguageModel, Outputs, SequenceClassifier, TokenClassifier, WordsAndPairs};
+pub use heads::{
+    MaskedLanguageModel, Outputs, Problem, SequenceClassifier, TokenClassifier, WordsAndPairs,
+};
 pub use language_model::LanguageModel;
 pub use mimetic::mimetic;
 pub use model::Model;

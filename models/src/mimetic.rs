@@ -18,6 +18,9 @@ const GAIN: f64 = 0.7;
 /// What is added to words says where they are and in which part: with less weight than what they are.
 const PLACES: [&str; 2] = ["position_embeddings.weight", "token_type_embeddings.weight"];
 
+/// Classifiers' last maps, which may have as many labels as a hidden state has numbers.
+const LAST: [&str; 2] = ["classifier.weight", "classifier.out_proj.weight"];
+
 /// Draws the weights of an encoder anew, so that from the first step on a position attends most to positions with the same
 /// word: "mimetic initialization" (Trockman and Kolter 2023), W_Qᵀ W_K = β² I on the space of each head. What is found out
 /// about two texts by comparing their words is there from the beginning, where a model from independent weights
@@ -91,12 +94,14 @@ fn attention<'a>(
     let pairs: Vec<_> = pairs.collect();
     let width = architecture.width;
     let fits = |var: &Var| var.dims().len() >= 2 && var.dims()[0] == width;
-    match pairs.len() == architecture.layers && pairs.iter().all(|(_, q, k)| fits(q) && fits(k)) {
+    // A head's queries and keys are one map: both have as many groups.
+    let alike = |(_, q, k): &(&str, &Var, &Var)| fits(q) && q.dims() == k.dims();
+    match pairs.len() == architecture.layers && pairs.iter().all(alike) {
         true => Ok(pairs),
         false => Err(Error::Input {
             what: "variables",
             expected: format!(
-                "queries and keys of {} layers of width {width}",
+                "queries and keys of {} layers of width {width}, of a layer in as many groups",
                 architecture.layers
             ),
             got: format!(
@@ -111,7 +116,8 @@ fn attention<'a>(
 /// Whether it is a matrix from hidden states to hidden states, or to wide ones and back.
 fn is_map(name: &str, dims: &[usize], architecture: &Architecture) -> bool {
     let inner = [architecture.width, architecture.intermediate];
-    dims.len() >= 2 && !name.contains("embeddings") && inner.contains(&dims[0])
+    let is_last = LAST.contains(&name);
+    dims.len() >= 2 && !name.contains("embeddings") && !is_last && inner.contains(&dims[0])
 }
 
 /// Makes rows of so many numbers orthonormal, one after the other (Gram and Schmidt, twice for the rounding).

@@ -158,8 +158,11 @@ impl Config {
             heads: self.num_attention_heads,
             intermediate: self.intermediate_size,
             positions: table - least + 1, // the rows behind the padding's
-            // Hugging Face's RoBERTa is never given any, whatever its tokenizer says.
-            token_types: 0,
+            // The published ones have one type, and are never given any, whatever their tokenizer says.
+            token_types: match self.type_vocab_size {
+                1 => 0,
+                several => several,
+            },
             groups: Groups::DENSE,
         })
     }

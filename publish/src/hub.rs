@@ -80,7 +80,8 @@ impl Hub {
 pub struct Push {
     /// The repository, OWNER/NAME; made where it is not there.
     pub repo: String,
-    /// Whether a repository that is made is private.
+    /// Whether the repository must be private: one that is made is, and to one that is there and public nothing
+    /// is pushed.
     pub private: bool,
     /// The branch, `main` by default.
     pub branch: Option<String>,
@@ -142,6 +143,9 @@ impl Hub {
         let explain = |what, error| self.explain(what, &push.repo, error);
         let client = self.client().map_err(|e| explain("a client for", e))?;
         self.create(&client, push)?;
+        if push.private {
+            self.check_private(&client, push)?;
+        }
         let operations = folder.files.iter();
         let operations = operations.map(|file| CommitOperation::add_file(&file.name, &file.path));
         let (owner, name) = hf_hub::split_id(&push.repo);
@@ -190,6 +194,24 @@ impl Hub {
             return Ok(());
         }
         Err(self.explain("to make the repository", &push.repo, error))
+    }
+
+    /// The Hub takes `private` for a repository that it makes, and says nothing where it is there and public.
+    fn check_private(&self, client: &HFClientSync, push: &Push) -> Result<()> {
+        let (owner, name) = hf_hub::split_id(&push.repo);
+        let info = client.model(owner, name).info().send();
+        let info =
+            info.map_err(|e| self.explain("to say whether it is private:", &push.repo, e))?;
+        match info.private {
+            Some(true) => Ok(()),
+            _ => Err(Error::Refused {
+                what: "a private push to",
+                repo: push.repo.clone(),
+                reason: "the repository is there and public; make it private in its settings, or push without \
+                         --private; nothing was pushed"
+                    .into(),
+            }),
+        }
     }
 
     fn explain(&self, what: &'static str, repo: &str, error: HFError) -> Error {

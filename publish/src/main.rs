@@ -18,7 +18,7 @@ struct Cli {
     #[arg(long)]
     repo: String,
 
-    /// Make it a private one
+    /// Make it a private one; push nothing if it is there and public
     #[arg(long)]
     private: bool,
 

@@ -123,6 +123,7 @@ fn well(request: &Request) -> (u16, Value) {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
     match request.line.split(['?', ' ']).nth(1).unwrap_or_default() {
         "/api/repos/create" => (200, json!({"url": "http://hub/me/mini"})),
+        "/api/models/me/mini" => (200, json!({"id": "me/mini", "private": true})),
         "/api/models/me/mini/preupload/main" | "/api/models/me/mini/preupload/side" => {
             let files = body["files"].as_array().cloned().unwrap_or_default();
             let files = files
@@ -204,6 +205,7 @@ fn all_files_go_in_one_commit() -> Answer {
         lines,
         [
             "POST /api/repos/create",
+            "GET /api/models/me/mini",
             "POST /api/models/me/mini/preupload/main",
             "POST /api/models/me/mini/commit/main",
         ]
@@ -215,7 +217,7 @@ fn all_files_go_in_one_commit() -> Answer {
         json!({"name": "mini", "organization": "me", "private": true, "type": "model"})
     );
     // One line for the message, one for each file, whose bytes are the folder's.
-    let lines = log[2]
+    let lines = log[3]
         .body
         .split(|b| *b == b'\n')
         .filter(|line| !line.is_empty());
@@ -280,6 +282,30 @@ fn a_repository_that_is_there_is_used() -> Answer {
         _ => well(request),
     })?;
     assert_eq!(done?.commit.as_deref(), Some("abc"));
+    Ok(())
+}
+
+/// The Hub says nothing of `private` where a repository is there.
+#[test]
+fn nothing_private_goes_to_a_public_repository() -> Answer {
+    let dir = tempfile::tempdir()?;
+    model(dir.path())?;
+    let server = Server::start(|request| match request.line.as_str() {
+        "POST /api/repos/create" => (409, json!({"error": "You already created this model repo"})),
+        "GET /api/models/me/mini" => (200, json!({"id": "me/mini", "private": false})),
+        _ => well(request),
+    })?;
+    let mut push = Push::to("me/mini")?;
+    push.private = true;
+    let outcome = server
+        .hub()
+        .push(&Folder::open(dir.path())?, &push, |_, _| {});
+    match outcome {
+        Err(error) => says(&error, &["me/mini", "public", "nothing was pushed"]),
+        Ok(pushed) => return Err(format!("{pushed:?}").into()),
+    }
+    let log = server.finish();
+    assert!(log.iter().all(|request| !request.line.contains("commit")));
     Ok(())
 }
 

@@ -101,6 +101,18 @@ impl RunFolder {
         Ok(Self { lock, ..folder })
     }
 
+    /// Removes what a run has written that was cut off before its first checkpoint, and has to begin again: its events
+    /// would stand beside the new ones. What it is, its configuration says, and that stays.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn begin_again(&self) -> Result<()> {
+        match contents(&self.path)? {
+            Contents::Nothing => remove_leftovers(&self.path),
+            Contents::Run | Contents::Others => Ok(()),
+        }
+    }
+
     /// The folder of a run to look at, from its path or that of one of its checkpoints.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ use crate::ops::statistics_at_rest;
 use crate::optim::reach::hint;
 use crate::random::Stream;
 use crate::second_order;
-use crate::second_order::versions::{self, Times};
+use crate::second_order::versions::{self, Return};
 use crate::vars::{NamedVars, VarVec};
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -85,10 +85,9 @@ pub fn gradient(
     let mut rows = Vec::with_capacity(vars.len());
     for ((name, var), gradient) in vars.iter().zip(gradient.tensors()) {
         let origin = var.as_detached_tensor().copy()?;
-        let times = Times::of([var]);
+        let back = Return::to([(var, &origin)]);
         let compared = compare_variable((name, var), &origin, gradient, size, &loss);
-        versions::set(var, &origin)?;
-        times.put_back();
+        back.now()?;
         let (difference, scale) = compared?;
         rows.push((name, difference, scale));
     }

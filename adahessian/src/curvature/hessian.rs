@@ -50,7 +50,7 @@ impl Hessian {
         Ok(Self {
             vars: vars.clone(),
             gradients: gradients.collect::<Result<_>>()?,
-            time: second_order::time_of(grads).ok_or(Error::NoGraph)?,
+            time: versions::time_of(grads).ok_or(Error::NoGraph)?,
             ids: versions::ids_of(grads),
         })
     }

@@ -50,8 +50,8 @@ pub struct Curvature {
     pub average: Average,
     /// Which entries share a block.
     pub blocks: Blocks,
-    /// The least of the averaged D, as a share of the mean of |D| over the variable; 0 for none. A single
-    /// probe comes out near zero somewhere, and with a D of which many steps are made the step is long there.
+    /// The least magnitude of the averaged D, which keeps its sign, as a share of the mean of |D| over the
+    /// variable; 0 for none. A single probe comes out near zero somewhere, and with a D of which many steps are made the step is long there.
     pub floor: f64,
     /// The seed of the probes.
     pub seed: u64,
@@ -215,7 +215,7 @@ impl<R: Rule> Builder<R> {
         self
     }
 
-    /// The least of the averaged D, as a share of its variable's mean of |D|.
+    /// The least magnitude of the averaged D, as a share of its variable's mean of |D|.
     pub fn floor(mut self, share: f64) -> Self {
         self.curvature.floor = share;
         self

@@ -335,7 +335,13 @@ impl Optim for Composite {
     }
 
     /// All parts count it, whichever gives up.
+    fn check_skip(&self, why: &NotFinite) -> Result<()> {
+        let mut parts = self.parts.iter();
+        parts.try_for_each(|(_, part)| part.check_skip(why))
+    }
+
     fn skip(&mut self, why: &NotFinite) -> Result<StepInfo> {
+        self.check_skip(why)?;
         let parts = self.parts.iter_mut().map(|(_, part)| part.skip(why));
         let parts: Vec<_> = parts.collect();
         Ok(joined(parts.into_iter().collect::<Result<_>>()?))

@@ -217,11 +217,19 @@ pub trait Optim: Send {
     /// If candle fails.
     fn take(&mut self) -> Result<StepInfo>;
 
-    /// Leaves out the step that was prepared, because of something that is not finite, here or in another
-    /// part of the same training.
+    /// Whether one more step may be left out. Looked at before anything is changed, in all parts of a training.
     ///
     /// # Errors
     /// [`crate::Error::NonFinite`] after too many in a row.
+    fn check_skip(&self, _: &NotFinite) -> Result<()> {
+        Ok(())
+    }
+
+    /// Leaves out the step that was prepared, because of something that is not finite, here or in another
+    /// part of the same training. On an error it counts as not taken.
+    ///
+    /// # Errors
+    /// Those of [`Optim::check_skip`].
     fn skip(&mut self, why: &NotFinite) -> Result<StepInfo>;
 
     /// Takes the step with what was accumulated, and forgets it.

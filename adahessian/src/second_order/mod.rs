@@ -17,9 +17,10 @@
 //!
 //! # What is refused
 //! A gradient that was changed after [`backward`] made it, where it has lost its graph (a sum made by
-//! `GradStore::extend` has). A second pass after a variable of the loss was changed, by an optimizer
+//! `GradStore::extend` has). A second pass after a variable of the loss was changed since the first one, by an optimizer
 //! of this crate or through [`crate::NamedVars::assign`]: it would mix old values with new ones.
-//! Changes that other code makes through `Var::set` are not seen.
+//! Changes that other code makes through `Var::set` are not seen, and neither is one between the forward pass and the
+//! first backward pass, which candle's own gradients mix up as well: a loss is differentiated where it was computed.
 
 mod context;
 mod failure;
@@ -46,8 +47,6 @@ struct Workers {
     mark: Tensor,
     /// The key under which the value of the loss is left in the `GradStore`.
     loss: Tensor,
-    /// The key of the time at which the gradients were made, see [`versions`].
-    time: Tensor,
 }
 
 fn workers() -> Result<&'static Workers> {
@@ -76,7 +75,6 @@ fn start() -> Result<Workers> {
         finisher,
         mark: key()?,
         loss: key()?,
-        time: key()?,
     })
 }
 
@@ -160,7 +158,7 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let mut grads = workers.keeper.run(loss.device(), pass)??;
     mark_all(&mut grads, &workers.mark);
     grads.insert(&workers.loss, loss.detach());
-    grads.insert(&workers.time, versions::to_tensor(time)?);
+    versions::stamp(&mut grads, time)?;
     Ok(grads)
 }
 
@@ -229,11 +227,6 @@ pub fn has_graph(grads: &GradStore) -> bool {
 /// The value of the loss that these gradients belong to, where this module made them.
 pub(crate) fn loss_of(grads: &GradStore) -> Option<Tensor> {
     grads.get(&workers().ok()?.loss).cloned()
-}
-
-/// When [`backward`] made these gradients.
-pub(crate) fn time_of(grads: &GradStore) -> Option<u64> {
-    versions::from_tensor(grads.get(&workers().ok()?.time)?)
 }
 
 /// A gradient with its graph.

@@ -181,9 +181,7 @@ impl Optim for SparseOptimizer {
             let name = owned.table.name();
             let missed = f64::from(u8::from(owned.missed));
             sums.numbers.insert(format!("missed.{name}"), missed);
-            let width = owned.table.dims()[1];
-            sums.rows
-                .insert(format!("rows.{name}"), owned.ready(1.0)?.rows(width)?);
+            sums.rows.insert(format!("rows.{name}"), owned.row_sums()?);
         }
         Ok(sums)
     }
@@ -193,7 +191,9 @@ impl Optim for SparseOptimizer {
         for owned in &mut self.tables {
             let name = owned.table.name();
             owned.missed = sums.number(&format!("missed.{name}"))? > 0.0;
-            let RowSums { rows, gradients } = sums.row_sums(&format!("rows.{name}"))?;
+            let sums = sums.row_sums(&format!("rows.{name}"))?;
+            owned.check(&sums)?;
+            let RowSums { rows, gradients } = sums;
             owned.parts.clear();
             if !rows.is_empty() {
                 owned.parts.push(Part {
@@ -256,10 +256,15 @@ impl Optim for SparseOptimizer {
         Ok(info)
     }
 
+    fn check_skip(&self, why: &NotFinite) -> Result<()> {
+        self.skips.check(why, self.step, self.max_skipped)
+    }
+
     fn skip(&mut self, why: &NotFinite) -> Result<StepInfo> {
+        self.check_skip(why)?;
         let (_, info) = self.ready.take().ok_or_else(not_prepared)?;
+        self.skips.note();
         self.step += 1;
-        self.skips.note(why, info.step, self.max_skipped)?;
         Ok(StepInfo {
             skipped: Some(why.name.clone()),
             ..info

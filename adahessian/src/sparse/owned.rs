@@ -2,7 +2,7 @@
 
 use super::device;
 use super::update::{Accumulator, Merged, Part, Row, SparseRule};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::optim::guard;
 use crate::optim::reducer::RowSums;
 use crate::tables::SparseTable;
@@ -109,6 +109,55 @@ impl Owned {
             parts: Vec::new(),
             missed: false,
         })
+    }
+
+    /// What was accumulated, for a reducer; of a table that nobody looked up no rows.
+    pub fn row_sums(&self) -> Result<RowSums> {
+        let width = self.table.dims()[1];
+        if self.parts.is_empty() {
+            let (dtype, device) = match &self.sums {
+                Sums::F32(_) => (DType::F32, &Device::Cpu),
+                Sums::F64(_) => (DType::F64, &Device::Cpu),
+                Sums::Device(sums) => (sums.dtype(), sums.device()),
+            };
+            return Ok(RowSums {
+                rows: Vec::new(),
+                gradients: Tensor::zeros((0, width), dtype, device)?,
+            });
+        }
+        self.ready(1.0)?.rows(width)
+    }
+
+    /// Whether these are rows of the table, as what changes it relies on: a reducer may be anybody's.
+    ///
+    /// # Errors
+    /// [`Error::Variable`] with the table's name.
+    pub fn check(&self, sums: &RowSums) -> Result<()> {
+        let [height, width] = self.table.dims();
+        let wrong = |expected: String, got: String| Error::Variable {
+            name: self.table.name().into(),
+            expected,
+            got,
+        };
+        let rise = sums.rows.windows(2).all(|pair| pair[0] < pair[1]);
+        let last = sums.rows.last().copied().unwrap_or(0);
+        if !rise || (last as usize) >= height {
+            let got = format!("{} of them, the last {last}", sums.rows.len());
+            return Err(wrong(format!("rows that rise, below {height}"), got));
+        }
+        let expected = match &self.sums {
+            Sums::F32(_) => DType::F32,
+            Sums::F64(_) => DType::F64,
+            Sums::Device(sums) => sums.dtype(),
+        };
+        let (dims, dtype) = (sums.gradients.dims(), sums.gradients.dtype());
+        match dims == [sums.rows.len(), width] && dtype == expected {
+            true => Ok(()),
+            false => Err(wrong(
+                format!("gradients of {expected:?} [{}, {width}]", sums.rows.len()),
+                format!("{dtype:?} {dims:?}"),
+            )),
+        }
     }
 
     /// Σ w g / `weight` over the parts.

@@ -6,9 +6,32 @@
 //! killed has left is filled anew, and what a living one is filling is left to it.
 
 use crate::error::{Error, Result};
+use crate::files::sync_folder_of;
 use memmap2::MmapMut;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+
+/// A file as memory, which is nobody else's as long as this is there: where files have locks, a second table of it is
+/// refused.
+pub(crate) struct Mapped {
+    map: MmapMut,
+    _held: File,
+}
+
+impl Deref for Mapped {
+    type Target = MmapMut;
+
+    fn deref(&self) -> &MmapMut {
+        &self.map
+    }
+}
+
+impl DerefMut for Mapped {
+    fn deref_mut(&mut self) -> &mut MmapMut {
+        &mut self.map
+    }
+}
 
 /// A file of so many bytes as memory, made and filled if it is not there. `layout` says what it holds.
 pub(crate) fn open(
@@ -16,7 +39,7 @@ pub(crate) fn open(
     bytes: u64,
     layout: impl Fn() -> String,
     fill: impl FnOnce(&mut MmapMut),
-) -> Result<MmapMut> {
+) -> Result<Mapped> {
     if !path.exists()
         && let Some(partial) = Partial::claim(path)?
     {
@@ -25,6 +48,10 @@ pub(crate) fn open(
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).open(path);
     let file = file.map_err(failed(path))?;
+    hold(&file, path, || {
+        let what = "is the memory of another table, here or in another process: drop that first";
+        refused(path, what.into())
+    })?;
     let length = file.metadata().map_err(failed(path))?.len();
     if length != bytes {
         return Err(refused(
@@ -32,12 +59,25 @@ pub(crate) fn open(
             format!("{length} bytes, expected {bytes}: {}", layout()),
         ));
     }
-    map(&file, path)
+    Ok(Mapped {
+        map: map(&file, path)?,
+        _held: file,
+    })
+}
+
+/// Takes a file's lock; a file system without locks has to do without.
+fn hold(file: &File, path: &Path, taken: impl FnOnce() -> Error) -> Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(taken()),
+        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+        Err(TryLockError::Error(e)) => Err(failed(path)(e)),
+    }
 }
 
 fn map(file: &File, path: &Path) -> Result<MmapMut> {
-    // SAFETY: the map is sound as long as nobody cuts the file short or writes to it, for which
-    // `SparseTable::mapped` asks; a file that is being filled has a lock.
+    // SAFETY: the map is sound as long as nobody cuts the file short or writes to it: another table of it has
+    // to have its lock, and of other programs `SparseTable::mapped` asks it.
     unsafe { MmapMut::map_mut(file) }.map_err(failed(path))
 }
 
@@ -60,16 +100,10 @@ impl<'a> Partial<'a> {
         // Not cut short: until the lock is ours, it may be another process's memory.
         options.read(true).write(true).create(true).truncate(false);
         let file = options.open(&path).map_err(failed(&path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let what = "is being filled by another process: wait until it is there";
-                return Err(refused(target, what.into()));
-            }
-            // A file system without locks has to do without.
-            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(e)) => return Err(failed(&path)(e)),
-        }
+        hold(&file, &path, || {
+            let what = "is being filled by another process: wait until it is there";
+            refused(target, what.into())
+        })?;
         // The name may have changed while the lock was another's.
         if target.exists() {
             return Ok(None);
@@ -82,7 +116,7 @@ impl<'a> Partial<'a> {
         }))
     }
 
-    fn publish(mut self, bytes: u64, fill: impl FnOnce(&mut MmapMut)) -> Result<MmapMut> {
+    fn publish(mut self, bytes: u64, fill: impl FnOnce(&mut MmapMut)) -> Result<Mapped> {
         let path = self.path.clone();
         let sized = self.file.set_len(0);
         let sized = sized.and_then(|()| self.file.set_len(bytes));
@@ -94,7 +128,11 @@ impl<'a> Partial<'a> {
         std::fs::rename(&path, self.target).map_err(failed(self.target))?;
         self.published = true;
         sync_folder_of(self.target).map_err(failed(self.target))?;
-        Ok(map)
+        Ok(Mapped {
+            map,
+            // The lock is one of the file as it was opened, and this shares it.
+            _held: self.file.try_clone().map_err(failed(self.target))?,
+        })
     }
 }
 
@@ -105,17 +143,6 @@ impl Drop for Partial<'_> {
             // Whatever is left in it is filled anew the next time.
             let _ = self.file.set_len(0);
         }
-    }
-}
-
-/// Brings a name to the disk, on systems where a folder can be opened as a file.
-fn sync_folder_of(path: &Path) -> std::io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    match cfg!(unix) {
-        true => File::open(folder.unwrap_or(Path::new(".")))?.sync_all(),
-        false => Ok(()),
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn read<C: Cell>(table: &[C], width: usize, rows: &[u32]) -> Vec<C::N
             to.iter_mut().zip(from).for_each(|(to, x)| *to = x.get());
         }
     };
-    match rows.len() <= PIECE {
+    match rows.len() <= PIECE || is_on_a_pool() {
         true => copy((&mut numbers, rows)),
         false => {
             let pieces = numbers.par_chunks_mut(PIECE * width);
@@ -60,9 +60,16 @@ pub(crate) fn change<A: Send, B: Send>(
     };
     let sums: Vec<f64> = match work.len() {
         0 | 1 => work.into_iter().map(change).collect(),
+        _ if is_on_a_pool() => work.into_iter().map(change).collect(),
         _ => work.into_par_iter().map(change).collect(),
     };
     sums.into_iter().sum()
+}
+
+/// Whether this thread may take up another's work while it waits for its own. The callers have a table's lock: what it takes
+/// up may wait for that.
+fn is_on_a_pool() -> bool {
+    rayon::current_thread_index().is_some()
 }
 
 /// The different ids in rising order, and for each id its place among them.

@@ -1,6 +1,7 @@
 //! Where a table's numbers lie: in memory, in a file that is mapped into it, or on a GPU.
 
 use super::cell::Cell;
+use super::mapped::Mapped;
 use super::table::Precision;
 use crate::numeric::Real;
 use candle_core::Tensor;
@@ -11,7 +12,7 @@ pub(crate) enum Store {
     F32(Vec<f32>),
     F64(Vec<f64>),
     Bf16(Vec<bf16>),
-    Mapped(MmapMut),
+    Mapped(Mapped),
     /// [rows, width] on a CUDA device, in the type that they are stored in.
     Device(Tensor, Precision),
 }

@@ -133,9 +133,14 @@ impl NamedVars {
         (Self(a.into()), Self(b.into()))
     }
 
-    /// These variables and those of `other`; where both have a name, the variable of `self`.
+    /// These variables and those of `other`; where both have a name, the variable of `self`, and where both have a
+    /// variable, its name in `self`: under two names it would be stepped twice.
     pub fn union(&self, other: &Self) -> Self {
-        let new = other.0.iter().filter(|(name, _)| self.get(name).is_err());
+        let id = |var: &Var| var.as_tensor().id();
+        let known: HashSet<_> = self.0.iter().map(|(_, var)| id(var)).collect();
+        let is_new =
+            |(name, var): &&(String, Var)| self.get(name).is_err() && !known.contains(&id(var));
+        let new = other.0.iter().filter(is_new);
         let mut all: Vec<_> = self.0.iter().chain(new).cloned().collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         Self(all.into())
@@ -156,9 +161,21 @@ impl NamedVars {
     /// Sets every variable to the vector's values.
     ///
     /// # Errors
-    /// [`Error::Variable`] if the vector belongs to other variables; nothing is changed then.
+    /// [`Error::Variable`] if the vector belongs to other variables, or has numbers of another type or on another
+    /// device; nothing is changed then.
     pub fn assign(&self, values: &VarVec) -> Result<()> {
         self.expect_same(values.vars())?;
+        for ((name, var), value) in self.iter().zip(values.tensors()) {
+            let place =
+                |t: &candle_core::Tensor| format!("{:?} on {:?}", t.dtype(), t.device().location());
+            if var.dtype() != value.dtype() || !var.device().same_device(value.device()) {
+                return Err(Error::Variable {
+                    name: name.into(),
+                    expected: place(var),
+                    got: place(value),
+                });
+            }
+        }
         for ((_, var), value) in self.0.iter().zip(values.tensors()) {
             versions::set(var, value)?;
         }
@@ -173,10 +190,10 @@ impl NamedVars {
         leave: impl FnOnce() -> Result<()>,
         work: impl FnOnce() -> Result<R>,
     ) -> Result<R> {
-        let times = versions::Times::of(self.0.iter().map(|(_, var)| var));
+        let vars = self.0.iter().map(|(_, var)| var);
+        let back = versions::Return::to(vars.zip(origin.tensors()));
         let outcome = leave().and_then(|()| work());
-        self.assign(origin)?;
-        times.put_back();
+        back.now()?;
         outcome
     }
 

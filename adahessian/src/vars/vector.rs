@@ -2,11 +2,11 @@
 
 use super::NamedVars;
 use crate::error::{Error, Result};
-use crate::numeric::{sum_f64, widened};
+use crate::numeric::sum_f64;
 use candle_core::{DType, Device, Tensor};
 
-/// A vector in parameter space: one tensor for every variable, of its shape, dtype and device,
-/// in the order of the names.
+/// A vector in parameter space: one tensor for every variable, of its shape, in the order of the names. Its numbers are of
+/// the variable's type, or of a wider one: curvatures of variables in half precision are in f32.
 #[derive(Clone, Debug)]
 pub struct VarVec {
     vars: NamedVars,
@@ -130,7 +130,7 @@ impl VarVec {
         self.zip(other, |a, b| Ok((a * b)?))
     }
 
-    /// The inner product, summed in f64.
+    /// The inner product, in f64.
     ///
     /// # Errors
     /// [`Error::Variable`] if the two belong to different variables.
@@ -138,7 +138,7 @@ impl VarVec {
         self.vars.expect_same(&other.vars)?;
         let pairs = self.tensors.iter().zip(&other.tensors);
         pairs
-            .map(|(a, b)| sum_f64(&(widened(a)? * widened(b)?)?))
+            .map(|(a, b)| sum_f64(&(a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?))
             .sum()
     }
 

@@ -87,7 +87,8 @@ pub fn generate_rows(
 pub fn generate_store(path: &Path, rows: u64, seed: u64) -> Result<Store> {
     if !path.exists() {
         let _lock = FileLock::claim(&with_ending(path, ".generating"), path)?;
-        let text = path.with_extension("txt");
+        // A name that nobody else has: `train.txt` beside `train.clicks` is likely to be the contest's.
+        let text = with_ending(path, ".generated.txt");
         let failed = |source| Error::Io {
             path: text.clone(),
             source,

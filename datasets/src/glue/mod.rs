@@ -129,8 +129,8 @@ impl GlueTask {
         }
     }
 
-    /// The labels as the TSV files write them, by class number.
-    fn written_labels(self) -> &'static [&'static str] {
+    /// The labels as the TSV files write them, and as GLUE's server takes predictions, by class number.
+    pub fn written_labels(self) -> &'static [&'static str] {
         match self {
             GlueTask::Mrpc | GlueTask::Qqp | GlueTask::Sst2 | GlueTask::Cola => &["0", "1"],
             _ => self.labels(),

@@ -1,6 +1,7 @@
 //! Single files from the Hugging Face Hub, through the cache that its Python library shares.
 
 mod checkpoint;
+mod request;
 mod transfer;
 mod wanted;
 
@@ -11,18 +12,19 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hf_hub::Cache;
-use hf_hub::api::sync::{ApiBuilder, ApiError};
 use indicatif::ProgressBar;
 
 use crate::error::{Error, Result};
-use transfer::Failure;
+use request::{Failure, Request};
 use wanted::Wanted;
 
 /// The public Hub.
 const ENDPOINT: &str = "https://huggingface.co";
 /// The revision that is meant when none is named.
 const MAIN: &str = "main";
+
+/// What the Hub says, with the status of what is not there, where it is not the file that is not there, or may not be.
+const WITHOUT_ACCESS: [&str; 3] = ["RepoNotFound", "RevisionNotFound", "GatedRepo"];
 
 /// How long a server may be silent where nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -143,7 +145,8 @@ impl Hub {
     /// The path of `file` of a repository, from the cache or downloaded into it.
     ///
     /// `revision` is a branch, tag or commit, `main` by default. What is in the cache is not asked
-    /// for again: pin a commit where it matters. The download's size is compared with the size
+    /// for again: pin a commit where it matters. Of a data set of which the cache has files, others are those of the same
+    /// commit, also where the branch has moved. The download's size is compared with the size
     /// that the server announced. [`Hub::patience`] limits the waiting for a silent server.
     ///
     /// # Errors
@@ -163,11 +166,19 @@ impl Hub {
         if self.offline {
             return Err(self.not_cached(&wanted));
         }
-        self.download(&wanted)
+        match self.held(&wanted) {
+            // Training rows of one state and validation rows of another are no data set.
+            Some(commit) if kind == RepoKind::Dataset => self.download(&Wanted {
+                revision: &commit,
+                ..wanted
+            }),
+            _ => self.download(&wanted),
+        }
     }
 
     /// As [`Hub::get`], for a file that a repository need not have: `None` where the server says that it is
-    /// not there, or has said so before. The cache remembers it for a commit, as the Python library does.
+    /// not there, or has said so before. The cache remembers it for a commit, as the Python library does; not where the
+    /// server says of the repository or the revision that there is none, which it may say to those without access.
     ///
     /// # Errors
     /// As [`Hub::get`]; offline, [`Error::NotCached`] if nothing is known of the file.
@@ -189,16 +200,20 @@ impl Hub {
         if self.offline {
             return Err(self.not_cached(&wanted));
         }
-        match self.download(&wanted) {
-            Err(Error::Refused {
-                status: Some(404), ..
-            }) => {
-                // Only to spare the next request: that it cannot be written changes nothing.
-                let parent = absent.parent().map(std::fs::create_dir_all);
-                let _ = parent.map(|_| std::fs::write(&absent, ""));
+        match self.fetched(&wanted)? {
+            Err(Failure::Refused { status: 404, code })
+                if !WITHOUT_ACCESS.contains(&code.as_str()) =>
+            {
+                if code == "EntryNotFound" && is_of_commit(&absent, &wanted) {
+                    // Only to spare the next request: that it cannot be written changes nothing.
+                    let parent = absent.parent().map(std::fs::create_dir_all);
+                    let _ = parent.map(|_| std::fs::write(&absent, ""));
+                }
                 Ok(None)
             }
-            found => found.map(Some),
+            found => found
+                .map(Some)
+                .map_err(|failure| self.explain(&wanted, failure)),
         }
     }
 
@@ -217,6 +232,18 @@ impl Hub {
         path.is_file().then_some(path)
     }
 
+    /// The commit that the cache has for a branch or tag, with files of it.
+    fn held(&self, wanted: &Wanted<'_>) -> Option<String> {
+        let folder = self.cache_dir.join(wanted.repo().folder_name());
+        let commit = std::fs::read_to_string(folder.join("refs").join(wanted.revision)).ok()?;
+        let commit = commit.trim().to_string();
+        folder
+            .join("snapshots")
+            .join(&commit)
+            .is_dir()
+            .then_some(commit)
+    }
+
     /// Where the cache has, in this folder of a repository, the file of a branch or tag, or of a commit.
     fn place(&self, wanted: &Wanted<'_>, within: &str) -> PathBuf {
         let folder = self.cache_dir.join(wanted.repo().folder_name());
@@ -226,79 +253,85 @@ impl Hub {
     }
 
     fn download(&self, wanted: &Wanted<'_>) -> Result<PathBuf> {
-        let cache_dir = std::path::absolute(&self.cache_dir)
+        let fetched = self.fetched(wanted)?;
+        fetched.map_err(|failure| self.explain(wanted, failure))
+    }
+
+    fn fetched(&self, wanted: &Wanted<'_>) -> Result<std::result::Result<PathBuf, Failure>> {
+        let cache = std::path::absolute(&self.cache_dir)
             .map_err(|source| Error::io(&self.cache_dir, source))?;
-        let builder = ApiBuilder::from_cache(Cache::new(cache_dir))
-            .with_endpoint(self.endpoint.clone())
-            .with_token(self.token.clone())
-            .with_progress(false)
-            .with_retries(0);
+        let request = Request {
+            endpoint: self.endpoint.clone(),
+            token: self.token.clone(),
+            cache,
+            repo: wanted.repo(),
+            address: wanted.address(),
+            file: wanted.file.to_string(),
+        };
         let shown = self.progress && std::io::stderr().is_terminal();
         let bar = shown.then(|| ProgressBar::new(0));
-        let found = transfer::download(builder, wanted.repo(), wanted.file, bar, self.patience);
-        let (path, announced) = found.map_err(|failure| self.explain(wanted, &failure))?;
-        let got = std::fs::metadata(&path)
-            .map_err(|source| Error::io(&path, source))?
-            .len();
-        match announced {
-            Some(expected) if expected != got => {
-                remove(&path)?;
-                Err(Error::SizeMismatch {
-                    repo: wanted.repo.to_string(),
-                    file: wanted.file.to_string(),
-                    expected,
-                    got,
-                })
-            }
-            _ => Ok(path),
-        }
+        Ok(transfer::download(request, bar, self.patience))
     }
 
     /// The download's error with a way out.
-    fn explain(&self, wanted: &Wanted<'_>, failure: &Failure) -> Error {
+    fn explain(&self, wanted: &Wanted<'_>, failure: Failure) -> Error {
         let (repo, file) = (wanted.repo.to_string(), wanted.file.to_string());
-        let error = match failure {
-            Failure::Refused(error) => error,
+        let unreachable = |reason: String| Error::Unreachable {
+            endpoint: self.endpoint.clone(),
+            repo: wanted.repo.to_string(),
+            file: wanted.file.to_string(),
+            reason,
+        };
+        let (status, reason, hint) = match failure {
+            Failure::Unreachable(reason) => return unreachable(reason),
             Failure::Silent => {
-                return Error::Unreachable {
-                    endpoint: self.endpoint.clone(),
+                let reason = format!(
+                    "nothing came for {:?}; HF_HUB_DOWNLOAD_TIMEOUT=SECONDS waits longer",
+                    self.patience
+                );
+                return unreachable(reason);
+            }
+            Failure::Size { expected, got } => {
+                return Error::SizeMismatch {
                     repo,
                     file,
-                    reason: format!(
-                        "nothing came for {:?}; HF_HUB_DOWNLOAD_TIMEOUT=SECONDS waits longer",
-                        self.patience
-                    ),
+                    expected,
+                    got,
                 };
             }
-        };
-        let reason = error.to_string();
-        let status = reason
-            .rsplit_once("http status: ")
-            .and_then(|(_, number)| number.trim().parse::<u16>().ok());
-        if matches!(error, ApiError::RequestError(_)) && status.is_none() {
-            return Error::Unreachable {
-                endpoint: self.endpoint.clone(),
-                repo,
-                file,
-                reason,
-            };
-        }
-        let hint = match (status, error) {
-            (Some(401 | 403), _) => {
-                "set HF_TOKEN to a token with access, and check the repository's name"
+            Failure::Refused { status, code } => {
+                let hint = match status {
+                    401 | 403 => {
+                        "set HF_TOKEN to a token with access, and check the repository's name"
+                    }
+                    404 => "check the names of the repository, the revision and the file",
+                    429 | 500.. => "try again later, or pass a local folder",
+                    _ => "is HF_ENDPOINT a Hub? else pass a local folder with --model or --data",
+                };
+                let reason = match code.is_empty() {
+                    true => format!("status {status}"),
+                    false => format!("status {status}, {code}"),
+                };
+                (Some(status), reason, hint)
             }
-            (Some(404), _) => "check the names of the repository, the revision and the file",
-            (Some(429 | 500..), _) => "try again later, or pass a local folder",
-            (None, ApiError::IoError(_)) => {
-                "check that the cache folder is writable, then try again: the download resumes"
+            Failure::Io(error) => {
+                let hint =
+                    "check that the cache folder is writable, then try again: the download resumes";
+                (None, error.to_string(), hint)
             }
-            (None, ApiError::LockAcquisition(_)) => {
-                "another process downloads the same file: wait for it, then try again"
+            Failure::Broken(error) => {
+                let hint = "the connection ended; try again: the download resumes";
+                (None, error.to_string(), hint)
             }
-            (None, ApiError::InvalidResume) => {
-                "delete the file ending in .part in the cache's blobs folder"
+            Failure::Locked => {
+                let hint = "wait for it, then try again";
+                let reason = "another process downloads the same file";
+                (None, reason.to_string(), hint)
             }
-            _ => "is HF_ENDPOINT a Hub? else pass a local folder with --model or --data",
+            Failure::Answer(reason) => {
+                let hint = "is HF_ENDPOINT a Hub? else pass a local folder with --model or --data";
+                (None, reason, hint)
+            }
         };
         Error::Refused {
             repo,
@@ -310,6 +343,15 @@ impl Hub {
     }
 }
 
+/// Whether a path in the cache is below a commit's name, and not a branch's.
+fn is_of_commit(path: &Path, wanted: &Wanted<'_>) -> bool {
+    let folder = path.ancestors().nth(wanted.file.split('/').count());
+    let name = folder
+        .and_then(Path::file_name)
+        .and_then(|name| name.to_str());
+    name.is_some_and(|name| name.len() == 40 && name.chars().all(|c| c.is_ascii_hexdigit()))
+}
+
 fn seconds(text: &str) -> Result<Duration> {
     let seconds = text.trim().parse::<f64>().ok().filter(|s| *s > 0.0);
     let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -318,15 +360,4 @@ fn seconds(text: &str) -> Result<Duration> {
         got: format!("{text:?}"),
         expected: "seconds, more than 0".to_string(),
     })
-}
-
-/// Removes a bad download: the entry of the snapshot and the data it points to.
-fn remove(path: &Path) -> Result<()> {
-    let data = path.canonicalize().map_err(|e| Error::io(path, e))?;
-    std::fs::remove_file(&data).map_err(|e| Error::io(&data, e))?;
-    // Where links are not supported the two are the same file.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, error)),
-        _ => Ok(()),
-    }
 }

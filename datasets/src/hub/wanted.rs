@@ -40,6 +40,16 @@ impl<'a> Wanted<'a> {
         };
         Repo::with_revision(self.repo.to_string(), kind, self.revision.to_string())
     }
+
+    /// Where a server has the files of this revision.
+    pub(super) fn address(&self) -> String {
+        let name_space = match self.kind {
+            RepoKind::Model => "",
+            RepoKind::Dataset => "datasets/",
+        };
+        let revision = self.revision.replace('/', "%2F");
+        format!("{name_space}{}/resolve/{revision}", self.repo)
+    }
 }
 
 /// Refuses anything but at most `parts` plain names joined by slashes.

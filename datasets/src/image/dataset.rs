@@ -1,7 +1,7 @@
 //! Pictures with classes, in memory or on disk, and batches of them.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -275,16 +275,17 @@ impl ImageDataset {
             });
         }
         let mut pixels = vec![0f32; indices.len() * size];
-        let made: Vec<Result<(u32, usize)>> = pixels
-            .par_chunks_mut(size)
-            .zip(indices)
-            .map(|(out, &index)| {
+        let make = || -> Vec<Result<(u32, usize)>> {
+            let pictures = pixels.par_chunks_mut(size).zip(indices);
+            let made = pictures.map(|(out, &index)| {
                 let (image, label, replaced) = self.readable(index)?;
                 let image = augment.apply(&image, seed, epoch, index)?;
                 augment.normalise(&image, out)?;
                 Ok((label, replaced))
-            })
-            .collect();
+            });
+            made.collect()
+        };
+        let made = on_threads(make)?;
         let made = made.into_iter().collect::<Result<Vec<_>>>()?;
         let labels: Vec<u32> = made.iter().map(|(label, _)| *label).collect();
         let count = indices.len();
@@ -342,6 +343,27 @@ fn check_labels(classes: &[String], labels: &[u32]) -> Result<()> {
                 labels[index],
                 classes.len()
             ),
+        }),
+    }
+}
+
+/// Where pictures are decoded: on the pool that the caller is of, else on one of their own. Threads of the global pool may
+/// all be waiting for this very batch.
+fn on_threads<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R> {
+    static POOL: OnceLock<Option<rayon::ThreadPool>> = OnceLock::new();
+    if rayon::current_thread_index().is_some() {
+        return Ok(work());
+    }
+    let pool = POOL.get_or_init(|| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
+        pool.thread_name(|index| format!("pictures-{index}"))
+            .build()
+            .ok()
+    });
+    match pool {
+        Some(pool) => Ok(pool.install(work)),
+        None => Err(Error::Batch {
+            reason: "no threads can be started to decode pictures".to_string(),
         }),
     }
 }

@@ -139,7 +139,8 @@ pub struct Packed {
 impl Packed {
     /// What the tokenizer makes of `lines`, one behind the other, for sequences of the encoder's maximum length with the
     /// special tokens before and behind. What is left at the end and is no whole sequence is not used. A `[UNK]` in the
-    /// text is `<unk>` to a tokenizer that calls it so.
+    /// text is `<unk>` to a tokenizer that calls it so. To a byte-level one a line begins with a blank, as
+    /// [`TextEncoder::for_words`] has it: its first word would be a part of the line's before it.
     ///
     /// Memory: four bytes a token, and as much again while it is made.
     ///
@@ -147,6 +148,7 @@ impl Packed {
     /// If the tokenizer refuses a line, has no mask, or there is no whole sequence.
     pub fn encode(encoder: &TextEncoder, lines: &[String]) -> Result<Self> {
         let pieces = Pieces::of(encoder)?;
+        let encoder = &encoder.clone().for_words();
         let ids = encoded(encoder, lines)?.concat();
         Self::new(IdStore::in_memory(ids), encoder, pieces)
     }
@@ -160,6 +162,7 @@ impl Packed {
     /// the disk is full, or the store is damaged or another text's.
     pub fn of_file(encoder: &TextEncoder, text: &TextFile, path: &Path) -> Result<Self> {
         let pieces = Pieces::of(encoder)?;
+        let encoder = &encoder.clone().for_words();
         let origin = Origin {
             fingerprint: u64::from(text.checksum()?) << 32 | u64::from(encoder.checksum()?),
             vocabulary: encoder.vocab_size(),

@@ -1,5 +1,6 @@
 //! From a command line to a report: the one driver of all programs.
 
+mod effect;
 mod plan;
 mod resume;
 mod run;
@@ -7,7 +8,7 @@ mod shared;
 
 use crate::experiment::Experiment;
 use crate::layers::{self, Own};
-use crate::program;
+use crate::{program, say};
 use anyhow::{Result, bail};
 use clap::ArgMatches;
 use plan::Plan;
@@ -79,11 +80,11 @@ pub fn train<E: Experiment>(experiment: &E, matches: &ArgMatches) -> Result<Exit
     let stop = program::stop_flag()?;
     let failed = plan.run(experiment, &stop)?;
     if stop.load(Ordering::SeqCst) && plan.find_lr.is_some() {
-        println!("stopped; a range test is begun again, with another --out");
+        say!("stopped; a range test is begun again, with another --out");
         return Ok(ExitCode::from(INTERRUPTED));
     }
     if stop.load(Ordering::SeqCst) {
-        println!(
+        say!(
             "stopped; go on with: {} --resume {}",
             program::command_name(),
             plan.out.display()

@@ -1,5 +1,6 @@
 //! What runs are to be made, and where.
 
+use super::effect;
 use super::resume::{checkpoint, has, resumed, stays};
 use crate::experiment::Experiment;
 use crate::find_lr;
@@ -8,6 +9,7 @@ use crate::grid::{self, Cell};
 use crate::halving;
 use crate::layers::{self, Asked, Own};
 use crate::results::is_complete;
+use crate::say;
 use crate::study;
 use anyhow::{Result, bail};
 use clap::ArgMatches;
@@ -31,6 +33,7 @@ pub(super) struct Plan<A: Own> {
 impl<A: Own> Plan<A> {
     pub fn read<E: Experiment<Args = A>>(experiment: &E, matches: &ArgMatches) -> Result<Self> {
         let mut asked = Asked::<A>::read(matches)?;
+        let on_the_command_line = asked.given.clone();
         let invocation = asked.invocation.clone();
         if let Some(file) = &invocation.config {
             let table = layers::read(file)?;
@@ -60,11 +63,14 @@ impl<A: Own> Plan<A> {
         if asked.invocation.halving {
             halving::check(&cells)?;
         }
+        if resume.is_none() {
+            effect::check(&on_the_command_line, &cells)?;
+        }
         if let (Some(_), [cell]) = (&resume, cells.as_slice())
             && is_complete(&cell.folder)
             && !has(cell, &LENGTH)
         {
-            println!(
+            say!(
                 "{}: it was complete, and goes on to another length; the schedule of the steps to come is that length's",
                 cell.folder.display()
             );
@@ -83,10 +89,15 @@ impl<A: Own> Plan<A> {
     /// The runs with all their settings.
     pub fn text(&self) -> Result<String> {
         let mut text = format!("# {} runs\n", self.cells.len());
-        if self.halving {
-            text += "# --halving: first with a quarter of the epochs, the better half with half, the best quarter whole\n";
-        }
-        for cell in &self.cells {
+        let cells = match self.halving {
+            true => {
+                text += "# --halving: these, with a quarter of the epochs; then the better half with half of them, and the best \
+                         quarter with all\n";
+                halving::rung(&self.cells, 0, &[])
+            }
+            false => self.cells.clone(),
+        };
+        for cell in &cells {
             let state = match (is_complete(&cell.folder), &self.resume) {
                 (true, Some(_)) if has(cell, &EXPORT) => "finished already",
                 (false, Some(_)) if checkpoint(&cell.folder)?.is_some() => "goes on",

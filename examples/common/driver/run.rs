@@ -14,8 +14,10 @@ use crate::outcome;
 use crate::program;
 use crate::results::is_complete;
 use crate::same;
+use crate::say;
 use crate::session::Session;
 use anyhow::{Context, Result, bail};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use trainers::{Outcome, RunFolder, Summary};
@@ -48,7 +50,7 @@ impl<A: Own> Plan<A> {
         let _held = self.claim()?;
         if self.resume.is_some() && self.several() && !self.halving {
             for folder in strangers(&self.out, &self.cells) {
-                println!(
+                say!(
                     "{}: no run of what is asked for: it stays, and is not compared",
                     folder.display()
                 );
@@ -56,7 +58,7 @@ impl<A: Own> Plan<A> {
         }
         if let Some(steps) = self.find_lr {
             // A run that is given up because it ran away has shown what it was made for.
-            self.make_all(experiment, &self.cells, &mut shared, stop)?;
+            self.make_all(experiment, &self.cells, &mut shared, stop, &self.out)?;
             if stop.load(Ordering::SeqCst) {
                 return Ok(0);
             }
@@ -65,12 +67,13 @@ impl<A: Own> Plan<A> {
         if self.halving {
             return self.rungs(experiment, &mut shared, stop);
         }
-        let failed = self.make_all(experiment, &self.cells, &mut shared, stop)?;
-        self.print(experiment, &self.cells)?;
+        let failed = self.make_all(experiment, &self.cells, &mut shared, stop, &self.out)?;
+        self.print(experiment, &self.cells, &self.out)?;
         Ok(failed)
     }
 
-    /// Successive halving; how many runs failed.
+    /// Successive halving; how many runs failed. The last rung's figures are the comparison's, those of the others lie
+    /// with their runs.
     fn rungs<E: Experiment<Args = A>>(
         &self,
         experiment: &E,
@@ -80,17 +83,21 @@ impl<A: Own> Plan<A> {
         let (mut failed, mut kept) = (0, Vec::new());
         for index in 0..halving::RUNGS.len() {
             let cells = halving::rung(&self.cells, index, &kept);
-            println!(
+            let folder = match index + 1 == halving::RUNGS.len() {
+                true => self.out.clone(),
+                false => halving::folder(&self.out, index),
+            };
+            say!(
                 "rung {} of {}: {} runs",
                 index + 1,
                 halving::RUNGS.len(),
                 cells.len()
             );
-            failed += self.make_all(experiment, &cells, shared, stop)?;
+            failed += self.make_all(experiment, &cells, shared, stop, &folder)?;
             if stop.load(Ordering::SeqCst) {
                 break;
             }
-            self.print(experiment, &cells)?;
+            self.print(experiment, &cells, &folder)?;
             if index + 1 < halving::RUNGS.len() {
                 kept = halving::best(&self.cells, &cells, index + 1)?;
             }
@@ -98,26 +105,32 @@ impl<A: Own> Plan<A> {
         Ok(failed)
     }
 
-    /// The table of these runs, as far as they are complete.
-    fn print<E: Experiment<Args = A>>(&self, experiment: &E, cells: &[Cell<A>]) -> Result<()> {
+    /// The table of these runs, as far as they are complete, and its files in a folder.
+    fn print<E: Experiment<Args = A>>(
+        &self,
+        experiment: &E,
+        cells: &[Cell<A>],
+        folder: &Path,
+    ) -> Result<()> {
         let last = cells.iter().rfind(|cell| is_complete(&cell.folder));
         last.map_or(Ok(()), |cell| {
             let remarks = experiment.remarks(cell)?;
-            outcome::print::<E>(experiment, cells, &self.out, remarks)
+            outcome::print::<E>(experiment, cells, folder, remarks)
         })
     }
 
-    /// Makes those of these runs that are not complete; how many failed.
+    /// Makes those of these runs that are not complete; how many failed. What is known of them all so far lies in a folder.
     fn make_all<E: Experiment<Args = A>>(
         &self,
         experiment: &E,
         cells: &[Cell<A>],
         shared: &mut Shared<E>,
         stop: &Arc<AtomicBool>,
+        folder: &Path,
     ) -> Result<usize> {
         let finished = cells.iter().filter(|cell| self.is_done(cell)).count();
         if finished > 0 {
-            println!("{finished} of {} runs are finished already", cells.len());
+            say!("{finished} of {} runs are finished already", cells.len());
         }
         let (done, left): (Vec<_>, Vec<_>) = cells.iter().partition(|cell| self.is_done(cell));
         if self.several() && !left.is_empty() {
@@ -135,7 +148,7 @@ impl<A: Own> Plan<A> {
                 Err(error) => return Err(error),
             }
             if self.several() && self.find_lr.is_none() {
-                outcome::write::<E>(experiment, cells, &self.out, None)?;
+                outcome::write::<E>(experiment, cells, folder, None)?;
             }
             if stop.load(Ordering::SeqCst) {
                 break;

@@ -9,12 +9,12 @@ use crate::grid::Cell;
 use crate::layers;
 use crate::report::{self, Report, Table};
 use crate::results::{self, Row, Run, Spread, is_complete};
+use crate::say;
 use crate::{program, table};
 use anyhow::Result;
 use columns::cells_of;
 use figures::figures;
 use std::path::{Path, PathBuf};
-use trainers::RunFolder;
 use trainers::disk::write_whole;
 use winner::notes;
 
@@ -94,13 +94,13 @@ pub fn print<E: Experiment>(
     let rows = write(experiment, cells, out, Some(&remarks))?;
     let (header, lines) = cells_of(experiment.columns(), &rows, Some(&remarks));
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    println!("\n{}", table::format(&header, &lines));
+    say!("\n{}", table::format(&header, &lines));
     for note in notes(&rows) {
-        println!("\n{note}");
+        say!("\n{note}");
     }
-    if RunFolder::open(out).is_ok() {
-        println!("\ncurves: {}", out.join("curves.svg").display());
-        println!("report: {}", report_path(out).display());
+    if report_path(out).is_file() {
+        say!("\ncurves: {}", out.join("curves.svg").display());
+        say!("report: {}", report_path(out).display());
     }
     Ok(())
 }

@@ -58,6 +58,11 @@ fn winner(rows: &[&Row]) -> Option<String> {
     let [(first, best), (second, next), ..] = ranked.as_slice() else {
         return None;
     };
+    let choices = [first, second].map(|row| {
+        let same = |other: &&&Row| optimizer_of(other) == optimizer_of(row);
+        rows.iter().filter(same).count()
+    });
+    let picked = picked(choices);
     let gap = (best.mean - next.mean).abs();
     let ahead = format!(
         "By {} {} is ahead of {} ({:.4} against {:.4})",
@@ -65,34 +70,42 @@ fn winner(rows: &[&Row]) -> Option<String> {
     );
     if gap == 0.0 {
         return Some(format!(
-            "By {} {} and {} are equal ({:.4}).",
+            "By {} {} and {} are equal ({:.4}).{picked}",
             first.main, first.group, second.group, best.mean
         ));
     }
-    Some(
-        match (error_of(best, first.runs), error_of(next, second.runs)) {
-            (Some(a), Some(b)) if a.hypot(b) == 0.0 => format!(
-                "{ahead}; the seeds of each agree to the digit: there are too few examples to tell."
-            ),
-            (Some(a), Some(b)) => {
-                let errors = gap / a.hypot(b);
-                let chance = quantile(freedom((a, first.runs), (b, second.runs)));
-                match errors > chance {
-                    true => format!(
-                        "{ahead}: {errors:.1} standard errors of the difference, where chance has {chance:.1} once in \
+    let said = match (error_of(best, first.runs), error_of(next, second.runs)) {
+        (Some(a), Some(b)) if a.hypot(b) == 0.0 => format!(
+            "{ahead}; the seeds of each agree to the digit: there are too few examples to tell."
+        ),
+        (Some(a), Some(b)) => {
+            let errors = gap / a.hypot(b);
+            let chance = quantile(freedom((a, first.runs), (b, second.runs)));
+            match errors > chance {
+                true => format!(
+                    "{ahead}: {errors:.1} standard errors of the difference, where chance has {chance:.1} once in \
                          twenty times with so many seeds."
-                    ),
-                    false => format!(
-                        "{ahead}, but by {errors:.1} standard errors of the difference, where chance has {chance:.1} \
+                ),
+                false => format!(
+                    "{ahead}, but by {errors:.1} standard errors of the difference, where chance has {chance:.1} \
                          once in twenty times: these seeds do not tell them apart."
-                    ),
-                }
+                ),
             }
-            _ => format!(
-                "{ahead}, on one seed: whether that is chance, several show (--seed 0,1,2)."
-            ),
-        },
-    )
+        }
+        _ => format!("{ahead}, on one seed: whether that is chance, several show (--seed 0,1,2)."),
+    };
+    Some(said + &picked)
+}
+
+/// What a choice of the best on the very rows that it is judged by takes from the verdict.
+fn picked([of_first, of_second]: [usize; 2]) -> String {
+    match of_first.max(of_second) {
+        0 | 1 => String::new(),
+        _ => format!(
+            " They are the best of {of_first} and of {of_second} choices by these scores, which flatters both: other seeds, or \
+             rows that were not looked at, confirm it."
+        ),
+    }
 }
 
 fn optimizer_of(row: &Row) -> &str {
@@ -208,5 +221,8 @@ mod tests {
         assert!(said.contains("adamw 1 is ahead of adahessian 1"), "{said}");
         let one = winner(&rows[..2].iter().collect::<Vec<_>>()).unwrap_or_default();
         assert!(one.contains("adamw 1 is ahead of adamw 2"), "{one}");
+        assert!(said.contains("best of 2 and of 1 choices"), "{said}");
+        let fixed = winner(&[&rows[0], &rows[2]]).unwrap_or_default();
+        assert!(!fixed.contains("choices"), "{fixed}");
     }
 }

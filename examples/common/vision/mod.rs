@@ -11,6 +11,7 @@ use crate::grid::Cell;
 use crate::layers::Asked;
 use crate::optimizers::{self, Family};
 use crate::program;
+use crate::say;
 use crate::session::Session;
 use crate::text;
 use crate::values::{count, share};
@@ -204,7 +205,7 @@ impl<B: Benchmark> Experiment for Vision<B> {
         program::waited(&train.waited());
         match replaced.load(Ordering::Relaxed) {
             0 => {}
-            count => println!(
+            count => say!(
                 "  {count} times an image that cannot be decoded was replaced, in evaluations, too"
             ),
         }

@@ -2,6 +2,7 @@
 
 use crate::program::{Program, folder, lines};
 use std::fs;
+use std::path::Path;
 
 const SMALL: &str = "--task sst2 --limit 48 --limit-eval 16 --max-length 16 --batch-size 8";
 
@@ -83,7 +84,10 @@ fn halving_keeps_the_better_half_of_each_optimizer() {
     }
     let runs = |rung: &str| {
         let entries = fs::read_dir(at.join(rung)).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let folders = entries
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.path().is_dir());
+        let names = folders.map(|entry| entry.file_name().into_string().unwrap());
         let mut names: Vec<String> = names.collect();
         names.sort();
         names
@@ -100,6 +104,15 @@ fn halving_keeps_the_better_half_of_each_optimizer() {
     );
     let config = fs::read_to_string(at.join("rung2").join(&runs("rung2")[0]).join("config.toml"));
     assert!(config.unwrap().contains("epochs = 2\n"));
+
+    // Each rung's figures stay, and the last one's are the comparison's.
+    let rows = |folder: &Path| {
+        let text = fs::read_to_string(folder.join("results.json")).unwrap();
+        text.matches("\"group\"").count()
+    };
+    let figures = [&at.join("rung1"), &at.join("rung2"), &at].map(|folder| rows(folder));
+    assert_eq!(figures, [8, 4, 2]);
+    assert!(at.join("rung1/report.html").is_file());
 
     // As after a kill: a run of the second rung and all of the third are missing.
     fs::remove_dir_all(at.join("rung2").join(&runs("rung2")[0])).unwrap();

@@ -270,6 +270,12 @@ impl MaskedLanguageModel {
         Ok(ops::embedding(positions, &rows)?)
     }
 
+    /// After a checkpoint was read, with what its config.json says beyond the configuration.
+    pub(crate) fn after_reading(mut self, others: &Value) -> Self {
+        self.encoder = self.encoder.with_fields(others, false);
+        self
+    }
+
     /// The part below the head.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder

@@ -7,6 +7,6 @@ mod token;
 pub(crate) use masked::MaskedHead;
 pub use masked::{MaskedLanguageModel, WordsAndPairs};
 pub(crate) use sequence::ClassifierHead;
-pub use sequence::{Outputs, SequenceClassifier};
+pub use sequence::{Outputs, Problem, SequenceClassifier};
 pub use token::TokenClassifier;
 pub(crate) use token::TokenHead;

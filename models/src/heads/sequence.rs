@@ -76,14 +76,38 @@ pub struct Outputs {
     pub logits: Tensor,
 }
 
+/// What a classifier of sequences is trained for: config.json's `problem_type`, by which transformers chooses a loss, and
+/// its pipelines what they make of the outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// A number each: the mean squared error; outputs as they are.
+    Regression,
+    /// One of several classes: the cross entropy; a softmax.
+    SingleLabel,
+    /// Any of several classes: the binary cross entropy of each; sigmoids.
+    MultiLabel,
+}
+
+impl Problem {
+    /// The name in config.json.
+    pub fn name(self) -> &'static str {
+        match self {
+            Problem::Regression => "regression",
+            Problem::SingleLabel => "single_label_classification",
+            Problem::MultiLabel => "multi_label_classification",
+        }
+    }
+}
+
 /// An encoder with a linear map, an activation and a linear classifier of the first position: GLUE's tasks.
-/// One label is regression.
+/// One label is regression, several are classes of which one is right, unless a checkpoint or
+/// [`SequenceClassifier::with_problem`] says otherwise.
 #[derive(Clone)]
 pub struct SequenceClassifier {
     encoder: Encoder,
     head: ClassifierHead,
     labels: Labels,
-    /// config.json's `problem_type`, where it is not the one that follows from the labels.
+    /// config.json's `problem_type`, where it is not the one that follows from the labels: null for none.
     problem: Option<Value>,
     variables: Variables,
 }
@@ -110,7 +134,8 @@ impl SequenceClassifier {
 
     /// A classifier from the `model.safetensors` (or the shards) of a folder. A head, or a part of it, that
     /// the checkpoint lacks is initialised as in [`Self::new`] and reported; every other missing tensor is
-    /// an error.
+    /// an error. What config.json says of the labels and the problem is not read: that does
+    /// [`auto::sequence_classifier`](crate::auto::sequence_classifier).
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorType`], [`Error::File`]; as
@@ -212,16 +237,25 @@ impl SequenceClassifier {
         Ok(self)
     }
 
-    /// After a checkpoint was read, with its config.json's `id2label` and `problem_type`.
+    /// Says in config.json what the classifier is trained for, whatever a checkpoint's said. For its outputs it makes no
+    /// difference.
+    pub fn with_problem(mut self, problem: Problem) -> Self {
+        self.problem = Some(problem.name().into());
+        self
+    }
+
+    /// After a checkpoint was read, with its config.json's `id2label` and `problem_type`, and what it says beyond the
+    /// configuration. A head that it has brought means what it meant; where it said nothing, nothing is said.
     pub(crate) fn after_reading(
         mut self,
-        id2label: &Value,
-        problem: &Value,
+        [id2label, problem, others]: [&Value; 3],
         report: &LoadReport,
     ) -> Self {
-        if problem.is_string() && Labels::are_of(report) {
+        let keeps_head = Labels::are_of(report);
+        if keeps_head {
             self.problem = Some(problem.clone());
         }
+        self.encoder = self.encoder.with_fields(others, keeps_head);
         self.labels = self.labels.after_reading(id2label, report);
         self
     }
@@ -249,8 +283,15 @@ impl Model for SequenceClassifier {
     fn config(&self) -> Value {
         let architecture = self.encoder.architecture();
         let mut config = architecture.config_of("ForSequenceClassification", Some(&self.labels));
-        if let Some(problem) = &self.problem {
-            config["problem_type"] = problem.clone();
+        // Without it a pipeline takes the sigmoid of a score.
+        let usual = match self.labels.len() {
+            1 => Problem::Regression,
+            _ => Problem::SingleLabel,
+        };
+        match &self.problem {
+            None => config["problem_type"] = usual.name().into(),
+            Some(Value::Null) => {}
+            Some(problem) => config["problem_type"] = problem.clone(),
         }
         config
     }

@@ -120,7 +120,12 @@ impl TokenClassifier {
     }
 
     /// After a checkpoint was read, with its config.json's `id2label`.
-    pub(crate) fn after_reading(mut self, id2label: &Value, report: &LoadReport) -> Self {
+    pub(crate) fn after_reading(
+        mut self,
+        [id2label, others]: [&Value; 2],
+        report: &LoadReport,
+    ) -> Self {
+        self.encoder = self.encoder.with_fields(others, Labels::are_of(report));
         self.labels = self.labels.after_reading(id2label, report);
         self
     }

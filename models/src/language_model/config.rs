@@ -158,6 +158,8 @@ impl Config {
             Attention::BlockTerm => 1 << 10,
             Attention::Standard => 1 << 14,
         };
+        // The positions' sines are a table: 2 GiB at most while it is made.
+        let most = most.min((1 << 28) / self.d_model);
         within("window", self.window, 1..=most)?;
         let unmasked = self.reference_unmasked && self.attention == Attention::Standard;
         let expected = "false: that is the block-term attention's";

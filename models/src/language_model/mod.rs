@@ -91,11 +91,12 @@ impl Network {
 /// Rows sin(p ω_i) and behind them cos(p ω_i) with ω_i = 10000^(-2i/d), for p = L - 1, …, 0; [L, d] in f64.
 fn sinusoids(window: usize, d: usize) -> Result<Tensor> {
     let half = d / 2;
+    let frequency = |i: usize| 10_000f64.powf(-2.0 * i as f64 / d as f64);
+    let frequencies: Vec<f64> = (0..half).map(frequency).collect();
     let mut table = vec![0.0; window * d];
     for (row, p) in table.chunks_exact_mut(d).zip((0..window).rev()) {
-        for i in 0..half {
-            let angle = p as f64 * 10_000f64.powf(-2.0 * i as f64 / d as f64);
-            (row[i], row[half + i]) = angle.sin_cos();
+        for (i, frequency) in frequencies.iter().enumerate() {
+            (row[i], row[half + i]) = (p as f64 * frequency).sin_cos();
         }
     }
     Ok(Tensor::from_vec(table, (window, d), &Device::Cpu)?)

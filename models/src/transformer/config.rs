@@ -168,6 +168,10 @@ impl Config {
         ] {
             within(field, id as usize, 0..=self.vocab_size - 1)?;
         }
+        let different = self.pad_token_id != self.eos_token_id;
+        // Its mask would hide every sentence's end, and the decoder's first token.
+        let expected = "another id than pad_token_id";
+        require(different, "eos_token_id", expected, self.eos_token_id)?;
         for (field, p) in [
             ("dropout", self.dropout),
             ("attention_dropout", self.attention_dropout),

@@ -11,11 +11,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use zip::{CompressionMethod, ZipArchive};
 
 /// The name of the file inside a folder.
 pub(super) const FILE: &str = "pytorch_model.bin";
+/// What a file begins with that PyTorch wrote before it wrote archives: a pickle of one large number.
+const BEFORE_1_6: [u8; 4] = [0x80, 0x02, 0x8a, 0x0a];
 /// The longest pickle: a tensor takes two hundred bytes of it.
 const LONGEST: u64 = 16 << 20;
 
@@ -33,6 +35,10 @@ impl TorchFile {
             );
             Error::file(&path, what)
         };
+        if begins_with(&path, &BEFORE_1_6).map_err(|e| Error::file(&path, e))? {
+            let what = "in PyTorch's format from before its version 1.6: load it there, and save it again, best as safetensors";
+            return Err(Error::file(&path, what));
+        }
         let mut archive = archive(&path).map_err(not)?;
         let length = std::fs::metadata(&path)
             .map_err(|e| Error::file(&path, e))?
@@ -146,4 +152,10 @@ impl std::io::Write for Skip<'_> {
 fn archive(path: &PathBuf) -> std::result::Result<ZipArchive<BufReader<File>>, String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     ZipArchive::new(BufReader::new(file)).map_err(|e| e.to_string())
+}
+
+fn begins_with(path: &Path, bytes: &[u8; 4]) -> std::io::Result<bool> {
+    let mut first = Vec::new();
+    File::open(path)?.take(4).read_to_end(&mut first)?;
+    Ok(first == bytes)
 }

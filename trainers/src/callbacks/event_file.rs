@@ -110,6 +110,15 @@ impl EventFile {
         self.write(&event)
     }
 
+    /// Brings what was written to the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync(&self) -> Result<()> {
+        let synced = self.file.sync_data();
+        synced.map_err(Error::io("cannot write", &self.path))
+    }
+
     /// One record in one write, so that TensorBoard never sees half of one for long.
     fn write(&mut self, message: &[u8]) -> Result<()> {
         let length = (message.len() as u64).to_le_bytes();

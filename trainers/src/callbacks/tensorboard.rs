@@ -7,6 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+const BEGINNING: &str = "events.out.tfevents.";
+const ENDING: &str = ".adahessian";
+
 /// Writes `train/*` for each logged step and `eval/*` for each evaluation. When a run goes on from
 /// a checkpoint, its event file is cut off there and continued; an evaluation of that step that is made
 /// again is cut off, too.
@@ -25,14 +28,14 @@ impl TensorBoard {
         }
     }
 
-    /// The newest event file of the folder; their names begin with the time of their making.
+    /// The newest event file of this kind in the folder; their names have the time of their making.
     fn existing(&self) -> Result<Option<PathBuf>> {
         let error = || Error::io("cannot list", &self.folder);
         let mut newest = None;
         for entry in fs::read_dir(&self.folder).map_err(error())? {
             let path = entry.map_err(error())?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.contains("tfevents") {
+            if name.starts_with(BEGINNING) && name.ends_with(ENDING) {
                 newest = newest.max(Some(path));
             }
         }
@@ -61,11 +64,15 @@ impl Callback for TensorBoard {
         self.file = Some(match existing {
             Some((path, step)) => EventFile::open_at(path, step, report.owed)?,
             None => {
-                let name = format!("events.out.tfevents.{:010}.adahessian", now() as u64);
+                let name = format!("{BEGINNING}{:010}{ENDING}", now() as u64);
                 EventFile::create(self.folder.join(name), now())?
             }
         });
         Ok(())
+    }
+
+    fn before_checkpoint(&mut self) -> Result<()> {
+        self.file.as_ref().map_or(Ok(()), EventFile::sync)
     }
 
     fn on_step(&mut self, report: &StepReport) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! | name | what it is |
 //! |---|---|
-//! | `step-00000120`, `best-00000100` | published |
+//! | `step-00000120`, `best-00000100`, `stop-00000130` | published |
 //! | `.step-00000120.partial` | being written, or being removed |
 //! | `.step-00000120.replaced.partial` | published before, put aside for another one of its name |
 //!

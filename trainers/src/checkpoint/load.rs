@@ -1,7 +1,7 @@
 //! Reading checkpoints, and putting them back into a model and an optimizer.
 
 use super::manifest::{self, Damage, Manifest};
-use super::{CONFIG, Checkpoints, FORMAT, MODEL, OPTIMIZER, Progress, TABLES, VERSION};
+use super::{CONFIG, Checkpoints, FORMAT, MODEL, OPTIMIZER, Progress, STEP, STOP, TABLES, VERSION};
 use crate::error::{Error, Result};
 use adahessian::sparse::{self, SparseTable};
 use adahessian::{NamedVars, Optim, State};
@@ -119,7 +119,8 @@ fn parse_state(bytes: &[u8]) -> std::result::Result<State, Damage> {
 /// The newest intact checkpoint beside a damaged one; earlier steps come first.
 fn previous(path: &Path) -> Option<PathBuf> {
     let checkpoints = Checkpoints::new(path.parent()?);
-    let mut others = checkpoints.of_kind("step").ok()?;
+    let mut others = checkpoints.of_kind(STEP).ok()?;
+    others.extend(checkpoints.of_kind(STOP).ok()?);
     let step = others
         .iter()
         .find(|(_, p)| p == path)

@@ -37,6 +37,11 @@ use manifest::Manifest;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// The kinds of checkpoints, which their names begin with.
+const STEP: &str = "step";
+const BEST: &str = "best";
+const STOP: &str = "stop";
+
 const MODEL: &str = "model.safetensors";
 const TABLES: &str = "tables.safetensors";
 const OPTIMIZER: &str = "optim.safetensors";
@@ -59,7 +64,8 @@ pub struct Content<'a> {
     pub config: &'a str,
 }
 
-/// The checkpoints of one run: `step-00000120` and the like, and one `best-00000100`.
+/// The checkpoints of one run: `step-00000120` and the like, one `best-00000100`, and one `stop-00000130`
+/// where the run was stopped between two of the others.
 ///
 /// What changes the folder needs its lock, and takes it for the time that it needs; reading needs none.
 #[derive(Clone, Debug)]
@@ -102,16 +108,30 @@ impl Checkpoints {
         self.lock.lock(&self.folder)
     }
 
-    /// Saves a checkpoint of the present step and removes those that are too old. If an intact one
-    /// of the same step and the same variables exists, it stays.
+    /// Saves a checkpoint of the present step and removes those that are too old, and that of an earlier
+    /// stop. If an intact one of the same step and the same variables exists, it stays.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be written; older checkpoints are then untouched. Those of
     /// [`Checkpoints::lock`].
     pub fn save(&self, content: Content) -> Result<PathBuf> {
         let _held = self.lock()?;
-        let path = self.publish("step", content)?;
-        self.thin("step", self.keep)?;
+        let path = self.publish(STEP, content)?;
+        self.thin(STEP, self.keep)?;
+        self.thin(STOP, 0)?;
+        Ok(path)
+    }
+
+    /// Saves a checkpoint of a run that is stopped between two that it would have saved anyway. A run goes on
+    /// from it, but it takes the place of none of those, and goes when the next is there: a run that was stopped
+    /// ends with the checkpoints of one that was not, and the mean over the last ones is the same.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::save`].
+    pub fn save_stop(&self, content: Content) -> Result<PathBuf> {
+        let _held = self.lock()?;
+        let path = self.publish(STOP, content)?;
+        self.thin(STOP, 1)?;
         Ok(path)
     }
 
@@ -122,8 +142,8 @@ impl Checkpoints {
     /// [`Checkpoints::lock`].
     pub fn save_best(&self, content: Content) -> Result<PathBuf> {
         let _held = self.lock()?;
-        let path = self.publish("best", content)?;
-        for (_, old) in self.of_kind("best")? {
+        let path = self.publish(BEST, content)?;
+        for (_, old) in self.of_kind(BEST)? {
             if old != path {
                 discard(&old)?;
             }
@@ -131,16 +151,17 @@ impl Checkpoints {
         Ok(path)
     }
 
-    /// The published checkpoints from the oldest step to the newest, whether intact or not.
+    /// The published checkpoints from the oldest step to the newest, whether intact or not, without those of the
+    /// best evaluation and of a stop.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read; one that does not exist has no checkpoints.
     pub fn list(&self) -> Result<Vec<PathBuf>> {
-        let found = self.of_kind("step")?;
+        let found = self.of_kind(STEP)?;
         Ok(found.into_iter().map(|(_, path)| path).collect())
     }
 
-    /// The checkpoint of the newest step.
+    /// The newest of [`Checkpoints::list`].
     ///
     /// # Errors
     /// As [`Checkpoints::list`].
@@ -148,16 +169,19 @@ impl Checkpoints {
         Ok(self.list()?.pop())
     }
 
-    /// The checkpoint to go on from: that of the newest step, and where there is none, that of the best
-    /// evaluation.
+    /// The checkpoint to go on from: that of the newest step, of whatever kind. The best evaluation's may be
+    /// newer than all others, and would be lost to a run that goes on from before it.
     ///
     /// # Errors
     /// As [`Checkpoints::list`].
     pub fn newest(&self) -> Result<Option<PathBuf>> {
-        match self.latest()? {
-            Some(path) => Ok(Some(path)),
-            None => self.best(),
+        let mut found = Vec::new();
+        for kind in [BEST, STOP, STEP] {
+            found.extend(self.of_kind(kind)?);
         }
+        // Of one step the last kind: what the others hold it holds, too.
+        let newest = found.into_iter().max_by_key(|(step, _)| *step);
+        Ok(newest.map(|(_, path)| path))
     }
 
     /// Removes what a process that died left half written, and puts back what it had put aside.
@@ -177,7 +201,7 @@ impl Checkpoints {
     /// # Errors
     /// As [`Checkpoints::list`].
     pub fn best(&self) -> Result<Option<PathBuf>> {
-        Ok(self.of_kind("best")?.pop().map(|(_, path)| path))
+        Ok(self.of_kind(BEST)?.pop().map(|(_, path)| path))
     }
 
     /// Removes the checkpoints of later steps, a best one too: a run that goes on from an earlier one
@@ -189,12 +213,13 @@ impl Checkpoints {
     pub fn remove_after(&self, step: u64) -> Result<()> {
         let _held = self.lock()?;
         recover(&self.folder)?;
-        for kind in ["best", "step"] {
+        for kind in [BEST, STEP, STOP] {
             let mut later = self.of_kind(kind)?.into_iter().filter(|(s, _)| *s > step);
             later.try_for_each(|(_, path)| discard(&path))?;
         }
-        self.thin("step", self.keep)?;
-        self.thin("best", 1)
+        self.thin(STEP, self.keep)?;
+        self.thin(STOP, 1)?;
+        self.thin(BEST, 1)
     }
 
     /// Removes all but the newest ones.
@@ -204,10 +229,14 @@ impl Checkpoints {
         old.try_for_each(|(_, path)| discard(path))
     }
 
+    /// Whether a path has the name of a step's checkpoint, and not that of a best evaluation or a stop.
+    pub(crate) fn is_step(path: &Path) -> bool {
+        is_kind(path, STEP)
+    }
+
     /// Whether a path has the name of a best evaluation's checkpoint.
     pub(crate) fn is_best(path: &Path) -> bool {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("best-")
+        is_kind(path, BEST)
     }
 
     fn of_kind(&self, kind: &str) -> Result<Vec<(u64, PathBuf)>> {
@@ -237,6 +266,12 @@ impl Checkpoints {
         remove_leftovers(&self.folder)?;
         Ok(target)
     }
+}
+
+fn is_kind(path: &Path, kind: &str) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let rest = name.strip_prefix(kind);
+    rest.is_some_and(|rest| rest.starts_with('-'))
 }
 
 fn write_files(folder: &Path, content: Content) -> Result<Manifest> {

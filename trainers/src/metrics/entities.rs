@@ -1,5 +1,6 @@
 //! Metrics of names in sentences: whole names count, not words.
 
+use super::metric::{nan_rows, undefined};
 use super::{Metric, Scores};
 use crate::error::{Error, Result};
 use candle_core::{D, Tensor};
@@ -160,6 +161,8 @@ pub struct EntityMetric {
     names: Vec<String>,
     predicted: Vec<Vec<u32>>,
     expected: Vec<Vec<u32>>,
+    /// Whether an output was not a number.
+    has_nan: bool,
 }
 
 impl EntityMetric {
@@ -169,6 +172,7 @@ impl EntityMetric {
             names: names.into(),
             predicted: Vec::new(),
             expected: Vec::new(),
+            has_nan: false,
         }
     }
 
@@ -188,9 +192,13 @@ impl Metric for EntityMetric {
     }
 
     fn add(&mut self, outputs: &Tensor, labels: &Tensor) -> Result<()> {
+        let mut nan = nan_rows(outputs)?.into_iter();
         let predicted = outputs.argmax(D::Minus1)?.to_vec2::<u32>()?;
         let expected = labels.to_vec2::<u32>()?;
         for (predicted, expected) in predicted.iter().zip(&expected) {
+            let nan = nan.by_ref().take(predicted.len()).collect::<Vec<_>>();
+            let labelled = expected.iter().map(|class| *class != UNLABELLED);
+            self.has_nan |= labelled.zip(nan).any(|(counts, nan)| counts && nan);
             let words = predicted.iter().zip(expected);
             let words = words.filter(|(_, class)| **class != UNLABELLED);
             let (predicted, expected) = words.map(|(p, e)| (*p, *e)).unzip();
@@ -201,6 +209,10 @@ impl Metric for EntityMetric {
     }
 
     fn scores(&self) -> Result<Scores> {
-        entities(&self.named(&self.predicted)?, &self.named(&self.expected)?)
+        let scores = entities(&self.named(&self.predicted)?, &self.named(&self.expected)?)?;
+        Ok(match self.has_nan {
+            true => undefined(&scores),
+            false => scores,
+        })
     }
 }

@@ -80,6 +80,8 @@ struct Classes {
     report: ClassMetric,
     predicted: Vec<u32>,
     expected: Vec<u32>,
+    /// Whether an output was not a number: its class is none.
+    has_nan: bool,
 }
 
 impl Classes {
@@ -88,6 +90,7 @@ impl Classes {
             report,
             predicted: Vec::new(),
             expected: Vec::new(),
+            has_nan: false,
         }
     }
 }
@@ -98,12 +101,14 @@ impl Metric for Classes {
     }
 
     fn add(&mut self, outputs: &Tensor, labels: &Tensor) -> Result<()> {
+        let nan = nan_rows(outputs)?;
         let predicted = outputs.argmax(D::Minus1)?.flatten_all()?.to_vec1::<u32>()?;
         let expected = labels.to_dtype(DType::U32)?.flatten_all()?;
         let expected = expected.to_vec1::<u32>()?;
         super::check_lengths("classes", predicted.len(), expected.len())?;
-        for (predicted, expected) in predicted.into_iter().zip(expected) {
+        for ((predicted, expected), nan) in predicted.into_iter().zip(expected).zip(nan) {
             if expected != UNLABELLED {
+                self.has_nan |= nan;
                 self.predicted.push(predicted);
                 self.expected.push(expected);
             }
@@ -112,7 +117,11 @@ impl Metric for Classes {
     }
 
     fn scores(&self) -> Result<Scores> {
-        self.report.scores(&self.predicted, &self.expected)
+        let scores = self.report.scores(&self.predicted, &self.expected)?;
+        Ok(match self.has_nan {
+            true => undefined(&scores),
+            false => scores,
+        })
     }
 }
 
@@ -221,6 +230,23 @@ fn without_auc(scores: &Scores) -> Scores {
     defined.fold(Scores::new("auc", 0.5), |all, (name, value)| {
         all.with(name, value)
     })
+}
+
+/// Whether one of a row's outputs is not a number: the place of the largest would say nothing.
+pub(super) fn nan_rows(outputs: &Tensor) -> Result<Vec<bool>> {
+    let rows = outputs.ne(outputs)?.max(D::Minus1)?.flatten_all()?;
+    Ok(rows
+        .to_vec1::<u8>()?
+        .into_iter()
+        .map(|nan| nan != 0)
+        .collect())
+}
+
+/// The same names, and no numbers.
+pub(super) fn undefined(scores: &Scores) -> Scores {
+    let mut names = scores.iter().map(|(name, _)| name);
+    let main = Scores::new(names.next().unwrap_or_default(), f64::NAN);
+    names.fold(main, |all, name| all.with(name, f64::NAN))
 }
 
 fn is_click(label: f64) -> Result<bool> {

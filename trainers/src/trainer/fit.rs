@@ -16,8 +16,8 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     /// error of a step a second call takes that step again, from its beginning.
     ///
     /// # Errors
-    /// [`Error::RunFolder`] if the folder holds checkpoints and this trainer did not [`Trainer::resume`]: they
-    /// are another run's. [`Error::Diverged`] if the optimizer gave up, [`Error::NonFiniteEvaluation`], [`Error::InUse`] if
+    /// [`Error::RunFolder`] if the folder holds checkpoints and this trainer did not [`Trainer::resume`] one of them:
+    /// they are another run's. [`Error::Diverged`] if the optimizer gave up, [`Error::NonFiniteEvaluation`], [`Error::InUse`] if
     /// another process trains in the run's folder, and the errors of the task, the batches, the callbacks
     /// and the checkpoints. The newest checkpoint stays.
     pub fn fit(&mut self) -> Result<Summary> {
@@ -32,20 +32,16 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     fn start(&mut self, total_steps: u64) -> Result<()> {
-        match &self.checkpoints {
-            Some(checkpoints) if self.resumed => {
+        if let Some(checkpoints) = self.checkpoints.clone() {
+            if !self.owns_folder {
+                self.check_own(&checkpoints)?;
+                self.owns_folder = true;
+            }
+            if self.resumed {
                 checkpoints.remove_after(self.progress.step)?;
                 let saved = self.saved.take();
                 self.saved = saved.map(|(step, path)| (step, settled(path)));
             }
-            Some(checkpoints) if self.progress.step == 0 && checkpoints.newest()?.is_some() => {
-                return Err(Error::RunFolder {
-                    path: checkpoints.folder().into(),
-                    what: "holds the checkpoints of a run that this trainer does not go on with: call resume \
-                           first, or give it a folder of its own",
-                });
-            }
-            _ => {}
         }
         self.skip_empty_epochs();
         let report = StartReport {
@@ -61,9 +57,27 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             .try_for_each(|c| c.on_start(&report))
     }
 
+    /// Checkpoints in a folder from which this trainer does not go on are another run's, and stay.
+    fn check_own(&self, checkpoints: &Checkpoints) -> Result<()> {
+        let folder = checkpoints.folder();
+        let from = self.saved.as_ref().and_then(|(_, path)| path.parent());
+        let goes_on = from.is_some_and(|from| is_same(from, folder));
+        match goes_on || checkpoints.newest()?.is_none() {
+            true => Ok(()),
+            false => Err(Error::RunFolder {
+                path: folder.into(),
+                what: "holds the checkpoints of a run that this trainer does not go on with: call resume \
+                       with one of them first, or give it a folder of its own",
+            }),
+        }
+    }
+
     fn run(&mut self, total: u64) -> Result<Outcome> {
         if self.owed {
             self.evaluate()?;
+        }
+        if self.is_best_alone() {
+            self.save()?;
         }
         while self.progress.step < total {
             if self
@@ -74,7 +88,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
                 return Ok(Outcome::StoppedEarly);
             }
             if self.stop.load(Ordering::Relaxed) {
-                let checkpoint = self.save()?;
+                let checkpoint = self.save_stop()?;
                 return Ok(Outcome::Interrupted { checkpoint });
             }
             let report = self.step(total)?;
@@ -87,11 +101,23 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             if self.owed {
                 self.evaluate()?;
             }
-            if self.is_due(self.config.checkpoint_every, evaluate) {
+            self.save_is_due |= self.is_due(self.config.checkpoint_every, evaluate);
+            // While steps are skipped the variables may be beyond help: what was saved before is not removed for them.
+            if self.save_is_due && report.info.skipped.is_none() {
                 self.save()?;
             }
         }
         Ok(Outcome::Completed)
+    }
+
+    /// Whether the run goes on from a best evaluation beside which a checkpoint of the step was to be saved: the
+    /// process died in between.
+    fn is_best_alone(&self) -> bool {
+        let saved = self.saved.as_ref();
+        let from_best = saved
+            .is_some_and(|(step, path)| *step == self.progress.step && Checkpoints::is_best(path));
+        let evaluated = self.is_due(self.config.eval_every, self.progress.position == 0);
+        from_best && self.is_due(self.config.checkpoint_every, evaluated)
     }
 
     fn is_due(&self, every: Option<u64>, otherwise: bool) -> bool {
@@ -221,22 +247,34 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     /// Saves a checkpoint of the present step, unless there is one.
-    fn save(&mut self) -> Result<Option<PathBuf>> {
+    fn save(&mut self) -> Result<()> {
+        self.save_is_due = false;
         if let Some(checkpoints) = self.checkpoints.clone()
             && !self.is_saved_in(checkpoints.folder())
         {
             let path = self.write(|content| checkpoints.save(content))?;
             self.saved = Some((self.progress.step, path));
         }
+        Ok(())
+    }
+
+    /// Saves one of a run that stops here, unless there is a checkpoint of the present step.
+    fn save_stop(&mut self) -> Result<Option<PathBuf>> {
+        if let Some(checkpoints) = self.checkpoints.clone()
+            && !self.is_saved_in(checkpoints.folder())
+        {
+            let path = self.write(|content| checkpoints.save_stop(content))?;
+            self.saved = Some((self.progress.step, path));
+        }
         Ok(self.last_checkpoint())
     }
 
-    /// The best checkpoint, from which a run may have gone on, is none of the steps'.
+    /// Those of a best evaluation or a stop, from which a run may have gone on, are none of the steps'.
     fn is_saved_in(&self, folder: &Path) -> bool {
         let saved = self.saved.as_ref();
         saved.is_some_and(|(step, path)| {
-            let is_best = Checkpoints::is_best(path);
-            *step == self.progress.step && path.parent() == Some(folder) && !is_best
+            let is_here = path.parent() == Some(folder) && Checkpoints::is_step(path);
+            *step == self.progress.step && is_here
         })
     }
 
@@ -266,7 +304,9 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     fn finish(&mut self, outcome: Outcome) -> Result<Summary> {
-        self.save()?;
+        if !matches!(outcome, Outcome::Interrupted { .. }) {
+            self.save()?;
+        }
         self.progress.elapsed_seconds = self.elapsed();
         let summary = Summary {
             outcome,
@@ -284,4 +324,10 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             .try_for_each(|c| c.on_end(&summary))?;
         Ok(summary)
     }
+}
+
+/// Whether two paths are one folder's.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let canonical = |path: &Path| path.canonicalize().ok();
+    one == other || canonical(one).is_some_and(|one| canonical(other) == Some(one))
 }

@@ -43,6 +43,10 @@ pub struct Trainer<T, B> {
     owed: bool,
     /// The newest checkpoint of this run and its step.
     saved: Option<(u64, PathBuf)>,
+    /// A checkpoint that waits for a step that is not skipped.
+    save_is_due: bool,
+    /// Whether the folder's checkpoints are known to be this run's.
+    owns_folder: bool,
     /// Seconds of each step of this process.
     step_seconds: Vec<f64>,
     elapsed_before: f64,
@@ -81,6 +85,8 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             resumed: false,
             owed: false,
             saved: None,
+            save_is_due: false,
+            owns_folder: false,
             step_seconds: Vec::new(),
             elapsed_before: 0.0,
             started: Instant::now(),
@@ -91,6 +97,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     pub fn run_folder(mut self, folder: &RunFolder, config: impl Into<String>) -> Self {
         self.checkpoints = Some(folder.checkpoints().keep(self.config.keep_checkpoints));
         self.config_text = config.into();
+        self.owns_folder = false;
         self
     }
 
@@ -135,6 +142,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.saved = Some((loaded.progress.step, loaded.path));
         self.progress = loaded.progress;
         self.resumed = true;
+        (self.owns_folder, self.save_is_due) = (false, false);
         Ok(())
     }
 

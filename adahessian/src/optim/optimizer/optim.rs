@@ -152,12 +152,16 @@ impl<R: Rule> Optim for Optimizer<R> {
         Ok(info)
     }
 
+    fn check_skip(&self, why: &NotFinite) -> Result<()> {
+        self.skips.check(why, self.step, self.common.max_skipped)
+    }
+
     fn skip(&mut self, why: &NotFinite) -> Result<StepInfo> {
+        self.check_skip(why)?;
         let ready = self.ready.take().ok_or_else(not_prepared)?;
+        self.skips.note();
         self.computed &= !self.due();
         self.step += 1;
-        let limit = self.common.max_skipped;
-        self.skips.note(why, ready.info.step, limit)?;
         Ok(StepInfo {
             skipped: Some(why.name.clone()),
             ..ready.info

@@ -13,12 +13,12 @@ pub(crate) struct Diagonal {
     pub tensor: Tensor,
     pub block: Block,
     pub average: Average,
-    /// The least of the averaged D, as a share of the mean of |D| over the variable.
+    /// The least magnitude of the averaged D, as a share of the mean of |D| over the variable.
     pub floor: f64,
 }
 
 impl Diagonal {
-    /// D averaged over its blocks, and not below its floor.
+    /// D averaged over its blocks, and not nearer to 0 than its floor.
     pub fn averaged(&self) -> Result<Tensor> {
         let averaged = match self.average {
             Average::Absolute => self.block.average(&self.tensor.abs()?)?,
@@ -28,10 +28,16 @@ impl Diagonal {
             return Ok(averaged);
         }
         let mean = sum_f64(&self.tensor.abs()?)? / self.tensor.elem_count().max(1) as f64;
-        Ok(averaged.maximum(self.floor * mean)?)
+        let least = averaged.abs()?.maximum(self.floor * mean)?;
+        match self.average {
+            Average::Absolute => Ok(least),
+            // A negative one stays negative, as long as it is: rules that square it would take a floor above it for
+            // a small curvature.
+            Average::Signed => Ok(averaged.lt(0.0)?.where_cond(&least.neg()?, &least)?),
+        }
     }
 
-    /// The least that the averaged D may be.
+    /// The least magnitude that the averaged D may have.
     pub(super) fn least<T: Real>(&self, diagonal: &[T]) -> Option<T> {
         if self.floor == 0.0 {
             return None;

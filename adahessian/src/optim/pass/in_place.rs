@@ -132,8 +132,8 @@ fn sized<T: Real, R: Rule, const N: usize, const S: usize, const POWERS: bool>(
 
 fn raise<T: Real>(average: &mut [T], least: T) {
     for x in average {
-        if *x < least {
-            *x = least;
+        if x.abs() < least {
+            *x = if *x < T::ZERO { -least } else { least };
         }
     }
 }

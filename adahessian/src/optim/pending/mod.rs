@@ -205,17 +205,21 @@ pub(crate) struct Skips {
 }
 
 impl Skips {
-    /// Notes a skip; an error once there are too many in a row.
-    pub fn note(&mut self, why: &NotFinite, step: u64, limit: u32) -> Result<()> {
+    /// Notes a skip.
+    pub fn note(&mut self) {
         self.in_a_row += 1;
         self.total += 1;
-        match self.in_a_row > limit {
-            false => Ok(()),
-            true => Err(crate::Error::NonFinite {
+    }
+
+    /// An error if this one were too many in a row.
+    pub fn check(&self, why: &NotFinite, step: u64, limit: u32) -> Result<()> {
+        match self.in_a_row < limit {
+            true => Ok(()),
+            false => Err(crate::Error::NonFinite {
                 what: why.what,
                 name: why.name.clone(),
                 step,
-                skipped: self.in_a_row,
+                skipped: self.in_a_row + 1,
             }),
         }
     }

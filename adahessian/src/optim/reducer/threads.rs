@@ -244,7 +244,8 @@ fn add_rows(name: &str, a: &RowSums, b: &RowSums) -> Added<RowSums> {
         let count = part.rows.len();
         if count > 0 {
             let places = Tensor::from_iter(places, gradients.device())?.to_dtype(DType::U32)?;
-            gradients = gradients.index_add(&places, &part.gradients, 0)?;
+            let added = part.gradients.to_device(gradients.device())?;
+            gradients = gradients.index_add(&places, &added, 0)?;
         }
     }
     Ok(RowSums { rows, gradients })

@@ -250,6 +250,22 @@ fn floors_of_the_curvature_are_the_composed_ones() {
     }
 }
 
+/// A rule that squares D takes a large negative one for a large curvature, with a floor and without.
+#[test]
+fn a_floor_raises_magnitudes() {
+    let x = Var::new(&[1f64, 1.0, 1.0], &Device::Cpu).unwrap();
+    let builder = AdaHessian::builder().average(Average::Signed).floor(0.5);
+    let mut opt = builder.build(vec![x.clone()]).unwrap();
+    // D = (-8, 0.2, -0.2); its mean magnitude is 2.8, its floor 1.4.
+    let curvature = Tensor::new(&[-4f64, 0.1, -0.1], &Device::Cpu).unwrap();
+    let loss = (x.sqr().unwrap() * curvature).unwrap().sum_all().unwrap();
+    opt.backward_step(&loss).unwrap();
+    let got = numbers(&opt.diagonal().unwrap().unwrap().tensors()[0]);
+    for (got, expected) in got.iter().zip([8.0, 1.4, 1.4]) {
+        assert!((got - expected).abs() < 1e-12, "{got} {expected}");
+    }
+}
+
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let config = AdaHessian::builder()

@@ -1,0 +1,273 @@
+//! What a fine-tuned classifier says of texts: lines of a file, or a set of GLUE in the form that its server takes.
+//!
+//! ```text
+//! echo 'a warm and funny film' | predict runs/sst2
+//! predict runs/rte --task rte --data ./glue_data --out RTE.tsv
+//! ```
+
+use adahessian::ops::Mode;
+use adahessian::without_graph;
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Device};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use common::values::count;
+use common::{driver, program};
+use datasets::glue::{self, GlueTask, Ragged, Row, Split};
+use datasets::{TextDataset, TextEncoder, hub};
+use models::{SequenceClassifier, Start, auto};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use trainers::disk::write_whole;
+
+/// Classify texts with a fine-tuned model
+///
+/// Each line of a file, or of standard input, is a text, or two with a tab between them; its line of the answer has the
+/// label, its probability, and the text. A model of one label gives its score. With --task the texts are those of GLUE, and the
+/// answer is what GLUE's server takes: index and prediction.
+#[derive(Parser)]
+#[command(name = "predict")]
+struct Options {
+    /// A run's folder, a model's, or a Hub id
+    model: String,
+
+    /// The file of the texts [default: standard input]
+    #[arg(conflicts_with = "task")]
+    file: Option<PathBuf>,
+
+    /// Of a run, take the model of the best evaluation, where it is another than the last one
+    #[arg(long)]
+    best: bool,
+
+    /// A task of GLUE: rte, mrpc, stsb, sst2, qnli, qqp, mnli, mnli-mm or cola
+    #[arg(long)]
+    task: Option<String>,
+
+    /// Its folder, in the layout of GLUE's download or with parquet files [default: from the Hub]
+    #[arg(long, value_name = "DIR", requires = "task")]
+    data: Option<PathBuf>,
+
+    /// Its rows: test, validation or train
+    #[arg(long, default_value = "test", value_parser = ["test", "validation", "train"], requires = "task")]
+    set: String,
+
+    /// Write the answer into this new file [default: standard output]
+    #[arg(long, value_name = "FILE.tsv")]
+    out: Option<PathBuf>,
+
+    /// Longest text in tokens; what is longer is cut [default: 128, or as many as the model has positions]
+    #[arg(long, value_name = "TOKENS", value_parser = count)]
+    max_length: Option<usize>,
+
+    /// Texts at a time
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = count)]
+    batch_size: usize,
+
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+
+    /// Threads [default: the machine's physical cores]
+    #[arg(long, value_parser = common::values::threads)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let matches = Options::command().get_matches();
+    let options = Options::from_arg_matches(&matches).map_err(anyhow::Error::from);
+    let done = options.and_then(|options| run(&options));
+    driver::exit(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn run(options: &Options) -> Result<()> {
+    program::start(options.threads)?;
+    if let Some(out) = options.out.as_ref().filter(|out| out.exists()) {
+        bail!(
+            "{}: is there already: remove it, or choose another --out",
+            out.display()
+        );
+    }
+    let device = program::device(&options.device)?;
+    let folder = folder(options)?;
+    let start = Start {
+        device: device.clone(),
+        ..Start::default()
+    };
+    let (model, report) = auto::sequence_classifier(&folder, None, &start)?;
+    if let Some(name) = report.initialised.first() {
+        bail!(
+            "{}: has no `{name}`, so that its answers would be drawn by lot: fine-tune it first (`glue --model`)",
+            folder.display()
+        );
+    }
+    let positions = model.encoder().architecture().positions;
+    let most = options.max_length.unwrap_or(128).min(positions);
+    let encoder = TextEncoder::from_folder(&folder, most)?.allow_small_vocabulary();
+    encoder.check(model.encoder().architecture().vocabulary, positions)?;
+    let model = Predictor {
+        model,
+        encoder,
+        device,
+        batch_size: options.batch_size,
+    };
+    match &options.task {
+        Some(task) => of_task(options, &model, task.parse()?),
+        None => of_lines(options, &model),
+    }
+}
+
+/// Where the model's files are.
+fn folder(options: &Options) -> Result<PathBuf> {
+    let run = Path::new(&options.model);
+    let inside = [options.best.then_some("model-best"), Some("model")];
+    let inside = inside.into_iter().flatten().map(|name| run.join(name));
+    match inside
+        .into_iter()
+        .find(|folder| folder.join("config.json").is_file())
+    {
+        Some(folder) => Ok(folder),
+        None => Ok(hub::checkpoint_folder(&options.model)?),
+    }
+}
+
+/// A model, and what makes batches for it.
+struct Predictor {
+    model: SequenceClassifier,
+    encoder: TextEncoder,
+    device: Device,
+    batch_size: usize,
+}
+
+impl Predictor {
+    /// The logits of each row, in their order.
+    fn logits(&self, rows: &[Row]) -> Result<Vec<Vec<f64>>> {
+        let texts = TextDataset::encode(&self.encoder, rows)?;
+        let mut all = Vec::with_capacity(rows.len());
+        let indices: Vec<usize> = (0..rows.len()).collect();
+        for indices in indices.chunks(self.batch_size) {
+            let batch = texts.batch(indices, &self.device)?;
+            let (types, mask) = (Some(&batch.token_type_ids), Some(&batch.attention_mask));
+            let logits = without_graph(|| {
+                self.model
+                    .forward(&batch.input_ids, types, mask, &Mode::Eval)
+            })?;
+            all.extend(logits.to_dtype(DType::F64)?.to_vec2::<f64>()?);
+        }
+        Ok(all)
+    }
+
+    /// Lines as they are, each with what the model says of it in front.
+    fn lines(&self, rows: &[Row], to: &mut dyn Write) -> Result<()> {
+        let names = self.model.label_names();
+        for (row, logits) in rows.iter().zip(self.logits(rows)?) {
+            match logits.as_slice() {
+                [score] => write!(to, "{score:.4}")?,
+                logits => {
+                    let class = largest(logits);
+                    let sum: f64 = logits.iter().map(|x| (x - logits[class]).exp()).sum();
+                    write!(to, "{}\t{:.4}", names[class], 1.0 / sum)?;
+                }
+            }
+            let second = row.second.iter().map(|text| format!("\t{text}"));
+            writeln!(to, "\t{}{}", row.first, second.collect::<String>())?;
+        }
+        Ok(())
+    }
+}
+
+/// The first of the largest.
+fn largest(logits: &[f64]) -> usize {
+    let better = |best: usize, i: usize| if logits[i] > logits[best] { i } else { best };
+    (0..logits.len()).fold(0, better)
+}
+
+/// Standard input a batch at a time: who types a line has its answer.
+fn of_lines(options: &Options, model: &Predictor) -> Result<()> {
+    let input: Box<dyn BufRead> = match &options.file {
+        Some(path) => {
+            let file = std::fs::File::open(path);
+            Box::new(BufReader::new(
+                file.with_context(|| path.display().to_string())?,
+            ))
+        }
+        None => Box::new(io::stdin().lock()),
+    };
+    let mut answer = Vec::new();
+    let mut rows = Vec::new();
+    let portion = match options.file {
+        Some(_) => 64 * options.batch_size,
+        None => 1,
+    };
+    let mut done = |rows: &mut Vec<Row>| -> Result<()> {
+        match options.out {
+            Some(_) => model.lines(rows, &mut answer)?,
+            None => model.lines(rows, &mut BufWriter::new(io::stdout().lock()))?,
+        }
+        rows.clear();
+        Ok(())
+    };
+    for (number, line) in input.lines().enumerate() {
+        let line = line.with_context(|| format!("line {}", number + 1))?;
+        let (first, second) = match line.split_once('\t') {
+            Some((first, second)) => (first, Some(second.to_string())),
+            None => (line.as_str(), None),
+        };
+        rows.push(Row {
+            first: first.into(),
+            second,
+            label: None,
+        });
+        if rows.len() >= portion {
+            done(&mut rows)?;
+        }
+    }
+    done(&mut rows)?;
+    match &options.out {
+        Some(out) => Ok(write_whole(out, &answer)?),
+        None => Ok(()),
+    }
+}
+
+/// Index and prediction, with GLUE's own names of the labels.
+fn of_task(options: &Options, model: &Predictor, task: GlueTask) -> Result<()> {
+    let split = match options.set.as_str() {
+        "train" => Split::Train,
+        "validation" => Split::Validation,
+        _ => Split::Test,
+    };
+    // The server counts every row; in other sets the published files have a few that are not whole.
+    let ragged = match split {
+        Split::Test => Ragged::Refuse,
+        _ => Ragged::SkipAndCount,
+    };
+    let rows = glue::load_with(options.data.as_deref(), task, split, ragged)?.rows;
+    let (names, own) = (task.labels(), model.model.label_names());
+    let labels = names.len().max(1);
+    let same = names
+        .iter()
+        .zip(own)
+        .all(|(name, own)| own.eq_ignore_ascii_case(name));
+    if own.len() != labels || (labels > 1 && !same) {
+        bail!(
+            "--task {task}: the model's labels are {}, and the task's {}: it was fine-tuned for something else",
+            own.join(", "),
+            if labels > 1 {
+                names.join(", ")
+            } else {
+                "one score".into()
+            }
+        );
+    }
+    let mut answer = String::from("index\tprediction\n");
+    for (index, logits) in model.logits(&rows)?.iter().enumerate() {
+        let prediction = match task.is_regression() {
+            true => format!("{:.3}", logits[0].clamp(0.0, 5.0)),
+            false => task.written_labels()[largest(logits)].to_string(),
+        };
+        answer += &format!("{index}\t{prediction}\n");
+    }
+    match &options.out {
+        Some(out) => Ok(write_whole(out, answer.as_bytes())?),
+        None => Ok(io::stdout().write_all(answer.as_bytes())?),
+    }
+}
