@@ -104,6 +104,22 @@ fn every_head_agrees_with_transformers() -> Result<()> {
     Ok(())
 }
 
+/// Every group of SqueezeBERT's is another one, and no epsilon the usual one; a RoBERTa has two types of tokens.
+#[test]
+fn settings_that_can_be_mixed_up_agree_with_transformers() -> Result<()> {
+    for name in ["squeezebert", "bert", "roberta"] {
+        let folder = testing::reference().join("huggingface/odd").join(name);
+        let golden = testing::load(&folder.join("expected.safetensors"))?;
+        let (model, report) = auto::sequence_classifier(&folder, None, &start(DType::F64))?;
+        assert!(report.initialised.is_empty() && report.unused.is_empty());
+        let (ids, types) = (&golden["input_ids"], &golden["token_type_ids"]);
+        let mask = &golden["attention_mask"];
+        let logits = model.forward(ids, Some(types), Some(mask), &Mode::Eval)?;
+        assert_close(name, &logits, &golden["logits"], 1e-10)?;
+    }
+    Ok(())
+}
+
 // ---- derivatives and training ---------------------------------------------------------------
 
 #[test]

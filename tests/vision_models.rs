@@ -37,6 +37,9 @@ fn f64s(tensor: &Tensor) -> Result<Vec<f64>> {
 
 /// What golden.json says of the network.
 fn config_of(json: &Value) -> Result<Config> {
+    if json["stages"].is_array() {
+        return small_config_of(json);
+    }
     let number = |key: &str| json[key].as_u64().map(|n| n as usize);
     let base = match number("depth") {
         Some(depth) => Config::cifar(depth)?,
@@ -47,6 +50,19 @@ fn config_of(json: &Value) -> Result<Config> {
         classes: number("classes").context("no classes")?,
         shortcut: json["shortcut"].as_str().unwrap_or("B").parse()?,
         ..base
+    })
+}
+
+/// The same of one whose stages are written down.
+fn small_config_of(json: &Value) -> Result<Config> {
+    let part = |key: &str| json[key].clone();
+    Ok(Config {
+        stem: serde_json::from_value(part("stem"))?,
+        unit: serde_json::from_value(part("unit"))?,
+        stages: serde_json::from_value(part("stages"))?,
+        width: serde_json::from_value(part("width"))?,
+        classes: serde_json::from_value(part("classes"))?,
+        shortcut: json["shortcut"].as_str().context("no shortcut")?.parse()?,
     })
 }
 
@@ -100,6 +116,10 @@ fn against_golden(folder: &Path) -> Result<()> {
         assert_close(key, ours, theirs, 1e-10)?;
     }
 
+    if let Some(expected) = golden.get("logits_eval") {
+        let logits = model.forward(&pixels, &Mode::Eval)?;
+        assert_close("logits of an evaluation", &logits, expected, 1e-10)?;
+    }
     let vars = model.vars();
     let probe = VarVec::from_fn(&vars, |name, _, dtype, _| {
         let bits = golden[&format!("z.{name}")].to_dtype(dtype)?;
@@ -134,6 +154,16 @@ fn checksums(ours: &Tensor, z: &Tensor, theirs: &Tensor) -> Result<()> {
 #[test]
 fn resnet20_with_projections_agrees_with_pytorch() -> Result<()> {
     against_golden(&reference().join("resnet20_b_w8"))
+}
+
+/// The stride of a bottleneck, ImageNet's stem, and shortcuts without parameters.
+#[test]
+fn small_networks_of_every_kind_agree_with_pytorch() -> Result<()> {
+    for name in ["bottleneck", "imagenet", "parameter_free"] {
+        let folder = reference().join("resnets").join(name);
+        against_golden(&folder).with_context(|| name)?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -96,11 +96,11 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
 fn help_says_what_a_program_is_for() {
     for (name, arguments, said) in [
         ("glue", "--help", "Fine-tune a BERT"),
-        ("cifar", "--help", "Train a residual network"),
+        ("cifar", "--help", "Train residual networks"),
         ("criteo", "train --help", "Train DLRM"),
         ("translate", "train --help", "Train"),
         ("language_model", "train --help", "Train"),
-        ("pretrain", "--help", "retrain"),
+        ("pretrain", "--help", "Train a SqueezeBERT"),
         ("entities", "--help", "Find names"),
         ("predict", "--help", "Classify texts"),
     ] {
