@@ -1,6 +1,8 @@
 //! Variables in bf16 and f16: the optimizer's own numbers are in f32, and the step is that of float64
 //! with the variable rounded.
 
+use adahessian::nn;
+use adahessian::ops::{self, Dropout, Mode};
 use adahessian::random::Stream;
 use adahessian::{
     AdaHessian, Adagrad, Adam, AdamW, Block, Blocks, Builder, Common, Delay, Lamb, NamedVars,
@@ -289,6 +291,71 @@ fn a_batch_is_normalised_in_half_precision() -> Result<()> {
                 "{dtype:?}: {got}, {expected}"
             );
         }
+    }
+    Ok(())
+}
+
+/// Sums of a thousand and more in losses, softmax and means: half precision stops adding at 256 (bf16) and ends at 65,504
+/// (f16).
+#[test]
+fn long_sums_of_half_precision_are_those_of_f32() -> Result<()> {
+    let close = |what: &str, got: Tensor, expected: f64| -> Result<()> {
+        let got = got.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        assert_number(what, got[0] / expected, 1.0, 0.01)
+    };
+    for dtype in [DType::BF16, DType::F16] {
+        let ones = |shape: &[usize]| Tensor::ones(shape, dtype, &Device::Cpu);
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, dtype, &Device::Cpu);
+        let classes = Tensor::new(&[7u32], &Device::Cpu)?;
+        let logits = zeros(&[1, 30_000])?;
+        let entropy = ops::cross_entropy(&logits, &classes, 0.0, None)?;
+        close("cross entropy", entropy, 30_000f64.ln())?;
+        let thousand = zeros(&[1, 1000])?;
+        close("softmax", nn::ops::softmax(&thousand, 1)?, 1e-3)?;
+        close(
+            "log softmax",
+            nn::ops::log_softmax(&thousand, 1)?,
+            -(1000f64.ln()),
+        )?;
+        let (near, far) = (zeros(&[1000])?, ones(&[1000])?);
+        close("mean squared error", ops::mse(&far, &near)?, 1.0)?;
+        close(
+            "mean squared error, candle_nn's",
+            nn::loss::mse(&far, &near)?,
+            1.0,
+        )?;
+        close("Huber", nn::loss::huber(&far, &near, 0.5)?, 0.375)?;
+        let large = (ones(&[7])? * 100.0)?;
+        let squares = ops::mse(&large, &zeros(&[7])?)?;
+        close("squares", squares, 1e4)?;
+        let entropy = ops::binary_cross_entropy(&near, &far)?;
+        close("binary cross entropy", entropy, 2f64.ln())?;
+        let plane = ops::global_avg_pool2d(&ones(&[1, 1, 32, 32])?)?;
+        close("mean of a plane", plane, 1.0)?;
+        // 1,000 keys that are alike: the mean of their values. The product with them is candle's, which adds up in half
+        // precision, and takes two in a hundred from it.
+        let [q, k] = [zeros(&[1, 1, 4])?, zeros(&[1, 1000, 4])?];
+        let none = Dropout::new(0.0, "none", &Mode::Eval);
+        let v = ones(&[1, 1000, 4])?;
+        let seen = ops::attention([&q, &k, &v], 1, None, false, &none)?;
+        let seen = seen.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        assert_number("attention", seen[0], 1.0, 0.03)?;
+    }
+    Ok(())
+}
+
+/// What is not 0 is seen, whatever it is: a mask of packed texts numbers them.
+#[test]
+fn a_mask_may_have_other_numbers_than_one() -> Result<()> {
+    let x = normal("x", 0, DType::F32)?.reshape((1, 6, 4))?;
+    let mask = |numbers: [u32; 6]| Tensor::new(&[numbers], &CPU);
+    let (ones, others) = (mask([1, 1, 0, 1, 1, 0])?, mask([1, 2, 0, 3, 255, 0])?);
+    let none = Dropout::new(0.0, "none", &Mode::Eval);
+    for dtype in [DType::F32, DType::BF16] {
+        let x = x.to_dtype(dtype)?;
+        let seen = |mask: &Tensor| ops::attention([&x, &x, &x], 2, Some(mask), true, &none);
+        let [expected, got] = [seen(&ones)?, seen(&others)?].map(|y| y.to_dtype(DType::F64));
+        assert_close("attention", &got?, &expected?, 0.0)?;
     }
     Ok(())
 }

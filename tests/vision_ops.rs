@@ -16,7 +16,7 @@ use testing::{assert_close, assert_says};
 /// (images, in, height, width), (out, kernel height, kernel width), stride, padding, dilation, groups
 type Case = ([usize; 4], [usize; 3], [usize; 4]);
 
-const CASES: [Case; 26] = [
+const CASES: [Case; 30] = [
     ([2, 3, 8, 8], [4, 3, 3], [1, 1, 1, 1]),
     ([3, 2, 16, 16], [9, 3, 3], [1, 1, 1, 1]),
     ([1, 16, 32, 32], [17, 3, 3], [1, 1, 1, 1]),
@@ -44,6 +44,11 @@ const CASES: [Case; 26] = [
     ([3, 2, 2, 2], [16, 3, 3], [1, 1, 1, 1]),
     ([3, 3, 7, 7], [18, 1, 1], [2, 0, 1, 1]),
     ([2, 2, 5, 4], [16, 2, 3], [1, 2, 2, 1]),
+    // Taps that see nothing but border.
+    ([1, 3, 4, 4], [16, 3, 3], [1, 6, 6, 1]),
+    ([1, 2, 2, 2], [16, 7, 7], [1, 3, 1, 1]),
+    ([2, 2, 1, 1], [16, 5, 5], [1, 2, 1, 1]),
+    ([2, 2, 1, 1], [16, 3, 3], [4, 1, 1, 1]),
 ];
 
 fn conv_of([stride, padding, dilation, groups]: [usize; 4]) -> Convolution {

@@ -3,9 +3,26 @@
 use super::index::gather;
 use super::ops::softplus;
 use super::wrong;
+use crate::numeric::wide;
 use candle_core::{Result, Tensor};
 
-pub use candle_nn::loss::mse;
+/// The mean in f32 of what half precision has too few digits to sum up, in its own type again.
+fn mean(x: &Tensor, like: &Tensor) -> Result<Tensor> {
+    widened(x)?.mean_all()?.to_dtype(like.dtype())
+}
+
+fn widened(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(wide(x.dtype()))
+}
+
+/// The mean of (inp - target)², of one shape. A scalar.
+///
+/// # Errors
+/// candle's, for shapes that differ.
+pub fn mse(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
+    let error = (widened(inp)? - widened(target)?)?;
+    mean(&error.sqr()?, inp)
+}
 
 /// `-(1/N) Σ_n log p[n, target_n]`, for log probabilities `inp` [N, C] and classes `target` `[N]`. A scalar.
 ///
@@ -21,7 +38,7 @@ pub fn nll(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
             got,
         );
     }
-    gather(inp, &target.unsqueeze(1)?, 1)?.mean_all()?.neg()
+    mean(&gather(inp, &target.unsqueeze(1)?, 1)?, inp)?.neg()
 }
 
 /// `-(1/N) Σ_n log softmax(inp)[n, target_n]`, for logits [N, C] and classes `[N]`. A scalar, by one fused
@@ -40,8 +57,8 @@ pub fn cross_entropy(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
 /// [`crate::Error::Setting`] for shapes that differ.
 pub fn binary_cross_entropy_with_logit(inp: &Tensor, target: &Tensor) -> Result<Tensor> {
     same("binary cross entropy", inp, target)?;
-    let target = target.to_dtype(inp.dtype())?;
-    (softplus(inp)? - (inp * target)?)?.mean_all()
+    let (wide, target) = (widened(inp)?, target.to_dtype(inp.dtype())?);
+    mean(&(softplus(&wide)? - (&wide * widened(&target)?)?)?, inp)
 }
 
 /// The mean of ½ e² where |e| ≤ δ and δ |e| - ½ δ² elsewhere, for e = inp - target of one shape
@@ -51,12 +68,12 @@ pub fn binary_cross_entropy_with_logit(inp: &Tensor, target: &Tensor) -> Result<
 /// [`crate::Error::Setting`] for shapes that differ.
 pub fn huber(inp: &Tensor, target: &Tensor, delta: f64) -> Result<Tensor> {
     same("huber loss", inp, target)?;
-    let error = (inp - target)?;
+    let error = (widened(inp)? - widened(target)?)?;
     let size = error.abs()?;
     let near = size.detach().le(delta)?;
     let square = (error.sqr()? * 0.5)?;
     let line = size.affine(delta, -0.5 * delta * delta)?;
-    near.where_cond(&square, &line)?.mean_all()
+    mean(&near.where_cond(&square, &line)?, inp)
 }
 
 fn same(what: &'static str, inp: &Tensor, target: &Tensor) -> Result<()> {

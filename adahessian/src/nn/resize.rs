@@ -7,7 +7,8 @@ use super::index::{by_sides, repeat_rows};
 use super::wrong;
 use candle_core::{Result, Tensor};
 
-/// `y[.., i] = x[.., ⌊i L/target_size⌋]`: [N, C, L] to [N, C, target_size].
+/// `y[.., i] = x[.., ⌊i (L/target_size)⌋]`: [N, C, L] to [N, C, target_size]. As candle has it, with L/target_size rounded
+/// to f64: where i L/target_size is a whole number, the entry before it may be the one.
 ///
 /// # Errors
 /// [`crate::Error::Setting`] for what is no sequence, or an empty one.

@@ -13,7 +13,7 @@ mod tensors;
 use super::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use super::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
 use crate::error::{Error, Result};
-use crate::numeric::{Buffer, Real};
+use crate::numeric::{Buffer, Real, widened};
 use candle_core::Tensor;
 
 /// A loss of one row, with its first two derivatives in the prediction.
@@ -108,7 +108,11 @@ impl<L: RowLoss> Op for Mean<L> {
     }
 
     fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
-        Ok(self.0.composed(&inputs[0], &inputs[1])?.mean_all()?)
+        // Half precision has too few digits for the sum, and too small a range for squares.
+        let rows = self
+            .0
+            .composed(&widened(&inputs[0])?, &widened(&inputs[1])?)?;
+        Ok(rows.mean_all()?.to_dtype(inputs[0].dtype())?)
     }
 
     fn kernels() -> Kernels<Self> {

@@ -21,7 +21,10 @@ fn check(x: &Tensor, what: &'static str, fits: impl Fn(&[usize]) -> bool) -> Res
 /// [`crate::Error::Setting`] for channels that f² does not divide.
 pub fn pixel_shuffle(x: &Tensor, upscale_factor: usize) -> Result<Tensor> {
     let f = upscale_factor;
-    check(x, "pixel_shuffle", |dims| f > 0 && dims[1] % (f * f) == 0)?;
+    check(x, "pixel_shuffle", |dims| {
+        let square = f.checked_mul(f).filter(|square| *square > 0);
+        square.is_some_and(|square| dims[1] % square == 0)
+    })?;
     let (n, c, h, w) = x.dims4()?;
     let parts = x.reshape((n, c / (f * f), f, f, h, w))?;
     parts

@@ -10,6 +10,7 @@ pub use candle_nn::ops::{Identity, sigmoid};
 pub use images::{pixel_shuffle, pixel_unshuffle, replication_pad2d};
 pub use norms::{layer_norm, layer_norm_slow, rms_norm, rms_norm_slow};
 
+use crate::numeric::wide;
 use candle_core::shape::Dim;
 use candle_core::{D, Result, Tensor};
 
@@ -23,7 +24,9 @@ use candle_core::{D, Result, Tensor};
 pub fn softmax<D: Dim>(x: &Tensor, dim: D) -> Result<Tensor> {
     let dim = dim.to_index(x.shape(), "softmax")?;
     let powers = below_largest(x, dim)?.exp()?;
-    powers.broadcast_div(&powers.sum_keepdim(dim)?)
+    powers
+        .broadcast_div(&powers.sum_keepdim(dim)?)?
+        .to_dtype(x.dtype())
 }
 
 /// log softmax along a dimension. Same shape as `x`.
@@ -33,7 +36,8 @@ pub fn softmax<D: Dim>(x: &Tensor, dim: D) -> Result<Tensor> {
 pub fn log_softmax<D: Dim>(x: &Tensor, dim: D) -> Result<Tensor> {
     let dim = dim.to_index(x.shape(), "log-softmax")?;
     let rest = below_largest(x, dim)?;
-    rest.broadcast_sub(&rest.exp()?.sum_keepdim(dim)?.log()?)
+    rest.broadcast_sub(&rest.exp()?.sum_keepdim(dim)?.log()?)?
+        .to_dtype(x.dtype())
 }
 
 /// [`softmax`] along the last dimension, with a derivative: candle's own cuts the graph.
@@ -44,7 +48,9 @@ pub fn softmax_last_dim(x: &Tensor) -> Result<Tensor> {
     softmax(x, D::Minus1)
 }
 
+/// In f32 for half precision, which has too few digits for the sums.
 fn below_largest(x: &Tensor, dim: usize) -> Result<Tensor> {
+    let x = x.to_dtype(wide(x.dtype()))?;
     x.broadcast_sub(&x.detach().max_keepdim(dim)?)
 }
 

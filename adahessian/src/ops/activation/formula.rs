@@ -30,8 +30,9 @@ impl Activation {
             Self::Gelu => u * (x.normal() + x * density(x)),
             Self::Silu => {
                 let s = logistic(x);
-                // s + x s (1 - s)
-                u * ((&s + x * &s) - x * s.square())
+                // In this order: of s + x s - x s² nothing would be left where x is large.
+                let rest = -s.clone() + 1.0;
+                u * (s * (x * rest + 1.0))
             }
         }
     }

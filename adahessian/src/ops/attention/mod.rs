@@ -9,7 +9,7 @@ use super::dropout::Mask;
 use super::{Dropout, wrong};
 use crate::engine::{Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
-use crate::numeric::hidden_score;
+use crate::numeric::{hidden_score, widened};
 use candle_core::{D, Device, Tensor};
 
 /// dropout(softmax(q kᵀ / √d + M)) v for every head, on vectors that hold all heads side by side.
@@ -103,7 +103,8 @@ impl Op for Attention {
         };
         let q = (split(&inputs[0], queries)? * (1.0 / (width as f64).sqrt()))?;
         let (k, v) = (split(&inputs[1], keys)?, split(&inputs[2], keys)?);
-        let scores = q.matmul(&k.t()?)?; // [B, heads, T, S]
+        // Half precision has too few digits for the sum over all keys.
+        let scores = widened(&q.matmul(&k.t()?)?)?; // [B, heads, T, S]
         let visible = self.visible((batch, queries, keys), &scores)?;
         let scores = match &visible {
             Some(visible) => {
@@ -112,7 +113,7 @@ impl Op for Attention {
             }
             None => scores,
         };
-        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
+        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?;
         let weights = match &self.mask {
             Some(mask) => mask.composed(&weights)?,
             None => weights,
@@ -122,7 +123,7 @@ impl Op for Attention {
             // Without a key mask every query sees at least itself.
             (Some(visible), Some(_)) => {
                 let any = visible.max_keepdim(D::Minus1)?; // [B, 1, T or 1, 1]
-                context.broadcast_mul(&any)?
+                context.broadcast_mul(&any.to_dtype(context.dtype())?)?
             }
             _ => context,
         };
@@ -143,7 +144,11 @@ impl Attention {
     ) -> Result<Option<Tensor>> {
         let by_key = match &self.key_mask {
             Some(mask) => {
-                let mask = mask.to_dtype(like.dtype())?.to_device(like.device())?;
+                // Whatever is not 0 is seen, as on the CPU: numbers of packed texts, say.
+                let mask = mask
+                    .ne(0.0)?
+                    .to_dtype(like.dtype())?
+                    .to_device(like.device())?;
                 Some(mask.reshape((batch, 1, 1, keys))?)
             }
             None => None,

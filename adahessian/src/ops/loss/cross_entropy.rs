@@ -13,7 +13,7 @@ use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use crate::engine::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
 use crate::error::Result;
 use crate::numeric::simd::{self, Task, Vector, Width};
-use crate::numeric::{Buffer, Real, largest, sums};
+use crate::numeric::{Buffer, Real, largest, sums, widened};
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
@@ -73,16 +73,19 @@ impl Op for CrossEntropy {
             2 => inputs[0].clone(),
             _ => inputs[0].reshape(((), self.classes))?,
         };
-        let logits = &self.targets.counted(&logits)?;
+        // Half precision stops adding at 256 (bf16), of a thousand classes at a quarter.
+        let dtype = logits.dtype();
+        let logits = &self.targets.counted(&widened(&logits)?)?;
         let [q, weights] = distribution(&self.targets, logits)?;
         let largest = logits.detach().max_keepdim(D::Minus1)?;
         let rest = logits.broadcast_sub(&largest)?;
         let norms = rest.exp()?.sum_keepdim(D::Minus1)?.log()?; // [N, 1]
-        // The largest logit is in neither term: a small loss keeps its digits.
+        // The largest logit is in neither term: what all have in common costs no digits.
         // Of a class that is ruled out, by a logit of -∞, 0 is taken, and not 0 · ∞.
         let products = (&rest * &q)?;
         let products = q.eq(0.0)?.where_cond(&products.zeros_like()?, &products)?;
-        Ok(((norms * weights)?.sum_all()? - products.sum_all()?)?)
+        let loss = ((norms * weights)?.sum_all()? - products.sum_all()?)?;
+        Ok(loss.to_dtype(dtype)?)
     }
 
     fn kernels() -> Kernels<Self> {
@@ -124,7 +127,7 @@ impl CrossEntropy {
             true => T::ZERO,
             false => q.even * sums([l], |[l]| [l - largest])[0],
         };
-        // The largest logit is in neither term: a small loss keeps its digits.
+        // The largest logit is in neither term: what all have in common costs no digits.
         let term = weight * rest - even - q.more * (l[q.class] - largest);
         (norm, term.to_f64())
     }

@@ -9,7 +9,7 @@ use super::conv::composed::{pad, strided};
 use super::wrong;
 use crate::engine::{Handle, Operand, call};
 use crate::error::Result;
-use crate::numeric::{Real, lowest};
+use crate::numeric::{Real, lowest, widened};
 use candle_core::Tensor;
 use planes::{PlaneMap, Planes};
 
@@ -297,7 +297,9 @@ impl PlaneMap for Whole {
     const NAME: &'static str = "global_avg_pool2d";
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.flatten_from(2)?.mean(2)?)
+        // Half precision has too few digits for the sum.
+        let mean = widened(x)?.flatten_from(2)?.mean(2)?;
+        Ok(mean.to_dtype(x.dtype())?)
     }
 
     fn forward<T: Real>(&self, x: &[T], y: &mut [T], _: &mut [u32]) {

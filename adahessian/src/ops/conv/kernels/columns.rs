@@ -35,6 +35,9 @@ impl Plan {
                 let (rows, first_row) = self.inside(*y, self.h, self.oh);
                 for (j, x) in xs.iter().enumerate() {
                     let (columns, first) = self.inside(*x, self.w, self.ow);
+                    if rows.is_empty() || columns.is_empty() {
+                        continue; // this tap sees nothing but border, and its first pixel is none
+                    }
                     let row = (c * ys.len() + i) * xs.len() + j;
                     for image in 0..images {
                         for (line, oy) in rows.clone().enumerate() {
