@@ -38,6 +38,8 @@ enum Conduct {
     Leads(&'static str),
     /// Says that another host has it.
     Elsewhere(&'static str),
+    /// Has nothing.
+    Empty,
     /// Is not there, or nobody may know of the repository.
     Missing(&'static str),
 }
@@ -118,6 +120,15 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, (Vec<u8>, Conduct)>) ->
         write!(
             stream,
             "HTTP/1.1 302 Found\r\nLocation: {url}\r\nX-Linked-Etag: \"linked\"\r\nX-Repo-Commit: {COMMIT}\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        return log;
+    }
+    if *conduct == Conduct::Empty {
+        write!(
+            stream,
+            "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */0\r\nETag: \"empty\"\r\nX-Repo-Commit: {COMMIT}\r\n\
              Content-Length: 0\r\nConnection: close\r\n\r\n"
         )
         .unwrap();
@@ -531,6 +542,17 @@ fn no_other_host_gets_the_token() {
         "{asked:?}"
     );
     assert_eq!(other.finish(2), ["/signed/abc 0-0", "/signed/abc 0-"]);
+}
+
+#[test]
+fn an_empty_file_is_one() {
+    let path = "/tiny/bert/resolve/main/merges.txt";
+    let server = Server::start(&[(path, b"", Conduct::Empty)], 1);
+    let cache = TempDir::new().unwrap();
+    let hub = hub(cache.path(), &server.endpoint);
+    let found = hub.get(RepoKind::Model, "tiny/bert", None, "merges.txt");
+    assert_eq!(std::fs::read(found.unwrap()).unwrap(), b"");
+    server.finish(1);
 }
 
 #[test]

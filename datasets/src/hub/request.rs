@@ -107,7 +107,9 @@ impl Request {
                 url = resolved(&url, &to)?;
                 continue;
             }
-            if !response.status().is_success() {
+            // An empty file has no first byte.
+            let is_empty = response.status() == 416 && size(&response).is_ok_and(|size| size == 0);
+            if !response.status().is_success() && !is_empty {
                 return Err(Failure::Refused {
                     status: response.status().as_u16(),
                     code: header(&response, "x-error-code").unwrap_or_default(),
@@ -285,7 +287,7 @@ fn named(name: &str, value: Option<String>) -> Result<String, Failure> {
 /// The whole file's length: behind the slash of `bytes 0-0/12`, or all that is sent.
 fn size(response: &Response<Body>) -> Result<u64, Failure> {
     let text = match response.status().as_u16() {
-        206 => header(response, "content-range")
+        206 | 416 => header(response, "content-range")
             .and_then(|range| Some(range.rsplit_once('/')?.1.to_string())),
         _ => header(response, "content-length"),
     };
