@@ -149,6 +149,61 @@ fn a_failed_second_pass_is_right_or_refused_when_it_is_tried_again() -> Result<(
     Ok(())
 }
 
+/// The same of a pass of candle's own, which has no stamp: another try over the same graph adds to no sum that the failed
+/// one left.
+#[test]
+fn a_failed_pass_of_candles_is_right_or_refused_when_it_is_tried_again() -> Result<()> {
+    static FAILURES: AtomicU32 = AtomicU32::new(0);
+    let vars = model()?;
+    let gradients = |loss: &Tensor| -> Result<Vec<Vec<f64>>> {
+        let grads = loss.backward()?;
+        let of = |(_, var): (&str, &Var)| -> Result<Vec<f64>> {
+            let gradient = grads.get(var).context("no gradient")?;
+            Ok(gradient.flatten_all()?.to_vec1()?)
+        };
+        vars.iter().map(of).collect()
+    };
+    let expected = gradients(&value(&vars, None)?)?;
+    let loss = value(&vars, Some(Faulty(&FAILURES)))?;
+    FAILURES.store(1, Ordering::SeqCst);
+    assert_says(gradients(&loss), &["a user's op failed"]);
+    for _ in 0..3 {
+        match gradients(&loss) {
+            Ok(again) => assert_eq!(again, expected),
+            Err(error) => assert_says(Err::<(), _>(error), &["compute the loss again"]),
+        }
+    }
+    assert_eq!(
+        gradients(&value(&vars, Some(Faulty(&FAILURES)))?)?,
+        expected
+    );
+    Ok(())
+}
+
+/// Two losses computed at once, and a step between their gradients.
+#[test]
+fn a_pass_after_a_variable_was_changed_is_refused() -> Result<()> {
+    let vars = model()?;
+    let other = variables(&[("other", &[0.5], &[1])])?;
+    let first = value(&vars, None)?;
+    let late: Vec<Tensor> = (0..3)
+        .map(|_| value(&vars, None))
+        .collect::<adahessian::Result<_>>()?;
+    let mut optimizer = Sgd::default().lr(0.1).build(&vars)?;
+    optimizer.step(&backward_detached(&first)?)?;
+    let says = ["was changed after the loss was computed", "Composite"];
+    assert_says(backward(&late[0]).map(drop), &says);
+    assert_says(backward_detached(&late[1]).map(drop), &says);
+    assert_says(late[2].backward().map(drop), &says);
+    // Another model's step is none of its business.
+    let third = value(&vars, None)?;
+    let mut elsewhere = Sgd::default().lr(0.1).build(&other)?;
+    let loss = other.get("other")?.sqr()?.sum_all()?;
+    elsewhere.step(&backward_detached(&loss)?)?;
+    optimizer.step(&backward_detached(&third)?)?;
+    Ok(())
+}
+
 /// An error of candle's inside of a pass comes with the operation and the way out.
 #[test]
 fn errors_of_a_pass_name_the_operation_and_the_remedy() -> Result<()> {

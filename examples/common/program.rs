@@ -3,8 +3,10 @@
 use crate::say;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
+use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Prepares the process. Call it first in `main`, before any other thread exists.
 ///
@@ -52,6 +54,18 @@ pub fn waited(waited: &datasets::Waited) {
         waited.later_seconds,
         waited.batches.saturating_sub(1)
     );
+}
+
+/// Says on a terminal what is being done, and since when, for as long as `work` takes: a text may take minutes to prepare.
+pub fn busy<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let bar = ProgressBar::new_spinner().with_message(what.to_string());
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let outcome = work();
+    bar.finish_and_clear();
+    outcome
 }
 
 /// A line on standard output. Whoever reads it may have gone (`| head`), or its disk be full: no run ends because of that.

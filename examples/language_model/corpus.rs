@@ -2,6 +2,7 @@
 
 use crate::train::LanguageArgs;
 use anyhow::{Context, Result};
+use common::program::busy;
 use common::text::beside;
 use datasets::words::{self, WordStore, WordVocabulary};
 use datasets::{GlueTask, Split, sample};
@@ -43,12 +44,14 @@ pub fn load(own: &LanguageArgs, out: &Path) -> Result<Data> {
         None => sentences(split, &folder),
     };
     let train = file(Split::Train)?;
-    let vocabulary = WordVocabulary::of_file(&train, most)?;
+    let vocabulary = busy("counting words", || WordVocabulary::of_file(&train, most))?;
     // Runs of one comparison may have other vocabularies.
     let mark = vocabulary.checksum();
     let store = |text: &Path, name: &str| {
         let path = folder.join(format!("{name}-{mark:08x}.words"));
-        WordStore::of_file(text, &vocabulary, &path)
+        busy("looking words up", || {
+            WordStore::of_file(text, &vocabulary, &path)
+        })
     };
     let test = match &own.data {
         // Who has no text to test on goes without.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use common::flags::Settings;
 use common::grid::Cell;
+use common::program::busy;
 use common::text;
 use datasets::masked::TextFile;
 use datasets::wordpiece::WordCounts;
@@ -93,11 +94,11 @@ fn of_folder(folder: &Path, settings: &Settings<PretrainArgs>, out: &Path) -> Re
     let validation = text(Split::Validation, training.limit_eval)?;
     let encoder = match &own.model {
         Some(folder) => TextEncoder::from_folder(folder, own.max_length)?,
-        None => {
+        None => busy("learning a vocabulary", || {
             let mut counts = WordCounts::default();
             train.for_each_line(|line| counts.add(line))?;
-            text::learned_of(&counts, own.vocabulary, own.max_length)?
-        }
+            text::learned_of(&counts, own.vocabulary, own.max_length)
+        })?,
     };
     let stores = text::beside(out);
     std::fs::create_dir_all(&stores).with_context(|| stores.display().to_string())?;
@@ -106,7 +107,9 @@ fn of_folder(folder: &Path, settings: &Settings<PretrainArgs>, out: &Path) -> Re
         let mark =
             crc32fast::hash(format!("{:08x} {:?}", encoder.checksum()?, text.most).as_bytes());
         let store = stores.join(format!("{name}-{mark:08x}.pieces"));
-        Ok(Packed::of_file(&encoder, text, &store)?)
+        Ok(busy("cutting the text into pieces", || {
+            Packed::of_file(&encoder, text, &store)
+        })?)
     };
     Ok(Data {
         train: packed(&train, "train")?,

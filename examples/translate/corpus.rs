@@ -2,6 +2,7 @@
 
 use crate::train::TranslateArgs;
 use anyhow::{Context, Result, bail};
+use common::program::busy;
 use datasets::sample::number_pairs;
 use datasets::translation::{
     Filter, Language, Moses, Pair, PairStore, PairTexts, ParallelLines, RULES, Subwords,
@@ -162,8 +163,10 @@ pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Resu
     // Two runs that begin together would write the same files.
     let lock = File::create(made.join(".lock")).with_context(|| made.display().to_string())?;
     lock.lock().with_context(|| made.display().to_string())?;
-    let train = prepared(own, &raw, limits[0], &made)?;
-    let subwords = subwords(own, &train, &made)?;
+    let train = busy("preparing the training text", || {
+        prepared(own, &raw, limits[0], &made)
+    })?;
+    let subwords = busy("learning subwords", || subwords(own, &train, &made))?;
     let texts = PairTexts {
         source: &train[0],
         target: &train[1],
@@ -171,7 +174,10 @@ pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Resu
         target_subwords: &subwords,
         filter: own.filter(),
     };
-    let store_of_train = texts.open_or_build(&made.join("train.pairs"))?;
+    let built = busy("cutting the training text into subwords", || {
+        texts.open_or_build(&made.join("train.pairs"))
+    });
+    let store_of_train = built?;
     let pairs_in_all = ParallelLines::open(&train[0], &train[1])?.count();
     Ok(Data {
         left_out: pairs_in_all.saturating_sub(store_of_train.len()),

@@ -50,12 +50,14 @@ impl<B: Backend> CustomOp1 for Enter<B> {
     }
     gives_a_token!();
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient_token: &Tensor) -> CandleResult<Option<Tensor>> {
-        let numbers = self.0.take_gradient()?;
-        self.0.clear_cotangent()?;
-        self.0.take_reached();
-        let numbers = numbers.map_or_else(|| B::zeros(x), Ok)?;
-        let slots = vec![Arc::clone(&self.0)];
-        entered_gradient(slots, numbers, gradient_token).map(Some)
+        sweep::part_of_pass(|| {
+            let numbers = self.0.take_gradient()?;
+            self.0.clear_cotangent()?;
+            self.0.take_reached();
+            let numbers = numbers.map_or_else(|| B::zeros(x), Ok)?;
+            let slots = vec![Arc::clone(&self.0)];
+            entered_gradient(slots, numbers, gradient_token).map(Some)
+        })
     }
 }
 
@@ -97,11 +99,13 @@ impl<B: Backend> CustomOp1 for EnteredGradient<B> {
         self.numbers.on_cuda(&self.shape)
     }
     fn bwd(&self, token: &Tensor, _: &Tensor, cotangent: &Tensor) -> CandleResult<Option<Tensor>> {
-        for slot in &self.slots {
-            sweep::expect_last(slot.consumer(), cotangent.track_op())?;
-            slot.set_cotangent(Held::of_tensor(cotangent)?)?;
-        }
-        Ok(Some(token::like(token)))
+        sweep::part_of_pass(|| {
+            for slot in &self.slots {
+                sweep::expect_last(slot.consumer(), cotangent.track_op())?;
+                slot.set_cotangent(Held::of_tensor(cotangent)?)?;
+            }
+            Ok(Some(token::like(token)))
+        })
     }
 }
 
@@ -124,12 +128,15 @@ impl<B: Backend> CustomOp1 for Exit<B> {
         self.numbers.on_cuda(&self.slot.shape)
     }
     fn bwd(&self, token: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
-        self.slot.reach();
-        self.slot.add_gradient(B::copy(gradient)?)?;
-        let slot = Arc::clone(&self.slot);
-        // A function of the value's token too, so that it is tracked wherever the graph is kept, even
-        // for the gradient 1 of a loss that comes straight out of the engine.
-        token.apply_op2(gradient, ExitGradient { slot }).map(Some)
+        sweep::part_of_pass(|| {
+            self.slot.reach();
+            let address = std::ptr::from_ref(self).addr();
+            self.slot.add_gradient(B::copy(gradient)?, (address, 0))?;
+            let slot = Arc::clone(&self.slot);
+            // A function of the value's token too, so that it is tracked wherever the graph is kept, even
+            // for the gradient 1 of a loss that comes straight out of the engine.
+            token.apply_op2(gradient, ExitGradient { slot }).map(Some)
+        })
     }
 }
 
@@ -149,14 +156,16 @@ impl<B: Backend> CustomOp2 for ExitGradient<B> {
         _: &Tensor,
         cotangent_token: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        sweep::expect_last("exit", cotangent_token.track_op())?;
-        self.slot.reach();
-        let cotangent = match (gradient.track_op(), self.slot.read_cotangent()?) {
-            (false, _) => None,
-            (true, None) => Some(gradient.zeros_like()?.detach()),
-            (true, Some(held)) => Some(B::constant(&*held.view()?, gradient.dims())?),
-        };
-        let zero = token.track_op().then(|| token::like(token));
-        Ok((zero, cotangent))
+        sweep::part_of_pass(|| {
+            sweep::expect_last("exit", cotangent_token.track_op())?;
+            self.slot.reach();
+            let cotangent = match (gradient.track_op(), self.slot.read_cotangent()?) {
+                (false, _) => None,
+                (true, None) => Some(gradient.zeros_like()?.detach()),
+                (true, Some(held)) => Some(B::constant(&*held.view()?, gradient.dims())?),
+            };
+            let zero = token.track_op().then(|| token::like(token));
+            Ok((zero, cotangent))
+        })
     }
 }

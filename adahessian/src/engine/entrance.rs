@@ -23,6 +23,8 @@ pub(super) struct Entrance<B: Backend> {
     pub slot: Arc<Slot<B>>,
     /// When, among the passes.
     pub made: u64,
+    /// When, among the changes of variables.
+    pub read: u64,
     /// Its tokens, which those that entered with it have, too.
     pub tokens: OnceLock<Tokens>,
 }

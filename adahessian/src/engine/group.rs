@@ -6,11 +6,13 @@
 
 use super::Backend;
 use super::border::entered_gradient;
+use super::changes;
 use super::entrance::Entrance;
 use super::slot::Slot;
+use super::sweep;
 use super::token::{self, Tokens, gives_a_token};
 use super::variables::{self, Collected};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use candle_core::{CustomOp1, CustomOp2, CustomOp3, DType, Tensor, Var};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ struct Group<B: Backend> {
 struct Member<B: Backend> {
     variable: Tensor,
     slot: Arc<Slot<B>>,
+    /// When its values were read, among the changes of variables.
+    read: u64,
 }
 
 /// Makes the tokens of variables that have none.
@@ -85,6 +89,7 @@ impl<B: Backend> Entrance<B> {
         Member {
             variable: self.variable.clone(),
             slot: Arc::clone(&self.slot),
+            read: self.read,
         }
     }
 }
@@ -97,6 +102,9 @@ impl<B: Backend> Member<B> {
         if !self.slot.take_reached() {
             return Ok(None);
         }
+        if changes::changed_since(self.read, &[self.variable.id()]).is_some() {
+            return Err(mixed(&self.variable).into());
+        }
         Ok(Some(numbers.map_or_else(|| B::zeros(&self.variable), Ok)?))
     }
 
@@ -107,6 +115,16 @@ impl<B: Backend> Member<B> {
         };
         let slots = vec![Arc::clone(&self.slot)];
         entered_gradient(slots, numbers, gradient_token).map(Some)
+    }
+}
+
+fn mixed(variable: &Tensor) -> Error {
+    Error::Engine {
+        what: format!(
+            "a variable of shape {:?} was changed after the loss was computed: its gradients would mix old values with \
+             new ones. Compute the loss again, or step several optimizers as one (Composite)",
+            variable.dims()
+        ),
     }
 }
 
@@ -228,7 +246,7 @@ impl<B: Backend> CustomOp1 for Link<B> {
     }
     gives_a_token!();
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
-        let [a] = self.gradients(gradient)?;
+        let [a] = sweep::part_of_pass(|| self.gradients(gradient))?;
         Ok(a)
     }
 }
@@ -245,7 +263,7 @@ impl<B: Backend> CustomOp2 for Link<B> {
         _: &Tensor,
         gradient: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        let [a, b] = self.gradients(gradient)?;
+        let [a, b] = sweep::part_of_pass(|| self.gradients(gradient))?;
         Ok((a, b))
     }
 }
@@ -263,7 +281,7 @@ impl<B: Backend> CustomOp3 for Link<B> {
         _: &Tensor,
         gradient: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [a, b, c] = self.gradients(gradient)?;
+        let [a, b, c] = sweep::part_of_pass(|| self.gradients(gradient))?;
         Ok((a, b, c))
     }
 }

@@ -1,6 +1,7 @@
 //! What flows between the operations, and how tensors get in and out.
 
 use super::border::{Enter, Exit, Once};
+use super::changes;
 use super::entrance::{Entrance, Place};
 use super::exits::{self, Exited, Key};
 use super::graph;
@@ -308,6 +309,7 @@ impl<B: Backend> Fused<B> {
             });
         }
         let x = x.contiguous()?;
+        let read = changes::now();
         let value = Held::of_tensor(&x)?;
         let tracked = graph::is_kept() && x.track_op();
         if let (true, Some((slot, place))) = (tracked, exits::value(&x)) {
@@ -320,6 +322,7 @@ impl<B: Backend> Fused<B> {
                 variable: x,
                 slot: Arc::clone(&slot),
                 made: sweep::tick(),
+                read,
                 tokens: OnceLock::new(),
             })),
             (false, true) => x.apply_op1(Enter(Arc::clone(&slot)))?.into(),

@@ -54,12 +54,15 @@
 //!
 //! # What is refused
 //! A third derivative; two backward passes over one graph at once; a backward pass over a graph on
-//! which an earlier one failed half way. A new forward pass is a new graph with nothing of that.
+//! which an earlier one failed half way (one of candle's own passes, in which an operation of candle's failed, is only
+//! noticed where the same loss is tried again); a first pass after a variable that entered was changed ([`changes`]).
+//! A new forward pass is a new graph with nothing of that.
 
 mod backend;
 mod bilinear;
 mod border;
 mod call;
+pub(crate) mod changes;
 pub mod cpu;
 mod entrance;
 mod entrywise;

@@ -133,15 +133,16 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
         self.output.take_reached() || deferred.iter().any(is_own)
     }
 
-    /// Runs the operation's adjoint and adds to its inputs' gradients.
+    /// Runs the operation's adjoint and adds to its inputs' gradients, for the `turn`-th time in this pass.
     fn adjoint(
         &self,
         gradient: Option<&B::Numbers>,
         deferred: Option<O::Deferred>,
         wanted: &[bool],
+        turn: usize,
     ) -> Result<O::Kept> {
         let tracked = |slot: &Arc<Slot<B>>| match slot.tracked {
-            true => slot.take_gradient(),
+            true => slot.lend_gradient(),
             false => Ok(None),
         };
         let onto: Result<Vec<_>> = self.inputs.iter().map(tracked).collect();
@@ -150,14 +151,17 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
         let (gradients, kept) = (self.op).adjoint(&point, gradient, deferred, wanted, &mut onto)?;
         for (slot, left) in self.inputs.iter().zip(onto) {
             if let Some(left) = left {
-                slot.add_gradient(left)?;
+                slot.give_back(left)?;
             }
         }
-        for (slot, gradient) in self.inputs.iter().zip(gradients) {
+        let address = std::ptr::from_ref(self).addr();
+        let parts = turn * self.inputs.len()..;
+        for ((slot, gradient), part) in self.inputs.iter().zip(gradients).zip(parts) {
             if let (true, Some(gradient)) = (slot.tracked, gradient) {
                 let name = self.op.name();
                 expect_length::<B>(name, "a gradient", &gradient, slot.length())?;
-                slot.add_gradient(B::shaped(gradient, &slot.shape)?)?;
+                let gradient = B::shaped(gradient, &slot.shape)?;
+                slot.add_gradient(gradient, (address, part))?;
             }
         }
         Ok(kept)
@@ -194,11 +198,11 @@ impl<B: Backend, O: Kernel<B>> Turn for Node<B, O> {
         let first = deferred.pop();
         let mut kept = None;
         if gradient.is_some() || first.is_some() {
-            kept = Some(self.adjoint(gradient.as_deref(), first, &wanted)?);
+            kept = Some(self.adjoint(gradient.as_deref(), first, &wanted, 0)?);
         }
         // More than one only where two losses were differentiated over one graph.
-        for deferred in deferred {
-            self.adjoint(None, Some(deferred), &wanted)?;
+        for (turn, deferred) in (1..).zip(deferred) {
+            self.adjoint(None, Some(deferred), &wanted, turn)?;
         }
         Ok(match (gradient, kept) {
             (Some(gradient), Some(kept)) if keep => Some(Box::new(Adjoint {

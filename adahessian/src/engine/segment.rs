@@ -249,15 +249,17 @@ impl CustomOp1 for Turns {
     }
     gives_a_token!();
     fn bwd(&self, _: &Tensor, token: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
-        let keep = gradient.track_op();
-        let mut second = Vec::new();
-        for turn in self.0.iter().rev() {
-            second.extend(Arc::clone(turn).sweep(keep)?);
-        }
-        match second.is_empty() {
-            true => Ok(Some(token::like(token))),
-            false => token.apply_op2(gradient, SecondTurns(second)).map(Some),
-        }
+        sweep::part_of_pass(|| {
+            let keep = gradient.track_op();
+            let mut second = Vec::new();
+            for turn in self.0.iter().rev() {
+                second.extend(Arc::clone(turn).sweep(keep)?);
+            }
+            match second.is_empty() {
+                true => Ok(Some(token::like(token))),
+                false => token.apply_op2(gradient, SecondTurns(second)).map(Some),
+            }
+        })
     }
 }
 
@@ -276,14 +278,16 @@ impl CustomOp2 for SecondTurns {
         _: &Tensor,
         cotangent_token: &Tensor,
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        sweep::expect_last(self.name(), cotangent_token.track_op())?;
-        for turn in self.0.iter().rev() {
-            turn.sweep()?;
-        }
-        let zero = token::like(token);
-        Ok((
-            token.track_op().then(|| zero.clone()),
-            gradient_token.track_op().then_some(zero),
-        ))
+        sweep::part_of_pass(|| {
+            sweep::expect_last(self.name(), cotangent_token.track_op())?;
+            for turn in self.0.iter().rev() {
+                turn.sweep()?;
+            }
+            let zero = token::like(token);
+            Ok((
+                token.track_op().then(|| zero.clone()),
+                gradient_token.track_op().then_some(zero),
+            ))
+        })
     }
 }

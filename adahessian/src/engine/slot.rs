@@ -18,12 +18,18 @@ pub(crate) struct Slot<B: Backend> {
 
 struct State<B: Backend> {
     gradient: Option<Stamped<B::Buffer>>,
+    /// Whose parts the gradient is the sum of. A pass comes to each once, so that one which comes again comes in another
+    /// pass.
+    contributors: Vec<Contributor>,
     cotangent: Option<Stamped<Held<B>>>,
     /// How many consumers have read the cotangent.
     reads: usize,
     /// The passes that came to an operation which takes the value, and have not asked yet.
     reached: Vec<u64>,
 }
+
+/// Who adds a part to a gradient: an address, and which of its parts.
+pub(super) type Contributor = (usize, usize);
 
 struct Stamped<X> {
     sweep: u64,
@@ -48,6 +54,7 @@ impl<B: Backend> Slot<B> {
             consumer: OnceLock::new(),
             state: Mutex::new(State {
                 gradient: None,
+                contributors: Vec::new(),
                 cotangent: None,
                 reads: 0,
                 reached: Vec::new(),
@@ -92,8 +99,16 @@ impl<B: Backend> Slot<B> {
     }
 
     /// Adds to the gradient. The data are taken over where it is the first part.
-    pub(super) fn add_gradient(&self, part: B::Buffer) -> Result<()> {
+    pub(super) fn add_gradient(&self, part: B::Buffer, from: Contributor) -> Result<()> {
         let mut state = self.state();
+        if state.contributors.contains(&from) {
+            return Err(collision("gradient"));
+        }
+        state.contributors.push(from);
+        Self::add(&mut state, part)
+    }
+
+    fn add(state: &mut State<B>, part: B::Buffer) -> Result<()> {
         let sweep = sweep::current();
         match &mut state.gradient {
             Some(sum) if sum.sweep != sweep => return Err(collision("gradient")),
@@ -103,13 +118,29 @@ impl<B: Backend> Slot<B> {
         Ok(())
     }
 
-    /// The sum of what was added since it was last taken. What another pass has added stays there.
-    pub(super) fn take_gradient(&self) -> Result<Option<B::Buffer>> {
-        let mut state = self.state();
+    fn take(state: &mut State<B>) -> Result<Option<B::Buffer>> {
         match &state.gradient {
             Some(sum) if sum.sweep != sweep::current() => Err(collision("gradient")),
             _ => Ok(state.gradient.take().map(|sum| sum.data)),
         }
+    }
+
+    /// The sum of what was added since it was last taken. What another pass has added stays there.
+    pub(super) fn take_gradient(&self) -> Result<Option<B::Buffer>> {
+        let mut state = self.state();
+        let gradient = Self::take(&mut state)?;
+        state.contributors.clear();
+        Ok(gradient)
+    }
+
+    /// The sum so far, for an operation that adds to it and gives it back, or adds the result.
+    pub(super) fn lend_gradient(&self) -> Result<Option<B::Buffer>> {
+        Self::take(&mut self.state())
+    }
+
+    /// What was lent and not added to anything.
+    pub(super) fn give_back(&self, gradient: B::Buffer) -> Result<()> {
+        Self::add(&mut self.state(), gradient)
     }
 
     pub(super) fn set_cotangent(&self, data: Held<B>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Which backward pass is running: stamps that keep two of them apart.
 
 use crate::error::{Error, Result};
-use candle_core::{Device, Var};
+use candle_core::{Device, Result as CandleResult, Var};
 use std::cell::{Cell, OnceCell};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,8 +23,8 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// Without it, all passes of a thread share one stamp, which is enough unless one of them fails
-    /// half way.
+    /// Without it, all passes of a thread share one stamp until one of them fails, which is enough: what comes twice
+    /// within one is noticed (`Slot::add_gradient`).
     pub fn begin() -> Self {
         Self {
             outer: CURRENT.replace(tick()),
@@ -36,6 +36,12 @@ impl Drop for Pass {
     fn drop(&mut self) {
         CURRENT.set(self.outer);
     }
+}
+
+/// An operation's part in a pass. Where it fails the pass has ended, and the next one on this thread, over the same graph
+/// perhaps, has another stamp: what this one left is not added to.
+pub(super) fn part_of_pass<T>(work: impl FnOnce() -> CandleResult<T>) -> CandleResult<T> {
+    work().inspect_err(|_| CURRENT.set(tick()))
 }
 
 /// The stamp of the backward pass on this thread.

@@ -160,7 +160,7 @@ fn a_value_that_is_not_kept_is_an_error() {
     assert!(point.optional(1).unwrap().is_none());
 }
 
-/// Kernels that get the number of their results wrong, by level.
+/// Kernels that get the number of their results wrong, by level; the third gets all right.
 struct Mistaken(u8);
 
 impl super::LinearMap for Mistaken {
@@ -182,7 +182,7 @@ impl super::LinearMap for Mistaken {
         _: usize,
         _: usize,
     ) -> crate::numeric::Buffer<T> {
-        crate::numeric::Buffer::zeroed(3)
+        crate::numeric::Buffer::zeroed(if self.0 == 1 { 3 } else { 2 })
     }
 }
 
@@ -200,5 +200,27 @@ fn results_of_the_wrong_length_are_errors() -> Result<()> {
         error.contains("mistaken") && error.contains("a gradient of 3 numbers"),
         "{error}"
     );
+    Ok(())
+}
+
+/// A pass of candle's own in which an operation failed, and then one of another loss over the same graph: what the first
+/// one left at `x` is not taken for the second one's.
+#[test]
+fn a_pass_does_not_go_on_with_what_a_failed_one_left() -> Result<()> {
+    let x = Var::new(&[1f32, 2.0], &Device::Cpu)?;
+    let inside = super::Handle::enter(x.as_tensor())?;
+    let of_x = |times: u8| super::linear_map(Mistaken(times), &[&inside]);
+    let (fails, works, other) = (of_x(1)?, of_x(2)?, of_x(2)?);
+    let failing = (fails.exit()?.sum_all()? + works.exit()?.sum_all()?)?;
+    let error = failing.backward().map(drop).unwrap_err().to_string();
+    assert!(error.contains("mistaken"), "{error}");
+    let error = (other.exit()?.sum_all()?.backward().map(drop)).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("compute the loss again"), "{error}");
+    // Computed again it is right, on the same thread.
+    let loss = super::linear_map(Mistaken(2), &[x.as_tensor()])?.exit()?;
+    let grads = loss.sum_all()?.backward()?;
+    let gradient = grads.get(&x).map(Tensor::to_vec1::<f32>).transpose()?;
+    assert_eq!(gradient, Some(vec![0.0, 0.0]));
     Ok(())
 }

@@ -139,14 +139,16 @@ impl<B: Backend> CustomOp1 for Port<B> {
     }
     gives_a_token!();
     fn bwd(&self, gradient_token: &Tensor, _: &Tensor, token: &Tensor) -> Result<Option<Tensor>> {
-        for (slot, gradient) in &self.slots {
-            sweep::expect_last(slot.consumer(), token.track_op())?;
-            // A variable that is in use several times has several slots for one gradient.
-            let cotangent = COTANGENTS.with_borrow(|all| all.get(gradient).cloned());
-            if let Some(cotangent) = cotangent {
-                slot.set_cotangent(cotangent.held()?)?;
+        sweep::part_of_pass(|| {
+            for (slot, gradient) in &self.slots {
+                sweep::expect_last(slot.consumer(), token.track_op())?;
+                // A variable that is in use several times has several slots for one gradient.
+                let cotangent = COTANGENTS.with_borrow(|all| all.get(gradient).cloned());
+                if let Some(cotangent) = cotangent {
+                    slot.set_cotangent(cotangent.held()?)?;
+                }
             }
-        }
-        Ok(Some(token::like(gradient_token)))
+            Ok(Some(token::like(gradient_token)))
+        })
     }
 }

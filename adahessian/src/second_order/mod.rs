@@ -19,8 +19,9 @@
 //! A gradient that was changed after [`backward`] made it, where it has lost its graph (a sum made by
 //! `GradStore::extend` has). A second pass after a variable of the loss was changed since the first one, by an optimizer
 //! of this crate or through [`crate::NamedVars::assign`]: it would mix old values with new ones.
-//! Changes that other code makes through `Var::set` are not seen, and neither is one between the forward pass and the
-//! first backward pass, which candle's own gradients mix up as well: a loss is differentiated where it was computed.
+//! And a first pass after a variable that fused operations took was changed since. Not seen: changes that other code makes
+//! through `Var::set`, and one between the forward pass and the first backward pass where candle's own operations alone
+//! took the variable, which its own gradients mix up as well: a loss is differentiated where it was computed.
 
 mod context;
 mod failure;

@@ -1,5 +1,6 @@
 //! Pictures with classes, in memory or on disk, and batches of them.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -199,6 +200,24 @@ impl ImageDataset {
             .map(|(_, _, item)| item)
             .collect();
         self
+    }
+
+    /// Two parts: all but `n` pictures, in their order, and `n` at most to choose settings by, of all classes alike: the
+    /// last of each class, then the one before it of each class, and so on.
+    pub fn hold_out(self, n: usize) -> (Self, Self) {
+        let reversed = Self {
+            items: self.items.iter().rev().copied().collect(),
+            ..self.clone()
+        };
+        let held = reversed.balanced(n);
+        let of_held: HashSet<usize> = held.items.iter().copied().collect();
+        let rest = Self {
+            items: (self.items.iter().copied())
+                .filter(|item| !of_held.contains(item))
+                .collect(),
+            ..self
+        };
+        (rest, held)
     }
 
     /// Picture `index`, decoded.

@@ -2,7 +2,7 @@
 
 use crate::flags::LoopArgs;
 use adahessian::random::Stream;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use datasets::{Augment, ImageDataset};
 use std::path::Path;
 
@@ -29,6 +29,23 @@ impl Data {
         let sums = [&self.train, &self.test].map(|dataset| checksum(dataset, whole));
         let [train, test] = sums;
         Ok(format!("{:08x}{:08x}", train?, test?))
+    }
+
+    /// With images of the training in the place of those of the evaluation, and training without them.
+    ///
+    /// # Errors
+    /// If nothing is left to train on.
+    pub fn holding_out(self, count: usize) -> Result<Self> {
+        let all = self.train.len();
+        if count >= all {
+            bail!("--hold-out {count}: there are {all} images to train on, and some must stay");
+        }
+        let (train, test) = self.train.hold_out(count);
+        Ok(Self {
+            train,
+            test,
+            ..self
+        })
     }
 
     /// As many images as the settings want.
@@ -119,6 +136,37 @@ mod tests {
         // Of images that are not in memory the labels, and the files' names.
         assert_eq!(of(a(), false), of(generate(9, 8, 3, 6).unwrap(), false));
         assert_ne!(of(a(), false), of(a().balanced(9).limit(5), false));
+    }
+
+    #[test]
+    fn what_is_held_out_is_not_trained_on() {
+        let all = generate(30, 8, 3, 5).unwrap();
+        let data = Data {
+            train: all.clone(),
+            test: generate(4, 8, 3, 1).unwrap(),
+            train_augment: Augment::cifar_train(),
+            test_augment: Augment::cifar_test(),
+        };
+        let held = data.clone().holding_out(9).unwrap();
+        assert_eq!(held.train.histogram(), [7, 7, 7]);
+        assert_eq!(held.test.histogram(), [3, 3, 3]);
+        let images = |data: &ImageDataset| -> Vec<_> {
+            (0..data.len())
+                .map(|i| data.image(i).unwrap().pixels)
+                .collect()
+        };
+        // The order of those that stay is the data set's.
+        assert_eq!(images(&held.train), images(&all)[..21]);
+        let mut last = images(&held.test);
+        last.sort();
+        let mut expected = images(&all)[21..].to_vec();
+        expected.sort();
+        assert_eq!(last, expected);
+        let error = data.holding_out(30).err().unwrap().to_string();
+        assert!(
+            error.contains("--hold-out 30") && error.contains("30 images"),
+            "{error}"
+        );
     }
 
     #[test]

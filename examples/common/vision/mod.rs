@@ -85,6 +85,12 @@ pub struct VisionArgs {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
 
+    /// Train without so many of the training images and evaluate on them, in the place of the test images: settings that
+    /// are chosen by the test images look better than they are
+    #[arg(long, value_name = "IMAGES", value_parser = count, help_heading = "What to train")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_out: Option<usize>,
+
     /// Probability mass spread over all classes
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "How to train")]
     pub label_smoothing: f64,
@@ -149,7 +155,12 @@ impl<B: Benchmark> Experiment for Vision<B> {
     }
 
     fn load(&self, settings: &Settings<VisionArgs>, _out: &Path) -> Result<Data> {
-        Ok(self.0.load(&settings.own)?.limited(&settings.training))
+        let data = self.0.load(&settings.own)?;
+        let data = match settings.own.hold_out {
+            Some(count) => data.holding_out(count)?,
+            None => data,
+        };
+        Ok(data.limited(&settings.training))
     }
 
     fn run(&self, cell: &Cell<VisionArgs>, data: &Data, session: Session) -> Result<Summary> {
@@ -181,9 +192,13 @@ impl<B: Benchmark> Experiment for Vision<B> {
             vars: model.saved_vars(),
             optimizer: optimizer(cell, &model, steps)?,
             announce: format!(
-                "{} training and {} test images, {} parameters, learning rate {}{}{}{}",
+                "{} training and {} {} images, {} parameters, learning rate {}{}{}{}",
                 data.train.len(),
                 data.test.len(),
+                match settings.own.hold_out {
+                    Some(_) => "held-out",
+                    None => "test",
+                },
                 model.vars().elem_count(),
                 settings.optimizer.rate(),
                 text::loaded(report.as_ref()),
