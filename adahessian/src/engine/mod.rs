@@ -55,7 +55,7 @@
 //! # What is refused
 //! A third derivative; two backward passes over one graph at once; a backward pass over a graph on
 //! which an earlier one failed half way (one of candle's own passes, in which an operation of candle's failed, is only
-//! noticed where the same loss is tried again); a first pass after a variable that entered was changed ([`changes`]).
+//! noticed where the same loss is tried again); a first pass after a variable that entered was changed.
 //! A new forward pass is a new graph with nothing of that.
 
 mod backend;
