@@ -153,6 +153,9 @@ impl Predictor {
             })?;
             all.extend(logits.to_dtype(DType::F64)?.to_vec2::<f64>()?);
         }
+        if all.iter().flatten().any(|logit| !logit.is_finite()) {
+            bail!("the model answers with numbers that are not finite: its training ran away");
+        }
         Ok(all)
     }
 

@@ -470,6 +470,64 @@ fn a_folder_and_its_file_load_alike_and_save_to_the_same() -> Result<()> {
 }
 
 #[test]
+fn a_saved_network_opens_with_its_sizes_and_its_classes_names() -> Result<()> {
+    let config = Config {
+        width: 3,
+        classes: 2,
+        shortcut: Shortcut::ParameterFree,
+        ..Config::named("resnet8")?
+    };
+    let folder = tempfile::tempdir()?;
+    let model = ResNet::new(&config, &start(DType::F32))?;
+    model.save(folder.path())?;
+    let (nameless, report) = ResNet::open(folder.path(), &start(DType::F32))?;
+    assert!(report.unused.is_empty() && report.initialised.is_empty());
+    assert_eq!(nameless.label_names(), ["LABEL_0", "LABEL_1"]);
+    let file = folder.path().join("config.json");
+    assert!(!std::fs::read_to_string(&file)?.contains("label"));
+
+    let names = |names: [&str; 2]| names.map(String::from);
+    let named = nameless.with_label_names(&names(["cat", "dog"]))?;
+    assert_says(
+        named.clone().with_label_names(&names(["cat", "cat"])),
+        &["no two alike"],
+    );
+    named.save(folder.path())?;
+    let (again, _) = ResNet::open(folder.path(), &start(DType::F32))?;
+    assert_eq!(again.config(), &config);
+    assert_eq!(again.label_names(), ["cat", "dog"]);
+    for (name, var) in model.saved_vars().iter() {
+        assert_eq!(f64s(var)?, f64s(again.saved_vars().get(name)?)?, "{name}");
+    }
+    // The classifier means what it meant; a fresh one means whatever is said.
+    let turned = again.with_label_names(&names(["dog", "cat"]));
+    assert_says(turned, &["cat", "dog"]);
+    let fresh = Start {
+        new_head: true,
+        ..start(DType::F32)
+    };
+    let (fresh, _) = ResNet::open(folder.path(), &fresh)?;
+    fresh.with_label_names(&names(["dog", "cat"]))?;
+
+    let written = std::fs::read_to_string(&file)?;
+    for (from, to, says) in [
+        ("torchvision_resnet", "bert", "torchvision_resnet"),
+        ("\"width\": 3", "\"width\": 0", "width"),
+        ("\"stages\"", "\"steps\"", "stages"),
+        ("\"basic\"", "\"simple\"", "simple"),
+    ] {
+        let changed = written.replacen(from, to, 1);
+        assert_ne!(changed, written, "{from}");
+        std::fs::write(&file, changed)?;
+        assert_says(
+            ResNet::open(folder.path(), &start(DType::F32)).map(drop),
+            &[says],
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn what_a_checkpoint_lacks_is_named() -> Result<()> {
     let (_folder, path, config) = changed(|all| {
         all.remove("param.layer2.1.conv1.weight");

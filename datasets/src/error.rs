@@ -299,6 +299,16 @@ pub enum Error {
         /// The picture's height and width.
         got: (usize, usize),
     },
+    /// A file that says what is done to a picture, and says what cannot be done here.
+    #[error("{}: {got}, expected {expected}; take the file that belongs to the model", path.display())]
+    PictureSetting {
+        /// The file.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
     /// A class folder without a single picture.
     #[error(
         "{}: no pictures in this class folder; expected files ending in {expected}; unpack them again or remove the folder",

@@ -127,6 +127,12 @@ impl OptimizerArgs {
         self.lr * self.lr_scale
     }
 
+    /// The same to twelve digits, for people: 0.047 · 6 is 0.282, and not 0.28200000000000003.
+    pub fn rate_said(&self) -> String {
+        let digits = format!("{:.11e}", self.rate());
+        digits.parse::<f64>().unwrap_or(self.rate()).to_string()
+    }
+
     /// The flags' own defaults, for this optimizer and rate.
     ///
     /// # Errors

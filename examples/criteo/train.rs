@@ -202,7 +202,7 @@ impl Experiment for Clicks {
             own.eval_on,
             model.vars().elem_count(),
             model.config().rows(),
-            cell.settings.optimizer.rate(),
+            cell.settings.optimizer.rate_said(),
             own.table_lr,
         );
         let task = Supervised::new(forward(&model), Loss::BinaryCrossEntropy, evaluation);

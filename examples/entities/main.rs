@@ -147,7 +147,7 @@ impl Experiment for Entities {
                 left_out[1],
                 corpus.labels.len(),
                 vars.elem_count(),
-                settings.optimizer.rate(),
+                settings.optimizer.rate_said(),
                 text::loaded(report.as_ref()),
             ),
             vars,

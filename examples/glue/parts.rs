@@ -194,7 +194,7 @@ pub fn announce(
         corpus.validation.len(),
         mismatched.unwrap_or_default(),
         classifier.vars().elem_count() as f64 / 1e6,
-        cell.settings.optimizer.rate(),
+        cell.settings.optimizer.rate_said(),
         text::loaded(report),
     )
 }

@@ -240,7 +240,7 @@ impl Experiment for Language {
                 data.validation.len(),
                 vocabulary.len(),
                 vars.elem_count() as f64 / 1e6,
-                settings.optimizer.rate(),
+                settings.optimizer.rate_said(),
             ),
             vars,
             export: Some(Box::new(move |folder| {

@@ -215,7 +215,7 @@ impl Experiment for Pretrain {
                 data.train.length(),
                 encoder.vocab_size(),
                 vars.elem_count() as f64 / 1e6,
-                settings.optimizer.rate(),
+                settings.optimizer.rate_said(),
                 text::loaded(report.as_ref()),
             ),
             vars,

@@ -3,6 +3,8 @@
 
 #[path = "program/language.rs"]
 mod language;
+#[path = "program/pictures.rs"]
+mod pictures;
 mod program;
 #[path = "program/resumes.rs"]
 mod resumes;
@@ -103,6 +105,7 @@ fn help_says_what_a_program_is_for() {
         ("pretrain", "--help", "Train a SqueezeBERT"),
         ("entities", "--help", "Find names"),
         ("predict", "--help", "Classify texts"),
+        ("classify", "--help", "Sort pictures"),
     ] {
         let help = Program::new(name, arguments).succeeds();
         let first = help.lines().next().unwrap_or_default();

@@ -255,7 +255,7 @@ impl Experiment for Translate {
             data.validation.len(),
             data.subwords.vocab_size(),
             vars.elem_count(),
-            settings.optimizer.rate(),
+            settings.optimizer.rate_said(),
         );
         let place = Place::of(cell, batches.len(0) as u64, blocks)?;
         let network = translator.model.clone();

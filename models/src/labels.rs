@@ -45,6 +45,11 @@ impl Labels {
         &self.names
     }
 
+    /// Whether anybody named them.
+    pub fn are_named(&self) -> bool {
+        *self != Self::nameless(self.len())
+    }
+
     /// With other names, one for each and no two alike. Those that a checkpoint's classifier was trained for can only be
     /// written otherwise: in upper or lower case.
     pub fn renamed(&self, names: &[String]) -> Result<Self> {
@@ -86,7 +91,7 @@ impl Labels {
         let is_last = |name: &String| {
             matches!(
                 name.as_str(),
-                "classifier.weight" | "classifier.out_proj.weight"
+                "classifier.weight" | "classifier.out_proj.weight" | "fc.weight"
             )
         };
         report.loaded.iter().any(is_last)

@@ -52,8 +52,11 @@ fn is_left_out(path: &Path, folder: bool) -> bool {
 }
 
 /// The pictures directly in a folder, sorted by name, and how many pictures in other formats and folders are beside
-/// them.
-pub(crate) fn pictures(dir: &Path) -> Result<(Vec<PathBuf>, usize)> {
+/// them: `.jpg`, `.jpeg` and `.png` are read, in capitals, too; hidden files are passed over.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn pictures(dir: &Path) -> Result<(Vec<PathBuf>, usize)> {
     let (mut found, mut left_out) = (Vec::new(), 0);
     for (path, folder) in entries(dir)? {
         match !folder && is_picture(&path) {

@@ -12,6 +12,7 @@ mod batch;
 mod batches;
 mod dataset;
 mod folder;
+mod preprocessor;
 mod resize;
 mod shard;
 
@@ -20,7 +21,8 @@ pub use batch::ImageBatch;
 pub use batches::ImageBatches;
 pub(crate) use dataset::Source;
 pub use dataset::{ImageDataset, OnCorrupt};
-pub(crate) use folder::{ENDINGS, class_folders, file_name, pictures};
+pub use folder::pictures;
+pub(crate) use folder::{ENDINGS, class_folders, file_name};
 pub(crate) use shard::Shard;
 
 use std::io::Cursor;

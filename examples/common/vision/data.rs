@@ -3,7 +3,7 @@
 use crate::flags::LoopArgs;
 use adahessian::random::Stream;
 use anyhow::{Result, bail};
-use datasets::{Augment, ImageDataset};
+use datasets::{Augment, Crop, ImageDataset};
 use std::path::Path;
 
 /// Images for training and for evaluation, and what is done to each.
@@ -29,6 +29,22 @@ impl Data {
         let sums = [&self.train, &self.test].map(|dataset| checksum(dataset, whole));
         let [train, test] = sums;
         Ok(format!("{:08x}{:08x}", train?, test?))
+    }
+
+    /// What is done to an image that the model is asked about later: as in the evaluation, and where that takes its
+    /// images whole, made as large as they are.
+    ///
+    /// # Errors
+    /// If there is no image to evaluate on, or the first cannot be decoded.
+    pub fn seen(&self) -> Result<Augment> {
+        let augment = self.test_augment;
+        if augment.size().is_some() {
+            return Ok(augment);
+        }
+        let image = self.test.image(0)?;
+        let size = image.height.min(image.width);
+        let crop = Crop::Center { resize: size, size };
+        Ok(Augment { crop, ..augment })
     }
 
     /// With images of the training in the place of those of the evaluation, and training without them.

@@ -23,6 +23,7 @@ use datasets::{Ahead, Batcher, Batches, ImageBatch, ImageBatches};
 use models::resnet::Config;
 use models::{LoadReport, Model as _, ResNet, Start};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -185,7 +186,7 @@ impl<B: Benchmark> Experiment for Vision<B> {
         };
         let task =
             Supervised::new(forward, loss, test_batches(data, &device)).metrics(B::METRICS)?;
-        let exported = model.clone();
+        let (exported, seen) = (model.clone(), data.seen()?);
         let summary = session.train(Parts {
             task,
             batches: train.clone(),
@@ -200,12 +201,15 @@ impl<B: Benchmark> Experiment for Vision<B> {
                     None => "test",
                 },
                 model.vars().elem_count(),
-                settings.optimizer.rate(),
+                settings.optimizer.rate_said(),
                 text::loaded(report.as_ref()),
                 without_images(data),
                 left_out(data),
             ),
-            export: Some(Box::new(move |folder| Ok(exported.save(folder)?))),
+            export: Some(Box::new(move |folder| {
+                exported.save(folder)?;
+                Ok(seen.save(folder)?)
+            })),
             card: Card {
                 what: format!(
                     "{}, a residual network that sorts images into {} classes",
@@ -274,12 +278,18 @@ fn model(
         new_head: true,
         ..Start::default()
     };
-    Ok(match &own.weights {
+    let (model, report) = match &own.weights {
         Some(path) => {
             let (model, report) = ResNet::load(path, &config, &start)?;
             (model, Some(report))
         }
         None => (ResNet::new(&config, &start)?, None),
+    };
+    let names = data.train.classes();
+    let is_clear = names.iter().collect::<HashSet<_>>().len() == names.len();
+    Ok(match is_clear {
+        true => (model.with_label_names(names)?, report),
+        false => (model, report),
     })
 }
 

@@ -1,8 +1,11 @@
 //! Which residual network: its sizes and presets.
 
-use crate::config::{LABELS, require, within};
+use super::MODEL_TYPE;
+use crate::config::{LABELS, parse, path_in, read_as, require, within};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
 
 /// How a network begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +137,25 @@ impl Config {
                 got: format!("`{name}`"),
             }),
         }
+    }
+
+    /// Reads config.json from a folder that [`Model::save`](crate::Model::save) wrote.
+    ///
+    /// # Errors
+    /// [`crate::Error::Architecture`] for another `model_type`; [`crate::Error::File`] and [`crate::Error::Config`] for
+    /// malformed files and sizes that cannot be.
+    pub fn read(folder: &Path) -> Result<Self> {
+        Ok(Self::with_names(folder)?.0)
+    }
+
+    /// The same with what the file says of its classes' names.
+    pub(super) fn with_names(folder: &Path) -> Result<(Self, Value)> {
+        let path = path_in(folder);
+        let mut file: Value = read_as(&path, MODEL_TYPE)?;
+        let names = file["id2label"].take();
+        let config: Self = parse(file, &path)?;
+        config.check()?;
+        Ok((config, names))
     }
 
     /// The width of a stage's 3x3 convolutions.

@@ -13,8 +13,9 @@ mod config;
 
 pub use config::{Config, Shortcut, Stem, Unit};
 
-use crate::config::to_json;
+use crate::config::{for_class, to_json};
 use crate::error::{Error, Result};
+use crate::labels::Labels;
 use crate::model::Model;
 use crate::parts::normal;
 use crate::weights::{self, LoadReport, Start, Variables, head};
@@ -28,6 +29,8 @@ use candle_core::Tensor;
 use serde_json::Value;
 use std::path::Path;
 
+/// What config.json says that it is.
+const MODEL_TYPE: &str = "torchvision_resnet";
 /// The maximum after ImageNet's first convolution.
 const STEM_POOL: Window = Window {
     kernel: 3,
@@ -40,6 +43,7 @@ const STEM_POOL: Window = Window {
 pub struct ResNet {
     config: Config,
     json: Value,
+    labels: Labels,
     layers: Layers,
     variables: Variables,
 }
@@ -71,13 +75,41 @@ impl ResNet {
         Ok((Self::of(config, layers, variables)?, report))
     }
 
+    /// A network from a folder that [`Model::save`] wrote, with the names of its classes.
+    ///
+    /// # Errors
+    /// As [`Config::read`] and [`Self::load`].
+    pub fn open(folder: &Path, start: &Start) -> Result<(Self, LoadReport)> {
+        let (config, names) = Config::with_names(folder)?;
+        let (mut model, report) = Self::load(folder, &config, start)?;
+        model.labels = model.labels.after_reading(&names, &report);
+        Ok((model, report))
+    }
+
     fn of(config: &Config, layers: Layers, variables: Variables) -> Result<Self> {
         Ok(Self {
             config: config.clone(),
-            json: to_json(config, "torchvision_resnet")?,
+            json: to_json(config, MODEL_TYPE)?,
+            labels: Labels::nameless(config.classes),
             layers,
             variables,
         })
+    }
+
+    /// What the classes are called, by number: `LABEL_0` and so on unless [`Self::open`] or [`Self::with_label_names`] said
+    /// otherwise.
+    pub fn label_names(&self) -> &[String] {
+        self.labels.names()
+    }
+
+    /// Calls the classes so, in config.json, too.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there are not as many names, or two are alike; [`Error::Labels`] if the classifier is from a
+    /// folder where they have other names, or these in another order.
+    pub fn with_label_names(mut self, names: &[String]) -> Result<Self> {
+        self.labels = self.labels.renamed(names)?;
+        Ok(self)
     }
 
     /// The logits [N, classes] of images [N, 3, H, W] in the weights' dtype.
@@ -114,7 +146,10 @@ impl Model for ResNet {
     }
 
     fn config(&self) -> Value {
-        self.json.clone()
+        match self.labels.are_named() {
+            true => for_class(&self.json, "ResNet".into(), Some(&self.labels)),
+            false => self.json.clone(),
+        }
     }
 
     /// The paper's image experiments: each kernel's window has one curvature.
