@@ -10,13 +10,12 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use common::values::count;
-use common::{driver, program};
+use common::{answers, driver, program};
 use datasets::{Augment, ImageDataset, OnCorrupt, image};
 use models::{ResNet, Start};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use trainers::disk::write_whole;
 
 /// Sort pictures into the classes that a residual network was trained for
 ///
@@ -66,12 +65,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     program::start(options.threads)?;
-    if let Some(out) = options.out.as_ref().filter(|out| out.exists()) {
-        bail!(
-            "{}: is there already: remove it, or choose another --out",
-            out.display()
-        );
-    }
+    answers::expect_new(options.out.as_deref())?;
     let device = program::device(&options.device)?;
     let model = Classifier::open(&folder(options)?, device)?;
     let files = files(&options.pictures)?;
@@ -82,25 +76,20 @@ fn run(options: &Options) -> Result<()> {
             None => model.lines(files, options.top, &mut io::stdout().lock())?,
         }
     }
-    match &options.out {
-        Some(out) => Ok(write_whole(out, &answer)?),
-        None => Ok(()),
-    }
+    answers::finish(options.out.as_deref(), &answer)
 }
 
 /// Where the model's files are.
 fn folder(options: &Options) -> Result<PathBuf> {
-    let inside = [options.best.then_some("model-best"), Some("model")];
-    let inside = inside
-        .into_iter()
-        .flatten()
-        .map(|name| options.model.join(name));
-    let mut tried = inside.chain([options.model.clone()]);
-    let found = tried.find(|folder| folder.join("config.json").is_file());
-    found.with_context(|| {
+    let (path, of_run) = (
+        &options.model,
+        answers::model_of_run(&options.model, options.best),
+    );
+    let own = path.join("config.json").is_file().then(|| path.clone());
+    of_run.or(own).with_context(|| {
         format!(
             "{}: neither a run nor a model: there is no config.json, model/config.json or model-best/config.json",
-            options.model.display()
+            path.display()
         )
     })
 }
@@ -164,9 +153,7 @@ impl Classifier {
         let batch = pictures.batch(&indices, 0, 0, &self.augment, &self.device)?;
         let logits = without_graph(|| self.model.forward(&batch.pixels, &Mode::Eval))?;
         let logits = logits.to_dtype(DType::F64)?.to_vec2::<f64>()?;
-        if logits.iter().flatten().any(|logit| !logit.is_finite()) {
-            bail!("the model answers with numbers that are not finite: its training ran away");
-        }
+        answers::expect_finite(&logits)?;
         let names = self.model.label_names();
         for (file, logits) in files.iter().zip(logits) {
             for (class, probability) in likeliest(&logits).into_iter().take(top) {

@@ -11,12 +11,12 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use common::values::count;
-use common::{driver, program};
+use common::{answers, driver, program};
 use datasets::glue::{self, GlueTask, Ragged, Row, Split};
 use datasets::{TextDataset, TextEncoder, hub};
 use models::{SequenceClassifier, Start, auto};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use trainers::disk::write_whole;
 
@@ -81,12 +81,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     program::start(options.threads)?;
-    if let Some(out) = options.out.as_ref().filter(|out| out.exists()) {
-        bail!(
-            "{}: is there already: remove it, or choose another --out",
-            out.display()
-        );
-    }
+    answers::expect_new(options.out.as_deref())?;
     let device = program::device(&options.device)?;
     let folder = folder(options)?;
     let start = Start {
@@ -118,13 +113,7 @@ fn run(options: &Options) -> Result<()> {
 
 /// Where the model's files are.
 fn folder(options: &Options) -> Result<PathBuf> {
-    let run = Path::new(&options.model);
-    let inside = [options.best.then_some("model-best"), Some("model")];
-    let inside = inside.into_iter().flatten().map(|name| run.join(name));
-    match inside
-        .into_iter()
-        .find(|folder| folder.join("config.json").is_file())
-    {
+    match answers::model_of_run(options.model.as_ref(), options.best) {
         Some(folder) => Ok(folder),
         None => Ok(hub::checkpoint_folder(&options.model)?),
     }
@@ -153,9 +142,7 @@ impl Predictor {
             })?;
             all.extend(logits.to_dtype(DType::F64)?.to_vec2::<f64>()?);
         }
-        if all.iter().flatten().any(|logit| !logit.is_finite()) {
-            bail!("the model answers with numbers that are not finite: its training ran away");
-        }
+        answers::expect_finite(&all)?;
         Ok(all)
     }
 
@@ -225,10 +212,7 @@ fn of_lines(options: &Options, model: &Predictor) -> Result<()> {
         }
     }
     done(&mut rows)?;
-    match &options.out {
-        Some(out) => Ok(write_whole(out, &answer)?),
-        None => Ok(()),
-    }
+    answers::finish(options.out.as_deref(), &answer)
 }
 
 /// Index and prediction, with GLUE's own names of the labels.

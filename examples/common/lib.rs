@@ -1,5 +1,6 @@
 //! What the examples share: one driver, from flags to a report.
 
+pub mod answers;
 pub mod card;
 pub mod driver;
 pub mod experiment;

@@ -46,10 +46,9 @@ const fn rates(optimizer: &'static str, lr: [f64; 7], weight_decay: f64) -> Rate
     }
 }
 
-/// Residual networks, clicks and translators have the paper's rates. Those of a language model are the best of a third
-/// of them, themselves and three times them after an epoch of Penn Treebank (AdaHessian, AdamW), SGD's the largest that did not run
-/// away on any machine; those of the shipped model
-/// of five and four of them on its sample (AdaHessian, AdamW).
+/// Residual networks, clicks and translators have the paper's rates. A language model's are, of AdaHessian and AdamW, the best of a
+/// third of the paper's, itself and three times it after an epoch of Penn Treebank, of SGD the largest that never ran away there;
+/// those of the shipped model the best of five and four on its sample (AdaHessian, AdamW).
 const RATES: [Rates; 8] = [
     rates(
         "adahessian",

@@ -29,12 +29,12 @@ fn picture(class: usize, number: u32, size: u32) -> RgbImage {
     })
 }
 
-/// The last evaluation's accuracy, in percent.
-fn accuracy(run: &Path) -> f64 {
+/// The last evaluation's accuracy, of 1, and loss.
+fn scores(run: &Path) -> [f64; 2] {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let last = text.lines().rfind(|line| line.contains("\"evaluation\""));
     let line: serde_json::Value = serde_json::from_str(last.unwrap()).unwrap();
-    line["scores"]["accuracy"].as_f64().unwrap()
+    ["accuracy", "loss"].map(|name| line["scores"][name].as_f64().unwrap())
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_network_answers_as_in_its_evaluation() {
         .succeeds();
 
     let classes = ["across", "upright"];
-    let mut right = 0;
+    let (mut right, mut loss) = (0, 0.0);
     let asked = Program::new("classify", "--top 9 --batch-size 7").path(&run);
     let val = data.join("val");
     let said = asked
@@ -70,12 +70,15 @@ fn a_network_answers_as_in_its_evaluation() {
         let [p, q] = [p, q].map(|p| p.parse::<f64>().unwrap());
         assert!(p >= q && (p + q - 1.0).abs() < 2e-4, "{line}");
         right += usize::from(first == class);
+        loss -= if first == class { p.ln() } else { q.ln() } / 20.0;
     }
-    let share = accuracy(&run);
+    let [accuracy, evaluated] = scores(&run);
     assert!(
-        (share - right as f64 / 20.0).abs() < 1e-9,
-        "{share}, {right} of 20"
+        (accuracy - right as f64 / 20.0).abs() < 1e-9,
+        "{accuracy}, {right} of 20"
     );
+    // Four digits of each probability.
+    assert!((evaluated - loss).abs() < 2e-4, "{evaluated}, {loss}");
 
     // Of another size, and into a file.
     let (large, answer) = (out.path().join("large.png"), out.path().join("answer.tsv"));
