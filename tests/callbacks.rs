@@ -473,10 +473,7 @@ fn lines_tell_the_state_now_and_then() -> Result<()> {
     let set = |seconds| time.store(seconds, Ordering::SeqCst);
     let mut lines = StatusLines::new(Box::new(paper.clone())).clock(clock);
     lines.on_start(&start(Some(2)))?;
-    assert_eq!(
-        paper.lines(),
-        ["10 steps, 1 epochs, going on behind step 2"]
-    );
+    assert_eq!(paper.lines(), ["10 steps, 1 epoch, going on behind step 2"]);
     // Half a minute has not passed yet.
     set(34);
     lines.on_step(&step(3))?;

@@ -81,11 +81,12 @@ pub struct ClickArgs {
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = count, help_heading = "What to train")]
     pub days: usize,
 
-    /// The rows of evaluations: test or validation (the halves of the last day), last-day, train or all
+    /// The rows of evaluations: validation or test (the halves of the last day), last-day, train or all.
+    /// Settings and checkpoints are chosen by them, so that test rows are for `criteo evaluate`, once
     #[arg(
         long,
         value_name = "ROWS",
-        default_value = "test",
+        default_value = "validation",
         help_heading = "What to train"
     )]
     pub eval_on: String,

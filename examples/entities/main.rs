@@ -3,7 +3,7 @@
 //! The shortest complete program on the driver: flags, defaults, data, a run.
 
 use adahessian::ops::Mode;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, Command};
 use common::card::{Card, hub_id};
 use common::experiment::{Experiment, Parts};
@@ -81,7 +81,12 @@ impl Experiment for Entities {
     }
 
     fn load(&self, settings: &Settings<EntityArgs>, _out: &Path) -> Result<Corpus> {
-        let mut corpus = match &settings.own.data {
+        let own = &settings.own;
+        ensure!(
+            own.model.is_some() || !own.new_head,
+            "--new-head: without --model all weights are fresh; leave it out, or say which checkpoint's head to replace"
+        );
+        let mut corpus = match &own.data {
             None => sample::entity_corpus()?,
             Some(folder) => Corpus::from_folder(folder, Scheme::Iob1)?, // takes IOB2 as it is,
         };

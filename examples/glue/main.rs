@@ -158,6 +158,10 @@ impl Experiment for Glue {
             !own.scratch || !own.new_head,
             "--new-head: all weights are fresh with --scratch; leave one of the two out"
         );
+        ensure!(
+            own.model.is_some() || !own.new_head,
+            "--new-head: without --model all weights are fresh; leave it out, or say which checkpoint's head to replace"
+        );
         // First the model: a mistyped path shows before anything is downloaded.
         let checkpoint = own.model.as_deref().map(Checkpoint::named);
         Ok(Data {

@@ -3,7 +3,7 @@
 use crate::corpus::{self, Data, VOCABULARY};
 use adahessian::ops::Mode;
 use adahessian::without_graph;
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use candle_core::{DType, Tensor};
 use clap::Args;
 use common::card::Card;
@@ -194,6 +194,10 @@ impl Experiment for Language {
         if training.limit.is_some() || training.limit_eval.is_some() {
             bail!("--limit, --limit-eval: a text has no examples; --max-steps ends a run earlier");
         }
+        ensure!(
+            settings.own.attention != "standard" || settings.own.cores == 1,
+            "--cores: those are of block-term attention; leave it out with --attention standard"
+        );
         corpus::load(&settings.own, out)
     }
 

@@ -158,9 +158,10 @@ impl Experiment for Pretrain {
         let (training, own) = (&mut settings.training, &mut settings.own);
         training.batch_size = 32;
         training.epochs = 10;
+        let (preset, vocabulary) = parts::default_sizes(own);
+        (own.preset, own.vocabulary) = (preset.into(), vocabulary);
         if own.data.is_none() {
-            own.preset = "squeezebert-tiny".into();
-            (own.vocabulary, own.max_length) = (1000, 32);
+            own.max_length = 32;
         }
         own.positions = asked.settings.own.max_length.max(own.positions);
         settings.run.prefetch = 3;

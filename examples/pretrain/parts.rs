@@ -62,12 +62,20 @@ impl Data {
     }
 }
 
+/// The preset and the number of pieces of words, where neither is said.
+pub fn default_sizes(own: &PretrainArgs) -> (&'static str, usize) {
+    match own.data {
+        Some(_) => ("squeezebert-mini", 8000),
+        None => ("squeezebert-tiny", 1000),
+    }
+}
+
 /// From a folder, with tokens in files beside `out`, or from the shipped sample.
 pub fn load(settings: &Settings<PretrainArgs>, out: &Path) -> Result<Data> {
     let own = &settings.own;
     // By their values: a configuration names them all.
-    let preset = own.data.is_some() && own.preset != "squeezebert-mini";
-    let vocabulary = own.data.is_some() && own.vocabulary != 8000;
+    let (preset, vocabulary) = default_sizes(own);
+    let (preset, vocabulary) = (own.preset != preset, own.vocabulary != vocabulary);
     let positions = own.positions > own.max_length.max(128);
     let fresh = own.layers.is_some() || own.width.is_some();
     let fresh = fresh || own.mimetic > 0.0;

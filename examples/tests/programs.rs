@@ -69,6 +69,7 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
         ("--resume", "--out"),
         ("--model ./nowhere", "./nowhere"),
         ("--data ./nowhere", "nowhere"),
+        ("--task sst2 --new-head", "--new-head"),
     ];
     for (index, (flags, said)) in slips.iter().enumerate() {
         let at = out.path().join(index.to_string());
@@ -81,13 +82,18 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
         assert!(!error.contains("panicked"), "{flags}: {error}");
         assert!(!at.exists(), "{flags}: leaves {}", at.display());
     }
-    let cifar = |flags: &str| {
-        let at = out.path().join("cifar");
-        Program::new("cifar", flags)
+    let other = |program: &'static str, flags: &str| {
+        let at = out.path().join(program);
+        Program::new(program, flags)
             .argument("--out")
             .path(&at)
             .fails()
     };
+    assert!(other("entities", "--new-head").contains("--new-head"));
+    assert!(other("language_model", "train --attention standard --cores 2").contains("--cores"));
+    let brings = other("pretrain", "--model ./nowhere --vocabulary 2000");
+    assert!(brings.contains("brings its own"), "{brings}");
+    let cifar = |flags: &str| other("cifar", flags);
     assert!(cifar("--synthetic --data /nonexistent").contains("--data"));
     assert!(cifar("--synthetic --hessian-first-epochs 2").contains("--hessian-first"));
     assert!(cifar("--synthetic --width 100000").contains("number of parameters"));

@@ -90,7 +90,31 @@ impl Folder {
 
     /// Whether a card says what the model is.
     pub fn has_card(&self) -> bool {
-        self.files.iter().any(|file| file.name == "README.md")
+        self.card().is_some()
+    }
+
+    fn card(&self) -> Option<&File> {
+        self.files.iter().find(|file| file.name == "README.md")
+    }
+
+    /// The licence that the card names: `license` in the lines between `---` at its beginning, which the Hub reads.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the card cannot be read.
+    pub fn license(&self) -> Result<Option<String>> {
+        let Some(card) = self.card() else {
+            return Ok(None);
+        };
+        let text = fs::read(&card.path).map_err(|e| io(&card.path, e))?;
+        let text = String::from_utf8_lossy(&text);
+        let mut lines = text.lines();
+        if lines.next().map(str::trim_end) != Some("---") {
+            return Ok(None);
+        }
+        let head = lines.take_while(|line| line.trim_end() != "---");
+        let mut named = head.filter_map(|line| line.strip_prefix("license:"));
+        let named = named.next().map(|name| name.trim().trim_matches(['"', '\'']));
+        Ok(named.filter(|name| !name.is_empty()).map(str::to_string))
     }
 }
 

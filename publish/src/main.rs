@@ -64,8 +64,13 @@ fn run(cli: &Cli) -> Result<()> {
     for name in &folder.left_out {
         println!("{name} stays here");
     }
-    if !folder.has_card() {
-        println!("no README.md: the repository will have no card");
+    match folder.license()? {
+        Some(license) => println!("license: {license}"),
+        None if folder.has_card() => println!(
+            "README.md names no license: without one nobody may use the model; write `license: ID` between the --- of \
+             its first lines"
+        ),
+        None => println!("no README.md: the repository will have no card, and no license"),
     }
     let (count, bytes) = (folder.files.len(), HumanBytes(folder.bytes()));
     if cli.dry_run {

@@ -177,6 +177,31 @@ fn says(error: &Error, parts: &[&str]) {
 }
 
 #[test]
+fn the_licence_is_that_of_the_cards_head() -> Answer {
+    let dir = tempfile::tempdir()?;
+    model(dir.path())?;
+    let license = |card: &str| -> publish::Result<Option<String>> {
+        std::fs::write(dir.path().join("README.md"), card).unwrap();
+        Folder::open(dir.path())?.license()
+    };
+    let named = Some("cc-by-sa-4.0".to_string());
+    assert_eq!(license("---\ntags:\n- x\nlicense: cc-by-sa-4.0\n---\n# A model\n")?, named);
+    assert_eq!(license("---\r\nlicense: \"cc-by-sa-4.0\"\r\n---\r\n")?, named);
+    for none in [
+        "# A model\n",
+        "",
+        "---\ntags:\n- x\n---\nlicense: mit\n",
+        "---\nlicense:\n---\n",
+        "---\n  license: mit\n---\n",
+    ] {
+        assert_eq!(license(none)?, None, "{none}");
+    }
+    std::fs::remove_file(dir.path().join("README.md"))?;
+    assert_eq!(Folder::open(dir.path())?.license()?, None);
+    Ok(())
+}
+
+#[test]
 fn all_files_go_in_one_commit() -> Answer {
     let dir = tempfile::tempdir()?;
     model(&dir.path().join("model"))?;

@@ -147,6 +147,10 @@ fn check_scalar(loss: &Tensor) -> Result<()> {
 /// the step: these gradients hold the whole graph. Give those of a graph that is thousands of
 /// operations deep to [`release`] when done; `backward_step` does so by itself.
 ///
+/// A custom operation's `bwd` runs on this crate's own thread, and may call this crate there. What it must not do is
+/// start a thread that does so and wait for it: passes run one at a time, that thread would wait for this pass, and both
+/// for ever.
+///
 /// # Errors
 /// [`Error::NotScalar`] for a loss of several elements, candle's errors, and [`Error::Worker`] if a
 /// custom op panicked.

@@ -28,7 +28,7 @@ use adahessian::StepInfo;
 pub struct StartReport {
     /// How many steps the whole run has.
     pub total_steps: u64,
-    /// How many epochs it has.
+    /// How many epochs it begins.
     pub epochs: usize,
     /// The number of steps already taken, if the run goes on from a checkpoint. What a callback
     /// recorded of later steps belongs to a process that was cut off.

@@ -119,7 +119,8 @@ impl Callback for StatusLines {
             None => String::new(),
         };
         let (steps, epochs) = (report.total_steps, report.epochs);
-        self.write(now, &format!("{steps} steps, {epochs} epochs{from}"));
+        let word = if epochs == 1 { "epoch" } else { "epochs" };
+        self.write(now, &format!("{steps} steps, {epochs} {word}{from}"));
         Ok(())
     }
 

@@ -25,13 +25,13 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         let _held = lock.transpose()?;
         self.started = Instant::now();
         self.elapsed_before = self.progress.elapsed_seconds;
-        let total = self.total_steps();
-        self.start(total)?;
+        let (total, epochs) = self.length();
+        self.start(total, epochs)?;
         let outcome = self.run(total)?;
         self.finish(outcome)
     }
 
-    fn start(&mut self, total_steps: u64) -> Result<()> {
+    fn start(&mut self, total_steps: u64, epochs: usize) -> Result<()> {
         if let Some(checkpoints) = self.checkpoints.clone() {
             if !self.owns_folder {
                 self.check_own(&checkpoints)?;
@@ -46,7 +46,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.skip_empty_epochs();
         let report = StartReport {
             total_steps,
-            epochs: self.config.epochs,
+            epochs,
             // A second call goes on, too: what was logged stays.
             resumed_at: (self.resumed || self.progress.step > 0).then_some(self.progress.step),
             owed: self.owed,

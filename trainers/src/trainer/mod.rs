@@ -195,14 +195,17 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
 
     /// How many steps the whole run has: the batches of all epochs, at most `max_steps`.
     pub fn total_steps(&self) -> u64 {
+        self.length().0
+    }
+
+    /// The steps of the whole run, and the epochs that they begin.
+    fn length(&self) -> (u64, usize) {
         let most = self.config.max_steps.unwrap_or(u64::MAX);
-        let mut steps = 0u64;
-        for epoch in 0..self.config.epochs {
-            if steps >= most {
-                break;
-            }
-            steps = steps.saturating_add(self.batches.len(epoch) as u64);
+        let (mut steps, mut epochs) = (0u64, 0);
+        while epochs < self.config.epochs && steps < most {
+            steps = steps.saturating_add(self.batches.len(epochs) as u64);
+            epochs += 1;
         }
-        steps.min(most)
+        (steps.min(most), epochs)
     }
 }
