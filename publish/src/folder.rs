@@ -113,7 +113,9 @@ impl Folder {
         }
         let head = lines.take_while(|line| line.trim_end() != "---");
         let mut named = head.filter_map(|line| line.strip_prefix("license:"));
-        let named = named.next().map(|name| name.trim().trim_matches(['"', '\'']));
+        let named = named
+            .next()
+            .map(|name| name.trim().trim_matches(['"', '\'']));
         Ok(named.filter(|name| !name.is_empty()).map(str::to_string))
     }
 }

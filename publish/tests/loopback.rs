@@ -180,13 +180,19 @@ fn says(error: &Error, parts: &[&str]) {
 fn the_licence_is_that_of_the_cards_head() -> Answer {
     let dir = tempfile::tempdir()?;
     model(dir.path())?;
-    let license = |card: &str| -> publish::Result<Option<String>> {
-        std::fs::write(dir.path().join("README.md"), card).unwrap();
-        Folder::open(dir.path())?.license()
+    let license = |card: &str| -> Result<Option<String>, Box<dyn std::error::Error>> {
+        std::fs::write(dir.path().join("README.md"), card)?;
+        Ok(Folder::open(dir.path())?.license()?)
     };
     let named = Some("cc-by-sa-4.0".to_string());
-    assert_eq!(license("---\ntags:\n- x\nlicense: cc-by-sa-4.0\n---\n# A model\n")?, named);
-    assert_eq!(license("---\r\nlicense: \"cc-by-sa-4.0\"\r\n---\r\n")?, named);
+    assert_eq!(
+        license("---\ntags:\n- x\nlicense: cc-by-sa-4.0\n---\n# A model\n")?,
+        named
+    );
+    assert_eq!(
+        license("---\r\nlicense: \"cc-by-sa-4.0\"\r\n---\r\n")?,
+        named
+    );
     for none in [
         "# A model\n",
         "",
