@@ -19,6 +19,7 @@ mod engine;
 mod exported;
 mod extremes;
 mod families;
+mod given;
 mod glue_data;
 mod half_precision;
 mod hostile_checkpoints;

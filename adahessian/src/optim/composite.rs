@@ -380,10 +380,12 @@ impl Optim for Composite {
         for index in 0..self.parts.len() {
             let (name, part) = &mut self.parts[index];
             if let Err(error) = part.load_state(&state.part(&format!("{name}/"))) {
-                // Nothing changes on an error: the parts already loaded go back.
+                // No state changes on an error: the parts already loaded go back.
                 for (name, part) in &mut self.parts[..index] {
                     part.load_state(&before.part(&format!("{name}/")))?;
                 }
+                // Which took with it what they had accumulated: that of the others would be a part of a step.
+                self.discard();
                 return Err(error);
             }
         }

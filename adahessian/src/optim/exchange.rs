@@ -1,6 +1,6 @@
 //! What participants of one step add up before it: the sums of an optimizer, under names, and back.
 
-use super::pending::WeightedMean;
+use super::pending::{WeightedMean, expect_like};
 use super::reducer::Sums;
 use crate::error::Result;
 use crate::numeric::{sum_f64, wide};
@@ -41,9 +41,11 @@ pub(super) fn take(
     vars: &NamedVars,
 ) -> Result<()> {
     let weight = sums.number(&format!("{kind}_weight"))?;
-    let each = vars.names().map(|name| {
+    let each = vars.iter().map(|(name, var)| {
         let reached = sums.number(&format!("{kind}_reached.{name}"))? > 0.0;
         let tensor = sums.tensor(&format!("{kind}.{name}"))?;
+        // A reducer may be anybody's.
+        expect_like(name, var, &tensor)?;
         Ok(reached.then_some(tensor))
     });
     mean.set(each.collect::<Result<_>>()?, weight);

@@ -246,7 +246,7 @@ impl Slots {
         }
     }
 
-    /// The curvature in force; zero where there was no D yet.
+    /// The curvature in force, in memory of its own; zero where there was no D yet.
     pub fn curvature<R: Rule>(&self, rule: &R, delay: Delay) -> Result<Option<Tensor>> {
         let rates = Rates {
             lr: 0.0,
@@ -257,7 +257,9 @@ impl Slots {
         let curvature = pass::curvature(rule, &self.tensors, &self.numbers(delay, &rates))?;
         Ok(match (curvature, self.diagonal_count) {
             (Some(like), 0) => Some(like.zeros_like()?),
-            (curvature, _) => curvature,
+            // A rule may hand out what the next step changes in place.
+            (Some(curvature), _) => Some(curvature.copy()?),
+            (None, _) => None,
         })
     }
 

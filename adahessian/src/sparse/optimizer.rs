@@ -4,11 +4,11 @@ use super::owned::{Owned, Ready, Sums};
 use super::update::{Part, SparseRule};
 use crate::error::{Error, Result};
 use crate::optim::group::not_negative;
-use crate::optim::pending::Skips;
+use crate::optim::pending::{Skips, expect_like};
 use crate::optim::reducer::{Reducer, RowSums, Sums as Reduced};
 use crate::optim::state::state_error;
 use crate::optim::{NotFinite, Optim, Reach, State, StepInfo, not_prepared};
-use crate::tables::{Leaf, SparseTable};
+use crate::tables::SparseTable;
 use crate::vars::NamedVars;
 use candle_core::DType;
 use candle_core::backprop::GradStore;
@@ -105,23 +105,28 @@ impl SparseOptimizer {
         not_negative("weight of a micro-batch", weight)?;
         if weight == 0.0 {
             // What was looked up for it is forgotten.
-            self.tables
-                .iter()
-                .for_each(|owned| drop(owned.table.take_leaves()));
+            for owned in &mut self.tables {
+                owned.take_leaves();
+                owned.open.retain(|leaf| grads.get(&leaf.var).is_none());
+            }
             return Ok(());
         }
         for owned in &mut self.tables {
-            for Leaf { var, rows } in owned.table.take_leaves() {
-                let Some(gradient) = grads.get(&var) else {
-                    owned.missed = true;
+            owned.take_leaves();
+            for leaf in std::mem::take(&mut owned.open) {
+                let Some(gradient) = grads.get(&leaf.var) else {
+                    // Of another loss, which may come before the step.
+                    owned.open.push(leaf);
                     continue;
                 };
+                expect_like(owned.table.name(), &leaf.var, gradient)?;
                 owned.parts.push(Part {
-                    rows,
+                    rows: leaf.rows,
                     gradient: gradient.detach().contiguous()?,
                     weight,
                 });
             }
+            owned.missed = !owned.open.is_empty();
         }
         self.weight += weight;
         Ok(())
@@ -143,8 +148,8 @@ impl Optim for SparseOptimizer {
         false
     }
 
-    /// Takes the gradients of all rows that were looked up since the last call. Lookups whose loss is
-    /// not this one's are forgotten.
+    /// Takes the gradients of all rows that were looked up since the last step and have one here. The others may be of
+    /// a loss that is still to come; after the step they are forgotten.
     fn accumulate_gradient(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
         let added = self.add(grads, weight);
         if added.is_err() {
@@ -223,6 +228,7 @@ impl Optim for SparseOptimizer {
                 false => Some(owned.ready(weight)?),
             };
             owned.parts.clear();
+            owned.open.clear();
             owned.missed = false;
             let part = merged.as_ref().map_or(Ok(0.0), Ready::squares)?;
             if part.is_nan() || part > largest(self.rule, owned.table.dtype()) {
@@ -274,6 +280,7 @@ impl Optim for SparseOptimizer {
     fn discard(&mut self) {
         for owned in &mut self.tables {
             owned.parts.clear();
+            owned.open.clear();
             owned.missed = false;
             owned.table.take_leaves();
         }
@@ -340,6 +347,8 @@ impl Optim for SparseOptimizer {
         for (owned, sums) in self.tables.iter_mut().zip(all) {
             owned.sums = sums;
         }
+        // What was accumulated is of no step of the state's.
+        self.discard();
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use super::update::{Accumulator, Merged, Part, Row, SparseRule};
 use crate::error::{Error, Result};
 use crate::optim::guard;
 use crate::optim::reducer::RowSums;
-use crate::tables::SparseTable;
 use crate::tables::store::{Store, numbers_mut};
+use crate::tables::{Leaf, SparseTable};
 use candle_core::{DType, Device, Tensor};
 
 /// A table, its accumulators, and the gradients of the step to come.
@@ -14,6 +14,8 @@ pub(super) struct Owned {
     pub table: SparseTable,
     pub sums: Sums,
     pub parts: Vec<Part>,
+    /// What was looked up since the last step and has no gradient yet.
+    pub open: Vec<Leaf>,
     /// Whether rows were looked up that got no gradient.
     pub missed: bool,
 }
@@ -107,8 +109,14 @@ impl Owned {
             sums: Sums::new(table, rule)?,
             table: table.clone(),
             parts: Vec::new(),
+            open: Vec::new(),
             missed: false,
         })
+    }
+
+    /// Takes over what was looked up since the last call.
+    pub fn take_leaves(&mut self) {
+        self.open.extend(self.table.take_leaves());
     }
 
     /// What was accumulated, for a reducer; of a table that nobody looked up no rows.

@@ -204,11 +204,17 @@ impl<R: Rule> Optimizer<R> {
         if weight == 0.0 {
             return Ok(());
         }
+        let gradients = self.vars.iter().map(|(name, var)| {
+            let gradient = grads.get(var).map(Tensor::detach);
+            gradient
+                .map(|g| pending::expect_like(name, var, &g).map(|()| g))
+                .transpose()
+        });
+        let gradients = gradients.collect::<Result<_>>()?;
         if let Some(loss) = second_order::loss_of(grads) {
-            self.loss.add(vec![Some(loss)], weight)?;
+            // Of one entry, whatever its shape.
+            self.loss.add(vec![Some(loss.reshape(())?)], weight)?;
         }
-        let gradients = self.vars.iter().map(|(_, v)| grads.get(v));
-        let gradients = gradients.map(|g| g.map(Tensor::detach)).collect();
         self.gradient.add(gradients, weight)
     }
 

@@ -216,6 +216,8 @@ impl<R: Rule> Optim for Optimizer<R> {
         };
         self.step = state.value("step")?;
         (self.computed, self.skips, self.slots) = (computed, skips, slots);
+        // What was accumulated is of where the variables were, and of no step of the state's.
+        self.discard();
         Ok(())
     }
 }

@@ -7,14 +7,14 @@ pub(crate) use clipping::Clipping;
 pub(crate) use squares::{Range, sum_of_squares};
 
 use crate::engine::vector::Vector;
-use crate::error::Result;
-use crate::numeric::{AT_ONCE, in_place, widened};
+use crate::error::{Error, Result};
+use crate::numeric::{AT_ONCE, in_place, wide, widened};
 use crate::optim::NotFinite;
 use crate::optim::group::Resolved;
 use crate::optim::reach::Reach;
 use crate::optim::traced;
 use crate::vars::NamedVars;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, Var};
 
 /// Σ wᵢ xᵢ and Σ wᵢ, one entry for each variable; `None` where nothing has come yet.
 #[derive(Debug)]
@@ -130,6 +130,28 @@ impl WeightedMean {
         let value = mean.map(|m| m.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>());
         Ok(value.transpose()?.and_then(|v| v.first().copied()))
     }
+}
+
+/// That a gradient or a diagonal, whoever made it, is one of this variable: passes over memory rely on it.
+///
+/// # Errors
+/// [`Error::Variable`] for another shape, kind of numbers (half precision may be in f32) or device.
+pub(crate) fn expect_like(name: &str, var: &Var, tensor: &Tensor) -> Result<()> {
+    let same = tensor.dims() == var.dims()
+        && wide(tensor.dtype()) == wide(var.dtype())
+        && tensor.device().same_device(var.device());
+    if same {
+        return Ok(());
+    }
+    let shown = |t: &Tensor| {
+        let place = t.device().location();
+        format!("{:?} {:?} on {place:?}", t.dtype(), t.dims())
+    };
+    Err(Error::Variable {
+        name: name.into(),
+        expected: format!("a gradient like it, {}", shown(var)),
+        got: shown(tensor),
+    })
 }
 
 /// What the gradients that were accumulated reach.
