@@ -68,6 +68,32 @@ fn silu_far_below_zero_has_both_derivatives() -> Result<()> {
     Ok(())
 }
 
+/// GELU''(x) = φ(x)(2 - x²) is 0 far out, where x² is infinite, and its approximation's slope is 1 or 0.
+#[test]
+fn gelu_far_out_has_both_derivatives() -> Result<()> {
+    for (form, enter) in BOTH {
+        for (dtype, far) in [(DType::F64, 1e200), (DType::F32, 1e20), (DType::BF16, 1e20)] {
+            let x = Tensor::new(&[far, -far], &CPU)?.to_dtype(dtype)?;
+            let loss = |x: &Tensor| -> Result<Tensor> {
+                let y = ops::activation(&enter(x)?, Activation::Gelu)?;
+                Ok(y.exit()?.sum_all()?)
+            };
+            let [gradient, product] = slopes(&x, loss)?;
+            let what = format!("{form} {dtype:?}: {gradient:?} {product:?}");
+            assert_eq!(gradient, [1.0, 0.0], "{what}");
+            assert!(product.iter().all(|h| h.abs() == 0.0), "{what}");
+        }
+    }
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let x = Tensor::new(&[300f32, -300.0], &CPU)?.to_dtype(dtype)?;
+        let by_tanh = |x: &Tensor| Ok(nn::Activation::NewGelu.forward(x)?.sum_all()?);
+        let [gradient, product] = slopes(&x, by_tanh)?;
+        assert_eq!(gradient, [1.0, 0.0], "{dtype:?}");
+        assert!(product.iter().all(|h| h.abs() == 0.0), "{dtype:?}");
+    }
+    Ok(())
+}
+
 /// A class that is ruled out by a logit of -∞, and anything at all in a row that is not counted.
 #[test]
 fn cross_entropy_of_classes_that_are_ruled_out() -> Result<()> {
@@ -171,6 +197,20 @@ fn sizes_that_no_number_holds_are_errors() -> Result<()> {
         padding: usize::MAX,
     };
     assert_says(window.output_size((4, 4)).map(drop), &["pooling"]);
+    assert_says(ops::reshape(&x, &[usize::MAX, 2]).map(drop), &["shape"]);
+    assert_says(
+        ops::reshape(&x, &[(1 << 63) + 3, 2]).map(drop),
+        &["shape", "6 entries"],
+    );
+    let groups = Convolution {
+        groups: usize::MAX,
+        ..Convolution::default()
+    };
+    let (image, kernel) = (random("i", &[1, 4, 3, 3])?, random("k", &[4, 2, 1, 1])?);
+    assert_says(
+        ops::conv2d(&image, &kernel, None, &groups).map(drop),
+        &["convolution", "groups"],
+    );
     assert_says(
         ops::Bags::new(vec![], vec![0], [usize::MAX, 2], ops::Pooling::Sum).map(drop),
         &["starts of bags"],

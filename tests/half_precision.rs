@@ -2,7 +2,7 @@
 //! with the variable rounded.
 
 use adahessian::nn;
-use adahessian::ops::{self, Dropout, Mode};
+use adahessian::ops::{self, Bags, Dropout, Mode, Pooling};
 use adahessian::random::Stream;
 use adahessian::{
     AdaHessian, Adagrad, Adam, AdamW, Block, Blocks, Builder, Common, Delay, Lamb, NamedVars,
@@ -332,6 +332,16 @@ fn long_sums_of_half_precision_are_those_of_f32() -> Result<()> {
         close("binary cross entropy", entropy, 2f64.ln())?;
         let plane = ops::global_avg_pool2d(&ones(&[1, 1, 32, 32])?)?;
         close("mean of a plane", plane, 1.0)?;
+        let window = nn::adaptive_avg_pool2d(&ones(&[1, 1, 32, 32])?, (1, 1))?;
+        close("mean of a window", window, 1.0)?;
+        let strip = nn::avg_pool2d(&ones(&[1, 1, 4, 512])?, (1, 512))?;
+        close("mean of a strip", strip, 1.0)?;
+        let rows = ones(&[512, 2])?;
+        let bag: Vec<u32> = (0..512).collect();
+        for (pooling, expected) in [(Pooling::Sum, 512.0), (Pooling::Mean, 1.0)] {
+            let bags = Bags::new(bag.clone(), vec![0, 512], [1, 1], pooling)?;
+            close("bag", ops::bags(&rows, bags)?, expected)?;
+        }
         // 1,000 keys that are alike: the mean of their values. The product with them is candle's, which adds up in half
         // precision, and takes two in a hundred from it.
         let [q, k] = [zeros(&[1, 1, 4])?, zeros(&[1, 1000, 4])?];
@@ -340,6 +350,58 @@ fn long_sums_of_half_precision_are_those_of_f32() -> Result<()> {
         let seen = ops::attention([&q, &k, &v], 1, None, false, &none)?;
         let seen = seen.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
         assert_number("attention", seen[0], 1.0, 0.03)?;
+    }
+    Ok(())
+}
+
+type Sum = fn(&Tensor, &Tensor) -> Result<Tensor>;
+
+/// A parameter that 4,096 rows share has the sum of their gradients for its own: a bias, the factors of a norm, the row
+/// of a word. Of ones bf16's own sum ends at 256, and f16's at 2,048.
+#[test]
+fn gradients_of_what_many_rows_share_are_those_of_f32() -> Result<()> {
+    let (rows, width) = (4096, 2);
+    let unit = |x: &Tensor| -> Result<Tensor> {
+        // (1, -1), which a norm leaves as it is.
+        let signs = Tensor::new(&[1f32, -1.0], &CPU)?.to_dtype(x.dtype())?;
+        Ok(x.broadcast_mul(&signs)?)
+    };
+    let shared: [(&str, Sum); 5] = [
+        ("bias", |x, p| {
+            let eye = Tensor::eye(2, x.dtype(), &CPU)?;
+            Ok(ops::linear(x, &eye, Some(p), 1, ops::Activation::Identity)?)
+        }),
+        ("bias of a convolution", |x, p| {
+            let image = x.t()?.reshape((1, 2, 64, 64))?;
+            let kernel = Tensor::ones((2, 2, 1, 1), x.dtype(), &CPU)?;
+            let convolution = ops::Convolution::default();
+            Ok(ops::conv2d(&image, &kernel, Some(p), &convolution)?)
+        }),
+        ("shift of a norm", |x, p| {
+            Ok(ops::layer_norm(x, &p.ones_like()?.detach(), p, 1e-5)?)
+        }),
+        ("row of a table", |x, p| {
+            let ids = Tensor::zeros(x.dim(0)?, DType::U32, &CPU)?;
+            Ok(ops::embedding(&ids, &p.unsqueeze(0)?)?)
+        }),
+        ("row of a bag", |x, p| {
+            let count = x.dim(0)?;
+            let starts = (0..=count as u32).collect();
+            let bags = Bags::new(vec![0; count], starts, [count, 1], Pooling::Sum)?;
+            Ok(ops::bags(&p.unsqueeze(0)?, bags)?)
+        }),
+    ];
+    for dtype in [DType::BF16, DType::F16] {
+        let x = unit(&Tensor::ones((rows, width), dtype, &CPU)?)?;
+        for (name, of) in shared {
+            let parameter = Var::zeros(width, dtype, &CPU)?;
+            let loss = of(&x, &parameter)?.to_dtype(DType::F32)?.sum_all()?;
+            let gradient = backward(&loss)?;
+            let gradient = gradient.get(&parameter).unwrap().to_dtype(DType::F64)?;
+            for got in gradient.to_vec1::<f64>()? {
+                assert_number(&format!("{name} {dtype:?}"), got / rows as f64, 1.0, 0.01)?;
+            }
+        }
     }
     Ok(())
 }

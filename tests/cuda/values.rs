@@ -180,6 +180,16 @@ fn activations_and_maxima() -> Result<()> {
             let y = ops::linear(&enter(vars.get("x")?)?, w, Some(b), 1, activation)?;
             Ok(y.exit()?.sqr()?)
         })?;
+        let alone = vars(&[("x", &[3, 4])])?;
+        same(
+            &format!("{activation} alone"),
+            &alone,
+            &device,
+            |vars, enter| {
+                let y = ops::activation(&enter(vars.get("x")?)?, activation)?;
+                Ok(y.exit()?.sqr()?)
+            },
+        )?;
     }
     let pooling = Window {
         kernel: 3,

@@ -2,6 +2,7 @@
 
 use super::{Init, VarBuilder, ops, variable, wrong};
 use crate::Kind;
+use crate::numeric::widened;
 use candle_core::{Module, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -73,9 +74,11 @@ impl Module for Activation {
 
 /// The approximation of x Φ(x) by a tanh. candle's own has six digits in its derivative.
 fn gelu_by_tanh(x: &Tensor) -> Result<Tensor> {
+    // In half precision x² is infinite from 256 on, and its gradient 0 · ∞.
+    let (dtype, x) = (x.dtype(), &widened(x)?);
     let root = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
     let inner = (x * (x.sqr()? * 0.044715)?.affine(root, root)?)?;
-    (x * 0.5)? * (inner.tanh()? + 1.0)?
+    ((x * 0.5)? * (inner.tanh()? + 1.0)?)?.to_dtype(dtype)
 }
 
 /// x above 0 and a x below, with one slope a or one for each channel.

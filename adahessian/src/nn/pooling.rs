@@ -5,6 +5,7 @@
 //! operation on the CPU, others two: the rows of a window, then its columns.
 
 use super::{index, wrong};
+use crate::numeric::widened;
 use crate::ops::Window;
 use candle_core::{Module, Result, Tensor, ToUsize2};
 
@@ -60,8 +61,9 @@ pub fn avg_pool2d_with_stride<T: ToUsize2>(
     match square(kernel, stride) {
         Some(pooling) => Ok(crate::ops::avg_pool2d(x, &pooling)?),
         None => {
-            let sum = sides(x, kernel, stride, |sum, tap| sum + tap)?;
-            sum * (1.0 / (kernel.0 * kernel.1) as f64)
+            // Half precision has too few digits for the sum.
+            let sum = sides(&widened(x)?, kernel, stride, |sum, tap| sum + tap)?;
+            (sum * (1.0 / (kernel.0 * kernel.1) as f64))?.to_dtype(x.dtype())
         }
     }
 }

@@ -46,7 +46,11 @@ impl Activation {
                 let slope = -y.square() + 1.0;
                 y * slope * -2.0
             }
-            Self::Gelu => density(x) * (-x.square() + 2.0),
+            Self::Gelu => {
+                // Where x² is infinite, the density is 0.
+                let density = density(x);
+                &density * 2.0 - x * (x * &density)
+            }
             Self::Silu => {
                 // s (1 - s) (2 + x (1 - 2 s))
                 let s = logistic(x);

@@ -88,7 +88,8 @@ impl Entrywise for Activation {
             }
             Activation::Gelu => {
                 let (below, density) = x.normal();
-                let bend = density * (T::from_f64(2.0) - x * x);
+                // Where x² is infinite, the density is 0.
+                let bend = density + density - x * (x * density);
                 [x * below, below + x * density, bend]
             }
             Activation::Silu => {

@@ -6,7 +6,7 @@ use super::wrong;
 use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
 use crate::numeric::listed::{Lists, Weights};
-use crate::numeric::{Buffer, Real};
+use crate::numeric::{Buffer, Real, widened};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
@@ -150,7 +150,8 @@ impl LinearMap for Pool {
     }
 
     fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
-        let x = &inputs[0];
+        // Half precision has too few digits for the sums, there and back.
+        let (dtype, x) = (inputs[0].dtype(), &widened(&inputs[0])?.contiguous()?);
         let owners = self.bags.owners().map(|bag| bag as u32);
         let owners: Vec<u32> = owners.collect();
         let count = owners.len();
@@ -158,7 +159,7 @@ impl LinearMap for Pool {
         let [batch, tables] = self.bags.shape;
         let shape = (batch, tables, self.width);
         if count == 0 {
-            return Ok(zeros.reshape(shape)?);
+            return Ok(zeros.reshape(shape)?.to_dtype(dtype)?);
         }
         let here = |numbers: &[u32]| Tensor::new(numbers, &Device::Cpu)?.to_device(x.device());
         let picked = x.index_select(&here(&self.bags.rows)?, 0)?;
@@ -171,7 +172,8 @@ impl LinearMap for Pool {
         };
         Ok(zeros
             .index_add(&here(&owners)?, &picked, 0)?
-            .reshape(shape)?)
+            .reshape(shape)?
+            .to_dtype(dtype)?)
     }
 
     fn apply<T: Real>(&self, inputs: &[Option<&[T]>]) -> Buffer<T> {

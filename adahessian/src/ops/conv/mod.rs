@@ -12,6 +12,7 @@ mod tensors;
 use super::wrong;
 use crate::engine::{Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
+use crate::numeric::widened;
 use candle_core::Tensor;
 
 /// How a fused convolution is computed on the CPU.
@@ -106,12 +107,13 @@ impl Convolution {
                 format!("{x:?} and {weight:?}"),
             );
         };
-        if self.groups == 0 || part * self.groups != c || !out.is_multiple_of(self.groups) {
+        let inputs = part.checked_mul(self.groups);
+        if self.groups == 0 || inputs != Some(c) || !out.is_multiple_of(self.groups) {
             return wrong(
                 "convolution",
                 format!(
                     "{} input channels ({part} in each of {} groups) and outputs that the groups divide",
-                    part * self.groups,
+                    part.saturating_mul(self.groups),
                     self.groups
                 ),
                 format!("{c} inputs, {out} outputs"),
@@ -176,7 +178,10 @@ impl Op for Conv2d {
     fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
         let y = composed::conv2d(&inputs[0], &inputs[1], &self.conv)?;
         match inputs.get(2) {
-            Some(bias) => Ok(y.broadcast_add(&bias.reshape((1, (), 1, 1))?)?),
+            // Whose gradient is a sum over all pixels: half precision has too few digits for it.
+            Some(bias) => Ok(widened(&y)?
+                .broadcast_add(&widened(bias)?.reshape((1, (), 1, 1))?)?
+                .to_dtype(y.dtype())?),
             None => Ok(y),
         }
     }

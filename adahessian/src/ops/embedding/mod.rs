@@ -4,7 +4,7 @@ use super::wrong;
 use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
 use crate::numeric::listed::{Lists, Weights};
-use crate::numeric::{Buffer, Real};
+use crate::numeric::{Buffer, Real, widened};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
@@ -196,6 +196,8 @@ impl LinearMap for Rows {
         for ((table, ids), scale) in tables.iter().zip(&self.ids).zip(&self.scales) {
             let ids = ids.iter().map(|&id| id as u32).collect();
             let ids = Tensor::from_vec::<_, u32>(ids, self.ids[0].len(), &Device::Cpu)?;
+            // The gradient of a row that is often looked up is a sum for which half precision has too few digits.
+            let table = widened(table)?.contiguous()?;
             let rows = table.index_select(&ids.to_device(table.device())?, 0)?;
             let rows = match *scale == 1.0 {
                 true => rows,
@@ -207,7 +209,7 @@ impl LinearMap for Rows {
             });
         }
         match sum {
-            Some(sum) => Ok(sum.reshape(self.shape(&[])?)?),
+            Some(sum) => Ok(sum.reshape(self.shape(&[])?)?.to_dtype(tables[0].dtype())?),
             None => wrong("tables of an embedding", "at least one", "none"),
         }
     }

@@ -6,7 +6,7 @@ mod tensors;
 use super::wrong;
 use crate::engine::{Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 /// The dense vector and the inner products of all pairs of vectors: [B, m + n(n-1)/2] from `dense`
 /// [B, m] and `bags` [B, n-1, m], with t₀ the dense vector and t₁ … the bags.
@@ -51,10 +51,13 @@ impl Op for Interaction {
         let (dense, bags) = (&inputs[0], &inputs[1]);
         let sizes = Sizes::of(dense.dims(), bags.dims())?;
         let (batch, n) = (sizes.batch, sizes.vectors);
+        if sizes.pairs() == 0 {
+            return Ok(dense.clone());
+        }
         let all = Tensor::cat(&[&dense.unsqueeze(1)?, bags], 1)?; // [B, n, m]
         let products = all.matmul(&all.transpose(1, 2)?.contiguous()?)?; // [B, n, n]
-        let picked = selection(n, dense.dtype(), dense.device())?; // [n², pairs]
-        let products = products.reshape((batch, n * n))?.matmul(&picked)?;
+        let pairs = pairs(n, dense.device())?;
+        let products = products.reshape((batch, n * n))?.index_select(&pairs, 1)?;
         Ok(Tensor::cat(&[dense, &products], 1)?)
     }
 
@@ -97,18 +100,9 @@ impl Sizes {
     }
 }
 
-/// 1 where entry (i, j) of an n x n matrix is a pair's: a product with it picks the pairs, and is its
-/// own derivative.
-fn selection(n: usize, dtype: DType, device: &Device) -> Result<Tensor> {
-    let pairs = n * (n - 1) / 2;
-    let mut picked = vec![0f32; n * n * pairs];
-    let mut pair = 0;
-    for i in 0..n {
-        for j in 0..i {
-            picked[(i * n + j) * pairs + pair] = 1.0;
-            pair += 1;
-        }
-    }
-    let picked = Tensor::from_vec(picked, (n * n, pairs), &Device::Cpu)?;
-    Ok(picked.to_dtype(dtype)?.to_device(device)?)
+/// Where the entries (i, j) of an n x n matrix are that are a pair's: below the diagonal.
+fn pairs(n: usize, device: &Device) -> Result<Tensor> {
+    let rows = (0..n).flat_map(|i| (0..i).map(move |j| (i * n + j) as u32));
+    let places = Tensor::from_vec(rows.collect(), n * (n - 1) / 2, &Device::Cpu)?;
+    Ok(places.to_device(device)?)
 }

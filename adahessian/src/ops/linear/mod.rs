@@ -7,6 +7,7 @@ mod tensors;
 use super::{Activation, wrong};
 use crate::engine::{Entrywise, Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
+use crate::numeric::widened;
 use candle_core::Tensor;
 pub(super) use cpu::add_bias;
 pub(super) use groups::Groups;
@@ -101,7 +102,10 @@ impl Op for Linear {
             _ => self.grouped(x, weight)?,
         };
         let y = match inputs.get(2) {
-            Some(bias) => y.broadcast_add(bias)?,
+            // Whose gradient is a sum over all rows: half precision has too few digits for it.
+            Some(bias) => widened(&y)?
+                .broadcast_add(&widened(bias)?)?
+                .to_dtype(y.dtype())?,
             None => y,
         };
         self.activation.composed(&y.reshape(shape)?)

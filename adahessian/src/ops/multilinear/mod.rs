@@ -79,7 +79,7 @@ impl Op for MultilinearAttention {
             true => weight.clone(),
             false => {
                 let columns = columns(length, window, a.device())?;
-                weight.index_select(&columns, 1)?
+                weight.contiguous()?.index_select(&columns, 1)?
             }
         };
         let rows = all.reshape((batch * length, length * length))?;

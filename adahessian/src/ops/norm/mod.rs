@@ -8,7 +8,7 @@ use super::dropout::Mask;
 use super::{Dropout, wrong};
 use crate::engine::{Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
-use crate::numeric::wide;
+use crate::numeric::widened;
 use candle_core::{D, Tensor};
 
 /// y = w ⊙ (x - μ) / √(σ² + ε) + b, with the mean μ and the variance σ² (divided by n, not n - 1)
@@ -90,12 +90,13 @@ impl Op for Norm {
             None => x,
         };
         let dtype = x.dtype();
-        let x = x.to_dtype(wide(dtype))?; // half precision has too few digits for the sums
+        let x = widened(&x)?; // half precision has too few digits for the sums, there and back
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let unit = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        let unit = unit.to_dtype(dtype)?;
-        Ok(unit.broadcast_mul(&inputs[1])?.broadcast_add(&inputs[2])?)
+        let (weight, bias) = (widened(&inputs[1])?, widened(&inputs[2])?);
+        let y = unit.broadcast_mul(&weight)?.broadcast_add(&bias)?;
+        Ok(y.to_dtype(dtype)?)
     }
 
     fn kernels() -> Kernels<Self> {

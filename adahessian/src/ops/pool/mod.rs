@@ -173,6 +173,25 @@ impl Windows {
         Ok(all)
     }
 
+    /// The sums of all windows with a border of zeros: within their rows, then these, so that a window of any size is a
+    /// short chain of operations.
+    fn sums(&self, x: &Tensor) -> Result<Tensor> {
+        let Window {
+            kernel,
+            stride,
+            padding,
+        } = self.pooling;
+        let mut sums = pad(x, padding, 0.0)?;
+        for (dim, count) in [(3, self.ow), (2, self.oh)] {
+            let taps = sums;
+            sums = strided(&taps, dim, 0, stride, count)?;
+            for first in 1..kernel {
+                sums = (sums + strided(&taps, dim, first, stride, count)?)?;
+            }
+        }
+        Ok(sums)
+    }
+
     /// The pixels of a window along one direction.
     fn range(&self, i: usize, size: usize) -> std::ops::Range<usize> {
         let start = i * self.pooling.stride;
@@ -250,9 +269,9 @@ fn is_nan<T: Real>(x: T) -> bool {
 struct Mean(Windows);
 
 impl Mean {
-    fn factor<T: Real>(&self) -> T {
+    fn factor(&self) -> f64 {
         let kernel = self.0.pooling.kernel as f64;
-        T::from_f64(1.0 / (kernel * kernel))
+        1.0 / (kernel * kernel)
     }
 }
 
@@ -260,23 +279,25 @@ impl PlaneMap for Mean {
     const NAME: &'static str = "avg_pool2d";
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
-        let sum = self.0.fold(x, 0.0, |sum, tap| Ok((sum + tap)?))?;
-        Ok((sum / self.0.pooling.kernel.pow(2) as f64)?)
+        // Half precision has too few digits for the sum.
+        let sum = self.0.sums(&widened(x)?)?;
+        let mean = (sum / self.0.pooling.kernel.pow(2) as f64)?;
+        Ok(mean.to_dtype(x.dtype())?)
     }
 
     fn forward<T: Real>(&self, x: &[T], y: &mut [T], _: &mut [u32]) {
         self.again(x, y, &[]);
     }
     fn again<T: Real>(&self, v: &[T], y: &mut [T], _: &[u32]) {
-        let (width, factor) = (self.0.w, self.factor::<T>());
+        let (width, factor) = (self.0.w, self.factor());
         self.0.each(|window, rows, columns| {
             let row = |row: usize| &v[row * width + columns.start..row * width + columns.end];
-            let sum: T = rows.flat_map(|i| row(i).iter().copied()).sum();
-            y[window] = sum * factor;
+            let sum: f64 = rows.flat_map(|i| row(i).iter().map(|v| v.to_f64())).sum();
+            y[window] = T::from_f64(sum * factor);
         });
     }
     fn transposed<T: Real>(&self, g: &[T], x: &mut [T], _: &[u32]) {
-        let (width, factor) = (self.0.w, self.factor::<T>());
+        let (width, factor) = (self.0.w, T::from_f64(self.factor()));
         self.0.each(|window, rows, columns| {
             let g = g[window] * factor;
             for row in rows {

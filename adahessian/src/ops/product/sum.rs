@@ -3,7 +3,7 @@
 use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
 use crate::numeric::formula::Space;
-use crate::numeric::{Buffer, Real, add, column_sums};
+use crate::numeric::{Buffer, Real, add, column_sums, widened};
 use crate::ops::wrong;
 use candle_core::Tensor;
 
@@ -50,7 +50,9 @@ impl LinearMap for Sum {
     }
 
     fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
-        Ok(inputs[0].broadcast_add(&inputs[1])?)
+        // The gradient of shared rows is a sum for which half precision has too few digits.
+        let sum = widened(&inputs[0])?.broadcast_add(&widened(&inputs[1])?)?;
+        Ok(sum.to_dtype(inputs[0].dtype())?)
     }
 
     fn apply<T: Real>(&self, inputs: &[Option<&[T]>]) -> Buffer<T> {

@@ -26,11 +26,13 @@ impl LinearMap for Reshape {
     }
 
     fn shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
-        let count = |dims: &[usize]| dims.iter().product::<usize>();
-        match count(&self.0) == count(inputs[0]) {
+        let here = inputs[0].iter().product::<usize>();
+        let mut asked = self.0.iter();
+        let asked = asked.try_fold(1usize, |count, &dim| count.checked_mul(dim));
+        match asked == Some(here) {
             true => Ok(self.0.clone()),
             false => {
-                let expected = format!("{} entries, as {:?}", count(inputs[0]), inputs[0]);
+                let expected = format!("{here} entries, as {:?}", inputs[0]);
                 wrong("shape", expected, format!("{:?}", self.0))
             }
         }

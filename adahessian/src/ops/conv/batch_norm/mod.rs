@@ -267,11 +267,11 @@ impl Op for ConvBatchNorm {
         };
         let normal = c
             .broadcast_sub(&mean)?
-            .broadcast_div(&(variance + self.eps)?.sqrt()?)?
-            .to_dtype(dtype)?;
+            .broadcast_div(&(variance + self.eps)?.sqrt()?)?;
         let a = normal
-            .broadcast_mul(&broad(&inputs[2])?)?
-            .broadcast_add(&broad(&inputs[3])?)?;
+            .broadcast_mul(&broad(&widened(&inputs[2])?)?)?
+            .broadcast_add(&broad(&widened(&inputs[3])?)?)?
+            .to_dtype(dtype)?;
         let a = match inputs.get(4) {
             Some(residual) => (a + residual)?,
             None => a,
