@@ -262,6 +262,82 @@ fn files_are_fetched_once_and_then_read_offline() {
     );
 }
 
+/// A process that was killed may have left a note of a branch's commit without the commit: it is asked for again.
+#[test]
+fn a_note_that_was_cut_off_says_nothing() {
+    let parquet =
+        crate::glue_data::sst2_parquet(&[(b"dull", 0)], parquet::basic::Compression::SNAPPY);
+    let dataset = "/datasets/nyu-mll/glue/resolve/main/sst2/train-00000-of-00001.parquet";
+    let cache = TempDir::new().unwrap();
+    let folder = cache.path().join("datasets--nyu-mll--glue");
+    for name in ["refs", "snapshots"] {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    std::fs::write(folder.join("refs/main"), "").unwrap();
+    let server = Server::start(&[(dataset, &parquet, Conduct::Good)], 2);
+    let online = hub(cache.path(), &server.endpoint);
+    let rows = load_hub(&online, GlueTask::Sst2, Split::Train).unwrap();
+    assert_eq!(rows.len(), 1);
+    server.finish(2);
+    assert_eq!(
+        std::fs::read_to_string(folder.join("refs/main")).unwrap(),
+        COMMIT
+    );
+    assert_eq!(std::fs::read_dir(folder.join("refs")).unwrap().count(), 1);
+}
+
+/// That there are no files of a kind that can be read is no mistake in the names that were given.
+#[test]
+fn a_repository_without_a_tokenizer_says_so_before_its_weights_come() {
+    let config = path_at("main", "config.json");
+    let weights = path_at(COMMIT, "model.safetensors");
+    let files = [
+        (config.as_str(), b"{}".as_slice(), Conduct::Good),
+        (&weights, b"weights", Conduct::Good),
+    ];
+    // Two for the configuration, one for each tokenizer that is not there.
+    let server = Server::start(&files, 4);
+    let cache = TempDir::new().unwrap();
+    let error = hub(cache.path(), &server.endpoint)
+        .checkpoint("tiny/bert", None)
+        .unwrap_err();
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    assert_says(
+        Err::<(), _>(error),
+        &["tokenizer", "tiny/bert", "vocab.txt, tokenizer.json"],
+    );
+    let log = server.finish(4);
+    assert!(
+        log.iter().all(|asked| !asked.starts_with(&weights)),
+        "{log:?}"
+    );
+}
+
+/// Another process's download of the same file is waited for, and not made again.
+#[test]
+fn a_file_that_another_process_brings_is_taken_from_it() {
+    let config = path_at("main", "config.json");
+    let server = Server::start(&[(&config, b"{\"a\": 1}", Conduct::Good)], 1);
+    let cache = TempDir::new().unwrap();
+    let blobs = cache.path().join("models--tiny--bert/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let blob = blobs.join("8");
+    let lock = std::fs::File::create(blobs.join("8.lock")).unwrap();
+    lock.lock().unwrap();
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        std::fs::write(blob, "{\"a\": 1}").unwrap();
+        drop(lock);
+    });
+    let online = hub(cache.path(), &server.endpoint);
+    let path = online
+        .get(RepoKind::Model, "tiny/bert", None, "config.json")
+        .unwrap();
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "{\"a\": 1}");
+    other.join().unwrap();
+    server.finish(1);
+}
+
 /// A vocabulary of a model with case, as the Hub has it.
 const VOCABULARY: &[u8] = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nParis\nparis\n";
 
@@ -281,16 +357,19 @@ fn a_checkpoint_is_whole_and_of_one_commit() {
     let config = path_at("v1", "config.json");
     let mut all = vec![(config.as_str(), b"{}".as_slice(), Conduct::Good)];
     all.extend(files.iter().map(|(p, b, c)| (p.as_str(), *b, *c)));
-    // Two for each of four files, one for the tokenizer.json that is not there.
-    let server = Server::start(&all, 9);
+    // Two for each of four files, one for each of tokenizer.json and added_tokens.json, which are not there.
+    let server = Server::start(&all, 10);
     let cache = TempDir::new().unwrap();
     let online = hub(cache.path(), &server.endpoint);
     let folder = online.checkpoint("tiny/bert", Some("v1")).unwrap();
-    let log = server.finish(9);
-    assert!(
-        log.contains(&format!("{} 0-0", path_at(COMMIT, "tokenizer.json"))),
-        "{log:?}"
-    );
+    let log = server.finish(10);
+    let asked = |file: &str| {
+        let line = format!("{} 0-0", path_at(COMMIT, file));
+        log.iter().position(|asked| *asked == line)
+    };
+    assert!(asked("tokenizer.json").is_some(), "{log:?}");
+    // The large file last.
+    assert!(asked("vocab.txt") < asked("model.safetensors"), "{log:?}");
     let encoder = TextEncoder::from_folder(&folder, 8).unwrap();
     let tokenizer = encoder.tokenizer();
     let ids = tokenizer.encode("Paris", false).unwrap().get_ids().to_vec();
@@ -334,14 +413,14 @@ fn a_tokenizer_that_does_not_arrive_is_not_replaced_by_another() {
             (&tokenizer, b"{}", Conduct::Boasts),
             (&vocabulary, VOCABULARY, Conduct::Good),
         ],
-        6,
+        4,
     );
     let cache = TempDir::new().unwrap();
     let error = hub(cache.path(), &server.endpoint)
         .checkpoint("tiny/bert", None)
         .unwrap_err();
     assert!(matches!(error, Error::SizeMismatch { .. }), "{error}");
-    server.finish(6);
+    server.finish(4);
 }
 
 #[test]
@@ -633,6 +712,13 @@ fn variables_decide_where_and_how() {
     for wrong in ["0", "-1", "soon", "NaN", "inf"] {
         assert_says(waits(wrong), &["HF_HUB_DOWNLOAD_TIMEOUT", wrong]);
     }
+    // As a file of variables has it, which no shell reads.
+    let hub = from(&[("HOME", "/home/ada"), ("HF_HOME", "~/hf")]).unwrap();
+    assert_eq!(hub.cache_dir, PathBuf::from("/home/ada/hf/hub"));
+    let hub = from(&[("HOME", "/home/ada"), ("HF_HUB_CACHE", "~")]).unwrap();
+    assert_eq!(hub.cache_dir, PathBuf::from("/home/ada"));
+    let hub = from(&[("HOME", "/home/ada"), ("HF_HUB_CACHE", "~eva/hub")]).unwrap();
+    assert_eq!(hub.cache_dir, PathBuf::from("~eva/hub"));
     let home = TempDir::new().unwrap();
     std::fs::write(home.path().join("token"), "saved\n").unwrap();
     let folder = home.path().to_str().unwrap();

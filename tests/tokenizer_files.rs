@@ -252,3 +252,48 @@ fn tokens(tokenizer: &tokenizers::Tokenizer) -> Vec<(String, u32)> {
     tokens.sort();
     tokens
 }
+
+/// A folder with a `vocab.txt` and these files beside it.
+fn plain(beside: &[(&str, &str)]) -> Result<TextEncoder, Error> {
+    let dir = tempfile::tempdir().unwrap();
+    let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\nfilm\n";
+    std::fs::write(dir.path().join("vocab.txt"), vocabulary).unwrap();
+    for (name, text) in beside {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    TextEncoder::from_folder(dir.path(), 16)
+}
+
+/// What `vocab.txt` alone does not say: Japanese words, characters for pieces, tokens behind the vocabulary.
+#[test]
+fn a_vocabulary_of_another_tokenizer_than_berts_is_refused() {
+    const CONFIG: &str = "tokenizer_config.json";
+    let config = |text: &str| plain(&[(CONFIG, text)]).map(drop);
+    for known in [
+        "{}",
+        r#"{"tokenizer_class": "BertTokenizer", "word_tokenizer_type": "basic", "subword_tokenizer_type": "wordpiece"}"#,
+        r#"{"tokenizer_class": "DistilBertTokenizerFast"}"#,
+        r#"{"tokenizer_class": null, "added_tokens_decoder": {"0": {"content": "[PAD]"}, "4": {"content": "[MASK]"}}}"#,
+    ] {
+        assert!(config(known).is_ok(), "{known}");
+    }
+    for (text, setting) in [
+        (r#"{"word_tokenizer_type": "mecab"}"#, "mecab"),
+        (r#"{"subword_tokenizer_type": "character"}"#, "character"),
+        (
+            r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#,
+            "BertJapaneseTokenizer",
+        ),
+        (r#"{"added_tokens_decoder": {"7": {}}}"#, "token 7"),
+    ] {
+        assert_says(config(text), &[CONFIG, setting, "tokenizer.json"]);
+    }
+    const ADDED: &str = "added_tokens.json";
+    let added = |text: &str| plain(&[(ADDED, text)]).map(drop);
+    assert!(added(r#"{"[MASK]": 4}"#).is_ok());
+    assert_says(
+        added(r#"{"[E1]": 7}"#),
+        &[ADDED, "token 7", "tokenizer.json"],
+    );
+    assert_says(added("[7"), &[ADDED, "JSON"]);
+}

@@ -346,3 +346,17 @@ fn a_step_that_failed_leaves_running_statistics_where_they_were() -> Result<()> 
     assert_eq!(trained(true)?, trained(false)?);
     Ok(())
 }
+
+/// Nothing would be trained, and what was not trained would be saved as a model.
+#[test]
+fn a_run_without_a_batch_is_an_error() -> Result<()> {
+    let task = Fails::new(None)?;
+    let vars = task.vars.clone();
+    let optimizer = Sgd::default().lr(0.1).build(&vars)?;
+    let (batches, config) = (FixedBatches(Vec::new()), TrainConfig::default());
+    let mut trainer = Trainer::new(task, batches, &vars, Box::new(optimizer), config)?;
+    let outcome = trainer.fit();
+    assert!(matches!(outcome, Err(Error::Batch { .. })), "{outcome:?}");
+    assert_says(outcome, &["at least one to train on", "none"]);
+    Ok(())
+}

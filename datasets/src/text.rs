@@ -189,6 +189,7 @@ impl TextEncoder {
             Error::Tokenizer { reason, .. } => tokenizer_error(Some(&vocabulary), reason),
             other => other,
         })?;
+        tokenizer_config::expect_bert(dir, tokenizer.get_vocab_size(false))?;
         let encoder = Self::prepared(tokenizer, max_length, Some(&vocabulary))?;
         Ok(Self {
             config: tokenizer_config::read(dir)?,

@@ -33,6 +33,68 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Map<String, Value>>> {
     })
 }
 
+/// Refuses settings beside a `vocab.txt` of so many tokens that a BERT tokenizer knows nothing of: words cut by a
+/// dictionary, or into characters, and tokens that were added behind the vocabulary. Texts would become other tokens than
+/// those that the model has learned, without an error.
+///
+/// # Errors
+/// [`Error::Tokenizer`] with the file and the setting.
+pub(crate) fn expect_bert(dir: &Path, tokens: usize) -> Result<()> {
+    let refused = |path: PathBuf, what: String| {
+        Err(Error::Tokenizer {
+            path: Some(path),
+            reason: format!(
+                "{what}, which vocab.txt does not say; save the tokenizer as tokenizer.json (`AutoTokenizer` with \
+                 use_fast=True, then `save_pretrained`)"
+            ),
+        })
+    };
+    let beyond = |ids: &mut dyn Iterator<Item = Option<u64>>| {
+        let mut ids = ids.flatten();
+        ids.find(|id| *id >= tokens as u64)
+    };
+    let settings = read(dir)?.unwrap_or_default();
+    for (name, known) in [
+        ("word_tokenizer_type", "basic"),
+        ("subword_tokenizer_type", "wordpiece"),
+    ] {
+        match settings.get(name).and_then(Value::as_str) {
+            Some(kind) if kind != known => {
+                return refused(path(dir), format!("{name} is {kind}"));
+            }
+            _ => {}
+        }
+    }
+    let class = settings.get("tokenizer_class").and_then(Value::as_str);
+    if let Some(class) = class.filter(|class| !is_bert(class)) {
+        return refused(path(dir), format!("tokenizer_class is {class}"));
+    }
+    let added = settings.get("added_tokens_decoder");
+    let added = added.and_then(Value::as_object).into_iter().flatten();
+    if let Some(id) = beyond(&mut added.map(|(id, _)| id.parse().ok())) {
+        return refused(path(dir), format!("added_tokens_decoder has token {id}"));
+    }
+    let file = dir.join("added_tokens.json");
+    if !file.is_file() {
+        return Ok(());
+    }
+    let added: Map<String, Value> = serde_json::from_str(&limits::read_text(&file, LARGEST_LIST)?)
+        .map_err(|e| Error::Tokenizer {
+            path: Some(file.clone()),
+            reason: format!("not a JSON object ({e}); repair or remove the file"),
+        })?;
+    match beyond(&mut added.values().map(Value::as_u64)) {
+        None => Ok(()),
+        Some(id) => refused(file, format!("has token {id}")),
+    }
+}
+
+/// Whether a class of transformers cuts as BERT's does.
+fn is_bert(class: &str) -> bool {
+    let class = class.strip_suffix("Fast").unwrap_or(class);
+    class.ends_with("BertTokenizer") || class == "ElectraTokenizer"
+}
+
 /// Writes a tokenizer's settings into a folder: those it came with, and what its steps say.
 ///
 /// # Errors

@@ -47,10 +47,10 @@ pub fn checkpoint_folder(model: &str) -> Result<PathBuf> {
 impl Hub {
     /// The folder in the cache with a model's `config.json`, its weights (`model.safetensors`, or the shards
     /// that its index names, else `pytorch_model.bin`) and its tokenizer (`tokenizer.json`, else `vocab.txt`, with
-    /// `tokenizer_config.json` where there is one), all of one commit.
+    /// `tokenizer_config.json` and `added_tokens.json` where there are such), all of one commit.
     ///
     /// # Errors
-    /// As [`Hub::get`]. That a file is not there is one answer of a server, that it does not answer another:
+    /// As [`Hub::get`], and [`Error::NotFound`] for a repository without weights or tokenizer of these kinds. That a file is not there is one answer of a server, that it does not answer another:
     /// a tokenizer is never put together of less than there is.
     pub fn checkpoint(&self, repo: &str, revision: Option<&str>) -> Result<PathBuf> {
         let config = self.get(RepoKind::Model, repo, revision, "config.json")?;
@@ -62,8 +62,9 @@ impl Hub {
             repo,
             commit: commit.or(revision),
         };
-        of.weights()?;
+        // The small files first: what is wrong with them shows before the large ones come.
         of.tokenizer()?;
+        of.weights()?;
         Ok(folder.into())
     }
 }
@@ -99,7 +100,7 @@ impl Commit<'_> {
         let Some(index) = self.known(INDEX)? else {
             return match self.known(OLD_WEIGHTS)? {
                 Some(_) => Ok(()),
-                None => self.get(WEIGHTS).map(drop), // says what is missing
+                None => self.one_of("weights", &[WEIGHTS, INDEX, OLD_WEIGHTS]),
             };
         };
         for shard in shards(&index)? {
@@ -113,9 +114,23 @@ impl Commit<'_> {
         if self.known("tokenizer.json")?.is_some() {
             return self.known(CONFIG).map(drop);
         }
-        self.get("vocab.txt")?;
+        self.one_of("tokenizer", &["vocab.txt", "tokenizer.json"])?;
+        // Tokens beyond the vocabulary.
+        self.known("added_tokens.json")?;
         // It alone says whether case is dropped.
         self.find(CONFIG).map(drop)
+    }
+
+    /// Fetches the first of these files; that there is none of them is no mistake in the repository's name.
+    fn one_of(&self, what: &str, files: &[&str]) -> Result<()> {
+        match self.find(files[0])? {
+            Some(_) => Ok(()),
+            None => Err(Error::NotFound {
+                what: what.into(),
+                dir: self.repo.into(),
+                tried: files.join(", "),
+            }),
+        }
     }
 }
 

@@ -105,15 +105,20 @@ impl Hub {
     /// If no variable says where the cache could be, or the seconds are no number above 0.
     pub fn from_variables(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let get = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
+        let user = get("HOME").or_else(|| get("USERPROFILE"));
+        // Files of variables are read by no shell, which would have done this.
+        let expanded = |path: String| match (path.strip_prefix('~'), &user) {
+            (Some(rest), Some(user)) if rest.is_empty() || rest.starts_with(['/', '\\']) => {
+                Path::new(user).join(rest.trim_start_matches(['/', '\\']))
+            }
+            _ => PathBuf::from(path),
+        };
         let home = get("HF_HOME")
-            .map(PathBuf::from)
+            .map(expanded)
             .or_else(|| get("XDG_CACHE_HOME").map(|dir| Path::new(&dir).join("huggingface")))
-            .or_else(|| {
-                let user = get("HOME").or_else(|| get("USERPROFILE"))?;
-                Some(Path::new(&user).join(".cache").join("huggingface"))
-            });
+            .or_else(|| Some(Path::new(user.as_ref()?).join(".cache").join("huggingface")));
         let cache_dir = get("HF_HUB_CACHE")
-            .map(PathBuf::from)
+            .map(expanded)
             .or_else(|| home.as_ref().map(|home| home.join("hub")))
             .ok_or_else(|| Error::Setting {
                 name: "HF_HOME",
@@ -235,8 +240,7 @@ impl Hub {
     /// The commit that the cache has for a branch or tag, with files of it.
     fn held(&self, wanted: &Wanted<'_>) -> Option<String> {
         let folder = self.cache_dir.join(wanted.repo().folder_name());
-        let commit = std::fs::read_to_string(folder.join("refs").join(wanted.revision)).ok()?;
-        let commit = commit.trim().to_string();
+        let commit = commit_of(&folder, wanted.revision)?;
         folder
             .join("snapshots")
             .join(&commit)
@@ -247,8 +251,8 @@ impl Hub {
     /// Where the cache has, in this folder of a repository, the file of a branch or tag, or of a commit.
     fn place(&self, wanted: &Wanted<'_>, within: &str) -> PathBuf {
         let folder = self.cache_dir.join(wanted.repo().folder_name());
-        let commit = std::fs::read_to_string(folder.join("refs").join(wanted.revision)).ok();
-        let commit = commit.as_deref().map_or(wanted.revision, str::trim);
+        let commit = commit_of(&folder, wanted.revision);
+        let commit = commit.as_deref().unwrap_or(wanted.revision);
         folder.join(within).join(commit).join(wanted.file)
     }
 
@@ -360,4 +364,11 @@ fn seconds(text: &str) -> Result<Duration> {
         got: format!("{text:?}"),
         expected: "seconds, more than 0".to_string(),
     })
+}
+
+/// The commit that a repository's folder in the cache has for a branch or tag. An empty note was cut off, and says
+/// nothing.
+fn commit_of(folder: &Path, revision: &str) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("refs").join(revision)).ok()?;
+    Some(text.trim().to_string()).filter(|commit| !commit.is_empty())
 }

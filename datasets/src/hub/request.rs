@@ -15,7 +15,7 @@ use ureq::{Agent, Body, http::Response};
 
 /// A server that sends us in a circle ends here.
 const REDIRECTS: usize = 10;
-/// How often, and how many times, another process's download of the same file is looked at.
+/// How often another process's download of the same file is looked at, and how many times while it does not get on.
 const LOOKS: (Duration, usize) = (Duration::from_millis(200), 25);
 
 /// Why there is no file.
@@ -82,12 +82,15 @@ impl Request {
         let cache = Cache::new(self.cache.clone()).repo(self.repo.clone());
         let folder = self.cache.join(self.repo.folder_name());
         let blob = folder.join("blobs").join(&announced.etag);
-        if fs::metadata(&blob).is_ok_and(|blob| blob.len() == announced.size) {
+        if is_whole(&blob, &announced) {
             watch.at(announced.size, announced.size);
         } else {
             self.download(&agent, &announced, &blob, watch)?;
         }
-        publish(&cache, &announced, &blob, &self.file).map_err(Failure::Io)
+        let path = publish(&cache, &announced, &blob, &self.file).map_err(Failure::Io)?;
+        let note = folder.join("refs").join(self.repo.revision());
+        refer(&note, &announced.commit).map_err(Failure::Io)?;
+        Ok(path)
     }
 
     /// Asks for the first byte: a server that answers with all of them is not listened to.
@@ -162,8 +165,12 @@ impl Request {
     ) -> Result<(), Failure> {
         let folder = blob.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(Failure::Io)?;
-        let _held = lock(&with_ending(blob, ".lock"))?;
         let part = with_ending(blob, ".part");
+        let _held = lock(&with_ending(blob, ".lock"), &part, watch)?;
+        if is_whole(blob, announced) {
+            // The process that was waited for has brought it.
+            return Ok(());
+        }
         let file = OpenOptions::new().create(true).append(true).open(&part);
         let mut file = file.map_err(Failure::Io)?;
         let there = file.metadata().map_err(Failure::Io)?.len();
@@ -212,7 +219,20 @@ fn restart(file: &File) -> Result<u64, Failure> {
     Ok(0)
 }
 
-/// Names the content after the file, of its commit, and the commit after the revision.
+/// Whether a content is there, and not a part of it.
+fn is_whole(blob: &Path, announced: &Announced) -> bool {
+    fs::metadata(blob).is_ok_and(|blob| blob.len() == announced.size)
+}
+
+/// Notes the commit of a revision, at once: of a note that is cut off nobody could tell which files are there.
+fn refer(note: &Path, commit: &str) -> io::Result<()> {
+    fs::create_dir_all(note.parent().unwrap_or(Path::new(".")))?;
+    let partial = with_ending(note, &format!(".{}.partial", std::process::id()));
+    fs::write(&partial, commit)?;
+    fs::rename(&partial, note)
+}
+
+/// Names the content after the file, of its commit.
 fn publish(
     cache: &CacheRepo,
     announced: &Announced,
@@ -226,7 +246,6 @@ fn publish(
         let _ = fs::remove_file(&pointer);
         link(blob, &pointer, file)?;
     }
-    cache.create_ref(&announced.commit)?;
     Ok(pointer)
 }
 
@@ -244,14 +263,23 @@ fn link(blob: &Path, pointer: &Path, file: &str) -> io::Result<()> {
     linked.or_else(|_| fs::rename(blob, pointer))
 }
 
-/// Held until it is dropped, or the process dies.
-fn lock(path: &Path) -> Result<File, Failure> {
+/// Held until it is dropped, or the process dies. Another process that holds it is waited for as long as `part` grows.
+fn lock(path: &Path, part: &Path, watch: &mut dyn Watch) -> Result<File, Failure> {
     let options = OpenOptions::new().create(true).append(true).open(path);
     let file = options.map_err(Failure::Io)?;
-    for _ in 0..LOOKS.1 {
+    let (mut there, mut looks) = (None, 0);
+    while looks < LOOKS.1 {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOOKS.0),
+            Err(TryLockError::WouldBlock) => {
+                std::thread::sleep(LOOKS.0);
+                let now = fs::metadata(part).map(|part| part.len()).ok();
+                looks += 1;
+                if now != there {
+                    (there, looks) = (now, 0);
+                    watch.heard();
+                }
+            }
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
                 return Ok(file);
             }

@@ -113,6 +113,13 @@ impl Moses {
                 _ => text.push_str(word),
             }
         }
+        // The script's last rule, for a full stop that an apostrophe hid.
+        if let Some(before) = text
+            .strip_suffix(".'")
+            .filter(|before| !before.is_empty() && !before.ends_with('.'))
+        {
+            text = format!("{} . '", before.trim_end());
+        }
         match self.escape {
             true => ESCAPES
                 .iter()

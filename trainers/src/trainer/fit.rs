@@ -17,7 +17,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     ///
     /// # Errors
     /// [`Error::RunFolder`] if the folder holds checkpoints and this trainer did not [`Trainer::resume`] one of them:
-    /// they are another run's. [`Error::Diverged`] if the optimizer gave up, [`Error::NonFiniteEvaluation`], [`Error::InUse`] if
+    /// they are another run's. [`Error::Batch`] if there is nothing to train on, [`Error::Diverged`] if the optimizer gave up, [`Error::NonFiniteEvaluation`], [`Error::InUse`] if
     /// another process trains in the run's folder, and the errors of the task, the batches, the callbacks
     /// and the checkpoints. The newest checkpoint stays.
     pub fn fit(&mut self) -> Result<Summary> {
@@ -26,6 +26,14 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.started = Instant::now();
         self.elapsed_before = self.progress.elapsed_seconds;
         let (total, epochs) = self.length();
+        if total == 0 && epochs > 0 {
+            return Err(Error::Batch {
+                expected: "at least one to train on".into(),
+                got: format!(
+                    "none in {epochs} epochs; are there fewer examples than a batch has, and is what is left dropped?"
+                ),
+            });
+        }
         self.start(total, epochs)?;
         let outcome = self.run(total)?;
         self.finish(outcome)

@@ -57,6 +57,8 @@ fn perl_needs_neighbours() {
         ("rock'n'roll", "rock 'n'roll"),
         ("a'b'c'd", "a 'b'c 'd"),
         ("20 m² of CO₂", "20 m ² of CO ₂"),
+        ("He said, 'go.'", "He said , ' go . '"),
+        ("He said, 'go...'", "He said , ' go ... '"),
     ] {
         assert_eq!(english().tokenize(text), tokens);
     }
