@@ -6,7 +6,7 @@
 
 use adahessian::ops::Mode;
 use adahessian::without_graph;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use candle_core::{DType, Device};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use common::values::count;
@@ -73,7 +73,7 @@ fn run(options: &Options) -> Result<()> {
     for files in files.chunks(options.batch_size) {
         match options.out {
             Some(_) => model.lines(files, options.top, &mut answer)?,
-            None => model.lines(files, options.top, &mut io::stdout().lock())?,
+            None => answers::printed(model.lines(files, options.top, &mut io::stdout().lock()))?,
         }
     }
     answers::finish(options.out.as_deref(), &answer)
@@ -81,17 +81,12 @@ fn run(options: &Options) -> Result<()> {
 
 /// Where the model's files are.
 fn folder(options: &Options) -> Result<PathBuf> {
-    let (path, of_run) = (
-        &options.model,
-        answers::model_of_run(&options.model, options.best),
-    );
+    let path = &options.model;
+    let of_run = answers::model_of_run(path, options.best);
     let own = path.join("config.json").is_file().then(|| path.clone());
-    of_run.or(own).with_context(|| {
-        format!(
-            "{}: neither a run nor a model: there is no config.json, model/config.json or model-best/config.json",
-            path.display()
-        )
-    })
+    of_run
+        .or(own)
+        .ok_or_else(|| answers::no_model(path, options.best))
 }
 
 /// The files, and those in the folders, in their order.

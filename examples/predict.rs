@@ -16,7 +16,7 @@ use datasets::glue::{self, GlueTask, Ragged, Row, Split};
 use datasets::{TextDataset, TextEncoder, hub};
 use models::{SequenceClassifier, Start, auto};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainers::disk::write_whole;
 
@@ -113,8 +113,12 @@ fn run(options: &Options) -> Result<()> {
 
 /// Where the model's files are.
 fn folder(options: &Options) -> Result<PathBuf> {
-    match answers::model_of_run(options.model.as_ref(), options.best) {
+    let path = Path::new(&options.model);
+    match answers::model_of_run(path, options.best) {
         Some(folder) => Ok(folder),
+        None if path.is_dir() && !path.join("config.json").is_file() => {
+            Err(answers::no_model(path, options.best))
+        }
         None => Ok(hub::checkpoint_folder(&options.model)?),
     }
 }
@@ -191,7 +195,11 @@ fn of_lines(options: &Options, model: &Predictor) -> Result<()> {
     let mut done = |rows: &mut Vec<Row>| -> Result<()> {
         match options.out {
             Some(_) => model.lines(rows, &mut answer)?,
-            None => model.lines(rows, &mut BufWriter::new(io::stdout().lock()))?,
+            None => {
+                let mut output = BufWriter::new(io::stdout().lock());
+                let written = model.lines(rows, &mut output);
+                answers::printed(written.and_then(|()| Ok(output.flush()?)))?;
+            }
         }
         rows.clear();
         Ok(())
@@ -255,6 +263,10 @@ fn of_task(options: &Options, model: &Predictor, task: GlueTask) -> Result<()> {
     }
     match &options.out {
         Some(out) => Ok(write_whole(out, answer.as_bytes())?),
-        None => Ok(io::stdout().write_all(answer.as_bytes())?),
+        None => {
+            let mut output = io::stdout().lock();
+            let written = output.write_all(answer.as_bytes());
+            answers::printed(written.and_then(|()| output.flush()).map_err(Into::into))
+        }
     }
 }

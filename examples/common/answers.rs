@@ -1,21 +1,51 @@
 //! What the programs share that ask a trained model: `predict` and `classify`.
 
-use anyhow::{Result, bail};
+use crate::runs;
+use anyhow::{Context, Result, anyhow, bail};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use trainers::disk::write_whole;
 
-/// Refuses a file that is there already: before the model is read, and not after it has answered.
+/// Refuses a file that is there already or cannot be made: before the model is read, and not after it has answered.
 ///
 /// # Errors
-/// If it is there.
+/// If it is there, or cannot be made.
 pub fn expect_new(out: Option<&Path>) -> Result<()> {
-    match out.filter(|out| out.exists()) {
-        Some(out) => bail!(
+    let Some(out) = out else {
+        return Ok(());
+    };
+    if out.exists() {
+        bail!(
             "{}: is there already: remove it, or choose another --out",
             out.display()
-        ),
-        None => Ok(()),
+        );
     }
+    let made = File::create_new(out).and_then(|_| std::fs::remove_file(out));
+    made.with_context(|| format!("{}: cannot be written", out.display()))
+}
+
+/// Whoever read standard output has gone (`| head`): nobody is left to answer, and nothing went wrong.
+#[derive(Debug)]
+pub struct ReaderGone;
+
+impl std::fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("whoever read the answers has gone")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
+/// What became of writing to standard output: [`ReaderGone`] in the place of a broken pipe.
+///
+/// # Errors
+/// The same, or that.
+pub fn printed<T>(written: Result<T>) -> Result<T> {
+    written.map_err(|error| match error.downcast_ref::<io::Error>() {
+        Some(of) if of.kind() == io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => error,
+    })
 }
 
 /// The folder of a run's model, if it is a run's: with `best` that of the best evaluation, where that is another than the
@@ -24,6 +54,27 @@ pub fn model_of_run(run: &Path, best: bool) -> Option<PathBuf> {
     let inside = [best.then_some("model-best"), Some("model")];
     let mut inside = inside.into_iter().flatten().map(|name| run.join(name));
     inside.find(|folder| folder.join("config.json").is_file())
+}
+
+/// What is to be said of a folder that holds no model itself: of a comparison's, which runs have one.
+pub fn no_model(path: &Path, best: bool) -> anyhow::Error {
+    let found = runs::named(path, |run| model_of_run(run, best).is_some()).unwrap_or_default();
+    let found: Vec<_> = found.iter().filter(|run| *run != path).collect();
+    let path = path.display();
+    match found.as_slice() {
+        [] => anyhow!(
+            "{path}: neither a run nor a model: there is no config.json, model/config.json or model-best/config.json"
+        ),
+        [only] => anyhow!(
+            "{path}: neither a run nor a model; {} is one",
+            only.display()
+        ),
+        [first, ..] => anyhow!(
+            "{path}: neither a run nor a model, but the folder of {} runs: name one of them, {} for example",
+            found.len(),
+            first.display()
+        ),
+    }
 }
 
 /// Refuses logits that say nothing.

@@ -52,21 +52,28 @@ pub fn text(
     for (name, value) in evaluated.scores.iter() {
         text += &format!("| {name} | {value:.4} |\n");
     }
+    // By its form: whether it is there depends on where the program was started.
+    let is_base = |text: &str| {
+        card.base
+            .as_ref()
+            .is_some_and(|base| text.starts_with(base))
+    };
+    let is_place = |text: &str| text.contains(['/', '\\']) && !is_base(text);
     let mut settings = settings.clone();
-    settings.retain(|name, value| {
-        // By its form: whether it is there depends on where the program was started.
-        let is_base = |text: &str| {
-            card.base
-                .as_ref()
-                .is_some_and(|base| text.starts_with(base))
-        };
-        let is_place = |text: &str| text.contains(['/', '\\']) && !is_base(text);
-        let is_place = value.as_str().is_some_and(is_place);
-        !LEFT_OUT.contains(&name) && !is_place
-    });
+    settings.retain(|name, _| !LEFT_OUT.contains(&name));
+    let places = settings
+        .iter()
+        .filter(|(_, value)| value.as_str().is_some_and(|text| is_place(text)));
+    let places: Vec<String> = places.map(|(name, _)| name.clone()).collect();
+    settings.retain(|name, _| !places.iter().any(|place| place == name));
+    // Where the model lay that it began as is nobody's else, but that there was one is.
+    let flags = places
+        .iter()
+        .map(|name| format!(" and `--{}`", name.replace('_', "-")));
+    let flags: String = flags.collect();
     text += &format!(
-        "\nMade by `{program} --config FILE`, the file being these lines, on data that lie where they are asked for \
-         with `--data`:\n\n```toml\n{settings}```\n\n\
+        "\nMade by `{program} --config FILE`, the file being these lines, on what lies where it is asked for \
+         with `--data`{flags}:\n\n```toml\n{settings}```\n\n\
          One run with one seed; nothing was tried on other data, or looked into for bias. Before it is published it \
          needs a `license` above: that of its data and of the model that it began as.\n"
     );
@@ -92,15 +99,18 @@ fn header(card: &Card, evaluated: &Evaluated) -> String {
         }
     };
     list("datasets", &card.datasets);
+    // Our names, and the Hub's.
     let metrics = [
-        "accuracy",
-        "f1",
-        "matthews_correlation",
-        "pearson",
-        "spearmanr",
+        ("accuracy", "accuracy"),
+        ("f1", "f1"),
+        ("matthews", "matthews_correlation"),
+        ("pearson", "pearson"),
+        ("spearman", "spearmanr"),
     ];
-    let has = |name: &&str| evaluated.scores.get(name).is_some();
-    let metrics: Vec<_> = metrics.into_iter().filter(has).collect();
+    let metrics = metrics
+        .into_iter()
+        .filter(|(name, _)| evaluated.scores.get(name).is_some());
+    let metrics: Vec<_> = metrics.map(|(_, hub)| hub).collect();
     list("metrics", &metrics);
     list("tags", &["adahessian", "candle"]);
     lines.push("---\n\n".into());
@@ -131,7 +141,9 @@ mod tests {
         };
         let evaluated = Evaluated {
             step: 40,
-            scores: Scores::new("accuracy", 0.75).with("loss", 0.5),
+            scores: Scores::new("accuracy", 0.75)
+                .with("loss", 0.5)
+                .with("spearman", 0.5),
         };
         let here = env!("CARGO_MANIFEST_DIR");
         let settings = format!(
@@ -149,7 +161,7 @@ mod tests {
         assert_eq!(
             head,
             "---\nlibrary_name: transformers\npipeline_tag: text-classification\n\
-             base_model: squeezebert/squeezebert-uncased\ndatasets:\n- nyu-mll/glue\nmetrics:\n- accuracy\ntags:\n- \
+             base_model: squeezebert/squeezebert-uncased\ndatasets:\n- nyu-mll/glue\nmetrics:\n- accuracy\n- spearmanr\ntags:\n- \
              adahessian\n- candle\n"
         );
         for piece in [
@@ -158,6 +170,7 @@ mod tests {
             "| accuracy | 0.7500 |",
             "lr = 0.01",
             "task = \"rte\"",
+            "with `--data` and `--model`:",
         ] {
             assert!(body.contains(piece), "{piece}: {body}");
         }

@@ -3,13 +3,14 @@
 
 use crate::experiment::Experiment;
 use crate::grid::Cell;
-use crate::layers::Own;
+use crate::layers::{Asked, Own};
 use crate::plots::{self, Point, Series};
 use crate::results::{self, Spread};
 use crate::say;
 use crate::table;
 use anyhow::{Result, bail};
 use std::path::Path;
+use toml::{Table, Value};
 use trainers::disk::write_whole;
 
 /// Steps of a test.
@@ -25,6 +26,48 @@ const CLEAR: f64 = 5.0;
 /// Steps for which the loss has to stay above what it was: a third of a decade of the usual test.
 const SUSTAINED: usize = 10;
 
+/// Settings that a test has of its own.
+const OWN: [&str; 9] = [
+    "schedule",
+    "epochs",
+    "max_steps",
+    "patience",
+    "bound",
+    "travel",
+    "log_every",
+    "eval_every",
+    "checkpoint_every",
+];
+/// More than any test makes: its steps end it.
+const EPOCHS: usize = 1_000_000;
+
+fn schedule() -> String {
+    format!("exponential:{}:1", RANGE.0 / RANGE.1)
+}
+
+/// Whether these are the settings of a test's run.
+pub fn is_test(settings: &Table) -> bool {
+    let is = |name: &str, value: Value| settings.get(name) == Some(&value);
+    is("schedule", Value::String(schedule())) && is("epochs", Value::Integer(EPOCHS as i64))
+}
+
+/// Says what was asked for and plays no part in a test: who adds `--find-lr` to a command means its other flags.
+pub fn say_unused<A: Own>(asked: &Asked<A>) {
+    let unused = OWN.iter().filter(|name| asked.has(name));
+    let mut unused: Vec<String> = unused
+        .map(|name| format!("--{}", name.replace('_', "-")))
+        .collect();
+    if asked.settings.training.seed.contains(',') {
+        unused.push("all seeds but the first".into());
+    }
+    if !unused.is_empty() {
+        say!(
+            "--find-lr: a test has its own length and schedule and no bound; not used: {}",
+            unused.join(", ")
+        );
+    }
+}
+
 /// The runs of a test: one for each optimizer and program's choice, with the first seed.
 ///
 /// # Errors
@@ -37,10 +80,9 @@ pub fn cells<A: Own>(cells: Vec<Cell<A>>, steps: u64) -> Result<Vec<Cell<A>>> {
         if let Some((name, _)) = cell.place.iter().find(|(name, _)| swept(name)) {
             bail!("--find-lr: {name} is swept already; leave one of the two out");
         }
-        let (low, high) = RANGE;
-        cell.settings.optimizer.lr_scale *= high;
-        cell.settings.training.schedule = format!("exponential:{}:1", low / high);
-        cell.settings.training.epochs = 1_000_000;
+        cell.settings.optimizer.lr_scale *= RANGE.1;
+        cell.settings.training.schedule = schedule();
+        cell.settings.training.epochs = EPOCHS;
         cell.settings.training.max_steps = Some(steps);
         cell.settings.training.patience = None;
         // It would be that of a hundredth of the rate.

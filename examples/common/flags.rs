@@ -3,6 +3,7 @@
 use crate::values::{
     above_zero, ahead, count, epochs, list_text, not_negative, seeds, share, steps, threads,
 };
+use adahessian::Block;
 use clap::{Args, FromArgMatches};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -95,13 +96,7 @@ pub struct OptimizerArgs {
 
     /// Entries that share one curvature: own (each layer's own: a kernel's window, say), a number of neighbours,
     /// rows, whole or single [default: by model]
-    #[arg(
-        long,
-        value_name = "B",
-        default_value = "own",
-        hide_default_value = true,
-        help_heading = "AdaHessian"
-    )]
+    #[arg(long, value_name = "B", default_value = "own", hide_default_value = true, value_parser = block, help_heading = "AdaHessian")]
     pub block_size: String,
 
     /// What is averaged over a block: absolute (published code) or signed (paper) [default: absolute, of sophiah signed]
@@ -344,6 +339,18 @@ pub fn first_steps(text: &str, steps_per_epoch: u64) -> Result<u64, String> {
             let epochs: u64 = epochs.trim().parse().map_err(error)?;
             Ok(epochs.saturating_mul(steps_per_epoch))
         }
+    }
+}
+
+/// Blocks of curvature: the layers' own, or the same for all matrices.
+fn block(text: &str) -> Result<String, String> {
+    match text {
+        "own" | "spatial" => Ok(text.into()),
+        other => match other.parse::<Block>() {
+            Ok(Block::Chunks(0)) => Err("expected at least 1 entry".into()),
+            Ok(_) => Ok(text.into()),
+            Err(error) => Err(format!("{error}; or own")),
+        },
     }
 }
 

@@ -2,11 +2,11 @@
 
 use crate::experiment::Experiment;
 use crate::flags::Settings;
-use crate::layers::{Asked, Own};
+use crate::layers::{self, Asked, Own};
 use crate::optimizers;
 use crate::values::{list, list_as_it_is, list_of};
 use anyhow::{Context, Result, bail};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -179,14 +179,26 @@ pub fn cells<E: Experiment>(
         }
     }
     let mut folders = HashSet::new();
-    match cells.iter().find(|cell| !folders.insert(&cell.folder)) {
-        None => Ok(cells),
-        Some(twice) => bail!(
+    if let Some(twice) = cells.iter().find(|cell| !folders.insert(&cell.folder)) {
+        bail!(
             "{}: two runs would have the folder {}; give each value once",
             twice.label(),
             twice.folder.display()
-        ),
+        );
     }
+    // 0.001 is 1e-3, too.
+    let mut settings = HashMap::new();
+    for cell in &cells {
+        let own = toml::to_string(&layers::table(&cell.settings)?)?;
+        if let Some(before) = settings.insert(own, cell) {
+            bail!(
+                "{} and {} would be the same run; give each value once",
+                before.label(),
+                cell.label()
+            );
+        }
+    }
+    Ok(cells)
 }
 
 /// Every choice of one value of each axis, the last axis fastest.

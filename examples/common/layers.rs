@@ -26,6 +26,9 @@ pub struct Asked<A: Args> {
     pub settings: Settings<A>,
     /// Those that were given, by name.
     pub given: Table,
+    /// Those that were given with the flag's own default, where no file says such a thing: they go before what lies below,
+    /// too.
+    at_default: Table,
     /// The flags that are no settings.
     pub invocation: Invocation,
 }
@@ -57,10 +60,17 @@ impl<A: Own> Asked<A> {
     pub fn read(matches: &ArgMatches) -> Result<Self> {
         let settings = Settings::<A>::from_arg_matches(matches)?;
         let mut given = table(&settings)?;
-        given.retain(|name, _| matches.value_source(name) == Some(ValueSource::CommandLine));
+        let named = |name: &str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        given.retain(|name, _| named(name));
+        let flags = Settings::<A>::augment_args(Command::new("settings"));
+        let flags = flags.get_arguments().map(|flag| flag.get_id().as_str());
+        let unsaid = flags.filter(|name| named(name) && !given.contains_key(*name));
+        let at_default = unsaid.map(|name| (name.to_string(), raw(matches, name)));
+        let at_default = at_default.collect();
         Ok(Self {
             settings,
             given,
+            at_default,
             invocation: Invocation::from_arg_matches(matches)?,
         })
     }
@@ -105,20 +115,50 @@ impl<A: Own> Asked<A> {
     /// As [`Asked::of`].
     pub fn over(self, below: &Table, origin: &str) -> Result<Self> {
         let below = Self::of(below, origin)?;
-        let mut given = below.given;
+        let (mut given, mut at_default) = (below.given, below.at_default);
+        given.retain(|name, _| !self.at_default.contains_key(name));
+        at_default.retain(|name, _| !self.given.contains_key(name));
         given.extend(self.given);
+        at_default.extend(self.at_default);
         let both = Self::of(&given, origin)?;
         let mut invocation = self.invocation;
         if invocation.sweep.is_empty() {
             invocation.sweep = below.invocation.sweep;
         }
         invocation.halving |= below.invocation.halving;
-        Ok(Self { invocation, ..both })
+        Ok(Self {
+            invocation,
+            at_default,
+            ..both
+        })
+    }
+
+    /// These with other settings given; what was said of flags that are no settings stays.
+    ///
+    /// # Errors
+    /// As [`Asked::of`].
+    pub fn with_given(self, given: &Table) -> Result<Self> {
+        let asked = Self::of(given, "settings")?;
+        Ok(Self {
+            invocation: self.invocation,
+            at_default: self.at_default,
+            ..asked
+        })
     }
 
     /// Whether a setting was given.
     pub fn has(&self, name: &str) -> bool {
-        self.given.contains_key(name)
+        self.given.contains_key(name) || self.at_default.contains_key(name)
+    }
+
+    /// All that was given, as it would be written down.
+    pub fn all_given(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.given.iter().chain(&self.at_default)
+    }
+
+    /// Whether a setting was given as the default that is written down nowhere.
+    pub fn is_at_default(&self, name: &str) -> bool {
+        self.at_default.contains_key(name)
     }
 
     /// All settings, with `defaults` for those that were not given.
@@ -149,6 +189,13 @@ impl<A: Own> Asked<A> {
         }
         Ok(toml::to_string(&all)?)
     }
+}
+
+/// What was typed for a flag.
+fn raw(matches: &ArgMatches, name: &str) -> Value {
+    let typed = matches.get_raw(name).into_iter().flatten();
+    let typed = typed.map(|text| text.to_string_lossy().into_owned());
+    Value::String(typed.collect::<Vec<_>>().join(","))
 }
 
 /// Settings as a table.
@@ -251,6 +298,37 @@ mod tests {
 
     #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct None {}
+
+    fn asked(line: &str) -> Asked<None> {
+        let words = std::iter::once("program").chain(line.split_whitespace());
+        Asked::read(&command::<None>("program").get_matches_from(words)).unwrap()
+    }
+
+    /// Of settings that are written down only where they are others than the default.
+    #[test]
+    fn a_flag_with_its_default_goes_before_a_file() {
+        let file = parse("keep = \"models\"\nunseen = \"divide\"\nepochs = 2\n").unwrap();
+        let over = |line: &str| asked(line).over(&file, "file").unwrap();
+        let of_file = over("");
+        assert_eq!(of_file.settings.run.keep, "models");
+        assert_eq!(of_file.settings.optimizer.unseen, "divide");
+        let flags = over("--keep all --unseen auto");
+        assert_eq!(flags.settings.run.keep, "all");
+        assert_eq!(flags.settings.optimizer.unseen, "auto");
+        assert_eq!(flags.settings.training.epochs, 2);
+        assert!(flags.has("keep") && flags.is_at_default("keep") && !of_file.is_at_default("keep"));
+
+        // A third layer is below both, and a value above goes before a default below.
+        let run = parse("keep = \"figures\"\nunseen = \"wait\"\n").unwrap();
+        let all = flags.over(&run, "run").unwrap();
+        assert_eq!(all.settings.run.keep, "all");
+        assert_eq!(all.settings.optimizer.unseen, "auto");
+        let file = parse("keep = \"all\"\nunseen = \"auto\"\n").unwrap();
+        let all = asked("--keep models").over(&file, "file").unwrap();
+        let all = all.over(&run, "run").unwrap();
+        assert_eq!(all.settings.run.keep, "models");
+        assert_eq!(all.settings.optimizer.unseen, "auto");
+    }
 
     /// A version that had no `--travel` wrote all other settings of a run, and of a comparison those that were given.
     #[test]

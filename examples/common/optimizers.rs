@@ -225,7 +225,10 @@ fn set(mut rules: Rules, args: &OptimizerArgs) -> Result<Rules> {
     Ok(rules)
 }
 
-/// What sparse tables are stepped with, by name.
+/// What [`table_rule`] knows.
+pub const TABLE_RULES: [&str; 3] = ["adagrad", "adagrad-rows", "sgd"];
+
+/// What sparse tables are stepped with, by name: one of [`TABLE_RULES`].
 ///
 /// # Errors
 /// With the list of names.
@@ -237,7 +240,7 @@ pub fn table_rule(name: &str) -> Result<SparseRule> {
             eps: 1e-10,
         },
         "sgd" => SparseRule::Sgd,
-        _ => bail!("--table-optimizer {name}: expected adagrad, adagrad-rows or sgd"),
+        _ => bail!("--table-optimizer {name}: expected one of {TABLE_RULES:?}"),
     })
 }
 

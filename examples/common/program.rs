@@ -4,6 +4,7 @@ use crate::say;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -79,16 +80,38 @@ macro_rules! say {
 
 /// How this program was called.
 pub fn command_line() -> String {
-    std::env::args().collect::<Vec<_>>().join(" ")
+    let words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
+    words.join(" ")
+}
+
+/// A word as a shell reads it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "_./:=,+@%-\\".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 /// This program as it was called, with its subcommand where it has one: what is printed can be typed.
 pub fn command_name() -> String {
-    let mut arguments = std::env::args();
-    let program = arguments.next().unwrap_or_default();
-    match arguments.next().filter(|first| !first.starts_with('-')) {
+    with_subcommand(&quoted(&std::env::args().next().unwrap_or_default()))
+}
+
+/// The same without where it lies, which is the caller's own.
+pub fn short_name() -> String {
+    let program = std::env::args().next().unwrap_or_default();
+    let name = Path::new(&program).file_stem().unwrap_or_default();
+    with_subcommand(&name.to_string_lossy())
+}
+
+fn with_subcommand(program: &str) -> String {
+    match std::env::args()
+        .nth(1)
+        .filter(|first| !first.starts_with('-'))
+    {
         Some(subcommand) => format!("{program} {subcommand}"),
-        None => program,
+        None => program.into(),
     }
 }
 
@@ -194,7 +217,21 @@ pub fn stop_flag() -> Result<Arc<AtomicBool>> {
 
 #[cfg(test)]
 mod tests {
-    use super::date;
+    use super::{date, quoted};
+
+    #[test]
+    fn words_are_quoted_where_a_shell_reads_them_otherwise() {
+        for plain in ["--out", "runs/a-b.c", "lr=1e-3,1e-2", "squeezebert/x@main"] {
+            assert_eq!(quoted(plain), plain);
+        }
+        assert_eq!(quoted("my runs/x"), "'my runs/x'");
+        assert_eq!(
+            quoted("betas=0.9,0.99;0.9,0.98"),
+            "'betas=0.9,0.99;0.9,0.98'"
+        );
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

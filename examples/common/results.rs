@@ -1,5 +1,6 @@
 //! What finished runs left in their folders, and the means over their seeds.
 
+use crate::table::number;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -138,9 +139,9 @@ impl Spread {
 
     /// `92.13 ± 0.18`, with this factor and so many places.
     pub fn text(&self, factor: f64, places: usize) -> String {
-        let mean = format!("{:.places$}", self.mean * factor);
+        let mean = number(self.mean * factor, places);
         match self.deviation {
-            Some(deviation) => format!("{mean} ± {:.places$}", deviation * factor),
+            Some(deviation) => format!("{mean} ± {}", number(deviation * factor, places)),
             None => mean,
         }
     }

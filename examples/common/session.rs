@@ -176,6 +176,26 @@ impl Session {
     }
 }
 
+/// Of a complete run, removes what is not to stay.
+///
+/// # Errors
+/// If a run is at work in the folder, if it has no model that could stay, and if something cannot be removed.
+pub fn slim(folder: &Path, keep: &str) -> Result<()> {
+    let run = RunFolder::open(folder)?;
+    let (checkpoints, models) = (folder.join("checkpoint"), [run.model(), run.best_model()]);
+    let gone = match keep {
+        "models" if !run.model().is_dir() => return Ok(()),
+        "models" => vec![checkpoints],
+        "figures" => [vec![checkpoints], models.into()].concat(),
+        _ => return Ok(()),
+    };
+    if gone.iter().all(|folder| !folder.exists()) {
+        return Ok(());
+    }
+    let _held = RunFolder::resume(folder)?;
+    gone.iter().try_for_each(|folder| remove(folder))
+}
+
 /// Removes a folder, which need not be there.
 fn remove(folder: &Path) -> Result<()> {
     match std::fs::remove_dir_all(folder) {
@@ -226,7 +246,7 @@ struct Exported {
 
 impl Exported {
     fn write(&mut self, folder: &Path, evaluated: Option<&Evaluated>) -> trainers::Result<()> {
-        let (export, program) = (&mut self.export, program::command_name());
+        let (export, program) = (&mut self.export, program::short_name());
         let card =
             evaluated.map(|of| card::text(&self.card, &self.label, &program, of, &self.settings));
         disk::write_folder(folder, |folder| {

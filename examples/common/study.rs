@@ -62,9 +62,12 @@ pub const NAMES: [&str; 5] = ["optimizers", "rates", "blocks", "delays", "curvat
 ///
 /// # Errors
 /// If a flag is swept that the study sweeps.
-pub fn applied<A: Own>(asked: Asked<A>) -> Result<Asked<A>> {
-    let name = asked.invocation.study.as_deref();
-    let Some(study) = STUDIES.iter().find(|study| Some(study.name) == name) else {
+pub fn applied<A: Own>(mut asked: Asked<A>) -> Result<Asked<A>> {
+    let name = asked.invocation.study.clone();
+    let Some(study) = STUDIES
+        .iter()
+        .find(|study| Some(study.name) == name.as_deref())
+    else {
         return Ok(asked);
     };
     let mut given = asked.given.clone();
@@ -73,19 +76,14 @@ pub fn applied<A: Own>(asked: Asked<A>) -> Result<Asked<A>> {
             given.insert(setting.into(), Value::String(values.into()));
         }
     }
-    let mut invocation = asked.invocation;
     for (place, sweep) in study.sweeps.iter().enumerate() {
         let flag = sweep.split('=').next().unwrap_or_default();
-        if given.contains_key(&flag.replace('-', "_")) {
+        if asked.has(&flag.replace('-', "_")) {
             bail!("--{flag}: --study {} varies it; leave it out", study.name);
         }
-        invocation.sweep.insert(place, sweep.to_string());
+        asked.invocation.sweep.insert(place, sweep.to_string());
     }
-    let asked = Asked::<A>::of(&given, "settings")?;
-    Ok(Asked {
-        invocation,
-        ..asked
-    })
+    asked.with_given(&given)
 }
 
 #[cfg(test)]

@@ -1,5 +1,13 @@
 //! Plain tables for the terminal.
 
+/// A number with so many places; with its exponent where it is so large that the rest of the line would be lost.
+pub fn number(value: f64, places: usize) -> String {
+    match value.abs() < 1e9 {
+        true => format!("{value:.places$}"),
+        false => format!("{value:.2e}"),
+    }
+}
+
 /// Aligns rows under a header: the first column to the left, the others to the right.
 pub fn format(header: &[&str], rows: &[Vec<String>]) -> String {
     let cell = |row: &[String], i: usize| row.get(i).map_or(0, |c| c.chars().count());

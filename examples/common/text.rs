@@ -8,6 +8,12 @@ use datasets::wordpiece::WordCounts;
 use models::{LoadReport, auto};
 use std::path::{Path, PathBuf};
 
+/// exp of a mean of -log p: of a run that ran away, too, a number, and one that means can be taken of.
+pub fn perplexity(loss: f64) -> f64 {
+    const MOST: f64 = 690.0; // 5e299
+    if loss > MOST { MOST.exp() } else { loss.exp() }
+}
+
 /// Defaults of optimizer and schedule for a family of models.
 ///
 /// # Errors

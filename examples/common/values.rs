@@ -172,9 +172,15 @@ pub fn counts_text(text: &str) -> Result<String, String> {
 /// # Errors
 /// As [`list`], and for what is no seed.
 pub fn seeds(text: &str) -> Result<String, String> {
-    let seeds = list(text)?;
-    for seed in &seeds {
-        number(seed, 0..=i64::MAX as u64).map_err(|e| format!("`{seed}`: {e}"))?;
-    }
-    Ok(seeds.join(","))
+    let seed = |seed: &String| {
+        let number = number(seed, 0..=i64::MAX as u64);
+        number.map_err(|e| format!("`{seed}`: {e}"))
+    };
+    let seeds = list(text)?
+        .iter()
+        .map(seed)
+        .collect::<Result<Vec<_>, _>>()?;
+    let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+    // 00 is 0, too.
+    list_text(&seeds.join(","))
 }

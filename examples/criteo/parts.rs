@@ -16,6 +16,12 @@ use std::path::Path;
 use trainers::Scores;
 use trainers::metrics::clicks;
 
+/// The parts of a store that can be evaluated on.
+pub const ROWS: [&str; 5] = ["validation", "test", "last-day", "train", "all"];
+
+/// Of so many rows the labels that another model drew differ somewhere, but for one chance in 10⁵⁰.
+const PLANTED_ROWS: usize = 1000;
+
 /// Rows in a batch of an evaluation: few enough that the peak memory is that of training.
 const EVALUATION_BATCH: usize = 1024;
 
@@ -78,6 +84,12 @@ pub fn evaluation(
     limit: Option<usize>,
 ) -> Result<ClickBatches> {
     batches(store, own, name, limit).with_context(|| format!("rows to evaluate on: {name}"))
+}
+
+/// Refuses a store that the model of `--planted` did not make, by some of the rows of the evaluation: before the training,
+/// and not in its report.
+pub fn expect_planted(store: &Store, own: &ClickArgs) -> Result<()> {
+    planted(store, own, &own.eval_on, Some(PLANTED_ROWS)).map(|_| ())
 }
 
 /// The scores on some of a store's rows of the model that made them, if the flags name one: nobody can do

@@ -83,23 +83,12 @@ pub struct ClickArgs {
 
     /// The rows of evaluations: validation or test (the halves of the last day), last-day, train or all.
     /// Settings and checkpoints are chosen by them, so that test rows are for `criteo evaluate`, once
-    #[arg(
-        long,
-        value_name = "ROWS",
-        default_value = "validation",
-        help_heading = "What to train"
-    )]
+    #[arg(long, value_name = "ROWS", default_value = "validation", value_parser = parts::ROWS, help_heading = "What to train")]
     pub eval_on: String,
 
     /// Optimizer of the tables: adagrad, adagrad-rows (one accumulator a row) or sgd [default: adagrad,
     /// with --optimizer sgd sgd]
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "adagrad",
-        hide_default_value = true,
-        help_heading = "How to train"
-    )]
+    #[arg(long, value_name = "NAME", default_value = "adagrad", hide_default_value = true, value_parser = optimizers::TABLE_RULES, help_heading = "How to train")]
     pub table_optimizer: String,
 
     /// Learning rate of the tables [default: adagrad 0.01, sgd 0.1]
@@ -165,7 +154,9 @@ impl Experiment for Clicks {
 
     fn load(&self, settings: &Settings<ClickArgs>, out: &Path) -> Result<Store> {
         let Some(rows) = settings.own.synthetic else {
-            return parts::store(&settings.own);
+            let store = parts::store(&settings.own)?;
+            parts::expect_planted(&store, &settings.own)?;
+            return Ok(store);
         };
         let name = format!("planted-{rows}.clicks");
         // Beside the run's folder, the comparison's, or that of the comparison whose rung it is of.

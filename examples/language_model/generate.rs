@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use clap::Args;
-use common::program;
 use common::values::{above_zero, count, not_negative};
+use common::{answers, program};
 use datasets::words::{END, WordVocabulary};
 use models::{LanguageModel, Start};
 use std::io::Write;
@@ -91,7 +91,7 @@ pub fn run(options: &Options) -> Result<()> {
     );
     let mut output = std::io::stdout().lock();
     for &id in &ids[1..] {
-        say(&mut output, &vocabulary, id)?;
+        answers::printed(say(&mut output, &vocabulary, id))?;
     }
     for _ in 0..options.words {
         let seen = &ids[ids.len().saturating_sub(model.config().window)..];
@@ -99,10 +99,10 @@ pub fn run(options: &Options) -> Result<()> {
         let logits = without_graph(|| model.forward(&words, &Mode::Eval))?.detach(); // [1, T, V]
         let last = logits.get(0)?.get(seen.len() - 1)?;
         let id = sampler.sample(&last).context("drawing a word")?;
-        say(&mut output, &vocabulary, id)?;
+        answers::printed(say(&mut output, &vocabulary, id))?;
         ids.push(id);
     }
-    Ok(writeln!(output)?)
+    answers::printed(writeln!(output).map_err(Into::into))
 }
 
 fn say(output: &mut impl Write, vocabulary: &WordVocabulary, id: u32) -> Result<()> {

@@ -14,6 +14,7 @@ use common::layers::Asked;
 use common::optimizers::{self, Family, Place};
 use common::program;
 use common::session::Session;
+use common::text::perplexity;
 use common::values::{count, counts, counts_text, share};
 use datasets::words::WordWindows;
 use datasets::{Ahead, Batcher, Batches, LabelledBatch, TensorBatch};
@@ -317,8 +318,6 @@ impl Task for Telling {
     }
 
     fn evaluate(&self) -> trainers::Result<Scores> {
-        // Of a run that ran away, too, a number.
-        let perplexity = |loss: f64| loss.exp().min(f64::MAX);
         let loss = self.mean(&self.validation)?;
         let scores = Scores::lower_is_better("loss", loss).with("perplexity", perplexity(loss));
         match &self.test {

@@ -1,6 +1,7 @@
 //! How well hidden tokens are said.
 
 use candle_core::{D, DType, Tensor};
+use common::text::perplexity;
 use trainers::metrics::{Metric, Scores};
 use trainers::{Error, Loss, Result};
 
@@ -41,7 +42,7 @@ impl Metric for Words {
         }
         let loss = self.loss / self.count;
         Ok(Scores::lower_is_better("loss", loss)
-            .with("perplexity", loss.exp())
+            .with("perplexity", perplexity(loss))
             .with("accuracy", self.right / self.count))
     }
 }

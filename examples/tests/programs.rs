@@ -47,6 +47,10 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
         ("--lr=-1", "--lr"),
         ("--seed 18446744073709551615", "--seed"),
         ("--seed 1,1", "twice"),
+        ("--seed 0,00", "twice"),
+        ("--sweep lr=1e-3,0.001", "would be the same run"),
+        ("--block-size hole", "--block-size"),
+        ("--sweep block-size=4,0", "at least 1 entry"),
         ("--optimizer adahessian,adahessian", "twice"),
         ("--optimizer sdg", "--optimizer sdg"),
         ("--optimizer sgd --betas 0.9,0.98", "has no effect on sgd"),
@@ -96,6 +100,11 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
     let cifar = |flags: &str| other("cifar", flags);
     assert!(cifar("--synthetic --data /nonexistent").contains("--data"));
     assert!(cifar("--synthetic --hessian-first-epochs 2").contains("--hessian-first"));
+    assert!(cifar("--synthetic --shortcut q").contains("--shortcut"));
+    assert!(cifar("--synthetic --sweep model=resnet20,resnet21").contains("6 n + 2"));
+    let clicks = |flags: &str| other("criteo", &format!("train --synthetic 100 {flags}"));
+    assert!(clicks("--table-optimizer adam").contains("adagrad-rows"));
+    assert!(clicks("--eval-on tests").contains("last-day"));
     assert!(cifar("--synthetic --width 100000").contains("number of parameters"));
 }
 
@@ -174,6 +183,53 @@ fn a_model_answers() {
         );
     }
     assert!(task("sst2").fails().contains("is there already"));
+    // What cannot be written shows before the model answers.
+    let nowhere = Program::new("predict", "--out")
+        .path(&out.path().join("nowhere/x.tsv"))
+        .path(&run);
+    let error = nowhere.path(&texts).fails();
+    assert!(error.contains("cannot be written"), "{error}");
+    // A comparison's folder has no model of its own.
+    let all = out.path().join("all");
+    fs::create_dir(&all).unwrap();
+    fs::rename(&run, all.join("sst2-seed0")).unwrap();
+    let error = Program::new("predict", "").path(&all).path(&texts).fails();
+    assert!(error.contains("sst2-seed0 is one"), "{error}");
+}
+
+/// A full disk is an error, and a reader who has gone is none.
+#[cfg(target_os = "linux")]
+#[test]
+fn answers_that_nobody_gets() {
+    let out = folder();
+    let run = out.path().join("run");
+    glue(&format!("{SMALL} --max-steps 1 --out"))
+        .path(&run)
+        .succeeds();
+    let texts = out.path().join("texts.txt");
+    write(&texts, &"a warm and funny film\n".repeat(20_000));
+    let predict = Program::new("predict", "").path(&run).path(&texts);
+    let few = out.path().join("few.txt");
+    write(&few, "a warm and funny film\n");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Program::new("predict", "").path(&run).path(&few).command();
+    let status = command
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&status.stderr).into_owned();
+    assert!(
+        !status.status.success() && error.contains("space"),
+        "{error}"
+    );
+    let mut command = predict.command();
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success() && error.is_empty(), "{error}");
 }
 
 #[test]
@@ -192,6 +248,21 @@ fn a_file_of_settings_is_checked_like_flags_and_flags_go_before_it() {
     refused("batch_size = 0\n", &["--batch-size"]);
     refused("out = \"here\"\n", &["out"]);
     refused("lr = \n", &["line 1"]);
+    // Settings that are written down only where they are not the default.
+    write(&file, "keep = \"models\"\nunseen = \"divide\"\n");
+    let plan = |flags: &str| {
+        glue(&format!(
+            "--dry-run --optimizer adahessian {flags} --config"
+        ))
+        .path(&file)
+        .succeeds()
+    };
+    assert_eq!(lines(&plan(""), "keep = \"models\""), 1);
+    let plan = plan("--keep all --unseen auto");
+    assert!(
+        !plan.contains("keep =") && !plan.contains("unseen ="),
+        "{plan}"
+    );
     write(
         &file,
         "lr = 0.25\nweight_decay = 1\nsweep = [\"epochs=1,2\"]\n",

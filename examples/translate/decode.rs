@@ -3,8 +3,8 @@
 use crate::translator::Translator;
 use anyhow::{Context, Result};
 use clap::Args;
-use common::program;
 use common::values::count;
+use common::{answers, program};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use trainers::generation::BeamSearch;
@@ -83,13 +83,15 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let mut input = BufReader::with_capacity(BUFFER, std::io::stdin().lock());
     let mut output = std::io::stdout().lock();
+    let mut say =
+        |lines: &[String]| answers::printed(say(options, &translator, &search, lines, &mut output));
     let (mut lines, mut number) = (Vec::with_capacity(PIECE), 0);
     loop {
         let mut line = String::new();
         let read = input.read_line(&mut line);
         if !matches!(read, Ok(bytes) if bytes > 0) {
             // What came before a line that is no text is translated all the same.
-            say(options, &translator, &search, &lines, &mut output)?;
+            say(&lines)?;
             return read
                 .map(drop)
                 .with_context(|| format!("line {} of the standard input", number + 1));
@@ -98,7 +100,7 @@ pub fn run(options: &Options) -> Result<()> {
         lines.push(line.trim_end_matches(['\n', '\r']).to_string());
         let waits = !input.buffer().contains(&b'\n');
         if waits || lines.len() == PIECE {
-            say(options, &translator, &search, &lines, &mut output)?;
+            say(&lines)?;
             lines.clear();
         }
     }

@@ -14,6 +14,7 @@ use common::layers::Asked;
 use common::optimizers::{self, Family, Place};
 use common::program;
 use common::session::Session;
+use common::text::perplexity;
 use common::values::{count, one_or_more, share};
 use datasets::translation::{
     Filter, TokenBatcher, TranslationBatch, TranslationBatches, remove_marks,
@@ -23,7 +24,7 @@ use models::transformer::Config;
 use models::{Model as _, Start, Transformer};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use trainers::generation::{BeamSearch, multi_bleu, perplexity};
+use trainers::generation::{BeamSearch, multi_bleu};
 use trainers::{Loss, Scores, Summary, Supervised, Task};
 
 pub const ABOUT: &str = "Train a translator on parallel text with AdaHessian or a first-order optimizer.\n\n\
@@ -332,9 +333,8 @@ where
 
     fn evaluate(&self) -> trainers::Result<Scores> {
         let scores = self.likelihood.evaluate()?;
-        let scores = scores
-            .clone()
-            .with("perplexity", perplexity(scores.main()).min(f64::MAX)); // of a run that ran away
+        let perplexity = perplexity(scores.main());
+        let scores = scores.with("perplexity", perplexity);
         if self.pairs.is_empty() {
             return Ok(scores);
         }

@@ -3,8 +3,16 @@
 use clap::Parser;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use publish::{Folder, Hub, Push, Result};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// A line on standard output, whoever reads it: nothing ends because nobody does.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
 
 /// Push a run's model, its tokenizer and its card to the Hugging Face Hub, as one commit.
 ///
@@ -59,22 +67,22 @@ fn run(cli: &Cli) -> Result<()> {
     }
     let folder = Folder::open(&cli.folder)?;
     for file in &folder.files {
-        println!("{}, {}", file.name, HumanBytes(file.bytes));
+        say!("{}, {}", file.name, HumanBytes(file.bytes));
     }
     for name in &folder.left_out {
-        println!("{name} stays here");
+        say!("{name} stays here");
     }
     match folder.license()? {
-        Some(license) => println!("license: {license}"),
-        None if folder.has_card() => println!(
+        Some(license) => say!("license: {license}"),
+        None if folder.has_card() => say!(
             "README.md names no license: without one nobody may use the model; write `license: ID` between the --- of \
              its first lines"
         ),
-        None => println!("no README.md: the repository will have no card, and no license"),
+        None => say!("no README.md: the repository will have no card, and no license"),
     }
     let (count, bytes) = (folder.files.len(), HumanBytes(folder.bytes()));
     if cli.dry_run {
-        println!("{count} files, {bytes}, would go to {}", push.repo);
+        say!("{count} files, {bytes}, would go to {}", push.repo);
         return Ok(());
     }
     let hub = Hub::from_variables(|name| std::env::var(name).ok())?;
@@ -83,7 +91,7 @@ fn run(cli: &Cli) -> Result<()> {
     let pushed = hub.push(&folder, &push, move |done, _| shown.set_position(done));
     bar.finish_and_clear();
     let pushed = pushed?;
-    println!("{count} files, {bytes}: {}", pushed.url);
+    say!("{count} files, {bytes}: {}", pushed.url);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod resume;
 mod run;
 mod shared;
 
+use crate::answers::ReaderGone;
 use crate::experiment::Experiment;
 use crate::layers::{self, Own};
 use crate::{program, say};
@@ -27,6 +28,9 @@ pub fn main<E: Experiment>(experiment: &E, command: clap::Command) -> ExitCode {
 /// The exit code of a result: errors are shown.
 pub fn exit(result: Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
+        if error.is::<ReaderGone>() {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("error: {}", shown(&error));
         ExitCode::FAILURE
     })
@@ -69,7 +73,7 @@ impl<A: Own> Augment for A {
 pub fn train<E: Experiment>(experiment: &E, matches: &ArgMatches) -> Result<ExitCode> {
     let plan = Plan::read(experiment, matches)?;
     if plan.dry_run {
-        print!("{}", plan.text()?);
+        say!("{}", plan.text()?.trim_end());
         return Ok(ExitCode::SUCCESS);
     }
     program::start(
@@ -87,7 +91,7 @@ pub fn train<E: Experiment>(experiment: &E, matches: &ArgMatches) -> Result<Exit
         say!(
             "stopped; go on with: {} --resume {}",
             program::command_name(),
-            plan.out.display()
+            program::quoted(&plan.out.display().to_string())
         );
         return Ok(ExitCode::from(INTERRUPTED));
     }

@@ -59,6 +59,7 @@ impl<A: Own> Plan<A> {
         let mut cells = grid::cells(experiment, &asked, &out)?;
         if let Some(steps) = invocation.find_lr {
             cells = find_lr::cells(cells, steps)?;
+            find_lr::say_unused(&asked);
         }
         if asked.invocation.halving {
             halving::check(&cells)?;
@@ -98,9 +99,9 @@ impl<A: Own> Plan<A> {
             false => self.cells.clone(),
         };
         for cell in &cells {
-            let state = match (is_complete(&cell.folder), &self.resume) {
-                (true, Some(_)) if has(cell, &EXPORT) => "finished already",
-                (false, Some(_)) if checkpoint(&cell.folder)?.is_some() => "goes on",
+            let state = match self.resume {
+                Some(_) if self.is_done(cell) => "finished already",
+                Some(_) if checkpoint(&cell.folder)?.is_some() => "goes on",
                 _ => "begins",
             };
             let settings = toml::to_string(&layers::table(&cell.settings)?)?;

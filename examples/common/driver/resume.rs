@@ -1,5 +1,6 @@
 //! With what a run or a comparison goes on.
 
+use crate::find_lr;
 use crate::flags::{FREE, LENGTH};
 use crate::grid::Cell;
 use crate::layers::{self, Asked, Own};
@@ -16,7 +17,7 @@ pub(super) fn resumed<A: Own>(
 ) -> Result<Asked<A>> {
     let before = layers::of_folder::<A>(settings)?;
     let place = folder.config().display().to_string();
-    if before.contains_key("find_lr") {
+    if before.contains_key("find_lr") || find_lr::is_test(&before) {
         bail!(
             "{}: is a range test of the learning rate, which is begun again with another --out",
             folder.path().display()
@@ -38,9 +39,13 @@ pub(super) fn resumed<A: Own>(
     // Whether data that lies elsewhere is the same each run tells by its checksum.
     let is_free =
         |name: &str| name == "data" || FREE.contains(&name) && (is_run || !LENGTH.contains(&name));
-    let refused = asked.given.iter().find(|(name, value)| {
+    let refused = asked.all_given().find(|(name, value)| {
         let was = before.get(*name);
-        let same = was == Some(*value) || (*name == "schedule" && has_own_steps(was, value));
+        let same = match was {
+            // A default that is written down nowhere.
+            None => asked.is_at_default(name),
+            Some(was) => was == *value || (*name == "schedule" && has_own_steps(Some(was), value)),
+        };
         !is_free(name) && !same
     });
     match refused {

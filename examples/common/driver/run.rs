@@ -4,7 +4,7 @@ use super::plan::Plan;
 use super::resume::{checkpoint, has, strangers};
 use super::shared::Shared;
 use super::shown;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, Remarks};
 use crate::find_lr;
 use crate::flags::EXPORT;
 use crate::grid::Cell;
@@ -15,7 +15,7 @@ use crate::program;
 use crate::results::is_complete;
 use crate::same;
 use crate::say;
-use crate::session::Session;
+use crate::session::{self, Session};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl<A: Own> Plan<A> {
         }
         if let Some(steps) = self.find_lr {
             // A run that is given up because it ran away has shown what it was made for.
-            self.make_all(experiment, &self.cells, &mut shared, stop, &self.out)?;
+            let _failed = self.make_all(experiment, &self.cells, &mut shared, stop, &self.out)?;
             if stop.load(Ordering::SeqCst) {
                 return Ok(0);
             }
@@ -68,8 +68,8 @@ impl<A: Own> Plan<A> {
             return self.rungs(experiment, &mut shared, stop);
         }
         let failed = self.make_all(experiment, &self.cells, &mut shared, stop, &self.out)?;
-        self.print(experiment, &self.cells, &self.out)?;
-        Ok(failed)
+        self.print(experiment, &self.cells, &self.out, &failed)?;
+        Ok(failed.len())
     }
 
     /// Successive halving; how many runs failed. The last rung's figures are the comparison's, those of the others lie
@@ -80,7 +80,7 @@ impl<A: Own> Plan<A> {
         shared: &mut Shared<E>,
         stop: &Arc<AtomicBool>,
     ) -> Result<usize> {
-        let (mut failed, mut kept) = (0, Vec::new());
+        let (mut count, mut kept) = (0, Vec::new());
         for index in 0..halving::RUNGS.len() {
             let cells = halving::rung(&self.cells, index, &kept);
             let folder = match index + 1 == halving::RUNGS.len() {
@@ -93,33 +93,40 @@ impl<A: Own> Plan<A> {
                 halving::RUNGS.len(),
                 cells.len()
             );
-            failed += self.make_all(experiment, &cells, shared, stop, &folder)?;
+            let failed = self.make_all(experiment, &cells, shared, stop, &folder)?;
+            count += failed.len();
             if stop.load(Ordering::SeqCst) {
                 break;
             }
-            self.print(experiment, &cells, &folder)?;
+            self.print(experiment, &cells, &folder, &failed)?;
             if index + 1 < halving::RUNGS.len() {
                 kept = halving::best(&self.cells, &cells, index + 1)?;
             }
         }
-        Ok(failed)
+        Ok(count)
     }
 
-    /// The table of these runs, as far as they are complete, and its files in a folder.
+    /// The table of these runs, as far as they are complete, and its files in a folder; what became of the others.
     fn print<E: Experiment<Args = A>>(
         &self,
         experiment: &E,
         cells: &[Cell<A>],
         folder: &Path,
+        failed: &[String],
     ) -> Result<()> {
         let last = cells.iter().rfind(|cell| is_complete(&cell.folder));
         last.map_or(Ok(()), |cell| {
-            let remarks = experiment.remarks(cell)?;
-            outcome::print::<E>(experiment, cells, folder, remarks)
+            // What was trained is shown without them, too.
+            let remarks = experiment.remarks(cell).unwrap_or_else(|error| {
+                eprintln!("{}", shown(&error));
+                Remarks::default()
+            });
+            outcome::print::<E>(experiment, cells, folder, remarks, failed)
         })
     }
 
-    /// Makes those of these runs that are not complete; how many failed. What is known of them all so far lies in a folder.
+    /// Makes those of these runs that are not complete; which failed, and why. What is known of them all so far lies in a
+    /// folder.
     fn make_all<E: Experiment<Args = A>>(
         &self,
         experiment: &E,
@@ -127,28 +134,32 @@ impl<A: Own> Plan<A> {
         shared: &mut Shared<E>,
         stop: &Arc<AtomicBool>,
         folder: &Path,
-    ) -> Result<usize> {
+    ) -> Result<Vec<String>> {
         let finished = cells.iter().filter(|cell| self.is_done(cell)).count();
         if finished > 0 {
             say!("{finished} of {} runs are finished already", cells.len());
         }
         let (done, left): (Vec<_>, Vec<_>) = cells.iter().partition(|cell| self.is_done(cell));
+        for cell in &done {
+            session::slim(&cell.folder, &cell.settings.run.keep)?;
+        }
         if self.several() && !left.is_empty() {
             done.into_iter().try_for_each(same::run)?;
         }
-        let mut failed = 0;
+        let mut failed = Vec::new();
         for cell in left {
             match self.make(experiment, (cell, cells), shared, stop) {
                 Ok(summary) if matches!(summary.outcome, Outcome::Interrupted { .. }) => break,
                 Ok(_) => {}
                 Err(error) if self.several() || self.find_lr.is_some() => {
-                    eprintln!("{} failed: {}", cell.label(), shown(&error));
-                    failed += 1;
+                    let what = format!("{} failed: {}", cell.label(), shown(&error));
+                    eprintln!("{what}");
+                    failed.push(what);
                 }
                 Err(error) => return Err(error),
             }
             if self.several() && self.find_lr.is_none() {
-                outcome::write::<E>(experiment, cells, folder, None)?;
+                outcome::write::<E>(experiment, cells, folder, None, &failed)?;
             }
             if stop.load(Ordering::SeqCst) {
                 break;

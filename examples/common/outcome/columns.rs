@@ -3,6 +3,7 @@
 use super::error_of;
 use crate::experiment::{Column, Remarks};
 use crate::results::{Row, Spread};
+use crate::table::number;
 use trainers::Scores;
 
 /// Header and rows of the table.
@@ -17,8 +18,8 @@ pub(super) fn cells_of(
     let several = rows.iter().any(|row| row.runs > 1);
     header.extend(several.then(|| "std. error".to_string()));
     header.extend(["best", "train loss", "s/step", "peak MiB", "minutes"].map(String::from));
-    let number = |value: Option<f64>, places: usize| match value {
-        Some(value) => format!("{value:.places$}"),
+    let measured = |value: Option<f64>, places: usize| match value {
+        Some(value) => number(value, places),
         None => "-".into(),
     };
     let shown = |spread: Option<&Spread>, column: &Shown| match spread {
@@ -36,12 +37,12 @@ pub(super) fn cells_of(
             let error = main.zip(row.last.get(&row.main));
             let error = error.and_then(|(main, last)| Some((main, error_of(last, row.runs)?)));
             cells.push(error.map_or("-".into(), |(main, error)| {
-                format!("{:.*}", main.places, error * main.factor)
+                number(error * main.factor, main.places)
             }));
         }
         cells.push(main.map_or("-".into(), |main| shown(row.best.get(&row.main), main)));
         cells.push(row.train_loss.text(1.0, 4));
-        cells.push(number(
+        cells.push(measured(
             row.seconds_per_step,
             if row.seconds_per_step < Some(0.01) {
                 5
@@ -49,7 +50,7 @@ pub(super) fn cells_of(
                 3
             },
         ));
-        cells.push(number(row.peak_memory_mib, 0));
+        cells.push(measured(row.peak_memory_mib, 0));
         cells.push(format!("{:.1}", row.minutes));
         cells
     };
@@ -66,7 +67,7 @@ fn remark(name: &str, scores: &Scores, columns: &[Shown]) -> Vec<String> {
         columns
             .iter()
             .map(|column| match scores.get(&column.score) {
-                Some(value) => format!("{:.*}", column.places, value * column.factor),
+                Some(value) => number(value * column.factor, column.places),
                 None => "-".into(),
             }),
     );

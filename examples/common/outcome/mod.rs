@@ -19,7 +19,7 @@ use trainers::disk::write_whole;
 use winner::notes;
 
 /// Writes `results.json`, `curves.svg` and `report.html` of the runs that are complete; of a single one the
-/// last alone.
+/// last alone. `failed` says of others what became of them.
 ///
 /// # Errors
 /// If a run's files cannot be read, or a file cannot be written.
@@ -28,6 +28,7 @@ pub fn write<E: Experiment>(
     cells: &[Cell<E::Args>],
     out: &Path,
     remarks: Option<&Remarks>,
+    failed: &[String],
 ) -> Result<Vec<Row>> {
     let complete: Vec<_> = cells
         .iter()
@@ -69,7 +70,7 @@ pub fn write<E: Experiment>(
             header,
             rows: lines,
         }],
-        notes: notes(&rows),
+        notes: [notes(&rows), failed.to_vec()].concat(),
         figures,
         settings: settings.collect::<Result<_>>()?,
     };
@@ -90,12 +91,13 @@ pub fn print<E: Experiment>(
     cells: &[Cell<E::Args>],
     out: &Path,
     remarks: Remarks,
+    failed: &[String],
 ) -> Result<()> {
-    let rows = write(experiment, cells, out, Some(&remarks))?;
+    let rows = write(experiment, cells, out, Some(&remarks), failed)?;
     let (header, lines) = cells_of(experiment.columns(), &rows, Some(&remarks));
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     say!("\n{}", table::format(&header, &lines));
-    for note in notes(&rows) {
+    for note in notes(&rows).iter().chain(failed) {
         say!("\n{note}");
     }
     if report_path(out).is_file() {

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
 use datasets::{Ahead, Batcher, Batches, ImageBatch, ImageBatches};
-use models::resnet::Config;
+use models::resnet::{Config, Shortcut};
 use models::{LoadReport, Model as _, ResNet, Start};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -40,13 +40,7 @@ const EVALUATION_AHEAD: usize = 2;
 pub struct VisionArgs {
     /// resnet20, resnet32, resnet44, resnet56, resnet110 (CIFAR's), resnet18, resnet34, resnet50
     /// (ImageNet's) [default: by program]
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "resnet20",
-        hide_default_value = true,
-        help_heading = "What to train"
-    )]
+    #[arg(long, value_name = "NAME", default_value = "resnet20", hide_default_value = true, value_parser = network, help_heading = "What to train")]
     pub model: String,
 
     /// Start from these weights with torchvision's names; the classifier is fresh [default: random]
@@ -55,12 +49,7 @@ pub struct VisionArgs {
     pub weights: Option<PathBuf>,
 
     /// Where the shape changes: a (parameter-free) or b (projection)
-    #[arg(
-        long,
-        value_name = "A_OR_B",
-        default_value = "b",
-        help_heading = "What to train"
-    )]
+    #[arg(long, value_name = "A_OR_B", default_value = "b", value_parser = shortcut, help_heading = "What to train")]
     pub shortcut: String,
 
     /// Channels of the first stage [default: the model's]
@@ -95,6 +84,20 @@ pub struct VisionArgs {
     /// Probability mass spread over all classes
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share, help_heading = "How to train")]
     pub label_smoothing: f64,
+}
+
+/// The name of a network that there is.
+fn network(name: &str) -> Result<String, String> {
+    Config::named(name)
+        .map(|_| name.into())
+        .map_err(|error| error.to_string())
+}
+
+/// One of the ways over a change of shape.
+fn shortcut(name: &str) -> Result<String, String> {
+    name.parse::<Shortcut>()
+        .map(|_| name.into())
+        .map_err(|error| error.to_string())
 }
 
 /// What tells one image program from the other.

@@ -280,6 +280,36 @@ fn clicks_are_not_prepared_over_a_store_with_other_words() {
     assert_eq!(fs::read(&store).unwrap(), before);
 }
 
+/// Before the training, and not in its report.
+#[test]
+fn clicks_of_another_model_than_the_planted_one_are_refused() {
+    let out = folder();
+    let [text, store, run] =
+        ["clicks.txt", "clicks.store", "run"].map(|name| out.path().join(name));
+    Program::new("criteo", "generate --rows 2000 --seed 1")
+        .path(&text)
+        .succeeds();
+    Program::new("criteo", "prepare")
+        .path(&text)
+        .argument("--out")
+        .path(&store)
+        .succeeds();
+    let train = |planted: &str| {
+        let flags = "train --bottom 8,4 --top 4 --max-steps 1 --planted";
+        Program::new("criteo", flags)
+            .argument(planted)
+            .argument("--data")
+            .path(&store)
+            .argument("--out")
+            .path(&run)
+    };
+    let error = train("7").fails();
+    assert!(error.contains("--planted 7"), "{error}");
+    assert!(!run.exists());
+    let text = train("1").succeeds();
+    assert!(text.contains("(the model that made them)"), "{text}");
+}
+
 /// A device that is not there is said, and not replaced by another.
 #[test]
 fn clicks_are_trained_on_the_device_that_was_asked_for() {
@@ -328,6 +358,7 @@ fn the_best_model_is_there_beside_the_last() {
         "{last}"
     );
     assert!(!last.contains(out.path().to_str().unwrap()), "{last}");
+    assert!(last.contains("Made by `glue --config FILE`"), "{last}");
     // It is a checkpoint like any other.
     Program::new("glue", SMALL)
         .argument("--model")

@@ -30,6 +30,17 @@ fn a_range_test_proposes_a_rate_for_each_optimizer() {
             .unwrap()
             .contains("adamw")
     );
+    // One of its runs by itself is no run to go on with.
+    let alone = out.path().join("alone");
+    let text = glue("--optimizer adamw --epochs 3 --schedule cosine --find-lr 20")
+        .path(&alone)
+        .succeeds();
+    assert!(
+        text.contains("not used: --schedule, --epochs\n"),
+        "{text}"
+    );
+    let error = Program::new("glue", "--resume").path(&alone).fails();
+    assert!(error.contains("range test"), "{error}");
     let again = out.path().join("again");
     let error = glue("--sweep lr=0.1,0.2 --find-lr").path(&again).fails();
     assert!(error.contains("--find-lr") && !again.exists(), "{error}");
@@ -58,6 +69,17 @@ fn a_comparison_keeps_what_it_is_asked_to() {
             assert_eq!(run.join("model").exists(), keep != "figures", "{keep}");
         }
         assert!(results.contains("\"runs\": 2"), "{results}");
+        if keep == "all" {
+            // A disk that is full is made room on afterwards, too.
+            for (less, models) in [("models", true), ("figures", false)] {
+                let flags = format!("--keep {less} --resume");
+                Program::new("glue", &flags).path(&at).succeeds();
+                for run in &runs {
+                    assert!(!run.join("checkpoint").exists() && run.join("summary.json").is_file());
+                    assert_eq!(run.join("model").exists(), models, "{less}");
+                }
+            }
+        }
     };
     for keep in ["all", "models", "figures"] {
         made(keep);
