@@ -1,6 +1,6 @@
 //! A model card: what a model is, how good it was found to be, and how it was made, as the Hub shows it.
 
-use toml::Table;
+use toml::{Table, Value};
 use trainers::Evaluated;
 
 /// What only the program knows of its models.
@@ -58,12 +58,13 @@ pub fn text(
             .as_ref()
             .is_some_and(|base| text.starts_with(base))
     };
-    let is_place = |text: &str| text.contains(['/', '\\']) && !is_base(text);
+    let is_place = |value: &Value| {
+        let text = value.as_str().unwrap_or_default();
+        text.contains(['/', '\\']) && !is_base(text)
+    };
     let mut settings = settings.clone();
     settings.retain(|name, _| !LEFT_OUT.contains(&name));
-    let places = settings
-        .iter()
-        .filter(|(_, value)| value.as_str().is_some_and(|text| is_place(text)));
+    let places = settings.iter().filter(|(_, value)| is_place(value));
     let places: Vec<String> = places.map(|(name, _)| name.clone()).collect();
     settings.retain(|name, _| !places.iter().any(|place| place == name));
     // Where the model lay that it began as is nobody's else, but that there was one is.

@@ -35,10 +35,7 @@ fn a_range_test_proposes_a_rate_for_each_optimizer() {
     let text = glue("--optimizer adamw --epochs 3 --schedule cosine --find-lr 20")
         .path(&alone)
         .succeeds();
-    assert!(
-        text.contains("not used: --schedule, --epochs\n"),
-        "{text}"
-    );
+    assert!(text.contains("not used: --schedule, --epochs\n"), "{text}");
     let error = Program::new("glue", "--resume").path(&alone).fails();
     assert!(error.contains("range test"), "{error}");
     let again = out.path().join("again");
