@@ -9,7 +9,7 @@ use adahessian::{
     Optim, Optimizer, RmsProp, Rule, Sgd, SophiaH, VarVec, backward,
 };
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Module, Tensor, Var};
 use testing::{assert_close, assert_number, assert_says};
 
 const CPU: Device = Device::Cpu;
@@ -366,7 +366,7 @@ fn gradients_of_what_many_rows_share_are_those_of_f32() -> Result<()> {
         let signs = Tensor::new(&[1f32, -1.0], &CPU)?.to_dtype(x.dtype())?;
         Ok(x.broadcast_mul(&signs)?)
     };
-    let shared: [(&str, Sum); 5] = [
+    let shared: [(&str, Sum); 10] = [
         ("bias", |x, p| {
             let eye = Tensor::eye(2, x.dtype(), &CPU)?;
             Ok(ops::linear(x, &eye, Some(p), 1, ops::Activation::Identity)?)
@@ -379,6 +379,25 @@ fn gradients_of_what_many_rows_share_are_those_of_f32() -> Result<()> {
         }),
         ("shift of a norm", |x, p| {
             Ok(ops::layer_norm(x, &p.ones_like()?.detach(), p, 1e-5)?)
+        }),
+        ("factor of a norm", |x, p| {
+            let y = ops::layer_norm(x, p, &p.zeros_like()?.detach(), 1e-5)?;
+            Ok((y * x)?)
+        }),
+        ("factor of an RMS norm", |x, p| {
+            let y = nn::ops::rms_norm(x, p, 1e-5)?;
+            Ok((y * x)?)
+        }),
+        ("factor of groups", |x, p| {
+            let norm = nn::GroupNorm::new(p.clone(), p.zeros_like()?.detach(), 2, 1, 1e-5)?;
+            let y = norm.forward(&x.unsqueeze(2)?)?;
+            Ok((y.squeeze(2)? * x)?)
+        }),
+        ("factor of columns", |x, p| {
+            Ok((ops::multiply_columns(x, p)? * x)?)
+        }),
+        ("shared rows", |x, p| {
+            Ok(ops::add_rows(&x.unsqueeze(1)?, &p.unsqueeze(0)?)?)
         }),
         ("row of a table", |x, p| {
             let ids = Tensor::zeros(x.dim(0)?, DType::U32, &CPU)?;
@@ -402,6 +421,26 @@ fn gradients_of_what_many_rows_share_are_those_of_f32() -> Result<()> {
                 assert_number(&format!("{name} {dtype:?}"), got / rows as f64, 1.0, 0.01)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Half of a row's share for each, 4,096 times.
+#[test]
+fn the_bias_of_a_linear_cross_entropy_has_its_gradient() -> Result<()> {
+    for dtype in [DType::BF16, DType::F16] {
+        let (x, weight) = (
+            Tensor::zeros((4096, 2), dtype, &CPU)?,
+            Tensor::zeros((2, 2), dtype, &CPU)?,
+        );
+        let bias = Var::zeros(2, dtype, &CPU)?;
+        let targets = Tensor::zeros(4096, DType::U32, &CPU)?;
+        let loss = ops::linear_cross_entropy(&x, &weight, Some(&bias), &targets, 0.0, None)?;
+        let gradient = backward(&loss)?;
+        let gradient = gradient.get(&bias).unwrap().to_dtype(DType::F64)?;
+        let gradient = gradient.to_vec1::<f64>()?;
+        assert_number("of the class", gradient[0], -0.5, 0.01)?;
+        assert_number("of the other", gradient[1], 0.5, 0.01)?;
     }
     Ok(())
 }

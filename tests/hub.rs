@@ -301,7 +301,7 @@ fn a_repository_without_a_tokenizer_says_so_before_its_weights_come() {
     let error = hub(cache.path(), &server.endpoint)
         .checkpoint("tiny/bert", None)
         .unwrap_err();
-    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    assert!(matches!(error, Error::Absent { .. }), "{error}");
     assert_says(
         Err::<(), _>(error),
         &["tokenizer", "tiny/bert", "vocab.txt, tokenizer.json"],

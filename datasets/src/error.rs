@@ -434,6 +434,19 @@ pub enum Error {
         /// The server's answer and what to do.
         reason: String,
     },
+    /// A repository of the Hub has none of the files that could serve.
+    #[error(
+        "the repository {repo} has no {what} that can be read: looked for {tried}; choose another model, or save this one with \
+         transformers (`save_pretrained`) and pass the folder"
+    )]
+    Absent {
+        /// The repository.
+        repo: String,
+        /// What was wanted, in words.
+        what: String,
+        /// The file names that were tried.
+        tried: String,
+    },
     /// A download has another size than the server announced; it was removed from the cache.
     #[error(
         "{repo}/{file}: {got} bytes arrived, the server announced {expected}; the copy was removed, try again"

@@ -1,5 +1,6 @@
 //! A model card: what a model is, how good it was found to be, and how it was made, as the Hub shows it.
 
+use crate::table::number;
 use toml::{Table, Value};
 use trainers::Evaluated;
 
@@ -50,7 +51,7 @@ pub fn text(
         evaluated.step
     );
     for (name, value) in evaluated.scores.iter() {
-        text += &format!("| {name} | {value:.4} |\n");
+        text += &format!("| {name} | {} |\n", number(value, 4));
     }
     // By its form: whether it is there depends on where the program was started.
     let is_base = |text: &str| {

@@ -73,12 +73,13 @@ pub fn say_unused<A: Own>(asked: &Asked<A>) {
 /// # Errors
 /// If rates are compared already.
 pub fn cells<A: Own>(cells: Vec<Cell<A>>, steps: u64) -> Result<Vec<Cell<A>>> {
-    let swept = |name: &str| name == "lr" || name == "lr_scale" || name == "schedule";
+    let swept = |name: &str| name == "lr" || name == "lr_scale" || OWN.contains(&name);
     let first = cells.first().map(|cell| cell.seed);
     let mut kept = Vec::new();
     for mut cell in cells.into_iter().filter(|cell| Some(cell.seed) == first) {
         if let Some((name, _)) = cell.place.iter().find(|(name, _)| swept(name)) {
-            bail!("--find-lr: {name} is swept already; leave one of the two out");
+            let name = name.replace('_', "-");
+            bail!("--find-lr: a test has a --{name} of its own; leave the sweep of it out");
         }
         cell.settings.optimizer.lr_scale *= RANGE.1;
         cell.settings.training.schedule = schedule();

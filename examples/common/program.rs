@@ -86,7 +86,8 @@ pub fn command_line() -> String {
 
 /// A word as a shell reads it.
 pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "_./:=,+@%-\\".contains(c);
+    let plain =
+        |c: char| c.is_alphanumeric() || "_./:=,+@%-".contains(c) || (cfg!(windows) && c == '\\');
     match !word.is_empty() && word.chars().all(plain) {
         true => word.into(),
         false => format!("'{}'", word.replace('\'', r"'\''")),

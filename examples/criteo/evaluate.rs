@@ -121,9 +121,10 @@ struct Trained {
 impl Trained {
     fn load(path: &Path, options: &Options) -> Result<Self> {
         let (folder, settings, checkpoint) = find(path, options)?;
-        let store = match options.data {
-            Some(_) => parts::store(&settings.own)?,
-            None => Clicks.load(&settings, &folder)?,
+        // Whether the planted model made it is asked where its scores are.
+        let store = match (&options.data, settings.own.synthetic) {
+            (None, Some(_)) => Clicks.load(&settings, &folder)?,
+            _ => parts::store(&settings.own)?,
         };
         let seed = settings.training.seed.parse().context("seed")?;
         let start = Start {

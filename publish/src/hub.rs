@@ -50,12 +50,20 @@ impl Hub {
                 what: "is set, and a push needs a network: unset it".into(),
             });
         }
+        let user = get("HOME").or_else(|| get("USERPROFILE"));
+        // Files of variables are read by no shell, which would have done this.
+        let expanded = |path: String| match (path.strip_prefix('~'), &user) {
+            (Some(rest), Some(user)) if rest.is_empty() || rest.starts_with(['/', '\\']) => {
+                Path::new(user).join(rest.trim_start_matches(['/', '\\']))
+            }
+            _ => PathBuf::from(path),
+        };
         let home = get("HF_HOME")
-            .map(PathBuf::from)
-            .or_else(|| Some(Path::new(&get("XDG_CACHE_HOME")?).join("huggingface")))
-            .or_else(|| Some(Path::new(&get("HOME")?).join(".cache/huggingface")));
+            .map(expanded)
+            .or_else(|| Some(expanded(get("XDG_CACHE_HOME")?).join("huggingface")))
+            .or_else(|| Some(Path::new(user.as_ref()?).join(".cache/huggingface")));
         let saved = || {
-            let named = get("HF_TOKEN_PATH").map(PathBuf::from);
+            let named = get("HF_TOKEN_PATH").map(expanded);
             let path = named.or_else(|| Some(home?.join("token")))?;
             let text = std::fs::read_to_string(path).ok()?.trim().to_string();
             (!text.is_empty()).then_some(text)

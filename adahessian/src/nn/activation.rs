@@ -131,7 +131,9 @@ impl PReLU {
 
 impl Module for PReLU {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let below = x.broadcast_mul(&self.slopes(x)?)?;
+        // The gradient of a slope is a sum for which half precision has too few digits.
+        let below = widened(x)?.broadcast_mul(&widened(&self.slopes(x)?)?)?;
+        let below = below.to_dtype(x.dtype())?;
         ops::positive(x)?.where_cond(x, &below)
     }
 }

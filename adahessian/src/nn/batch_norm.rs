@@ -2,7 +2,7 @@
 
 use super::{Init, VarBuilder, variable, wrong};
 use crate::Kind;
-use crate::numeric::wide;
+use crate::numeric::{wide, widened};
 use crate::ops::{RunningStatistics, one_value};
 use candle_core::{ModuleT, Result, Tensor, Var};
 
@@ -174,27 +174,30 @@ impl BatchNorm {
         let (momentum, average) = (self.momentum, average.as_ref());
         running.follow(average, &variance.detach(), momentum, count)?;
         let deviation = (variance.reshape(shape.as_slice())? + self.eps)?.sqrt()?;
-        self.scale(&x.broadcast_div(&deviation)?.to_dtype(dtype)?, &shape)
+        self.scale(&x.broadcast_div(&deviation)?, &shape)?
+            .to_dtype(dtype)
     }
 
     fn forward_eval(&self, x: &Tensor) -> Result<Tensor> {
         let shape = self.wide(x)?;
+        let (dtype, x) = (x.dtype(), &widened(x)?);
         let constant = |var: &Var| {
             let value = var.as_detached_tensor().to_dtype(x.dtype())?;
             value.reshape(shape.as_slice())
         };
         let centred = x.broadcast_sub(&constant(&self.running_mean)?)?;
         let deviation = (constant(&self.running_var)? + self.eps)?.sqrt()?;
-        self.scale(&centred.broadcast_div(&deviation)?, &shape)
+        self.scale(&centred.broadcast_div(&deviation)?, &shape)?
+            .to_dtype(dtype)
     }
 
-    /// γ x + β.
+    /// γ x + β, of a wide x: half precision has too few digits for the sums that are their gradients.
     fn scale(&self, x: &Tensor, wide: &[usize]) -> Result<Tensor> {
         match &self.weight_and_bias {
             None => Ok(x.clone()),
             Some((weight, bias)) => {
-                let scaled = x.broadcast_mul(&weight.reshape(wide)?)?;
-                scaled.broadcast_add(&bias.reshape(wide)?)
+                let scaled = x.broadcast_mul(&widened(weight)?.reshape(wide)?)?;
+                scaled.broadcast_add(&widened(bias)?.reshape(wide)?)
             }
         }
     }

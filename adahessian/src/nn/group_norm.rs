@@ -2,7 +2,7 @@
 
 use super::{Init, VarBuilder, variable, wrong};
 use crate::Kind;
-use crate::numeric::wide;
+use crate::numeric::{wide, widened};
 use candle_core::{Module, Result, Tensor};
 
 /// y = w_c (x - μ)/√(σ² + ε) + b_c, with mean and variance over all positions of a group of channels.
@@ -63,11 +63,13 @@ impl Module for GroupNorm {
         let groups = wide.reshape((rows, width))?;
         let one = Tensor::ones(width, groups.dtype(), groups.device())?;
         let unit = crate::ops::layer_norm(&groups, &one, &one.zeros_like()?, self.eps)?;
-        let unit = unit.to_dtype(dtype)?.reshape(x.shape())?;
+        let unit = unit.reshape(x.shape())?;
         let mut wide = vec![1; x.rank()];
         wide[1] = self.num_channels;
-        let scaled = unit.broadcast_mul(&self.weight.reshape(wide.as_slice())?)?;
-        scaled.broadcast_add(&self.bias.reshape(wide)?)
+        // Of wide numbers: half precision has too few digits for the sums that are the gradients of both.
+        let scaled = unit.broadcast_mul(&widened(&self.weight)?.reshape(wide.as_slice())?)?;
+        let y = scaled.broadcast_add(&widened(&self.bias)?.reshape(wide)?)?;
+        y.to_dtype(dtype)
     }
 }
 

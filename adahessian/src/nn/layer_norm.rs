@@ -6,7 +6,7 @@
 use super::{Init, VarBuilder, variable, wrong};
 use crate::Kind;
 use crate::engine::{Handle, Operand};
-use crate::numeric::wide;
+use crate::numeric::{wide, widened};
 use crate::ops::{self, Dropout};
 use candle_core::{D, Module, Result, Tensor};
 
@@ -111,7 +111,10 @@ impl LayerNorm {
     fn root(&self, x: &Tensor) -> Result<Tensor> {
         let y = root_mean_square(x, &self.weight, self.eps)?;
         match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
+            // Whose gradient is a sum over all rows: half precision has too few digits for it.
+            Some(bias) => widened(&y)?
+                .broadcast_add(&widened(bias)?)?
+                .to_dtype(y.dtype()),
             None => Ok(y),
         }
     }
@@ -145,7 +148,7 @@ pub(super) fn root_mean_square(x: &Tensor, weight: &Tensor, eps: f64) -> Result<
     let x = x.to_dtype(wide(dtype))?;
     let square = x.sqr()?.mean_keepdim(D::Minus1)?;
     let unit = x.broadcast_div(&(square + eps)?.sqrt()?)?;
-    unit.to_dtype(dtype)?.broadcast_mul(weight)
+    unit.broadcast_mul(&widened(weight)?)?.to_dtype(dtype)
 }
 
 /// With the variables `weight` and, if `affine`, `bias` (or `gamma` and `beta`, where the builder has those),

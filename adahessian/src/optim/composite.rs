@@ -384,8 +384,10 @@ impl Optim for Composite {
                 for (name, part) in &mut self.parts[..index] {
                     part.load_state(&before.part(&format!("{name}/")))?;
                 }
-                // Which took with it what they had accumulated: that of the others would be a part of a step.
-                self.discard();
+                if index > 0 {
+                    // Which took with it what they had accumulated: that of the others would be a part of a step.
+                    self.discard();
+                }
                 return Err(error);
             }
         }

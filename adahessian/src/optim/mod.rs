@@ -263,7 +263,8 @@ pub trait Optim: Send {
     /// If candle fails to copy.
     fn state(&self) -> Result<State>;
 
-    /// Takes over a saved state. On an error nothing is changed.
+    /// Takes over a saved state, without what was accumulated before. On an error no state is changed; what was
+    /// accumulated may be forgotten.
     ///
     /// # Errors
     /// [`crate::Error::State`] naming the entry that is missing or does not fit.

@@ -108,6 +108,7 @@ impl SparseOptimizer {
             for owned in &mut self.tables {
                 owned.take_leaves();
                 owned.open.retain(|leaf| grads.get(&leaf.var).is_none());
+                owned.missed &= !owned.open.is_empty();
             }
             return Ok(());
         }

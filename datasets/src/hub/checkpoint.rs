@@ -50,7 +50,7 @@ impl Hub {
     /// `tokenizer_config.json` and `added_tokens.json` where there are such), all of one commit.
     ///
     /// # Errors
-    /// As [`Hub::get`], and [`Error::NotFound`] for a repository without weights or tokenizer of these kinds. That a file is not there is one answer of a server, that it does not answer another:
+    /// As [`Hub::get`], and [`Error::Absent`] for a repository without weights or tokenizer of these kinds. That a file is not there is one answer of a server, that it does not answer another:
     /// a tokenizer is never put together of less than there is.
     pub fn checkpoint(&self, repo: &str, revision: Option<&str>) -> Result<PathBuf> {
         let config = self.get(RepoKind::Model, repo, revision, "config.json")?;
@@ -115,8 +115,11 @@ impl Commit<'_> {
             return self.known(CONFIG).map(drop);
         }
         self.one_of("tokenizer", &["vocab.txt", "tokenizer.json"])?;
-        // Tokens beyond the vocabulary.
-        self.known("added_tokens.json")?;
+        // Tokens beyond the vocabulary. Versions that did not ask for them have left nothing of it in the cache.
+        match self.known("added_tokens.json") {
+            Err(Error::Unreachable { .. }) => {}
+            found => drop(found?),
+        }
         // It alone says whether case is dropped.
         self.find(CONFIG).map(drop)
     }
@@ -125,9 +128,9 @@ impl Commit<'_> {
     fn one_of(&self, what: &str, files: &[&str]) -> Result<()> {
         match self.find(files[0])? {
             Some(_) => Ok(()),
-            None => Err(Error::NotFound {
+            None => Err(Error::Absent {
+                repo: self.repo.into(),
                 what: what.into(),
-                dir: self.repo.into(),
                 tried: files.join(", "),
             }),
         }

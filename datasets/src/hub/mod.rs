@@ -115,7 +115,7 @@ impl Hub {
         };
         let home = get("HF_HOME")
             .map(expanded)
-            .or_else(|| get("XDG_CACHE_HOME").map(|dir| Path::new(&dir).join("huggingface")))
+            .or_else(|| get("XDG_CACHE_HOME").map(|dir| expanded(dir).join("huggingface")))
             .or_else(|| Some(Path::new(user.as_ref()?).join(".cache").join("huggingface")));
         let cache_dir = get("HF_HUB_CACHE")
             .map(expanded)

@@ -7,7 +7,8 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use hf_hub::{Cache, CacheRepo, Repo};
 use ureq::http::Uri;
@@ -226,10 +227,29 @@ fn is_whole(blob: &Path, announced: &Announced) -> bool {
 
 /// Notes the commit of a revision, at once: of a note that is cut off nobody could tell which files are there.
 fn refer(note: &Path, commit: &str) -> io::Result<()> {
+    static NOTES: AtomicU64 = AtomicU64::new(0);
+    let is_noted = || fs::read_to_string(note).is_ok_and(|text| text.trim() == commit);
+    if is_noted() {
+        return Ok(());
+    }
     fs::create_dir_all(note.parent().unwrap_or(Path::new(".")))?;
-    let partial = with_ending(note, &format!(".{}.partial", std::process::id()));
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    // Of no other thread, nor of a process that has this one's number elsewhere.
+    let own = format!(
+        "{}-{}-{}",
+        std::process::id(),
+        NOTES.fetch_add(1, Ordering::Relaxed),
+        since.unwrap_or_default().as_nanos()
+    );
+    let partial = with_ending(note, &format!(".{own}.partial"));
     fs::write(&partial, commit)?;
-    fs::rename(&partial, note)
+    fs::rename(&partial, note).or_else(|error| {
+        let _ = fs::remove_file(&partial);
+        match is_noted() {
+            true => Ok(()),
+            false => Err(error),
+        }
+    })
 }
 
 /// Names the content after the file, of its commit.

@@ -140,11 +140,11 @@ impl<A: Own> Plan<A> {
             say!("{finished} of {} runs are finished already", cells.len());
         }
         let (done, left): (Vec<_>, Vec<_>) = cells.iter().partition(|cell| self.is_done(cell));
-        for cell in &done {
-            session::slim(&cell.folder, &cell.settings.run.keep)?;
-        }
         if self.several() && !left.is_empty() {
-            done.into_iter().try_for_each(same::run)?;
+            done.iter().copied().try_for_each(same::run)?;
+        }
+        for cell in done {
+            session::slim(&cell.folder, &cell.settings.run.keep)?;
         }
         let mut failed = Vec::new();
         for cell in left {

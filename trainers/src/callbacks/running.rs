@@ -19,7 +19,7 @@ impl Running {
 
     pub(super) fn evaluation(&mut self, report: &EvalReport) {
         let scores = &report.scores;
-        self.metric = format!(" {} {:.4}", scores.main_name(), scores.main());
+        self.metric = format!(" {} {}", scores.main_name(), number(scores.main()));
     }
 
     /// The main value of the last evaluation behind a blank; nothing before the first one.
@@ -65,5 +65,14 @@ pub(super) fn time(seconds: f64) -> String {
     match hours {
         0 => format!("{minutes}:{seconds:02}"),
         _ => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
+/// A score with four places; with its exponent where it is so large that the rest of the line would be lost, as the
+/// perplexity of a run that ran away.
+pub(super) fn number(value: f64) -> String {
+    match value.abs() < 1e9 {
+        true => format!("{value:.4}"),
+        false => format!("{value:.2e}"),
     }
 }

@@ -158,7 +158,7 @@ impl Callback for StatusLines {
         self.running.evaluation(report);
         let scores = report.scores.iter();
         let scores: String = scores
-            .map(|(n, value)| format!(" {n} {value:.4}"))
+            .map(|(n, value)| format!(" {n} {}", running::number(value)))
             .collect();
         let line = format!(
             "step {}/{} evaluated in {:.1} s:{scores}{}",
@@ -179,9 +179,9 @@ impl Callback for StatusLines {
         let now = (self.clock)();
         let best = match &summary.best {
             Some(best) => format!(
-                ", best {} {:.4} at step {}",
+                ", best {} {} at step {}",
                 best.scores.main_name(),
-                best.scores.main(),
+                running::number(best.scores.main()),
                 best.step
             ),
             None => String::new(),

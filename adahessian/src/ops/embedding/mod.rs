@@ -196,9 +196,12 @@ impl LinearMap for Rows {
         for ((table, ids), scale) in tables.iter().zip(&self.ids).zip(&self.scales) {
             let ids = ids.iter().map(|&id| id as u32).collect();
             let ids = Tensor::from_vec::<_, u32>(ids, self.ids[0].len(), &Device::Cpu)?;
+            let (table, ids) = (table.contiguous()?, ids.to_device(table.device())?);
             // The gradient of a row that is often looked up is a sum for which half precision has too few digits.
-            let table = widened(table)?.contiguous()?;
-            let rows = table.index_select(&ids.to_device(table.device())?, 0)?;
+            let rows = match table.track_op() {
+                true => widened(&table)?.index_select(&ids, 0)?,
+                false => widened(&table.index_select(&ids, 0)?)?,
+            };
             let rows = match *scale == 1.0 {
                 true => rows,
                 false => (rows * *scale)?,

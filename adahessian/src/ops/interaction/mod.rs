@@ -51,9 +51,6 @@ impl Op for Interaction {
         let (dense, bags) = (&inputs[0], &inputs[1]);
         let sizes = Sizes::of(dense.dims(), bags.dims())?;
         let (batch, n) = (sizes.batch, sizes.vectors);
-        if sizes.pairs() == 0 {
-            return Ok(dense.clone());
-        }
         let all = Tensor::cat(&[&dense.unsqueeze(1)?, bags], 1)?; // [B, n, m]
         let products = all.matmul(&all.transpose(1, 2)?.contiguous()?)?; // [B, n, n]
         let pairs = pairs(n, dense.device())?;

@@ -149,8 +149,9 @@ impl Windows {
         })
     }
 
-    /// What `both` makes of the taps of every window, one after the other, with a border of `value`.
-    fn fold(
+    /// What `both` makes of the taps of every window with a border of `value`: within their rows, then of these, so that
+    /// a window of any size is a short chain of operations.
+    fn joined(
         &self,
         x: &Tensor,
         value: f64,
@@ -161,35 +162,15 @@ impl Windows {
             stride,
             padding,
         } = self.pooling;
-        let padded = pad(x, padding, value)?;
-        let tap = |ky: usize, kx: usize| -> Result<Tensor> {
-            let rows = strided(&padded, 2, ky, stride, self.oh)?;
-            Ok(strided(&rows, 3, kx, stride, self.ow)?)
-        };
-        let mut all = tap(0, 0)?;
-        for place in 1..kernel * kernel {
-            all = both(&all, &tap(place / kernel, place % kernel)?)?;
-        }
-        Ok(all)
-    }
-
-    /// The sums of all windows with a border of zeros: within their rows, then these, so that a window of any size is a
-    /// short chain of operations.
-    fn sums(&self, x: &Tensor) -> Result<Tensor> {
-        let Window {
-            kernel,
-            stride,
-            padding,
-        } = self.pooling;
-        let mut sums = pad(x, padding, 0.0)?;
+        let mut all = pad(x, padding, value)?;
         for (dim, count) in [(3, self.ow), (2, self.oh)] {
-            let taps = sums;
-            sums = strided(&taps, dim, 0, stride, count)?;
+            let taps = all;
+            all = strided(&taps, dim, 0, stride, count)?;
             for first in 1..kernel {
-                sums = (sums + strided(&taps, dim, first, stride, count)?)?;
+                all = both(&all, &strided(&taps, dim, first, stride, count)?)?;
             }
         }
-        Ok(sums)
+        Ok(all)
     }
 
     /// The pixels of a window along one direction.
@@ -229,7 +210,7 @@ impl PlaneMap for Maximum {
 
     /// The maximum over strided slices.
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
-        self.0.fold(x, lowest(x.dtype()), larger)
+        self.0.joined(x, lowest(x.dtype()), larger)
     }
 
     fn forward<T: Real>(&self, x: &[T], y: &mut [T], picked: &mut [u32]) {
@@ -280,7 +261,9 @@ impl PlaneMap for Mean {
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
         // Half precision has too few digits for the sum.
-        let sum = self.0.sums(&widened(x)?)?;
+        let sum = self
+            .0
+            .joined(&widened(x)?, 0.0, |sum, tap| Ok((sum + tap)?))?;
         let mean = (sum / self.0.pooling.kernel.pow(2) as f64)?;
         Ok(mean.to_dtype(x.dtype())?)
     }

@@ -3,7 +3,7 @@
 use crate::engine::{Bilinear, Handle, Operand, Pairs, bilinear};
 use crate::error::Result;
 use crate::numeric::formula::{Space, plus};
-use crate::numeric::{Buffer, Real, column_sums};
+use crate::numeric::{Buffer, Real, column_sums, widened};
 use crate::ops::wrong;
 use candle_core::Tensor;
 
@@ -47,7 +47,9 @@ impl Bilinear for Columns {
     }
 
     fn composed(&self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
-        Ok(x.broadcast_mul(w)?)
+        // Whose gradient is a sum over all rows: half precision has too few digits for it.
+        let y = widened(x)?.broadcast_mul(&widened(w)?)?;
+        Ok(y.to_dtype(x.dtype())?)
     }
 
     fn apply<T: Real>(&self, x: &[T], w: &[T], y: &mut [T]) {

@@ -19,6 +19,7 @@ use super::cross_entropy::CrossEntropy;
 use super::targets::read_targets;
 use crate::engine::{Kernels, Op, Operand, call};
 use crate::error::Result;
+use crate::numeric::widened;
 use crate::ops::wrong;
 use candle_core::Tensor;
 use std::ops::Range;
@@ -97,7 +98,10 @@ impl Op for LinearCrossEntropy {
         let rows = inputs[0].contiguous()?.reshape(((), self.inputs))?;
         let logits = rows.matmul(&inputs[1].t()?)?;
         let logits = match inputs.get(2) {
-            Some(bias) => logits.broadcast_add(bias)?,
+            // Whose gradient is a sum over all rows: half precision has too few digits for it.
+            Some(bias) => widened(&logits)?
+                .broadcast_add(&widened(bias)?)?
+                .to_dtype(logits.dtype())?,
             None => logits,
         };
         self.entropy.composed(&[logits])
