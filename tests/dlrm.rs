@@ -266,3 +266,31 @@ fn clicks_are_a_task() -> Result<()> {
     );
     Ok(())
 }
+
+/// An empty bag is zero, and so is a batch of nothing else: as in a batch where another sample has an id.
+#[test]
+fn bags_that_are_all_empty_are_zeros() -> Result<()> {
+    let model = Dlrm::new(&config(), &start(DType::F64), Precision::F64)?;
+    let dense = Tensor::new(&[[0.1f64, -0.2, 0.3, 0.4, 0.0, 1.0]; 2], &Device::Cpu)?;
+    let bags = |ids: Vec<u32>, starts: Vec<u32>| Ids::Bags {
+        ids,
+        starts,
+        pooling: Pooling::Sum,
+    };
+    let both = bags(vec![3], [vec![0; 6], vec![1; 5]].concat());
+    let both = model.forward(&dense, &both, &TRAIN)?;
+    let before = model.tables().to_tensor()?;
+    let mut opt = Composite::new()
+        .with("dense", AdaHessian::builder().lr(0.01).build(model.vars())?)
+        .with(
+            "tables",
+            SparseOptimizer::new([model.tables()], SparseRule::adagrad(), 0.1)?,
+        );
+    for mode in [TRAIN, Mode::Eval] {
+        let none = model.forward(&dense.narrow(0, 0, 1)?, &bags(vec![], vec![0; 6]), &mode)?;
+        assert_close("logit", &none, &both.narrow(0, 0, 1)?, 1e-12)?;
+    }
+    let none = model.forward(&dense.narrow(0, 0, 1)?, &bags(vec![], vec![0; 6]), &TRAIN)?;
+    opt.backward_step(&none.sqr()?.sum_all()?)?;
+    assert_close("tables", &model.tables().to_tensor()?, &before, 0.0)
+}

@@ -838,3 +838,23 @@ fn labels_of_tokens_keep_their_names() -> Result<()> {
     }
     Ok(())
 }
+
+/// The number of layers may be another than that of the configuration it was read from: what is saved has it.
+#[test]
+fn a_model_with_other_layers_is_saved_with_their_number() -> Result<()> {
+    for (mut architecture, layers) in tiny()?.into_iter().zip([1, 3, 1, 3]) {
+        architecture.layers = layers;
+        let model = SequenceClassifier::new(&architecture, 2, &Start::default())?;
+        let folder = tempfile::tempdir()?;
+        model.save(folder.path())?;
+        let (again, report) = auto::sequence_classifier(folder.path(), None, &Start::default())?;
+        let what = architecture.model_type();
+        assert_eq!(again.encoder().architecture().layers, layers, "{what}");
+        assert!(
+            report.unused.is_empty() && report.initialised.is_empty(),
+            "{what}"
+        );
+        assert_eq!(model.vars().len(), again.vars().len(), "{what}");
+    }
+    Ok(())
+}

@@ -425,6 +425,45 @@ fn gradients_of_what_many_rows_share_are_those_of_f32() -> Result<()> {
     Ok(())
 }
 
+/// An entry that is picked 4,096 times, and one that as many are added to.
+#[test]
+fn what_an_index_names_often_is_summed_in_f32() -> Result<()> {
+    for dtype in [DType::BF16, DType::F16] {
+        let one = Var::ones((1, 1, 1), dtype, &CPU)?;
+        let wide = nn::resize::upsample_nearest1d(&one, 4096)?.to_dtype(DType::F32)?;
+        let flat = one.flatten_all()?;
+        let places = Tensor::zeros(4096, DType::U32, &CPU)?;
+        let picked = nn::index::gather(&flat, &places, 0)?.to_dtype(DType::F32)?;
+        for (what, y) in [("upsampled", wide), ("gathered", picked)] {
+            let gradient = backward(&y.sum_all()?)?;
+            let gradient = gradient.get(&one).unwrap().to_dtype(DType::F64)?;
+            let gradient = gradient.flatten_all()?.to_vec1::<f64>()?[0];
+            assert_number(what, gradient, 4096.0, 0.01)?;
+        }
+        let ones = Tensor::ones(4096, dtype, &CPU)?;
+        let sum = nn::index::scatter_add(&Tensor::zeros(1, dtype, &CPU)?, &places, &ones, 0)?;
+        let sum = sum.to_dtype(DType::F64)?.to_vec1::<f64>()?[0];
+        assert_number("added", sum, 4096.0, 0.01)?;
+    }
+    Ok(())
+}
+
+/// An optimizer's diagonal is in f32, and a product with the Hessian of the variable's type.
+#[test]
+fn vectors_of_two_types_are_joined() -> Result<()> {
+    let x = Var::ones(3, DType::BF16, &CPU)?;
+    let vars = NamedVars::new([("x".to_string(), x)])?;
+    let of = |dtype| VarVec::new(&vars, vec![Tensor::ones(3, dtype, &CPU)?]);
+    let (wide, half) = (of(DType::F32)?, of(DType::BF16)?);
+    for (a, b) in [(&wide, &half), (&half, &wide)] {
+        let sum = a.add_scaled(b, 1.0)?;
+        assert_eq!(sum.tensors()[0].to_vec1::<f32>()?, [2.0; 3]);
+        let product = a.hadamard(b)?;
+        assert_eq!(product.tensors()[0].to_vec1::<f32>()?, [1.0; 3]);
+    }
+    Ok(())
+}
+
 /// Half of a row's share for each, 4,096 times.
 #[test]
 fn the_bias_of_a_linear_cross_entropy_has_its_gradient() -> Result<()> {

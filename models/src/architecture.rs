@@ -129,6 +129,13 @@ impl Architecture {
     /// config.json of transformers' class for this task.
     pub(crate) fn config_of(&self, task: &str, labels: Option<&Labels>) -> Value {
         let class = format!("{}{task}", self.names.class);
-        config::for_class(&self.config, class, labels)
+        let mut config = self.config.clone();
+        // The field may have been changed since; DistilBERT's files may have both names of it.
+        for name in ["num_hidden_layers", "n_layers"] {
+            if let Some(layers) = config.get_mut(name) {
+                *layers = self.layers.into();
+            }
+        }
+        config::for_class(&config, class, labels)
     }
 }

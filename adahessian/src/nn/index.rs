@@ -6,6 +6,7 @@
 //! Indices are read and checked on the CPU.
 
 use super::wrong;
+use crate::numeric::widened;
 use crate::ops::Activation;
 use candle_core::shape::Dim;
 use candle_core::{DType, Device, Result, Tensor};
@@ -21,8 +22,8 @@ use std::collections::HashMap;
 pub fn gather<D: Dim>(x: &Tensor, index: &Tensor, dim: D) -> Result<Tensor> {
     let dim = dim.to_index(x.shape(), "gather")?;
     let places = on_device(places(x.dims(), index, dim)?, x.device())?;
-    let picked = x.flatten_all()?.contiguous()?.index_select(&places, 0)?;
-    picked.reshape(index.shape())
+    let picked = flat(x)?.index_select(&places, 0)?;
+    picked.reshape(index.shape())?.to_dtype(x.dtype())
 }
 
 /// `x` with `source[i, j, k]` added at `x[i, index[i, j, k], k]`, for `dim` 1, and alike for others:
@@ -36,9 +37,8 @@ pub fn scatter_add<D: Dim>(x: &Tensor, index: &Tensor, source: &Tensor, dim: D) 
     let dim = dim.to_index(x.shape(), "scatter_add")?;
     same_shape(index, source)?;
     let places = on_device(places(x.dims(), index, dim)?, x.device())?;
-    let source = source.flatten_all()?.contiguous()?;
-    let flat = x.flatten_all()?.contiguous()?;
-    flat.index_add(&places, &source, 0)?.reshape(x.shape())
+    let sum = flat(x)?.index_add(&places, &flat(source)?, 0)?;
+    sum.reshape(x.shape())?.to_dtype(x.dtype())
 }
 
 /// `x` with `source[i, j, k]` in the place of `x[i, index[i, j, k], k]`, for `dim` 1, and alike for others:
@@ -71,8 +71,15 @@ pub(super) fn repeat_rows(
     rows: impl Iterator<Item = usize>,
 ) -> Result<Tensor> {
     let rows: Vec<i64> = rows.map(|row| row as i64).collect();
-    x.contiguous()?
-        .index_select(&on_device(rows, x.device())?, dim)
+    let rows = on_device(rows, x.device())?;
+    let picked = widened(x)?.contiguous()?.index_select(&rows, dim)?;
+    picked.to_dtype(x.dtype())
+}
+
+/// All entries in a row. What is picked several times has a sum for its gradient, and a place may be named several times:
+/// half precision has too few digits for these sums.
+fn flat(x: &Tensor) -> Result<Tensor> {
+    widened(x)?.flatten_all()?.contiguous()
 }
 
 fn on_device(places: Vec<i64>, device: &Device) -> Result<Tensor> {

@@ -2,7 +2,7 @@
 
 use super::NamedVars;
 use crate::error::{Error, Result};
-use crate::numeric::sum_f64;
+use crate::numeric::{sum_f64, widened};
 use candle_core::{DType, Device, Tensor};
 
 /// A vector in parameter space: one tensor for every variable, of its shape, in the order of the names. Its numbers are of
@@ -99,10 +99,12 @@ impl VarVec {
     fn zip(&self, other: &Self, f: impl Fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<Self> {
         self.vars.expect_same(&other.vars)?;
         let pairs = self.tensors.iter().zip(&other.tensors);
-        Self::new(
-            &self.vars,
-            pairs.map(|(a, b)| f(a, b)).collect::<Result<_>>()?,
-        )
+        // A Hessian's product with a variable in half precision is of its type, an optimizer's diagonal in f32.
+        let joined = pairs.map(|(a, b)| match a.dtype() == b.dtype() {
+            true => f(a, b),
+            false => f(&widened(a)?, &widened(b)?),
+        });
+        Self::new(&self.vars, joined.collect::<Result<_>>()?)
     }
 
     /// `self + factor · other`.

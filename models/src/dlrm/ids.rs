@@ -65,10 +65,13 @@ impl Dlrm {
                 return wrong("starts of bags", expected, starts.len().to_string());
             }
         }
-        let lookup = match mode {
-            Mode::Train { .. } => self.tables.lookup(&all)?,
-            Mode::Eval => self.tables.read(&all)?,
+        // Of bags that are all empty a row that none of them names.
+        let asked = if all.is_empty() { &[0][..] } else { &all };
+        let mut lookup = match mode {
+            Mode::Train { .. } => self.tables.lookup(asked)?,
+            Mode::Eval => self.tables.read(asked)?,
         };
+        lookup.places.truncate(all.len());
         Ok((Handle::enter(&lookup.rows)?, lookup))
     }
 }

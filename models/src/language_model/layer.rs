@@ -7,7 +7,7 @@
 //! ```
 
 use super::config::{Attention, Config};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::parts::normal;
 use adahessian::Kind;
 use adahessian::engine::Handle;
@@ -182,7 +182,13 @@ impl BlockTermAttention {
         positions: &Tensor,
         biases: Option<&[Tensor; 2]>,
     ) -> Result<Handle> {
-        let length = x.dims()[1];
+        let &[_, length, _] = x.dims() else {
+            return Err(Error::Input {
+                what: "input of block-term attention",
+                expected: "[B, T, D]".into(),
+                got: format!("{:?}", x.dims()),
+            });
+        };
         let plain = Activation::Identity;
         let maps = self.maps.forward_activation(x, plain)?; // [B, T, 3R]
         let third = |i| ops::narrow(&maps, 2, i * self.rank, self.rank);

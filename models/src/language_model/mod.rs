@@ -172,7 +172,7 @@ impl LanguageModel {
         let network = &self.network;
         let hidden = self.hidden(words, mode)?;
         match &network.groups {
-            Some(_) if label_smoothing > 0.0 => wrong(
+            Some(_) if label_smoothing != 0.0 => wrong(
                 "label smoothing",
                 "0 with an adaptive softmax",
                 label_smoothing.to_string(),
