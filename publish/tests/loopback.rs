@@ -491,6 +491,9 @@ fn the_environment_says_where_and_with_what_right() -> Answer {
         (hub.token.as_str(), hub.endpoint.as_str()),
         ("saved", "https://huggingface.co")
     );
+    // As a file of variables has it, which no shell reads.
+    let hub = of(&[("HOME", &at), ("HF_HOME", "~")])?;
+    assert_eq!(hub.token, "saved");
     for (set, part) in [
         (&[][..], "HF_TOKEN: no token"),
         (
