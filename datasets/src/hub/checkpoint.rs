@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Hub, RepoKind};
+use super::{Hub, MAIN, RepoKind, Wanted};
 use crate::error::{Error, Result};
 use crate::limits::{self, LARGEST_LIST};
 
@@ -93,6 +93,16 @@ impl Commit<'_> {
         }
     }
 
+    fn is_cached(&self, file: &str) -> bool {
+        let wanted = Wanted::new(
+            RepoKind::Model,
+            self.repo,
+            self.commit.unwrap_or(MAIN),
+            file,
+        );
+        wanted.is_ok_and(|wanted| self.hub.cached(&wanted).is_some())
+    }
+
     fn weights(&self) -> Result<()> {
         if self.known(WEIGHTS)?.is_some() {
             return Ok(());
@@ -114,10 +124,11 @@ impl Commit<'_> {
         if self.known("tokenizer.json")?.is_some() {
             return self.known(CONFIG).map(drop);
         }
+        let was_cached = self.is_cached("vocab.txt");
         self.one_of("tokenizer", &["vocab.txt", "tokenizer.json"])?;
         // Tokens beyond the vocabulary. Versions that did not ask for them have left nothing of it in the cache.
         match self.known("added_tokens.json") {
-            Err(Error::Unreachable { .. }) => {}
+            Err(Error::Unreachable { .. }) if was_cached => {}
             found => drop(found?),
         }
         // It alone says whether case is dropped.
