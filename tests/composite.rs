@@ -2,7 +2,8 @@
 
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::{
-    AdaHessian, Adagrad, Adam, Composite, NamedVars, Optim, RmsProp, Rule, ThreadGroup, backward,
+    AdaHessian, Adagrad, Adam, Composite, NamedVars, Optim, RmsProp, Rule, ThreadGroup, VarVec,
+    backward,
 };
 use anyhow::Result;
 use candle_core::backprop::GradStore;
@@ -131,6 +132,33 @@ fn what_fails_halfway_is_forgotten() -> Result<()> {
         &all,
         |opt, grads| opt.accumulate_probed(grads, &[], 1.0),
     )
+}
+
+/// D of b alone: 10, whatever the probe's sign.
+#[test]
+fn probes_are_of_the_parts_of_second_order() -> Result<()> {
+    let all = vars()?;
+    let (a, b) = all.partition(|name| name == "a");
+    let mut both = Composite::new()
+        .with("a", adagrad(&a)?)
+        .with("b", AdaHessian::builder().build(&b)?);
+    let of = |vars: &NamedVars, value: f64| -> Result<VarVec> {
+        let one = |_| Ok(Tensor::new(&[value], &Device::Cpu)?);
+        let tensors = vars.names().map(one).collect::<Result<_>>()?;
+        Ok(VarVec::new(vars, tensors)?)
+    };
+    for probe in [of(&b, -1.0)?, of(&all, 1.0)?] {
+        let grads = backward(&loss(&all)?)?;
+        both.accumulate_gradient(&grads, 1.0)?;
+        both.accumulate_probed(&grads, &[probe], 1.0)?;
+        let curvature = both.apply()?.curvature.expect("a curvature");
+        assert_number("D", curvature.max_abs, 10.0, 1e-12)?;
+    }
+    // The part of second order wants its own.
+    let grads = backward(&loss(&all)?)?;
+    let lacking = both.accumulate_probed(&grads, &[of(&a, 1.0)?], 1.0);
+    assert_says(lacking, &["`b`", "a vector of the same variables"]);
+    Ok(())
 }
 
 /// 0 / 0 where there is neither a gradient nor a curvature.

@@ -253,7 +253,7 @@ impl Optim for Composite {
         })
     }
 
-    /// Each part takes what belongs to its variables.
+    /// Each part takes what belongs to its variables. A probe need not cover those of parts of first order.
     fn accumulate_probed(
         &mut self,
         grads: &GradStore,
@@ -261,8 +261,13 @@ impl Optim for Composite {
         weight: f64,
     ) -> Result<()> {
         self.each(|part| {
-            let own = probes.iter().map(|probe| probe.restricted(part.vars()));
-            part.accumulate_probed(grads, &own.collect::<Result<Vec<_>>>()?, weight)
+            // A probe that lacks some of the part's variables is the part's to refuse: one of first order takes none.
+            let own = |probe: &VarVec| {
+                let restricted = probe.restricted(part.vars());
+                restricted.unwrap_or_else(|_| probe.clone())
+            };
+            let own: Vec<_> = probes.iter().map(own).collect();
+            part.accumulate_probed(grads, &own, weight)
         })
     }
 
