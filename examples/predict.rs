@@ -14,7 +14,7 @@ use common::values::count;
 use common::{answers, driver, program};
 use datasets::glue::{self, GlueTask, Ragged, Row, Split};
 use datasets::{TextDataset, TextEncoder, hub};
-use models::{SequenceClassifier, Start, auto};
+use models::{Model, Problem, SequenceClassifier, Start, auto};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,7 +55,8 @@ struct Options {
     #[arg(long, value_name = "FILE.tsv")]
     out: Option<PathBuf>,
 
-    /// Longest text in tokens; what is longer is cut [default: 128, or as many as the model has positions]
+    /// Longest text in tokens; what is longer is cut [default: as in training, if the model's tokenizer.json says it, else 128;
+    /// at most as many as the model has positions]
     #[arg(long, value_name = "TOKENS", value_parser = count)]
     max_length: Option<usize>,
 
@@ -95,8 +96,16 @@ fn run(options: &Options) -> Result<()> {
             folder.display()
         );
     }
+    if model.config()["problem_type"] == Problem::MultiLabel.name() {
+        bail!(
+            "{}: any of its labels may be right ({}), and `predict` names one: take transformers' text-classification pipeline",
+            folder.display(),
+            Problem::MultiLabel.name()
+        );
+    }
     let positions = model.encoder().architecture().positions;
-    let most = options.max_length.unwrap_or(128).min(positions);
+    let length = options.max_length.or(TextEncoder::saved_length(&folder)?);
+    let most = length.unwrap_or(128).min(positions);
     let encoder = TextEncoder::from_folder(&folder, most)?.allow_small_vocabulary();
     encoder.check(model.encoder().architecture().vocabulary, positions)?;
     let model = Predictor {

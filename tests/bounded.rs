@@ -174,6 +174,34 @@ fn a_step_beyond_all_bounds_is_held() {
     }
 }
 
+/// No curvature and no eps: an endless step, of which nothing is left in any of its forms.
+#[test]
+fn an_endless_step_is_taken_back() {
+    for dtype in [DType::F32, DType::F64, DType::BF16] {
+        let start = Tensor::new(&[1f32, -2.0], &Device::Cpu).unwrap();
+        let x = Var::from_tensor(&start.to_dtype(dtype).unwrap()).unwrap();
+        let mut opt = AdaHessian::builder()
+            .lr(1e30)
+            .eps(0.0)
+            .bound(0.01)
+            .build(vec![x.clone()])
+            .unwrap();
+        // x² keeps a graph; of the first entry it has no weight, so that its D is 0.
+        let weights = Tensor::new(&[0f32, 0.0], &Device::Cpu).unwrap();
+        let wide = x.to_dtype(DType::F32).unwrap();
+        let flat = (wide.sum_all().unwrap() * 1e30).unwrap();
+        let curved = (wide.sqr().unwrap() * weights).unwrap().sum_all().unwrap();
+        let info = opt.backward_step(&(flat + curved).unwrap()).unwrap();
+        let left = numbers(&x);
+        assert!(left.iter().all(|x| x.is_finite()), "{dtype:?}: {left:?}");
+        assert_eq!(info.bounded, 1, "{dtype:?}");
+        assert!(
+            info.update_norm <= 0.011 * 5f64.sqrt(),
+            "{dtype:?}: {info:?}"
+        );
+    }
+}
+
 /// However long the run, and however high the rate, no variable ends farther from its start than the share of
 /// its size that the run may move it.
 #[test]

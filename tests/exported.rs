@@ -213,7 +213,7 @@ fn roberta_of_candle_transformers_opens_here() -> Result<()> {
 }
 
 /// A tokenizer with case, or RoBERTa's for words, in a model's folder, and what it makes of some texts.
-fn texts(name: &str, folder: &Path) -> Result<()> {
+fn texts(name: &str, folder: &Path) -> Result<TextEncoder> {
     let encoder = match name {
         "roberta" => {
             std::fs::write(folder.join("tokenizer.json"), crate::masked::BYTE_LEVEL)?;
@@ -239,11 +239,30 @@ fn texts(name: &str, folder: &Path) -> Result<()> {
         made.push(json!({"text": text, "ids": encoder.encode(&row)?.ids}));
     }
     let made = serde_json::to_string_pretty(&made)?;
-    Ok(std::fs::write(folder.join("texts.json"), made)?)
+    std::fs::write(folder.join("texts.json"), made)?;
+    Ok(encoder)
+}
+
+/// What tokenizer and model make of two texts: of some families, with types of tokens.
+fn pair(encoder: &TextEncoder, model: &SequenceClassifier, folder: &Path) -> Result<()> {
+    let row = Row {
+        first: "a Paris".into(),
+        second: Some("parisa a".into()),
+        label: None,
+    };
+    let made = encoder.encode(&row)?;
+    let ids = Tensor::new(made.ids.as_slice(), &CPU)?.unsqueeze(0)?; // [1, T]
+    let types = Tensor::new(made.types.as_slice(), &CPU)?.unsqueeze(0)?;
+    let logits = model.forward(&ids, Some(&types), None, &Mode::Eval)?; // [1, 3]
+    let logits = logits.to_vec2::<f32>()?;
+    let made = json!({
+        "first": row.first, "second": row.second, "ids": made.ids, "logits": logits,
+    });
+    Ok(std::fs::write(folder.join("pair.json"), made.to_string())?)
 }
 
 /// `EXPORTS=DIR cargo test -p tests exported`, then `python scripts/check_exports.py DIR`: what is saved, with the
-/// logits of a batch and the ids of some texts beside it, opens in transformers with the same ones.
+/// logits of a batch and of a pair, and the ids of some texts beside it, opens in transformers with the same ones.
 #[test]
 fn exports_for_transformers_are_written_where_asked() -> Result<()> {
     let kept = std::env::var_os("EXPORTS");
@@ -273,7 +292,8 @@ fn exports_for_transformers_are_written_where_asked() -> Result<()> {
         let path = at.join("batch.safetensors");
         candle_core::safetensors::save(&batch.into_iter().collect(), &path)?;
         assert!(path.is_file());
-        texts(name, &at)?;
+        let encoder = texts(name, &at)?;
+        pair(&encoder, &model, &at)?;
     }
     if kept.is_none() {
         println!("EXPORTS is not set: nothing is kept for transformers");

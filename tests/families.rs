@@ -567,6 +567,31 @@ fn unsupported_configurations_name_the_field() -> Result<()> {
     Ok(())
 }
 
+/// A checkpoint's table of positions is taken as it is, whatever it began as; without one there would be no sines.
+#[test]
+fn a_distilbert_whose_positions_began_as_sines_is_loaded() -> Result<()> {
+    let (folder, start) = (tempfile::tempdir()?, start(DType::F32));
+    let folder = folder.path();
+    let architecture = distilbert::Config::tiny().architecture()?;
+    let model = SequenceClassifier::new(&architecture, 2, &start)?;
+    model.save(folder)?;
+    let path = folder.join("config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
+    config["sinusoidal_pos_embds"] = true.into();
+    std::fs::write(&path, config.to_string())?;
+    let (again, _) = auto::sequence_classifier(folder, None, &start)?;
+    for (name, var) in model.vars().iter() {
+        assert_close(name, again.vars().get(name)?, var, 0.0)?;
+    }
+    assert_eq!(again.config()["sinusoidal_pos_embds"], false);
+    let fresh = auto::Checkpoint::open(folder)?.config().architecture();
+    assert_says(
+        fresh.map(drop),
+        &["sinusoidal_pos_embds", "auto::Checkpoint"],
+    );
+    Ok(())
+}
+
 /// A model of somebody else, on the public names alone.
 #[test]
 fn a_model_of_ones_own_is_drawn_and_loaded() -> Result<()> {

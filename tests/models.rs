@@ -722,9 +722,25 @@ fn configurations_that_are_not_supported_name_the_field() {
         text.contains("config.json") && text.contains("wide"),
         "{text}"
     );
-    let text = open_error(|_, config| drop(config.as_object_mut().unwrap().remove("model_type")))
-        .to_string();
-    assert!(text.contains("model_type"), "{text}");
+    let without = |config: &mut Value, name: &str| {
+        config.as_object_mut().unwrap().remove(name);
+    };
+    let text = open_error(|_, config| {
+        without(config, "model_type");
+        without(config, "architectures");
+    });
+    let text = text.to_string();
+    assert!(
+        text.contains("model_type") && text.contains("write it into the file"),
+        "{text}"
+    );
+    // The class tells it, if it is one of these families'.
+    open(&checkpoint(|_, config| without(config, "model_type"))).unwrap();
+    let text = open_error(|_, config| {
+        without(config, "model_type");
+        config["architectures"] = json!(["BertGenerationEncoder"]);
+    });
+    assert!(text.to_string().contains("model_type"), "{text}");
     let groups = squeezebert::Config {
         k_groups: 3,
         ..squeezebert::Config::tiny()

@@ -1,7 +1,7 @@
 //! States of optimizers that an earlier version saved: those of variables in half precision were in half
 //! precision themselves, where they are in f32 now.
 
-use adahessian::{AdaHessian, AdamW, NamedVars, Optim, Rule, State};
+use adahessian::{AdaHessian, AdamW, NamedVars, Optim, Rule, Sgd, State};
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, Var};
 use testing::{assert_close, assert_says};
@@ -61,6 +61,24 @@ fn of_first_order() -> Result<()> {
 #[test]
 fn of_adahessian() -> Result<()> {
     widened_when_loaded(|vars| Ok(Box::new(AdaHessian::builder().lr(0.1).build(vars)?)))
+}
+
+/// Also of a rule that keeps nothing but counts.
+#[test]
+fn of_another_model_is_refused() -> Result<()> {
+    let x = vars(DType::F64)?;
+    let y = NamedVars::new([("y".to_string(), Var::new(&[1f64], &Device::Cpu)?)])?;
+    let sgd = |vars: &NamedVars| {
+        let rule = Sgd {
+            momentum: 0.0,
+            nesterov: false,
+        };
+        rule.lr(0.1).build(vars)
+    };
+    let state = sgd(&x.union(&y))?.state()?;
+    sgd(&x.union(&y))?.load_state(&state)?;
+    assert_says(sgd(&x)?.load_state(&state), &["y", "another model"]);
+    Ok(())
 }
 
 #[test]

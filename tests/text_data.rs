@@ -77,8 +77,10 @@ fn an_export_says_how_its_texts_are_prepared() {
         (out, serde_json::from_str(&text).unwrap())
     };
     let (_, lower) = exported(&[("vocab.txt", VOCABULARY)]);
+    let inputs = serde_json::json!(["input_ids", "token_type_ids", "attention_mask"]);
     let expected = serde_json::json!({
         "do_lower_case": true, "strip_accents": null, "tokenize_chinese_chars": true,
+        "model_input_names": inputs,
     });
     assert_eq!(lower, expected);
     let config = r#"{"do_lower_case": false, "model_max_length": 512, "strip_accents": true}"#;
@@ -86,7 +88,7 @@ fn an_export_says_how_its_texts_are_prepared() {
         exported(&[("vocab.txt", VOCABULARY), ("tokenizer_config.json", config)]);
     let expected = serde_json::json!({
         "do_lower_case": false, "strip_accents": true, "tokenize_chinese_chars": true,
-        "model_max_length": 512,
+        "model_max_length": 512, "model_input_names": inputs,
     });
     assert_eq!(cased, expected);
     // From the export, and from tokenizer.json alone, which says the same.
@@ -103,6 +105,91 @@ fn an_export_says_how_its_texts_are_prepared() {
         let again: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(again["do_lower_case"], false);
         assert_eq!(again.get("model_max_length").is_some(), own_config);
+    }
+}
+
+/// The settings of a folder.
+fn settings(dir: &TempDir) -> serde_json::Value {
+    let text = fs::read_to_string(dir.path().join("tokenizer_config.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// As in transformers: settings without them, and DistilBERT's tokenizer, give no types of tokens.
+#[test]
+fn tokens_have_types_where_transformers_gives_some() {
+    const CONFIG: &str = "tokenizer_config.json";
+    let pair = row("cat", Some("hat"));
+    let inputs = |types: bool| match types {
+        true => serde_json::json!(["input_ids", "token_type_ids", "attention_mask"]),
+        false => serde_json::json!(["input_ids", "attention_mask"]),
+    };
+    let with = r#"{"tokenizer_class": "DistilBertTokenizer",
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}"#;
+    let without = r#"{"model_input_names": ["input_ids", "attention_mask"]}"#;
+    let slow = r#"{"tokenizer_class": "DistilBertTokenizer"}"#;
+    let fast = r#"{"tokenizer_class": "DistilBertTokenizerFast"}"#;
+    for (file, text, types) in [
+        ("README.md", "", true),
+        (CONFIG, r#"{"tokenizer_class": "BertTokenizer"}"#, true),
+        (CONFIG, with, true),
+        (CONFIG, without, false),
+        (CONFIG, slow, false),
+        (CONFIG, fast, false),
+        ("config.json", r#"{"model_type": "bert"}"#, true),
+        ("config.json", r#"{"model_type": "distilbert"}"#, false),
+    ] {
+        let dir = folder(&[("vocab.txt", VOCABULARY), (file, text)]);
+        let encoder = TextEncoder::from_folder(dir.path(), 16).unwrap();
+        let second = u32::from(types);
+        let expected = [0, 0, 0, second, second];
+        assert_eq!(encoder.encode(&pair).unwrap().types, expected, "{text}");
+        // Who opens the export gets the same.
+        let out = TempDir::new().unwrap();
+        encoder.save(out.path()).unwrap();
+        assert_eq!(settings(&out)["model_input_names"], inputs(types), "{text}");
+        let again = TextEncoder::from_folder(out.path(), 16).unwrap();
+        assert_eq!(again.encode(&pair).unwrap().types, expected, "{text}");
+    }
+    // In transformers a DistilBERT that is given types is an error.
+    let plain = folder(&[("vocab.txt", VOCABULARY)]);
+    let encoder = TextEncoder::from_folder(plain.path(), 16).unwrap();
+    let out = folder(&[("config.json", r#"{"model_type": "distilbert"}"#)]);
+    encoder.save(out.path()).unwrap();
+    assert_eq!(settings(&out)["model_input_names"], inputs(false));
+}
+
+/// As in transformers: what is said beside a tokenizer.json goes before it.
+#[test]
+fn settings_beside_a_tokenizer_file_change_its_steps() {
+    let dir = folder(&[("vocab.txt", VOCABULARY)]);
+    let lower = TextEncoder::from_folder(dir.path(), 16).unwrap();
+    lower.save(dir.path()).unwrap();
+    let ids = |settings: &str, text: &str| {
+        fs::write(dir.path().join("tokenizer_config.json"), settings).unwrap();
+        let encoder = TextEncoder::from_folder(dir.path(), 16).unwrap();
+        encoder.encode(&row(text, None)).unwrap().ids
+    };
+    assert_eq!(ids("{}", "Cats"), [2, 8, 7, 3]);
+    assert_eq!(ids(r#"{"do_lower_case": false}"#, "Cats"), [2, 11, 7, 3]);
+    // Of another kind of tokenizer transformers does not know the setting.
+    let other = r#"{"do_lower_case": false, "tokenizer_class": "PreTrainedTokenizerFast"}"#;
+    assert_eq!(ids(other, "Cats"), [2, 8, 7, 3]);
+    assert_eq!(ids(r#"{"strip_accents": null}"#, "çat"), [2, 8, 3]);
+    assert_eq!(ids(r#"{"strip_accents": false}"#, "çat"), [2, 1, 3]);
+}
+
+#[test]
+fn the_length_that_a_model_was_trained_with_is_saved() {
+    let dir = folder(&[("vocab.txt", VOCABULARY)]);
+    let length = || TextEncoder::saved_length(dir.path()).unwrap();
+    assert_eq!(length(), None);
+    let encoder = TextEncoder::from_folder(dir.path(), 9).unwrap();
+    encoder.save(dir.path()).unwrap();
+    assert_eq!(length(), Some(9));
+    let path = dir.path().join("tokenizer.json");
+    for text in [r#"{"truncation": null}"#, "{", "[]"] {
+        fs::write(&path, text).unwrap();
+        assert_eq!(length(), None, "{text}");
     }
 }
 

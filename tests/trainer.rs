@@ -1,7 +1,7 @@
 //! The loop: early stopping, plateaus, steps that are not finite, interruption.
 
 use adahessian::ops::Mode;
-use adahessian::{Common, NamedVars, Rule, Sgd};
+use adahessian::{Common, NamedVars, Rule, Schedule, Sgd};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use std::cell::{Cell, RefCell};
@@ -450,6 +450,76 @@ fn an_evaluation_that_failed_is_owed() -> Result<()> {
     Ok(())
 }
 
+/// From a checkpoint that lies before it a failed evaluation is no longer owed: that of the checkpoint is not made again.
+#[test]
+fn what_is_owed_is_forgotten_with_the_steps() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let config = TrainConfig {
+        eval_every: Some(2),
+        patience: Some(1),
+        epochs: 1,
+        ..TrainConfig::default()
+    };
+    let mut trainer = trainer(scripted(&[0.5, f64::NAN, 0.75])?, config)?.run_folder(&run, "");
+    assert!(trainer.fit().is_err());
+    trainer.resume(run.path())?;
+    assert_eq!(trainer.progress().step, 2);
+    let summary = trainer.fit()?;
+    assert!(matches!(summary.outcome, Outcome::Completed), "{summary:?}");
+    assert_eq!(trainer.progress().step, 4);
+    Ok(())
+}
+
+/// The checkpoint beside an evaluation that failed is made up for.
+#[test]
+fn a_checkpoint_beside_a_failed_evaluation_is_owed_too() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let config = TrainConfig {
+        eval_every: Some(2),
+        checkpoint_every: Some(2),
+        epochs: 2,
+        keep_checkpoints: 9,
+        ..TrainConfig::default()
+    };
+    let task = scripted(&[0.5, f64::NAN, 0.4, 0.6, 0.5])?;
+    let mut trainer = trainer(task, config)?.run_folder(&run, "");
+    assert!(trainer.fit().is_err());
+    trainer.fit()?;
+    // Step 4's with the next step.
+    assert_eq!(steps(&run)?, [2, 5, 6, 8]);
+    Ok(())
+}
+
+/// A run that stopped between two evaluations and is made to end there has one of its last step; a shorter one is refused.
+#[test]
+fn a_run_that_ends_where_it_stopped_is_evaluated() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let config = |max_steps| TrainConfig {
+        eval_every: Some(2),
+        max_steps,
+        ..TrainConfig::default()
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let record = Record {
+        stop: Some((3, stop.clone())),
+        ..Record::default()
+    };
+    let first = trainer(scripted(&[0.5])?, config(None))?.run_folder(&run, "");
+    first.callback(record).stop_flag(stop).fit()?;
+    let mut ended = trainer(scripted(&[0.75])?, config(Some(3)))?;
+    ended.resume(run.path())?;
+    let summary = ended.fit()?;
+    let last = summary.last.context("an evaluation")?;
+    assert_eq!((last.step, last.scores.main()), (3, 0.75));
+    let mut shorter = trainer(scripted(&[0.75])?, config(Some(2)))?;
+    shorter.resume(run.path())?;
+    assert_says(shorter.fit().map(drop), &["at least the 3 steps", "got 2"]);
+    Ok(())
+}
+
 /// A callback fails behind the last step, before its evaluation: that is made at the second call, and its line is
 /// there once.
 #[test]
@@ -776,6 +846,17 @@ fn configurations_out_of_range() -> Result<()> {
         },
         "eval_every",
     );
+    let negative = Schedule::Polynomial {
+        power: -1.0,
+        end: 0.0,
+    };
+    for schedule in [negative, Schedule::Linear.after_warmup(f64::NAN)] {
+        let config = TrainConfig {
+            schedule,
+            ..default()
+        };
+        refused(config, "schedule");
+    }
     refused(
         TrainConfig {
             curvature_fraction: 0.0,

@@ -285,6 +285,8 @@ struct MovesThenFails {
     vars: NamedVars,
     running: RunningStatistics,
     fails: Cell<bool>,
+    /// What the loss is multiplied with.
+    factor: f64,
 }
 
 impl Task for MovesThenFails {
@@ -305,7 +307,7 @@ impl Task for MovesThenFails {
         let y = conv_batch_norm(batch, kernel?, &conv, &norm, None, Activation::Silu)?;
         match self.fails.replace(false) {
             true => broken(),
-            false => y.sqr().and_then(|y| y.mean_all()).map_err(Error::user),
+            false => (y.sqr().and_then(|y| y.mean_all()? * self.factor)).map_err(Error::user),
         }
     }
 
@@ -316,7 +318,7 @@ impl Task for MovesThenFails {
 
 #[test]
 fn a_step_that_failed_leaves_running_statistics_where_they_were() -> Result<()> {
-    let trained = |fails: bool| -> Result<Vec<f64>> {
+    let trained = |fails: bool, factor: f64| -> Result<Vec<f64>> {
         let trained = vars(&[("k", &[2, 1, 3, 3]), ("scale", &[2]), ("shift", &[2])])?;
         let running = RunningStatistics::new(2, DType::F64, &Device::Cpu)?;
         let statistics = [
@@ -328,10 +330,12 @@ fn a_step_that_failed_leaves_running_statistics_where_they_were() -> Result<()> 
             vars: trained.clone(),
             running: running.clone(),
             fails: Cell::new(fails),
+            factor,
         };
         let optimizer = AdaHessian::builder().lr(0.01).build(&trained)?;
         let config = TrainConfig {
             micro_batches: 2,
+            max_steps: Some(1),
             ..TrainConfig::default()
         };
         let images = FixedBatches(vec![random("images", &[4, 1, 4, 4])?]);
@@ -340,10 +344,16 @@ fn a_step_that_failed_leaves_running_statistics_where_they_were() -> Result<()> 
         if fails {
             trainer.fit()?;
         }
+        assert_eq!(trainer.progress().skipped, u64::from(factor.is_infinite()));
         let both = Tensor::cat(&[running.mean.as_tensor(), running.variance.as_tensor()], 0)?;
         Ok(both.to_vec1()?)
     };
-    assert_eq!(trained(true)?, trained(false)?);
+    let undisturbed = trained(false, 1.0)?;
+    assert_eq!(trained(true, 1.0)?, undisturbed);
+    let at_first = [0.0, 0.0, 1.0, 1.0];
+    assert_ne!(undisturbed, at_first);
+    // Nor does one that is skipped for its loss.
+    assert_eq!(trained(false, f64::INFINITY)?, at_first);
     Ok(())
 }
 

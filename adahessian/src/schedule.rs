@@ -77,6 +77,14 @@ impl Schedule {
         }
     }
 
+    /// Checks the numbers: those that the text of a schedule may have.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for one that is negative or not finite, and for too many warm-ups of each other.
+    pub fn check(&self) -> Result<()> {
+        self.to_string().parse::<Self>().map(drop)
+    }
+
     /// The sum of the factors of all steps of a run: how many steps at the full rate it is worth.
     pub fn sum(&self, total: u64) -> f64 {
         (0..total).map(|step| self.factor(step, total)).sum()

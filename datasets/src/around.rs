@@ -17,6 +17,8 @@ pub(crate) struct Around {
     pub(crate) most: usize,
     /// Their ids, which need not be in the vocabulary.
     pub(crate) ids: Vec<u32>,
+    /// Whether tokens have types other than 0.
+    pub(crate) types: bool,
 }
 
 impl Around {
@@ -26,8 +28,9 @@ impl Around {
     /// If there are none, or a text does not come out exactly once: the post-processor of a file may repeat
     /// it any number of times, where no maximum length holds, or leave it out.
     pub(crate) fn of(tokenizer: &Tokenizer, path: Option<&Path>) -> Result<Self> {
+        let mut types = false;
         for pair in [false, true] {
-            keeps_text(tokenizer, pair, path)?;
+            types |= keeps_text(tokenizer, pair, path)?;
         }
         let single = called(path, || tokenizer.encode_fast("", true))?;
         let pair = called(path, || tokenizer.encode_fast(("", ""), true))?;
@@ -38,14 +41,15 @@ impl Around {
             return Err(tokenizer_error(path, NOTHING_SPECIAL));
         }
         let ids = [single.get_ids(), pair.get_ids()].concat();
-        Ok(Self { most, ids })
+        Ok(Self { most, ids, types })
     }
 }
 
-/// Sends a token of each text through the post-processor, and looks for it behind.
-fn keeps_text(tokenizer: &Tokenizer, pair: bool, path: Option<&Path>) -> Result<()> {
+/// Sends a token of each text through the post-processor, and looks for it behind; whether there are types other
+/// than 0.
+fn keeps_text(tokenizer: &Tokenizer, pair: bool, path: Option<&Path>) -> Result<bool> {
     let Some(post_processor) = tokenizer.get_post_processor() else {
-        return Ok(());
+        return Ok(false);
     };
     let (first, second) = (0, 1);
     let text = |id| Encoding::from_tokens(vec![Token::new(id, "a".to_string(), (0, 1))], 0);
@@ -65,5 +69,5 @@ fn keeps_text(tokenizer: &Tokenizer, pair: bool, path: Option<&Path>) -> Result<
             return Err(tokenizer_error(path, why));
         }
     }
-    Ok(())
+    Ok(both.get_type_ids().iter().any(|&kind| kind != 0))
 }

@@ -23,7 +23,8 @@ const PIECE: usize = 1024;
 pub struct Encoded {
     /// The tokens, special ones included; at most the encoder's maximum length.
     pub ids: Vec<u32>,
-    /// For each token 0 if it belongs to the first sentence, 1 if to the second.
+    /// For each token 0 if it belongs to the first sentence, 1 if to the second; 0 for all where transformers'
+    /// tokenizer gives none.
     pub types: Vec<u32>,
     /// The answer, carried along.
     pub label: Option<Label>,
@@ -46,6 +47,8 @@ pub struct TextEncoder {
     factor: f64,
     /// Whether it may leave most of a model's vocabulary unused.
     small: bool,
+    /// Whether tokens have types: a model that never saw any must not get them.
+    types: bool,
     /// The settings that it came with.
     config: Option<Map<String, Value>>,
 }
@@ -117,8 +120,16 @@ impl TextEncoder {
             largest_id,
             factor: 1.0,
             small: false,
+            types: around.types,
             config: None,
         })
+    }
+
+    /// With what the files beside the tokenizer say.
+    fn with_settings(mut self, config: Option<Map<String, Value>>, dir: &Path) -> Self {
+        self.types &= tokenizer_config::gives_types(config.as_ref(), dir);
+        self.config = config;
+        self
     }
 
     /// Lets [`TextEncoder::check`] pass where most of the model's vocabulary stays unused.
@@ -136,7 +147,8 @@ impl TextEncoder {
 
     /// Writes `tokenizer.json` into a folder, as transformers and [`TextEncoder::from_folder`] read it, and
     /// `tokenizer_config.json` with what transformers would otherwise take as the model's kind has it by
-    /// default, such as whether case is dropped.
+    /// default, such as whether case is dropped and whether there are types of tokens. A DistilBERT, which takes no types,
+    /// is known by the `config.json` in the folder, so that is written first.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -144,11 +156,30 @@ impl TextEncoder {
         let path = dir.join("tokenizer.json");
         let saved = self.tokenizer.save(&path, true);
         saved.map_err(|e| tokenizer_error(Some(&path), e))?;
-        tokenizer_config::write(&self.tokenizer, self.config.as_ref(), dir)
+        tokenizer_config::write(&self.tokenizer, self.config.as_ref(), self.types, dir)
     }
 
-    /// The tokenizer of a model's folder: `tokenizer.json`, else `vocab.txt` with the settings of
-    /// `tokenizer_config.json` as a BERT tokenizer.
+    /// The length that a folder's `tokenizer.json` cuts texts at: the one that [`TextEncoder::save`] wrote beside a
+    /// model that was trained with it. `None` where there is no such file, or it cuts nothing.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is too long; whether it is whole says [`TextEncoder::from_folder`].
+    pub fn saved_length(dir: &Path) -> Result<Option<usize>> {
+        let path = dir.join("tokenizer.json");
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let bytes = limits::read(&path, LARGEST_TOKENIZER)?;
+        let file: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let length = file["truncation"]["max_length"].as_u64();
+        Ok(length.and_then(|length| usize::try_from(length).ok()))
+    }
+
+    /// The tokenizer of a model's folder: `tokenizer.json`, else `vocab.txt` as a BERT tokenizer.
+    ///
+    /// As in transformers, `tokenizer_config.json` goes before either where it says how a BERT tokenizer prepares text
+    /// (`do_lower_case`, `strip_accents`, `tokenize_chinese_chars`), and a tokenizer whose `model_input_names` have no
+    /// `token_type_ids`, or that is DistilBERT's, gives all tokens type 0.
     ///
     /// # Errors
     /// If there is neither file, one is malformed, or for the reasons of [`TextEncoder::new`].
@@ -159,19 +190,22 @@ impl TextEncoder {
             let factor = expansion::factor(&serde_json::from_slice(&bytes).unwrap_or_default());
             expansion::fits(1, factor, Some(&whole))?;
             let read = guarded(|| Tokenizer::from_bytes(bytes).map_err(|e| e.to_string()));
-            let tokenizer = read.flatten().map_err(|why| Error::Tokenizer {
+            let mut tokenizer = read.flatten().map_err(|why| Error::Tokenizer {
                 path: Some(whole.clone()),
                 reason: format!(
                     "{}; is it the tokenizer.json of a fast tokenizer, and whole?",
                     reason(why)
                 ),
             })?;
-            let encoder = Self::prepared(tokenizer, max_length, Some(&whole))?;
-            return Ok(Self {
-                factor,
-                config: tokenizer_config::read(dir)?,
-                ..encoder
-            });
+            let config = tokenizer_config::read(dir)?;
+            if let Some(settings) = &config {
+                called(Some(&whole), || {
+                    tokenizer_config::apply(settings, &mut tokenizer)
+                })?;
+            }
+            let mut encoder = Self::prepared(tokenizer, max_length, Some(&whole))?;
+            encoder.factor = factor;
+            return Ok(encoder.with_settings(config, dir));
         }
         let vocabulary = dir.join("vocab.txt");
         if !vocabulary.is_file() {
@@ -191,10 +225,7 @@ impl TextEncoder {
         })?;
         tokenizer_config::expect_bert(dir, tokenizer.get_vocab_size(false))?;
         let encoder = Self::prepared(tokenizer, max_length, Some(&vocabulary))?;
-        Ok(Self {
-            config: tokenizer_config::read(dir)?,
-            ..encoder
-        })
+        Ok(encoder.with_settings(tokenizer_config::read(dir)?, dir))
     }
 
     /// The token ids of one row; a pair as `[CLS] first [SEP] second [SEP]`, or as the tokenizer
@@ -285,7 +316,10 @@ impl TextEncoder {
             );
             return Err(tokenizer_error(None, why));
         }
-        let types = encoding.get_type_ids().to_vec();
+        let types = match self.types {
+            true => encoding.get_type_ids().to_vec(),
+            false => vec![0; ids.len()],
+        };
         Ok(Encoded { ids, types, label })
     }
 

@@ -11,6 +11,10 @@ use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 use crate::error::{Error, Result};
 use crate::limits::{self, LARGEST_LIST};
 
+/// The setting of what transformers' tokenizer gives a model, and the name of the types of tokens there.
+const INPUTS: &str = "model_input_names";
+const TYPES: &str = "token_type_ids";
+
 /// Where a folder has it.
 fn path(dir: &Path) -> PathBuf {
     dir.join("tokenizer_config.json")
@@ -95,19 +99,73 @@ fn is_bert(class: &str) -> bool {
     class.ends_with("BertTokenizer") || class == "ElectraTokenizer"
 }
 
-/// Writes a tokenizer's settings into a folder: those it came with, and what its steps say.
+/// Whether transformers' tokenizer of a folder gives types of tokens: as its settings say, else as its class does, which
+/// without settings is the model's.
+pub(crate) fn gives_types(settings: Option<&Map<String, Value>>, dir: &Path) -> bool {
+    let setting = |name: &str| settings.and_then(|settings| settings.get(name));
+    if let Some(names) = setting(INPUTS).and_then(Value::as_array) {
+        return names.iter().any(|name| name.as_str() == Some(TYPES));
+    }
+    let class = setting("tokenizer_class").and_then(Value::as_str);
+    let is_distilberts = class.is_some_and(|class| class.starts_with("DistilBertTokenizer"));
+    !is_distilberts && !beside_distilbert(dir)
+}
+
+/// Whether the folder's model is a DistilBERT, which transformers gives no types, and which refuses them there.
+fn beside_distilbert(dir: &Path) -> bool {
+    // A file that is no configuration is an error where the model is opened.
+    let text = limits::read_text(&dir.join("config.json"), LARGEST_LIST);
+    let config = text.map(|text| serde_json::from_str::<Value>(&text));
+    matches!(config, Ok(Ok(config)) if config["model_type"] == "distilbert")
+}
+
+/// Changes the steps of a `tokenizer.json` to what the settings beside it say of them, as transformers does for BERT's
+/// tokenizers; what they do not name stays.
+///
+/// # Errors
+/// If the tokenizer refuses them.
+pub(crate) fn apply(
+    settings: &Map<String, Value>,
+    tokenizer: &mut Tokenizer,
+) -> tokenizers::Result<()> {
+    let class = settings.get("tokenizer_class").and_then(Value::as_str);
+    let Some(NormalizerWrapper::BertNormalizer(bert)) = tokenizer.get_normalizer() else {
+        return Ok(());
+    };
+    if class.is_some_and(|class| !is_bert(class)) {
+        return Ok(());
+    }
+    let mut bert = *bert;
+    let flag = |name: &str| settings.get(name).and_then(Value::as_bool);
+    bert.lowercase = flag("do_lower_case").unwrap_or(bert.lowercase);
+    bert.handle_chinese_chars = flag("tokenize_chinese_chars").unwrap_or(bert.handle_chinese_chars);
+    bert.strip_accents = match settings.get("strip_accents") {
+        Some(Value::Bool(strip)) => Some(*strip),
+        Some(Value::Null) => None, // if case is dropped
+        _ => bert.strip_accents,
+    };
+    tokenizer.with_normalizer(Some(bert)).map(|_| ())
+}
+
+/// Writes a tokenizer's settings into a folder: those it came with, what its steps say, and whether tokens have types.
 ///
 /// # Errors
 /// If it cannot be written.
 pub(crate) fn write(
     tokenizer: &Tokenizer,
     came_with: Option<&Map<String, Value>>,
+    types: bool,
     dir: &Path,
 ) -> Result<()> {
     let mut settings = came_with.cloned().unwrap_or_default();
     settings.extend(said(tokenizer));
-    if settings.is_empty() {
-        return Ok(());
+    if !settings.get(INPUTS).is_some_and(Value::is_array) {
+        // transformers 4 and 5 differ in what a class gives that is not told.
+        let names: &[&str] = match types && !beside_distilbert(dir) {
+            true => &["input_ids", TYPES, "attention_mask"],
+            false => &["input_ids", "attention_mask"],
+        };
+        settings.insert(INPUTS.into(), names.into());
     }
     let path = path(dir);
     let text = serde_json::to_string_pretty(&settings).unwrap_or_default(); // of texts, truths and numbers

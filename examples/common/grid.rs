@@ -97,21 +97,15 @@ pub struct Axis {
 /// For a sweep that is no `flag=value,value`, or of a flag that is an axis already.
 pub fn axes<E: Experiment>(asked: &Asked<E::Args>) -> Result<Vec<Axis>> {
     let mut axes = E::axes(&asked.settings.own)?;
-    let optimizers = match asked.has("optimizer") {
-        true => &asked.settings.optimizer.optimizer,
-        false => E::default_optimizer(&asked.settings.own),
-    };
-    axes.push(Axis {
-        name: "optimizer".into(),
-        values: list(optimizers).map_err(anyhow::Error::msg)?,
-    });
+    let place = axes.len();
     for sweep in &asked.invocation.sweep {
         let (name, values) = sweep
             .split_once('=')
             .with_context(|| format!("--sweep {sweep}: expected FLAG=VALUE,VALUE"))?;
         let name = name.trim().trim_start_matches("--").replace('-', "_");
         let flag = name.replace('_', "-");
-        let taken = axes.iter().any(|axis| axis.name == name) || name == "seed";
+        let taken = axes.iter().any(|axis| axis.name == name)
+            || ["optimizer", "seed"].contains(&name.as_str());
         if taken {
             bail!("--sweep {sweep}: give several values with --{flag} itself, or once");
         }
@@ -128,7 +122,27 @@ pub fn axes<E: Experiment>(asked: &Asked<E::Args>) -> Result<Vec<Axis>> {
         let values = values.map_err(|e| anyhow::anyhow!("--sweep {sweep}: {e}"))?;
         axes.push(Axis { name, values });
     }
+    let optimizers = match asked.has("optimizer") {
+        true => asked.settings.optimizer.optimizer.as_str(),
+        false => E::default_optimizer(&own_of_first(asked, &axes)?),
+    };
+    let optimizers = Axis {
+        name: "optimizer".into(),
+        values: list(optimizers).map_err(anyhow::Error::msg)?,
+    };
+    axes.insert(place, optimizers);
     Ok(axes)
+}
+
+/// The program's own flags with the first value of each axis: a model that is swept is one that was asked for.
+fn own_of_first<A: Own>(asked: &Asked<A>, axes: &[Axis]) -> Result<A> {
+    let mut given = asked.given.clone();
+    for axis in axes {
+        if let Some(value) = axis.values.first() {
+            given.insert(axis.name.clone(), Value::String(value.clone()));
+        }
+    }
+    Ok(Asked::<A>::of(&given, "settings")?.settings.own)
 }
 
 /// Values that are lists themselves.
@@ -153,8 +167,8 @@ pub fn cells<E: Experiment>(
 ) -> Result<Vec<Cell<E::Args>>> {
     let axes = axes::<E>(asked)?;
     let seeds = match asked.has("seed") || asked.has("optimizer") {
-        true => &asked.settings.training.seed,
-        false => E::default_seeds(&asked.settings.own),
+        true => asked.settings.training.seed.as_str(),
+        false => E::default_seeds(&own_of_first(asked, &axes)?),
     };
     let seeds = list(seeds).map_err(anyhow::Error::msg)?;
     let count = axes

@@ -63,15 +63,13 @@ pub fn rung<A: Own>(cells: &[Cell<A>], index: usize, kept: &[String]) -> Vec<Cel
     of_rung.collect()
 }
 
-/// The choices that the next rung goes on with: by the main score of the last evaluation, means over the seeds.
-///
-/// # Errors
-/// If the runs' files cannot be read.
-pub fn best<A: Own>(all: &[Cell<A>], ran: &[Cell<A>], next: usize) -> Result<Vec<String>> {
+/// The choices that the next rung goes on with: by the main score of the last evaluation, means over the seeds. A run
+/// whose files cannot be read is lost, as one that failed.
+pub fn best<A: Own>(all: &[Cell<A>], ran: &[Cell<A>], next: usize) -> Vec<String> {
     let (_, share) = RUNGS[next];
     let complete = ran.iter().filter(|cell| results::is_complete(&cell.folder));
-    let runs = complete.map(|cell| Run::read(&cell.group(), &cell.place, &cell.folder));
-    let rows = results::rows(&runs.collect::<Result<Vec<_>>>()?);
+    let runs = complete.filter_map(|cell| Run::of(cell).ok());
+    let rows = results::rows(&runs.collect::<Vec<_>>());
     let fields = fields(all);
     let kept = fields.iter().map(|field| {
         let mut own: Vec<&Row> = rows
@@ -92,7 +90,7 @@ pub fn best<A: Own>(all: &[Cell<A>], ran: &[Cell<A>], next: usize) -> Result<Vec
             .map(|row| row.group.clone())
             .collect::<Vec<_>>()
     });
-    Ok(kept.flatten().collect())
+    kept.flatten().collect()
 }
 
 /// Higher is better, and what is no number comes last.

@@ -78,6 +78,15 @@ macro_rules! say {
     }};
 }
 
+/// A line on standard error, whose reader may have gone as well.
+#[macro_export]
+macro_rules! say_error {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 /// How this program was called.
 pub fn command_line() -> String {
     let words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
@@ -200,20 +209,38 @@ fn prepare(device: &Device) {
 #[cfg(not(feature = "cuda"))]
 fn prepare(_: &Device) {}
 
-/// A flag that Ctrl-C or a termination signal sets; a second signal ends the process at once.
+/// A flag that Ctrl-C or a termination signal sets; a second signal ends the process at once. What `nohup` has the
+/// process ignore stays ignored.
 ///
 /// # Errors
 /// If the handler cannot be installed.
 pub fn stop_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let handler = flag.clone();
+    let outlives_terminal = ignore_hangup();
     ctrlc::set_handler(move || {
         if handler.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step with a checkpoint; once more to stop at once");
+        say_error!("stopping after this step with a checkpoint; once more to stop at once");
     })?;
+    if outlives_terminal {
+        ignore_hangup();
+    }
     Ok(flag)
+}
+
+/// Ignores the end of the terminal; whether it was ignored before.
+#[cfg(unix)]
+fn ignore_hangup() -> bool {
+    // SAFETY: no code of ours takes the handler's place; a signal may be ignored at any time.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) == libc::SIG_IGN }
+}
+
+/// There is no such signal.
+#[cfg(not(unix))]
+fn ignore_hangup() -> bool {
+    false
 }
 
 #[cfg(test)]

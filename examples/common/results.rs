@@ -1,5 +1,7 @@
 //! What finished runs left in their folders, and the means over their seeds.
 
+use crate::grid::Cell;
+use crate::layers::Own;
 use crate::table::number;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -50,6 +52,9 @@ pub fn is_complete(folder: &Path) -> bool {
     summary(folder).is_ok_and(|s| s.outcome != "interrupted")
 }
 
+/// What tells one choice from the others: names and values.
+pub type Place = Vec<(String, String)>;
+
 /// Values by step.
 pub type Curve = BTreeMap<u64, f64>;
 
@@ -95,6 +100,14 @@ pub struct Run {
 }
 
 impl Run {
+    /// Reads the run of a cell.
+    ///
+    /// # Errors
+    /// As [`Run::read`].
+    pub fn of<A: Own>(cell: &Cell<A>) -> Result<Self> {
+        Self::read(&cell.group(), &cell.place, &cell.folder)
+    }
+
     /// Reads `summary.json` and `metrics.jsonl` of a run's folder.
     ///
     /// # Errors

@@ -101,7 +101,7 @@ impl Session {
             self.settings.insert(MARK.into(), mark);
         }
         let text = toml::to_string(&self.settings)?;
-        let folder = self.claim(&text)?;
+        let (folder, begun) = self.claim(&text)?;
         say!("{}: {}", self.label, parts.announce);
         let trainer = Trainer::new(
             parts.task,
@@ -117,7 +117,7 @@ impl Session {
             );
         }
         let mut trainer = trainer
-            .run_folder(&folder, text)
+            .run_folder(&folder, text.as_str())
             .stop_flag(self.stop.clone())
             .callback(JsonLines::new(folder.metrics()))
             .callback(TensorBoard::new(folder.path()))
@@ -138,25 +138,37 @@ impl Session {
         let mut trainer = trainer.callback(summary).boxed_callback(follower());
         if let Some(from) = &self.from {
             trainer.resume(from)?;
+            let (taken, total) = (trainer.progress().step, trainer.total_steps());
+            if taken > total {
+                bail!(
+                    "{}: the run has taken {taken} steps already: expected at least as many, got {total}; give it more \
+                     with --epochs or --max-steps",
+                    folder.path().display()
+                );
+            }
         }
         if self.audit {
             let audit = trainer.audit().context("--audit")?;
             say!("  audit: {audit}");
         }
+        if begun {
+            self.rewrite(&folder, &text)?;
+        }
         let summary = trainer.fit()?;
         drop(trainer);
-        let is_over = !matches!(summary.outcome, Outcome::Interrupted { .. });
-        if is_over && self.keep != "all" {
-            remove(&folder.path().join("checkpoint"))?;
+        if !matches!(summary.outcome, Outcome::Interrupted { .. }) {
+            // A model is there, too, of a shorter run that had to keep it.
+            let gone = superfluous(&folder, &self.keep);
+            gone.iter().try_for_each(|folder| remove(folder))?;
         }
         Ok(summary)
     }
 
-    /// The folder, this process's alone, with this configuration.
-    fn claim(&mut self, text: &str) -> Result<RunFolder> {
+    /// The folder, this process's alone, and whether a run was begun in it before. Its files stay as they are.
+    fn claim(&mut self, text: &str) -> Result<(RunFolder, bool)> {
         let begun = self.resumes && RunFolder::open(&self.folder).is_ok();
         if !begun {
-            return Ok(RunFolder::create(&self.folder, text)?);
+            return Ok((RunFolder::create(&self.folder, text)?, false));
         }
         let folder = RunFolder::resume(&self.folder)?;
         if !self.named {
@@ -168,11 +180,18 @@ impl Session {
             None => folder.settings()?,
         };
         same::steps(&self.folder, &layers::of_run(&before)?, &self.settings)?;
+        Ok((folder, true))
+    }
+
+    /// Gives a run that was begun this configuration, once nothing speaks against going on.
+    fn rewrite(&self, folder: &RunFolder, text: &str) -> Result<()> {
+        // It says that the run is complete, which with another length it is not; cut off, it would be taken for that.
+        remove_file(&folder.summary())?;
         folder.set_settings(text)?;
         if self.from.is_none() {
             folder.begin_again()?;
         }
-        Ok(folder)
+        Ok(())
     }
 }
 
@@ -182,25 +201,40 @@ impl Session {
 /// If a run is at work in the folder, if it has no model that could stay, and if something cannot be removed.
 pub fn slim(folder: &Path, keep: &str) -> Result<()> {
     let run = RunFolder::open(folder)?;
-    let (checkpoints, models) = (folder.join("checkpoint"), [run.model(), run.best_model()]);
-    let gone = match keep {
-        "models" if !run.model().is_dir() => return Ok(()),
-        "models" => vec![checkpoints],
-        "figures" => [vec![checkpoints], models.into()].concat(),
-        _ => return Ok(()),
-    };
-    if gone.iter().all(|folder| !folder.exists()) {
+    let gone = superfluous(&run, keep);
+    // Nothing would be left to evaluate.
+    let has_no_other = keep == "models" && !run.model().is_dir();
+    if has_no_other || gone.iter().all(|folder| !folder.exists()) {
         return Ok(());
     }
     let _held = RunFolder::resume(folder)?;
     gone.iter().try_for_each(|folder| remove(folder))
 }
 
+/// The folders of a complete run that are not to stay.
+fn superfluous(run: &RunFolder, keep: &str) -> Vec<PathBuf> {
+    let checkpoints = run.path().join("checkpoint");
+    match keep {
+        "models" => vec![checkpoints],
+        "figures" => vec![checkpoints, run.model(), run.best_model()],
+        _ => Vec::new(),
+    }
+}
+
 /// Removes a folder, which need not be there.
 fn remove(folder: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(folder) {
+    removed(folder, std::fs::remove_dir_all(folder))
+}
+
+/// Removes a file, which need not be there.
+fn remove_file(file: &Path) -> Result<()> {
+    removed(file, std::fs::remove_file(file))
+}
+
+fn removed(path: &Path, outcome: std::io::Result<()>) -> Result<()> {
+    match outcome {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("{}: cannot be removed", folder.display()))
+            Err(e).with_context(|| format!("{}: cannot be removed", path.display()))
         }
         _ => Ok(()),
     }

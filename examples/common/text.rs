@@ -80,7 +80,8 @@ pub fn checkpoint(folder: &Path, dropout: Option<f64>) -> Result<auto::Checkpoin
 
 /// `OUT-data`, where a program keeps what it makes of its texts.
 pub fn beside(out: &Path) -> PathBuf {
-    // Without a slash behind, which would lead into the run's own folder.
+    // `.` has no name of its own, and would lead into the run's own folder, as a slash behind would.
+    let out = std::path::absolute(out).unwrap_or_else(|_| out.into());
     let mut name = out.components().collect::<PathBuf>().into_os_string();
     name.push("-data");
     PathBuf::from(name)

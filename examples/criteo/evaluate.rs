@@ -8,9 +8,8 @@ use clap::Args;
 use common::experiment::Experiment;
 use common::flags::Settings;
 use common::layers::{self, Asked};
-use common::say;
 use common::values::list;
-use common::{program, runs, table};
+use common::{program, runs, say, say_error, table};
 use datasets::Batches;
 use datasets::criteo::Store;
 use models::dlrm::Dlrm;
@@ -89,7 +88,7 @@ pub fn run(options: &Options) -> Result<()> {
             Ok(()) => {}
             Err(error) if paths.len() == 1 => return Err(error),
             Err(error) => {
-                eprintln!("{error:#}");
+                say_error!("{error:#}");
                 failed += 1;
             }
         }

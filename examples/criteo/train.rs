@@ -159,7 +159,8 @@ impl Experiment for Clicks {
             return Ok(store);
         };
         let name = format!("planted-{rows}.clicks");
-        // Beside the run's folder, the comparison's, or that of the comparison whose rung it is of.
+        // Beside the run's folder, the comparison's, or that of the comparison whose rung it is of. `.` has none above it.
+        let out = std::path::absolute(out)?;
         let mut above = out.ancestors().skip(1).take(3);
         let there = above.find(|folder| folder.join(&name).is_file());
         let folder = there.or(out.parent()).unwrap_or(Path::new("."));

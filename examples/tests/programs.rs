@@ -16,7 +16,7 @@ mod translations;
 use program::{Program, bits, folder, lines, write};
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A glue run of a few small steps.
@@ -138,6 +138,20 @@ fn values_that_are_lists_are_swept() {
     assert_eq!(lines(&plan, "betas = \"0.8,0.9\""), 1, "{plan}");
 }
 
+/// Without a model the program compares two optimizers, with two seeds.
+#[test]
+fn a_model_that_is_swept_has_the_defaults_of_one_that_is_named() {
+    let out = folder();
+    let runs = |flags: &str, count: usize| {
+        let plan = glue(&format!("--dry-run --task sst2 {flags} --out"));
+        let plan = plan.path(&out.path().join("x")).succeeds();
+        assert!(plan.starts_with(&format!("# {count} runs\n")), "{plan}");
+    };
+    runs("", 4);
+    runs("--model mini", 1);
+    runs("--sweep model=mini,./elsewhere", 2);
+}
+
 /// Of a run's model: lines of a file with its answers in front, and GLUE's rows in the form of its server.
 #[test]
 fn a_model_answers() {
@@ -230,6 +244,11 @@ fn answers_that_nobody_gets() {
     let ended = child.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(ended.status.success() && error.is_empty(), "{error}");
+    // An error that cannot be said is one all the same.
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = glue("--resume").path(&out.path().join("nothing")).command();
+    let status = command.stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(1));
 }
 
 #[test]
@@ -343,12 +362,16 @@ fn a_run_goes_on_with_the_settings_it_was_begun_with_or_not_at_all() {
         );
     }
     // How often it logs, and how long it goes on, does not change its steps.
-    fs::remove_file(run.join("summary.json")).unwrap();
     glue("--max-steps 12 --log-every 3 --resume")
         .path(&run)
         .succeeds();
     let resumed = fs::read_to_string(run.join("config.toml")).unwrap();
     assert!(resumed.contains("max_steps = 12") && resumed.contains("log_every = 3"));
+    // What was done cannot be undone, and the attempt leaves no trace.
+    let error = glue("--max-steps 4 --resume").path(&run).fails();
+    assert!(error.contains("taken 12 steps"), "{error}");
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(config == resumed && run.join("summary.json").is_file());
 }
 
 #[test]
@@ -435,6 +458,56 @@ fn the_second_run_in_a_folder_is_refused_and_an_interrupted_one_goes_on_to_the_s
     assert_eq!(bits(&run), bits(&reference));
 }
 
+/// Ctrl-C during the last evaluation comes too late to leave anything undone.
+#[test]
+fn a_run_that_comes_to_its_end_was_not_stopped() {
+    let out = folder();
+    let run = out.path().join("run");
+    let flags = "--task sst2 --limit 16 --limit-eval 400 --max-length 16 --epochs 1 --batch-size 8 --optimizer sgd --out";
+    let mut command = glue(flags).path(&run).command();
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("at its last step", || {
+        let metrics = fs::read_to_string(run.join("metrics.jsonl"));
+        metrics.is_ok_and(|text| text.contains("\"step\":2,"))
+    });
+    // SAFETY: the child is ours and has not been waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    assert!(!said.contains("stopped"), "{said}");
+    let again = glue("--resume").path(&run).succeeds();
+    assert!(again.contains("finished already"), "{again}");
+}
+
+/// What `nohup` does before it becomes the program.
+#[test]
+fn a_run_outlives_its_terminal_where_that_was_asked_for() {
+    let out = folder();
+    let run = out.path().join("run");
+    let program = glue(&format!("{SMALL} {OFTEN} --out")).path(&run).command();
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    shell.arg(program.get_program()).args(program.get_args());
+    let child = shell
+        .env("HF_HUB_OFFLINE", "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("begun", || run.join("checkpoint").is_dir());
+    // SAFETY: the child is ours and has not been waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGHUP) };
+    let ended = child.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(0), "{error}");
+    assert!(run.join("checkpoint/step-00000012").is_dir());
+}
+
 #[test]
 fn a_full_disk_stops_the_run_and_leaves_the_last_checkpoint() {
     let out = folder();
@@ -443,7 +516,6 @@ fn a_full_disk_stops_the_run_and_leaves_the_last_checkpoint() {
     glue(&format!("{SMALL} {OFTEN} --max-steps 4 --out"))
         .path(&run)
         .succeeds();
-    fs::remove_file(run.join("summary.json")).unwrap();
     // Files end at 64 KiB, as they would on a full disk: no checkpoint can be written.
     let program = glue("--max-steps 12 --resume").path(&run);
     let error = program.limited(64).fails();
@@ -456,7 +528,10 @@ fn a_full_disk_stops_the_run_and_leaves_the_last_checkpoint() {
         .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
         .collect();
     assert!(left.iter().any(|name| name == "step-00000004"), "{left:?}");
-    glue("--max-steps 12 --resume").path(&run).succeeds();
+    // The shorter run was complete, and the longer one is not.
+    let said = glue("--resume").path(&run).succeeds();
+    assert!(!said.contains("finished already"), "{said}");
+    assert!(run.join("checkpoint/step-00000012").is_dir(), "{said}");
     let left = fs::read_dir(run.join("checkpoint")).unwrap();
     assert!(left.into_iter().all(|e| {
         !e.unwrap()
@@ -507,4 +582,17 @@ fn a_comparison_has_its_cells_its_table_and_its_report() {
     assert_eq!(bits(&cell), expected);
     let error = glue(&format!("{flags} --out")).path(&at).fails();
     assert!(error.contains("holds a run"), "{error}");
+
+    // One cannot be read any more: it is named, and the others are shown.
+    fs::remove_file(cell.join("metrics.jsonl")).unwrap();
+    let error = glue("--resume").path(&at).fails();
+    assert!(
+        error.contains("cannot be shown") && error.contains("1 of 8 runs failed"),
+        "{error}"
+    );
+    let results = fs::read_to_string(at.join("results.json")).unwrap();
+    assert_eq!(results.matches("\"runs\": 2").count(), 3, "{results}");
+    assert_eq!(results.matches("\"runs\": 1").count(), 1, "{results}");
+    let report = fs::read_to_string(at.join("report.html")).unwrap();
+    assert!(report.contains("cannot be shown") && report.contains("7 of 8 runs"));
 }

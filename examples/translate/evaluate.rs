@@ -5,8 +5,7 @@ use crate::decode::SearchArgs;
 use crate::translator::Translator;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use common::say;
-use common::{program, runs, table};
+use common::{program, runs, say, say_error, table};
 use datasets::sample::number_pairs;
 use datasets::translation::{Pair, read_parallel, remove_marks};
 use std::fs;
@@ -62,7 +61,7 @@ pub fn run(options: &Options) -> Result<()> {
             Ok(line) => lines.push(line),
             Err(error) if paths.len() == 1 => return Err(error),
             Err(error) => {
-                eprintln!("{error:#}");
+                say_error!("{error:#}");
                 failed += 1;
             }
         }

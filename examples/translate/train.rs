@@ -349,7 +349,11 @@ where
             ..self.translator.search().greedy()
         };
         let found = self.translator.translate(&sources, &search);
-        let found = found.map_err(trainers::Error::user)?;
+        // What is no answer of the model is told from what else can fail.
+        let found = found.map_err(|error| {
+            let known = error.downcast::<trainers::Error>();
+            known.unwrap_or_else(trainers::Error::user)
+        })?;
         let texts: Vec<&str> = found.iter().map(|best| best[0].text.as_str()).collect();
         Ok(scores.with("bleu", multi_bleu(&texts, &[references.as_slice()])?.score))
     }

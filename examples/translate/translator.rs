@@ -3,6 +3,7 @@
 use crate::corpus::Preparation;
 use anyhow::{Context, Result};
 use candle_core::{D, DType, Device, Tensor};
+use common::say_error;
 use datasets::translation::Subwords;
 use models::transformer::{Decoding, Transformer};
 use models::{Model as _, Start};
@@ -120,7 +121,7 @@ impl Translator {
         });
         let ids = ids.collect::<Result<Vec<_>>>()?;
         if cut > 0 {
-            eprintln!(
+            say_error!(
                 "{cut} of {} sentences have more than the {most} tokens that the model has positions for: their ends are not \
                  translated",
                 lines.len()

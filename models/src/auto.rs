@@ -83,6 +83,9 @@ impl Config {
 /// differ in training is said before one is made. What its config.json says that no [`Config`] has (the tokenizer's class,
 /// what another library does with the outputs) is in what its models save, too.
 ///
+/// A DistilBERT whose positions began as sines (`sinusoidal_pos_embds`) is loaded with the table that the checkpoint has of
+/// them. It is trained like any other, so that `false` is saved; fresh weights of such a configuration are refused.
+///
 /// ```no_run
 /// use models::{Start, auto};
 /// let checkpoint = auto::Checkpoint::open("checkpoint".as_ref())?.with_dropout(0.2);
@@ -125,6 +128,20 @@ impl Checkpoint {
         self
     }
 
+    /// The architecture of weights that are all in the checkpoint: sines of positions are a table there.
+    fn architecture(&self) -> Result<Architecture> {
+        match &self.config {
+            Config::DistilBert(config) => {
+                let config = distilbert::Config {
+                    sinusoidal_pos_embds: false,
+                    ..config.clone()
+                };
+                config.architecture()
+            }
+            config => config.architecture(),
+        }
+    }
+
     /// As [`sequence_classifier`].
     ///
     /// # Errors
@@ -134,7 +151,7 @@ impl Checkpoint {
         labels: Option<usize>,
         start: &Start,
     ) -> Result<(SequenceClassifier, LoadReport)> {
-        let (architecture, labels) = (self.config.architecture()?, labels.unwrap_or(self.labels));
+        let (architecture, labels) = (self.architecture()?, labels.unwrap_or(self.labels));
         let (model, report) = SequenceClassifier::load(&self.folder, &architecture, labels, start)?;
         let said = [&self.names, &self.problem, &self.others];
         Ok((model.after_reading(said, &report), report))
@@ -149,7 +166,7 @@ impl Checkpoint {
         labels: Option<usize>,
         start: &Start,
     ) -> Result<(TokenClassifier, LoadReport)> {
-        let (architecture, labels) = (self.config.architecture()?, labels.unwrap_or(self.labels));
+        let (architecture, labels) = (self.architecture()?, labels.unwrap_or(self.labels));
         let (model, report) = TokenClassifier::load(&self.folder, &architecture, labels, start)?;
         let said = [&self.names, &self.others];
         Ok((model.after_reading(said, &report), report))
@@ -163,7 +180,7 @@ impl Checkpoint {
         &self,
         start: &Start,
     ) -> Result<(MaskedLanguageModel, LoadReport)> {
-        let architecture = self.config.architecture()?;
+        let architecture = self.architecture()?;
         let (model, report) = MaskedLanguageModel::load(&self.folder, &architecture, start)?;
         Ok((model.after_reading(&self.others), report))
     }
@@ -176,7 +193,7 @@ impl Checkpoint {
         &self,
         start: &Start,
     ) -> Result<(MaskedLanguageModel, LoadReport)> {
-        let architecture = self.config.architecture()?;
+        let architecture = self.architecture()?;
         let (model, report) =
             MaskedLanguageModel::load_with_pairs(&self.folder, &architecture, start)?;
         Ok((model.after_reading(&self.others), report))

@@ -39,20 +39,43 @@ pub(crate) fn read_json(path: &Path, longest: u64) -> Result<Value> {
     serde_json::from_slice(&bytes).map_err(|e| Error::file(path, format!("not in JSON: {e}")))
 }
 
-/// The file's contents and its `model_type`.
+/// What transformers' classes begin with, and the `model_type` of their configurations.
+const CLASSES: [(&str, &str); 4] = [
+    ("Bert", "bert"),
+    ("DistilBert", "distilbert"),
+    ("Roberta", "roberta"),
+    ("SqueezeBert", "squeezebert"),
+];
+
+/// The file's contents and its `model_type`, or the one of the class that it names.
 pub(crate) fn read(path: &Path) -> Result<(Value, String)> {
     let value = read_json(path, LONGEST)?;
-    let model_type = match value.get("model_type").and_then(Value::as_str) {
-        Some(model_type) => model_type.to_string(),
-        None => {
-            return Err(Error::Config {
-                field: "model_type",
-                expected: "the architecture's name, for example \"bert\"".into(),
-                got: format!("none in {}", path.display()),
-            });
-        }
+    let model_type = match value.get("model_type") {
+        Some(own) => own.as_str(),
+        None => type_of_class(&value),
     };
-    Ok((value, model_type))
+    match model_type.map(String::from) {
+        Some(model_type) => Ok((value, model_type)),
+        None => Err(Error::Config {
+            field: "model_type",
+            expected: "the architecture's name, such as \"bert\": write it into the file".into(),
+            got: format!(
+                "none in {}, and no class in `architectures` that tells it",
+                path.display()
+            ),
+        }),
+    }
+}
+
+/// The `model_type` that follows from `architectures`: the first files of the Hub have nothing else.
+fn type_of_class(value: &Value) -> Option<&'static str> {
+    let class = value.get("architectures")?.get(0)?.as_str()?;
+    let is_of = |prefix: &str| {
+        let task = class.strip_prefix(prefix);
+        task.is_some_and(|task| task == "Model" || task.starts_with("For"))
+    };
+    let found = CLASSES.iter().find(|(prefix, _)| is_of(prefix));
+    found.map(|(_, model_type)| *model_type)
 }
 
 /// The configuration of one architecture.

@@ -63,7 +63,9 @@ pub struct Config {
     pub max_position_embeddings: usize,
     /// The standard deviation of initial weights.
     pub initializer_range: f64,
-    /// Whether positions are sines that are not trained; only `false` is supported.
+    /// Whether positions begin as sines that are not trained; only `false` is supported. A checkpoint with `true` has
+    /// them in its table: [`auto::Checkpoint`](crate::auto::Checkpoint) takes it as it is, to be trained like any other, and
+    /// `false` is saved.
     pub sinusoidal_pos_embds: bool,
     /// Whether the masked language model's decoder is the word embedding; only `true` is supported.
     pub tie_word_embeddings: bool,

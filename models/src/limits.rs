@@ -50,7 +50,7 @@ const SWITCHES: [(&str, bool, &str); 3] = [
     (
         "sinusoidal_pos_embds",
         false,
-        "false, which trains the checkpoint's own table of positions",
+        "false; a checkpoint's own table of sines is opened by `auto::Checkpoint`",
     ),
 ];
 

@@ -112,6 +112,7 @@ impl TrainConfig {
                 got: self.epochs.to_string(),
             });
         }
+        self.schedule.check()?;
         let fraction = self.curvature_fraction;
         let inside = fraction > 0.0 && fraction <= 1.0;
         setting(

@@ -38,8 +38,8 @@ impl StepBound {
         }
     }
 
-    /// The bound under which a whole run moves no variable by more than about `share` of it: τ = share / Σ f, with the
-    /// sum of the factors of all its steps ([`crate::Schedule::sum`]).
+    /// The bound under which a whole run moves no variable by more than about `share` of it, times its group's factor: τ =
+    /// share / Σ f, with the sum of the factors of all its steps ([`crate::Schedule::sum`]).
     ///
     /// A bound of each step that keeps a pretrained network in a short run does not in a longer one: MiniLM was kept by a
     /// share of a sixteenth in 63 steps and in 250, and lost with an eighth. Over thousands of steps, many of which undo
@@ -70,7 +70,7 @@ impl StepBound {
         }
     }
 
-    /// What is left of a change: 1 where the bound does not bind, nor where something is not a number.
+    /// What is left of a change: 1 where the bound does not bind, nor where something is not a number; 0 of an endless one.
     pub(super) fn share(&self, change_squared: f64, value_squared: f64, count: usize) -> f64 {
         let count = count as f64;
         let most = self.relative * (value_squared / count).sqrt().max(self.floor);
@@ -129,9 +129,11 @@ pub(super) fn composed(
     let squares = |t: &Tensor| sum_f64(&t.to_dtype(DType::F64)?.sqr()?);
     let [changed, value] = [&change, old].map(squares);
     let share = bound.share(changed?, value?, old.elem_count());
-    match share < 1.0 {
-        true => Ok(((old + (change * share)?)?, 1)),
-        false => Ok((new, 0)),
+    match share {
+        // An endless change.
+        0.0 => Ok((old.copy()?, 1)),
+        share if share < 1.0 => Ok(((old + (change * share)?)?, 1)),
+        _ => Ok((new, 0)),
     }
 }
 
@@ -158,9 +160,10 @@ pub(super) fn each(
     let change = (&changed / counts)?.sqrt()?;
     let binds = change.gt(&most)?;
     let share = binds.where_cond(&(most / change)?, &changed.ones_like()?)?;
-    later.add(&(changed * share.sqr()?)?, |to, sum| {
-        to.change_squared += sum
-    })?;
+    // Endless changes, of which nothing is left.
+    let lost = share.eq(0f64)?;
+    let left = lost.where_cond(&changed.zeros_like()?, &(&changed * share.sqr()?)?)?;
+    later.add(&left, |to, sum| to.change_squared += sum)?;
     later.add(&binds.to_dtype(DType::F64)?, |to, sum| {
         to.bounded += sum as usize
     })?;
@@ -170,11 +173,11 @@ pub(super) fn each(
         let one = |x: &Tensor| -> candle_core::Result<Tensor> {
             x.narrow(0, i, 1)?.reshape(vec![1; old.rank()])
         };
+        let all = |x: &Tensor| one(x)?.broadcast_as(old.shape());
         let left = (old + change.broadcast_mul(&one(&share)?)?)?;
+        let left = all(&lost)?.where_cond(old, &left)?;
         // Where the bound does not bind the new value stays as it is, to the last bit.
-        *new = one(&binds)?
-            .broadcast_as(old.shape())?
-            .where_cond(&left, new)?;
+        *new = all(&binds)?.where_cond(&left, new)?;
     }
     Ok(())
 }

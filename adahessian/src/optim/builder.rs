@@ -2,8 +2,9 @@
 
 use super::bound::StepBound;
 use super::group::{Common, Group, not_negative};
+use super::number::Lane;
 use super::optimizer::Optimizer;
-use super::rule::Rule;
+use super::rule::{Rule, Step};
 use crate::block::Blocks;
 use crate::curvature::hutchinson::Probe;
 use crate::error::{Error, Result};
@@ -157,7 +158,7 @@ impl<R: Rule> Builder<R> {
         self
     }
 
-    /// After how many steps in a row with something that is not finite to give up.
+    /// How many steps in a row with something that is not finite are skipped; one more is an error.
     pub fn max_skipped(mut self, steps: u32) -> Self {
         self.common.max_skipped = steps;
         self
@@ -231,9 +232,10 @@ impl<R: Rule> Builder<R> {
     ///
     /// # Errors
     /// [`Error::Setting`] for a setting out of range, one of the Hessian's with a rule that has no use
-    /// for it, or a group that is to freeze and matches nothing; [`Error::Variable`] for a block that does not fit its variable.
+    /// for it (a group's block alone has none there, and is passed over), or a group that is to freeze and matches nothing; [`Error::Variable`] for a block that does not fit its variable.
     pub fn build(self, vars: impl Into<NamedVars>) -> Result<Optimizer<R>> {
         self.rule.check()?;
+        check_trust(&self.rule)?;
         self.curvature.check()?;
         if !R::SECOND_ORDER && self.curvature != Curvature::default() {
             return Err(Error::Setting {
@@ -243,5 +245,25 @@ impl<R: Rule> Builder<R> {
             });
         }
         Optimizer::new(self, &vars.into())
+    }
+}
+
+/// That a rule with trust says what its direction is.
+fn check_trust<R: Rule>(rule: &R) -> Result<()> {
+    let step = Step {
+        lr: 1.0,
+        weight_decay: 0.0,
+        count: 1,
+        diagonal_count: 1,
+    };
+    let numbers = vec![Lane::<f64, true>(1.0); rule.slots().len()];
+    let direction = rule.direction(&step, rule.scalars(&step), Lane(1.0), &numbers);
+    match R::TRUST && direction.is_none() {
+        true => Err(Error::Setting {
+            what: "rule with trust",
+            expected: "its `direction`".into(),
+            got: format!("`{}` without one", R::NAME),
+        }),
+        false => Ok(()),
     }
 }

@@ -81,7 +81,7 @@ pub struct Common {
     pub clip_value: Option<f64>,
     /// The longest step of each variable, relative to it; none by default.
     pub bound: Option<StepBound>,
-    /// After how many steps in a row with a non-finite gradient to give up.
+    /// How many steps in a row with something that is not finite are skipped; one more is an error.
     pub max_skipped: u32,
     /// Variables that the first step need not reach: ends of names, or patterns with `*`, as in
     /// [`Group`]. Any other that it does not reach is an error.

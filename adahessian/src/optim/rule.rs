@@ -148,10 +148,16 @@ pub trait Rule: Copy + Send + Sync + 'static {
         None
     }
 
-    /// With [`Rule::TRUST`]: the direction r once more, after the running quantities have their new values.
+    /// With [`Rule::TRUST`], which needs it: the direction r once more, after the running quantities have their new values.
     #[inline(always)]
-    fn direction<N: Number>(&self, _: &Step, _: Self::Scalars, value: N, _slots: &[N]) -> N {
-        value
+    fn direction<N: Number>(
+        &self,
+        _: &Step,
+        _: Self::Scalars,
+        _value: N,
+        _slots: &[N],
+    ) -> Option<N> {
+        None
     }
 
     /// With [`Rule::TRUST`]: τ from ‖θ‖ and ‖r‖.

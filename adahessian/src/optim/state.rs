@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::files::save_tensors;
 use crate::numeric::is_half;
+use crate::vars::NamedVars;
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -47,6 +48,25 @@ impl State {
                 );
                 let got = format!("{} tensors", self.tensors.len());
                 Err(state_error(name, &expected, &got))
+            }
+        }
+    }
+
+    /// The same of the counts, which a variable of a rule without running quantities has alone.
+    pub(crate) fn expect_counts(&self, vars: &NamedVars) -> Result<()> {
+        let counted = self
+            .meta
+            .keys()
+            .filter_map(|key| key.strip_prefix("count."));
+        match counted
+            .into_iter()
+            .find(|name| vars.position(name).is_err())
+        {
+            None => Ok(()),
+            Some(name) => {
+                let expected =
+                    "a variable of the optimizer: is it of another model, or frozen since?";
+                Err(state_error(name, expected, "a count of it"))
             }
         }
     }

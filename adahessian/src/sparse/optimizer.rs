@@ -76,7 +76,7 @@ impl SparseOptimizer {
         })
     }
 
-    /// After how many steps in a row with a non-finite gradient to give up; 10 if it is not set.
+    /// How many steps in a row with a non-finite gradient are skipped, 10 if it is not set; one more is an error.
     pub fn max_skipped(mut self, steps: u32) -> Self {
         self.max_skipped = steps;
         self

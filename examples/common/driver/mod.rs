@@ -9,12 +9,11 @@ mod shared;
 use crate::answers::ReaderGone;
 use crate::experiment::Experiment;
 use crate::layers::{self, Own};
-use crate::{program, say};
+use crate::{program, say, say_error};
 use anyhow::{Result, bail};
 use clap::ArgMatches;
 use plan::Plan;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 
 /// What a process ends with that was interrupted, as shells have it: 128 and SIGINT's number.
 const INTERRUPTED: u8 = 130;
@@ -31,7 +30,7 @@ pub fn exit(result: Result<ExitCode>) -> ExitCode {
         if error.is::<ReaderGone>() {
             return ExitCode::SUCCESS;
         }
-        eprintln!("error: {}", shown(&error));
+        say_error!("error: {}", shown(&error));
         ExitCode::FAILURE
     })
 }
@@ -82,12 +81,12 @@ pub fn train<E: Experiment>(experiment: &E, matches: &ArgMatches) -> Result<Exit
             .and_then(|cell| cell.settings.run.threads),
     )?;
     let stop = program::stop_flag()?;
-    let failed = plan.run(experiment, &stop)?;
-    if stop.load(Ordering::SeqCst) && plan.find_lr.is_some() {
+    let ended = plan.run(experiment, &stop)?;
+    if ended.stopped && plan.find_lr.is_some() {
         say!("stopped; a range test is begun again, with another --out");
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    if stop.load(Ordering::SeqCst) {
+    if ended.stopped {
         say!(
             "stopped; go on with: {} --resume {}",
             program::command_name(),
@@ -95,8 +94,8 @@ pub fn train<E: Experiment>(experiment: &E, matches: &ArgMatches) -> Result<Exit
         );
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    match failed {
+    match ended.failed {
         0 => Ok(ExitCode::SUCCESS),
-        _ => bail!("{failed} of {} runs failed", plan.cells.len()),
+        failed => bail!("{failed} of {} runs failed", plan.cells.len()),
     }
 }

@@ -6,9 +6,9 @@ mod winner;
 
 use crate::experiment::{Experiment, Remarks};
 use crate::grid::Cell;
-use crate::layers;
+use crate::layers::{self, Own};
 use crate::report::{self, Report, Table};
-use crate::results::{self, Row, Run, Spread, is_complete};
+use crate::results::{self, Place, Row, Run, Spread, is_complete};
 use crate::say;
 use crate::{program, table};
 use anyhow::Result;
@@ -19,25 +19,21 @@ use trainers::disk::write_whole;
 use winner::notes;
 
 /// Writes `results.json`, `curves.svg` and `report.html` of the runs that are complete; of a single one the
-/// last alone. `failed` says of others what became of them.
+/// last alone. `failed` says of others what became of them, those among several whose files cannot be read included;
+/// `dropped` are choices that were asked for and have no run here, as others were better.
 ///
 /// # Errors
-/// If a run's files cannot be read, or a file cannot be written.
+/// If a single run's files cannot be read, or a file cannot be written.
 pub fn write<E: Experiment>(
     experiment: &E,
     cells: &[Cell<E::Args>],
     out: &Path,
     remarks: Option<&Remarks>,
     failed: &[String],
+    dropped: &[Place],
 ) -> Result<Vec<Row>> {
-    let complete: Vec<_> = cells
-        .iter()
-        .filter(|cell| is_complete(&cell.folder))
-        .collect();
-    let runs = complete
-        .iter()
-        .map(|cell| Run::read(&cell.group(), &cell.place, &cell.folder));
-    let rows = results::rows(&runs.collect::<Result<Vec<_>>>()?);
+    let (complete, runs) = complete(cells)?;
+    let rows = results::rows(&runs);
     if rows.is_empty() {
         return Ok(rows);
     }
@@ -70,12 +66,29 @@ pub fn write<E: Experiment>(
             header,
             rows: lines,
         }],
-        notes: [notes(&rows), failed.to_vec()].concat(),
+        notes: [notes(&rows, dropped), failed.to_vec()].concat(),
         figures,
         settings: settings.collect::<Result<_>>()?,
     };
     report::write(&report_path(out), &report)?;
     Ok(rows)
+}
+
+/// The runs that are complete, and what they left.
+fn complete<A: Own>(cells: &[Cell<A>]) -> Result<(Vec<&Cell<A>>, Vec<Run>)> {
+    let (mut complete, mut runs) = (Vec::new(), Vec::new());
+    for cell in cells.iter().filter(|cell| is_complete(&cell.folder)) {
+        match Run::of(cell) {
+            Ok(run) => {
+                complete.push(cell);
+                runs.push(run);
+            }
+            // It is among those that failed.
+            Err(_) if cells.len() > 1 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((complete, runs))
 }
 
 fn report_path(out: &Path) -> PathBuf {
@@ -92,12 +105,13 @@ pub fn print<E: Experiment>(
     out: &Path,
     remarks: Remarks,
     failed: &[String],
+    dropped: &[Place],
 ) -> Result<()> {
-    let rows = write(experiment, cells, out, Some(&remarks), failed)?;
+    let rows = write(experiment, cells, out, Some(&remarks), failed, dropped)?;
     let (header, lines) = cells_of(experiment.columns(), &rows, Some(&remarks));
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     say!("\n{}", table::format(&header, &lines));
-    for note in notes(&rows).iter().chain(failed) {
+    for note in notes(&rows, dropped).iter().chain(failed) {
         say!("\n{note}");
     }
     if report_path(out).is_file() {

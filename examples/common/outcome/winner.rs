@@ -1,27 +1,32 @@
 //! A sentence that says which run is ahead, and whether its seeds show it.
 
 use super::error_of;
-use crate::results::{Row, Spread};
+use crate::results::{Place, Row, Spread};
 use std::collections::BTreeMap;
 
 /// Which run is ahead, and whether the seeds bear it out: of those that differ in nothing but optimizer and
-/// swept flags, by the main score of the last evaluation.
-pub(super) fn notes(rows: &[Row]) -> Vec<String> {
+/// swept flags, by the main score of the last evaluation. `dropped` are choices that have no row, as others were better.
+pub(super) fn notes(rows: &[Row], dropped: &[Place]) -> Vec<String> {
     let mut fields: BTreeMap<Vec<&(String, String)>, Vec<&Row>> = BTreeMap::new();
     for row in rows {
-        let field = row
-            .place
-            .iter()
-            .filter(|(name, _)| name == "task" || name == "model");
-        fields.entry(field.collect()).or_default().push(row);
+        fields.entry(field_of(&row.place)).or_default().push(row);
     }
-    fields
-        .into_values()
-        .filter_map(|rows| winner(&rows))
-        .collect()
+    let sentences = fields.into_iter().filter_map(|(field, rows)| {
+        let dropped = dropped.iter().filter(|place| field_of(place) == field);
+        winner(&rows, &dropped.collect::<Vec<_>>())
+    });
+    sentences.collect()
 }
 
-fn winner(rows: &[&Row]) -> Option<String> {
+/// What is compared among itself alone.
+fn field_of(place: &[(String, String)]) -> Vec<&(String, String)> {
+    let field = place
+        .iter()
+        .filter(|(name, _)| name == "task" || name == "model");
+    field.collect()
+}
+
+fn winner(rows: &[&Row], dropped: &[&Place]) -> Option<String> {
     let score = |row: &Row| {
         row.last
             .get(&row.main)
@@ -45,7 +50,7 @@ fn winner(rows: &[&Row]) -> Option<String> {
     let best_of_each: Vec<(&Row, Spread)> = ranked
         .iter()
         .filter(|(row, _)| {
-            let name = optimizer_of(row);
+            let name = optimizer_of(&row.place);
             let first = !seen.contains(&name);
             seen.push(name);
             first
@@ -59,8 +64,10 @@ fn winner(rows: &[&Row]) -> Option<String> {
         return None;
     };
     let choices = [first, second].map(|row| {
-        let same = |other: &&&Row| optimizer_of(other) == optimizer_of(row);
-        rows.iter().filter(same).count()
+        let all = rows.iter().map(|row| &row.place);
+        let all = all.chain(dropped.iter().copied());
+        let same = |place: &&Place| optimizer_of(place) == optimizer_of(&row.place);
+        all.filter(same).count()
     });
     let picked = picked(choices);
     let gap = (best.mean - next.mean).abs();
@@ -108,9 +115,9 @@ fn picked([of_first, of_second]: [usize; 2]) -> String {
     }
 }
 
-fn optimizer_of(row: &Row) -> &str {
-    let place = row.place.iter().find(|(name, _)| name == "optimizer");
-    place.map_or("", |(_, value)| value.as_str())
+fn optimizer_of(place: &[(String, String)]) -> &str {
+    let optimizer = place.iter().find(|(name, _)| name == "optimizer");
+    optimizer.map_or("", |(_, value)| value.as_str())
 }
 
 /// Welch's degrees of freedom of the difference of two means, from their standard errors and numbers of runs.
@@ -180,7 +187,10 @@ mod tests {
 
     #[test]
     fn the_winner_is_one_that_the_seeds_bear_out() {
-        let said = |rows: &[Row]| winner(&rows.iter().collect::<Vec<_>>()).unwrap_or_default();
+        let said = |rows: &[Row]| {
+            let rows: Vec<&Row> = rows.iter().collect();
+            winner(&rows, &[]).unwrap_or_default()
+        };
         // 2.8 standard errors: of two seeds each that is chance.
         let two = said(&[row("a", &[0.90, 0.92]), row("b", &[0.86, 0.88])]);
         assert!(
@@ -217,12 +227,19 @@ mod tests {
             by("adamw", "adamw 2", &[0.94, 0.95]),
             by("adahessian", "adahessian 1", &[0.90, 0.92]),
         ];
-        let said = winner(&rows.iter().collect::<Vec<_>>()).unwrap_or_default();
+        let said = winner(&rows.iter().collect::<Vec<_>>(), &[]).unwrap_or_default();
         assert!(said.contains("adamw 1 is ahead of adahessian 1"), "{said}");
-        let one = winner(&rows[..2].iter().collect::<Vec<_>>()).unwrap_or_default();
+        let one = winner(&rows[..2].iter().collect::<Vec<_>>(), &[]).unwrap_or_default();
         assert!(one.contains("adamw 1 is ahead of adamw 2"), "{one}");
         assert!(said.contains("best of 2 and of 1 choices"), "{said}");
-        let fixed = winner(&[&rows[0], &rows[2]]).unwrap_or_default();
+        let fixed = winner(&[&rows[0], &rows[2]], &[]).unwrap_or_default();
         assert!(!fixed.contains("choices"), "{fixed}");
+        // The best of a search is that of all that it began with.
+        let dropped = [&rows[0].place, &rows[0].place, &rows[2].place];
+        let searched = winner(&[&rows[0], &rows[2]], &dropped).unwrap_or_default();
+        assert!(
+            searched.contains("best of 3 and of 2 choices"),
+            "{searched}"
+        );
     }
 }

@@ -169,6 +169,27 @@ fn a_complete_run_goes_on_to_another_length_and_a_comparison_does_not() {
     assert!(error.contains("runs are added to no comparison"), "{error}");
     let error = resumed("glue", "--halving", &several).fails();
     assert!(error.contains("--halving"), "{error}");
+    // One of its runs by itself can be made longer, and is not compared with the others any more.
+    let longer = several.join("sst2-sgd-lr0.01-seed0");
+    resumed("glue", "--epochs 2", &longer).succeeds();
+    let error = resumed("glue", "", &several).fails();
+    assert!(
+        error.contains("longer or shorter") && error.contains(&longer.display().to_string()),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_run_that_is_made_longer_leaves_figures_alone_where_that_is_asked_for() {
+    let out = folder();
+    let run = out.path().join("run");
+    glue("--optimizer sgd --epochs 1", &run).succeeds();
+    assert!(run.join("model").is_dir());
+    resumed("glue", "--epochs 2 --keep figures", &run).succeeds();
+    assert_eq!(epochs(&run), 2);
+    for gone in ["checkpoint", "model", "model-best"] {
+        assert!(!run.join(gone).exists(), "{gone}");
+    }
 }
 
 #[test]

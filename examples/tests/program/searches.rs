@@ -101,6 +101,9 @@ fn halving_keeps_the_better_half_of_each_optimizer() {
     ] {
         assert_eq!(lines(&text, rung), 1, "{text}");
     }
+    // Of one choice that is left, too, it is said among how many it was chosen.
+    let choices = text.matches("best of 4 and of 4 choices").count();
+    assert_eq!(choices, 3, "{text}");
     let runs = |rung: &str| {
         let entries = fs::read_dir(at.join(rung)).unwrap();
         let folders = entries

@@ -99,7 +99,9 @@ impl TorchFile {
             .infos
             .get(name)
             .ok_or_else(|| failed("not there".into()))?;
-        if !info.layout.is_contiguous() {
+        let by_rows = info.layout.is_contiguous();
+        // By columns lie matrices that were converted from TensorFlow: there they are the transposed ones.
+        if !by_rows && !info.layout.is_fortran_contiguous() {
             return Err(failed(
                 "a view of another; save the model again as safetensors".into(),
             ));
@@ -124,12 +126,14 @@ impl TorchFile {
         let mut data = Vec::with_capacity(length as usize);
         let skipped = std::io::copy(&mut entry.take(start + length), &mut Skip(start, &mut data));
         skipped.map_err(|e| failed(e.to_string()))?;
-        Ok(Tensor::from_raw_buffer(
-            &data,
-            info.dtype,
-            info.layout.dims(),
-            &Device::Cpu,
-        )?)
+        let dims = info.layout.dims();
+        let read = |dims: &[usize]| Tensor::from_raw_buffer(&data, info.dtype, dims, &Device::Cpu);
+        if by_rows {
+            return Ok(read(dims)?);
+        }
+        let reversed: Vec<usize> = dims.iter().rev().copied().collect();
+        let axes: Vec<usize> = (0..dims.len()).rev().collect();
+        Ok(read(&reversed)?.permute(axes)?.contiguous()?)
     }
 }
 

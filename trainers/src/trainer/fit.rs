@@ -34,6 +34,13 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
                 ),
             });
         }
+        if self.progress.step > total {
+            return Err(Error::Setting {
+                what: "length of the run",
+                expected: format!("at least the {} steps that were taken", self.progress.step),
+                got: format!("{total}"),
+            });
+        }
         self.start(total, epochs)?;
         let outcome = self.run(total)?;
         self.finish(outcome)
@@ -103,17 +110,22 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             let evaluate = self.is_due(self.config.eval_every, self.progress.position == 0);
             // Before the callbacks, which may fail: a further call makes it then.
             self.owed = evaluate || self.progress.step == total;
+            self.save_is_due |= self.is_due(self.config.checkpoint_every, evaluate);
             self.callbacks
                 .iter_mut()
                 .try_for_each(|c| c.on_step(&report))?;
             if self.owed {
                 self.evaluate()?;
             }
-            self.save_is_due |= self.is_due(self.config.checkpoint_every, evaluate);
             // While steps are skipped the variables may be beyond help: what was saved before is not removed for them.
             if self.save_is_due && report.info.skipped.is_none() {
                 self.save()?;
             }
+        }
+        // A run that was made to end where it had stopped, between two evaluations.
+        let last = self.progress.last.as_ref();
+        if last.is_none_or(|last| last.step != self.progress.step) {
+            self.evaluate()?;
         }
         Ok(Outcome::Completed)
     }
@@ -158,6 +170,10 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             self.statistics.assign(&before)?;
         }
         let (loss, info) = taken?;
+        if info.skipped.is_some() {
+            // A skipped step changes nothing, and those of a batch that is not finite are beyond repair.
+            self.statistics.assign(&before)?;
+        }
         let seconds = began.elapsed().as_secs_f64();
         self.step_seconds.push(seconds);
         self.advance(&info);

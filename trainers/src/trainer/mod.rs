@@ -142,7 +142,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.saved = Some((loaded.progress.step, loaded.path));
         self.progress = loaded.progress;
         self.resumed = true;
-        (self.owns_folder, self.save_is_due) = (false, false);
+        (self.owns_folder, self.save_is_due, self.owed) = (false, false, false);
         Ok(())
     }
 
@@ -164,12 +164,15 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             step: self.progress.step,
             micro: 0,
         };
+        let before = self.statistics.snapshot()?;
         let outcome = check::audit(self.optimizer.vars(), || {
             let loss = self.task.loss(&part, &mode);
             loss.map_err(|e| candle_core::Error::wrap(e).into())
         });
         // Lookups in sparse tables, which wait for their gradients.
         self.optimizer.discard();
+        // Of layers that know of no audit: candle's own batch normalisation.
+        self.statistics.assign(&before)?;
         Ok(outcome?)
     }
 

@@ -206,6 +206,7 @@ impl<R: Rule> Optim for Optimizer<R> {
         let each = self.vars.names().zip(&self.slots);
         let names = each.flat_map(|(name, slots)| slots.names(&self.rule, name));
         state.expect_tensors(&names.collect())?;
+        state.expect_counts(&self.vars)?;
         let skips = Skips {
             in_a_row: state.value("skipped_in_a_row")?,
             total: state.value("skipped")?,

@@ -268,7 +268,8 @@ impl<T: Real, R: Rule, const S: usize, const POWERS: bool> Kernel<T, 1, S>
             ..
         } = &self.entry;
         let (old, slots) = (Lane::<T, POWERS>(value), slots.map(Lane));
-        let direction = rule.direction(step, *scalars, old, &slots);
+        // Building the optimizer has made sure that there is one.
+        let direction = rule.direction(step, *scalars, old, &slots).unwrap_or(old);
         let new = (old - direction * self.rate).0;
         ([new], [moved(value, new), T::ZERO])
     }

@@ -41,7 +41,7 @@ pub enum Unseen {
     /// counts such a step as one with a D, and where the Hessian is of a part of the batch, ask for `Wait`.
     #[default]
     Auto,
-    /// It waits for a curvature, as a variable does that no Hessian has reached. m goes on.
+    /// It waits for a curvature: no step but weight decay's. m goes on.
     Wait,
     /// It steps by m̂ / eps, as in the published code.
     Divide,

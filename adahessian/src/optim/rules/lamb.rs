@@ -29,6 +29,13 @@ impl Default for Lamb {
     }
 }
 
+impl Lamb {
+    #[inline(always)]
+    fn decayed<N: Number>(&self, step: &Step, corrections: [f64; 2], value: N, slots: &[N]) -> N {
+        adam_direction(corrections, self.eps, slots) + value * step.weight_decay
+    }
+}
+
 impl Rule for Lamb {
     const NAME: &'static str = "lamb";
     const SLOTS: &'static [&'static str] = MOMENTS;
@@ -47,12 +54,18 @@ impl Rule for Lamb {
     #[inline(always)]
     fn update<N: Number>(&self, step: &Step, corrections: [f64; 2], x: Entry<'_, N>) -> N {
         update_moments(self.betas, x.gradient, x.slots);
-        self.direction(step, corrections, x.value, x.slots)
+        self.decayed(step, corrections, x.value, x.slots)
     }
 
     #[inline(always)]
-    fn direction<N: Number>(&self, step: &Step, corrections: [f64; 2], value: N, slots: &[N]) -> N {
-        adam_direction(corrections, self.eps, slots) + value * step.weight_decay
+    fn direction<N: Number>(
+        &self,
+        step: &Step,
+        corrections: [f64; 2],
+        value: N,
+        slots: &[N],
+    ) -> Option<N> {
+        Some(self.decayed(step, corrections, value, slots))
     }
 
     fn trust(&self, value_norm: f64, direction_norm: f64) -> f64 {

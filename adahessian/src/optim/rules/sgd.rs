@@ -1,6 +1,6 @@
 //! Stochastic gradient descent.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::optim::group::fraction;
 use crate::optim::pass::{self, Outcome, Pass};
 use crate::optim::{Entry, Number, Rule, Step};
@@ -39,7 +39,15 @@ impl Rule for Sgd {
     }
 
     fn check(&self) -> Result<()> {
-        fraction("momentum", self.momentum)
+        fraction("momentum", self.momentum)?;
+        match self.nesterov && self.momentum == 0.0 {
+            true => Err(Error::Setting {
+                what: "nesterov",
+                expected: "a momentum above 0".into(),
+                got: "0".into(),
+            }),
+            false => Ok(()),
+        }
     }
 
     fn scalars(&self, _: &Step) {}

@@ -6,7 +6,8 @@ use crate::optim::pass::{self, Outcome, Pass};
 use crate::optim::{Average, Builder, Entry, Number, Rule, Step};
 use candle_core::Tensor;
 
-/// Sophia-H (Liu et al. 2023, arXiv 2305.14342, Algorithm 3 with the estimator of Algorithm 1), with the
+/// Sophia-H (Liu et al. 2023, arXiv 2305.14342, Algorithm 3 with the estimator of Algorithm 1, of signs in the
+/// place of its normal numbers, whose mean is the same and whose variance is smaller: [`Builder::probe`] has those), with the
 /// paper's settings: β (0.96, 0.99), γ 0.01, eps 1e-12, λ 0.1, the Hessian on every tenth step. D enters
 /// with its sign; where it is small or negative the step is that of momentum's sign.
 ///

@@ -141,18 +141,46 @@ impl Rule for TrustedNewton {
         slots[1].blend(0.9, diagonal.square(), 0.1);
     }
 
-    fn update<N: Number>(&self, step: &Step, scalars: (), x: Entry<'_, N>) -> N {
+    fn update<N: Number>(&self, _: &Step, _: (), x: Entry<'_, N>) -> N {
         x.slots[0].blend(0.9, x.gradient, 0.1);
-        self.direction(step, scalars, x.value, x.slots)
+        newton(x.slots)
     }
 
-    fn direction<N: Number>(&self, _: &Step, _: (), _: N, slots: &[N]) -> N {
-        slots[0].clone() / (slots[1].clone().sqrt() + 1e-3)
+    fn direction<N: Number>(&self, _: &Step, _: (), _: N, slots: &[N]) -> Option<N> {
+        Some(newton(slots))
     }
 
     fn trust(&self, value_norm: f64, direction_norm: f64) -> f64 {
         value_norm / direction_norm
     }
+}
+
+fn newton<N: Number>(slots: &[N]) -> N {
+    slots[0].clone() / (slots[1].clone().sqrt() + 1e-3)
+}
+
+/// Trust without a direction to measure.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Aimless;
+
+impl Rule for Aimless {
+    const NAME: &'static str = "aimless";
+    const SLOTS: &'static [&'static str] = &[];
+    const TRUST: bool = true;
+    type Scalars = ();
+
+    fn scalars(&self, _: &Step) {}
+
+    fn update<N: Number>(&self, _: &Step, _: (), x: Entry<'_, N>) -> N {
+        x.gradient
+    }
+}
+
+#[test]
+fn trust_needs_a_direction() {
+    let built = Builder::new(Aimless).build(Vec::new());
+    let error = built.map(drop).unwrap_err().to_string();
+    assert!(error.contains("direction"), "{error}");
 }
 
 /// Around the sizes where lanes, groups and pieces end.

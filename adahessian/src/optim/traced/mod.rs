@@ -12,7 +12,7 @@
 //!
 //! for all variables of one type and of one step's numbers together (up to 16 million entries), where a step that
 //! is composed of candle's operations has dozens, and copies of everything. Entry by entry the numbers are the
-//! CPU's, to the last bit.
+//! CPU's, to the last bit; sums are not: averages over blocks, norms, and with them what a bound or a trust leaves.
 
 #[cfg(feature = "cuda")]
 mod arrays;

@@ -1,6 +1,7 @@
 //! What a kernel does to every entry of many variables: instructions, and where their results go.
 
 use crate::numeric::traced::{Instruction, Recorder, Register, Symbol};
+use crate::optim::number::Number;
 use crate::optim::pending::Clipping;
 use crate::optim::rule::{Entry, Rule, Step};
 
@@ -198,7 +199,7 @@ pub(crate) fn trusted<R: Rule>(rule: &R, step: &Step, kept: bool) -> Option<Prog
     let old = writing.array();
     let slots: Vec<Symbol> = rule.slots().iter().map(|_| writing.array()).collect();
     let rate = writing.shared();
-    let direction = rule.direction(step, rule.scalars(step), old.clone(), &slots);
+    let direction = rule.direction(step, rule.scalars(step), old.clone(), &slots)?;
     let new = old.clone() - direction * rate;
     writing.store(0, &new);
     writing.sum_of_squares(&(new - old.clone()));
@@ -211,12 +212,14 @@ pub(crate) fn trusted<R: Rule>(rule: &R, step: &Step, kept: bool) -> Option<Prog
     writing.done()
 }
 
-/// old + share · (new - old) in the place of new. Arrays: new, old. One shared number. Sum: what is left of the
-/// change, squared.
+/// old + share · (new - old) in the place of new; of an endless change, whose share is 0, nothing. Arrays: new, old. One shared
+/// number. Sum: what is left of the change, squared.
 pub(crate) fn pull_back() -> Option<Program> {
     let mut writing = Writing::default();
     let (new, old, share) = (writing.array(), writing.array(), writing.shared());
-    let kept = old.clone() + (new - old.clone()) * share;
+    let most = f64::from(f32::MAX);
+    let change = Number::clamp(new - old.clone(), -most, most);
+    let kept = old.clone() + change * share;
     writing.store(0, &kept);
     writing.sum_of_squares(&(kept - old));
     writing.done()

@@ -232,7 +232,10 @@ impl<R: Rule> Group<'_, R> {
                     Some(bound) => bound.share(noted.change, noted.value, count),
                     None => 1.0,
                 };
-                outcome.change_squared += noted.change * share * share;
+                // Of an endless change nothing is left.
+                if share > 0.0 {
+                    outcome.change_squared += noted.change * share * share;
+                }
                 if share < 1.0 {
                     outcome.bounded += 1;
                     back.push((var, begin, share));

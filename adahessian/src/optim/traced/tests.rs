@@ -235,6 +235,8 @@ fn a_share_of_a_change() {
     let got = interpreted(&program, &[2.5f64, 1.5], &[0.25]);
     let (array, register) = program.shape.stores[0];
     assert_eq!((array, got[register]), (0, 1.75));
+    let got = interpreted(&program, &[f32::NEG_INFINITY, 1.5], &[0.0]);
+    assert_eq!(got[register], 1.5);
 }
 
 #[test]
