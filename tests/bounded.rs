@@ -181,7 +181,7 @@ fn an_endless_step_is_taken_back() {
         let start = Tensor::new(&[1f32, -2.0], &Device::Cpu).unwrap();
         let x = Var::from_tensor(&start.to_dtype(dtype).unwrap()).unwrap();
         let mut opt = AdaHessian::builder()
-            .lr(1e30)
+            .lr(1.0)
             .eps(0.0)
             .bound(0.01)
             .build(vec![x.clone()])
@@ -189,7 +189,7 @@ fn an_endless_step_is_taken_back() {
         // x² keeps a graph; of the first entry it has no weight, so that its D is 0.
         let weights = Tensor::new(&[0f32, 0.0], &Device::Cpu).unwrap();
         let wide = x.to_dtype(DType::F32).unwrap();
-        let flat = (wide.sum_all().unwrap() * 1e30).unwrap();
+        let flat = (wide.sum_all().unwrap() * 100.0).unwrap();
         let curved = (wide.sqr().unwrap() * weights).unwrap().sum_all().unwrap();
         let info = opt.backward_step(&(flat + curved).unwrap()).unwrap();
         let left = numbers(&x);
