@@ -174,7 +174,8 @@ fn a_step_beyond_all_bounds_is_held() {
     }
 }
 
-/// No curvature and no eps: an endless step, of which nothing is left in any of its forms.
+/// No curvature and no eps: an endless step, of which nothing is left, in place (f32) and composed (bf16). In f64 it has
+/// an end.
 #[test]
 fn an_endless_step_is_taken_back() {
     for dtype in [DType::F32, DType::F64, DType::BF16] {
@@ -186,14 +187,17 @@ fn an_endless_step_is_taken_back() {
             .bound(0.01)
             .build(vec![x.clone()])
             .unwrap();
-        // x² keeps a graph; of the first entry it has no weight, so that its D is 0.
-        let weights = Tensor::new(&[0f32, 0.0], &Device::Cpu).unwrap();
+        // The first entry's D is 0, the other's step is an ordinary one.
+        let weights = Tensor::new(&[0f32, 1.0], &Device::Cpu).unwrap();
         let wide = x.to_dtype(DType::F32).unwrap();
         let flat = (wide.sum_all().unwrap() * 100.0).unwrap();
         let curved = (wide.sqr().unwrap() * weights).unwrap().sum_all().unwrap();
         let info = opt.backward_step(&(flat + curved).unwrap()).unwrap();
         let left = numbers(&x);
-        assert!(left.iter().all(|x| x.is_finite()), "{dtype:?}: {left:?}");
+        match dtype {
+            DType::F64 => assert!(left.iter().all(|x| x.is_finite()), "{left:?}"),
+            _ => assert_eq!(left, [1.0, -2.0], "{dtype:?}"),
+        }
         assert_eq!(info.bounded, 1, "{dtype:?}");
         assert!(
             info.update_norm <= 0.011 * 5f64.sqrt(),

@@ -137,6 +137,7 @@ fn tokens_have_types_where_transformers_gives_some() {
         (CONFIG, fast, false),
         ("config.json", r#"{"model_type": "bert"}"#, true),
         ("config.json", r#"{"model_type": "distilbert"}"#, false),
+        ("config.json", r#"{"model_type": "roberta"}"#, false),
     ] {
         let dir = folder(&[("vocab.txt", VOCABULARY), (file, text)]);
         let encoder = TextEncoder::from_folder(dir.path(), 16).unwrap();
@@ -150,12 +151,17 @@ fn tokens_have_types_where_transformers_gives_some() {
         let again = TextEncoder::from_folder(out.path(), 16).unwrap();
         assert_eq!(again.encode(&pair).unwrap().types, expected, "{text}");
     }
-    // In transformers a DistilBERT that is given types is an error.
-    let plain = folder(&[("vocab.txt", VOCABULARY)]);
-    let encoder = TextEncoder::from_folder(plain.path(), 16).unwrap();
-    let out = folder(&[("config.json", r#"{"model_type": "distilbert"}"#)]);
-    encoder.save(out.path()).unwrap();
-    assert_eq!(settings(&out)["model_input_names"], inputs(false));
+    // In transformers a DistilBERT, or a RoBERTa, that is given types is an error, whatever the tokenizer came with.
+    for settings_file in ["{}", with] {
+        let plain = folder(&[("vocab.txt", VOCABULARY), (CONFIG, settings_file)]);
+        let encoder = TextEncoder::from_folder(plain.path(), 16).unwrap();
+        for model in ["distilbert", "roberta"] {
+            let config = format!(r#"{{"model_type": "{model}"}}"#);
+            let out = folder(&[("config.json", config.as_str())]);
+            encoder.save(out.path()).unwrap();
+            assert_eq!(settings(&out)["model_input_names"], inputs(false));
+        }
+    }
 }
 
 /// As in transformers: what is said beside a tokenizer.json goes before it.

@@ -80,7 +80,8 @@ impl Schedule {
     /// Checks the numbers: those that the text of a schedule may have.
     ///
     /// # Errors
-    /// [`Error::Setting`] for one that is negative or not finite, and for too many warm-ups of each other.
+    /// [`Error::Setting`] for one that is negative or not finite, a geometric schedule from or to 0, steps without a place, and too
+    /// many warm-ups of each other.
     pub fn check(&self) -> Result<()> {
         self.to_string().parse::<Self>().map(drop)
     }

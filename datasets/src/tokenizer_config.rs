@@ -107,16 +107,19 @@ pub(crate) fn gives_types(settings: Option<&Map<String, Value>>, dir: &Path) -> 
         return names.iter().any(|name| name.as_str() == Some(TYPES));
     }
     let class = setting("tokenizer_class").and_then(Value::as_str);
-    let is_distilberts = class.is_some_and(|class| class.starts_with("DistilBertTokenizer"));
-    !is_distilberts && !beside_distilbert(dir)
+    let without = |class: &str| {
+        class.starts_with("DistilBertTokenizer") || class.starts_with("RobertaTokenizer")
+    };
+    !class.is_some_and(without) && !beside_model_without(dir)
 }
 
-/// Whether the folder's model is a DistilBERT, which transformers gives no types, and which refuses them there.
-fn beside_distilbert(dir: &Path) -> bool {
+/// Whether the folder's model is one that transformers gives no types: a DistilBERT, which refuses them there, or a RoBERTa,
+/// whose table of them has one row.
+fn beside_model_without(dir: &Path) -> bool {
     // A file that is no configuration is an error where the model is opened.
     let text = limits::read_text(&dir.join("config.json"), LARGEST_LIST);
     let config = text.map(|text| serde_json::from_str::<Value>(&text));
-    matches!(config, Ok(Ok(config)) if config["model_type"] == "distilbert")
+    matches!(config, Ok(Ok(config)) if config["model_type"] == "distilbert" || config["model_type"] == "roberta")
 }
 
 /// Changes the steps of a `tokenizer.json` to what the settings beside it say of them, as transformers does for BERT's
@@ -159,13 +162,19 @@ pub(crate) fn write(
 ) -> Result<()> {
     let mut settings = came_with.cloned().unwrap_or_default();
     settings.extend(said(tokenizer));
-    if !settings.get(INPUTS).is_some_and(Value::is_array) {
-        // transformers 4 and 5 differ in what a class gives that is not told.
-        let names: &[&str] = match types && !beside_distilbert(dir) {
-            true => &["input_ids", TYPES, "attention_mask"],
-            false => &["input_ids", "attention_mask"],
-        };
-        settings.insert(INPUTS.into(), names.into());
+    let without = beside_model_without(dir);
+    match settings.get_mut(INPUTS).and_then(Value::as_array_mut) {
+        // Those it came with may be of another model's tokenizer.
+        Some(names) if without => names.retain(|name| name.as_str() != Some(TYPES)),
+        Some(_) => {}
+        None => {
+            // transformers 4 and 5 differ in what a class gives that is not told.
+            let names: &[&str] = match types && !without {
+                true => &["input_ids", TYPES, "attention_mask"],
+                false => &["input_ids", "attention_mask"],
+            };
+            settings.insert(INPUTS.into(), names.into());
+        }
     }
     let path = path(dir);
     let text = serde_json::to_string_pretty(&settings).unwrap_or_default(); // of texts, truths and numbers

@@ -186,3 +186,29 @@ pub(super) fn each(
 fn squares(x: &Tensor) -> Result<Tensor> {
     total_on_device(&x.to_dtype(DType::F64)?.sqr()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Of an endless change nothing is left, of a long one the bound, of a short one all of it.
+    #[test]
+    fn many_variables_at_once() {
+        let tensor = |x: [f32; 2]| Tensor::new(&x, &Device::Cpu).unwrap();
+        let old = [[1.0, -1.0], [1.0, -1.0], [1.0, -1.0]].map(tensor);
+        let mut new = [[f32::NEG_INFINITY, -1.1], [3.0, -3.0], [1.001, -1.0]].map(tensor);
+        let mut later = Later::default();
+        each(StepBound::new(0.5), &old, &mut new, &mut later).unwrap();
+        let left = new.each_ref().map(|x| x.to_vec1::<f32>().unwrap());
+        assert_eq!(left, [[1.0, -1.0], [1.5, -1.5], [1.001, -1.0]]);
+        let mut outcome = Outcome::default();
+        later.settle(&mut outcome).unwrap();
+        assert_eq!(outcome.bounded, 2);
+        assert!(
+            (outcome.change_squared - 0.500_001).abs() < 1e-6,
+            "{}",
+            outcome.change_squared
+        );
+    }
+}

@@ -267,8 +267,8 @@ impl<A: Own> Plan<A> {
         match (others.next(), others.count() + 1 < done.len()) {
             // Of all of them it is a default that has become another one since.
             (Some(cell), true) => bail!(
-                "{}: the run was made longer or shorter by itself than the comparison's others, with --epochs, \
-                 --max-steps or --patience: move it elsewhere, so that --resume makes it again, or begin another \
+                "{}: the run has another length than the comparison's others: it was made longer or shorter by itself, with \
+                 --epochs, --max-steps or --patience, or a default has changed since: move it elsewhere, so that --resume makes it again, or begin another \
                  comparison with another --out",
                 cell.folder.display()
             ),
