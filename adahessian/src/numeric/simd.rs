@@ -64,6 +64,19 @@ pub(crate) fn lanes<T: Real>(width: Width) -> usize {
     run::<T, _>(width, Count)
 }
 
+/// Vectors that this processor holds at once.
+pub(crate) fn registers<T: Real>() -> usize {
+    struct Count;
+    impl<T: Real> Task<T> for Count {
+        type Output = usize;
+        #[inline(always)]
+        unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) -> usize {
+            REGISTERS
+        }
+    }
+    run::<T, _>(Width::Widest, Count)
+}
+
 /// Runs a task with the best instructions of this processor.
 pub(crate) fn run<T: Real, K: Task<T>>(width: Width, task: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]

@@ -4,11 +4,21 @@ use super::plan::Plan;
 use crate::numeric::simd::{self, Task, Vector, Width};
 use crate::numeric::{Buffer, Real};
 
-/// Output channels that are computed together: as many as a register file of 32 vectors can serve.
-const BLOCK: usize = 8;
+/// The most output channels that are computed together.
+const MOST: usize = 8;
 
-/// Kernels in the order in which they are read: blocks of 8 output channels, [block][k][8], the last
-/// one filled up with zeros.
+/// Output channels that are computed together: of 32 registers 8 · 3 hold sums, of 16 there are 6 · 2
+/// with two views and a weight beside them. (4 · 3 would leave nothing to load ahead into: the
+/// compiler then keeps a sum in memory, and each product waits for it, which takes twice the time.)
+const fn block(registers: usize) -> usize {
+    match registers {
+        32 => MOST,
+        _ => 6,
+    }
+}
+
+/// Kernels in the order in which they are read: blocks of 8 or 6 output channels,
+/// [block][k][channel], the last one filled up with zeros.
 pub(crate) struct Packed<T: Real> {
     data: Buffer<T>,
     /// Per group (and phase, for the input gradient), where its blocks begin.
@@ -18,15 +28,15 @@ pub(crate) struct Packed<T: Real> {
 impl<T: Real> Packed<T> {
     /// For the forward pass: w is [out, k].
     pub fn forward(plan: &Plan, weight: &[T]) -> Self {
-        let (outs, k) = (plan.out_part(), plan.k);
-        let sizes = vec![outs.div_ceil(BLOCK) * BLOCK * k; plan.groups];
+        let (outs, k, wide) = (plan.out_part(), plan.k, block(simd::registers::<T>()));
+        let sizes = vec![outs.next_multiple_of(wide) * k; plan.groups];
         let (mut data, starts) = allocate(&sizes);
         for (group, &start) in starts.iter().enumerate() {
             let weight = &weight[group * outs * k..][..outs * k];
             for (o, row) in weight.chunks_exact(k).enumerate() {
-                let block = &mut data[start + o / BLOCK * BLOCK * k..];
+                let block = &mut data[start + o / wide * wide * k..];
                 for (i, &w) in row.iter().enumerate() {
-                    block[i * BLOCK + o % BLOCK] = w;
+                    block[i * wide + o % wide] = w;
                 }
             }
         }
@@ -37,8 +47,9 @@ impl<T: Real> Packed<T> {
     /// taps of a phase.
     pub fn backward(plan: &Plan, weight: &[T]) -> Self {
         let (ins, outs, taps) = (plan.part(), plan.out_part(), plan.taps());
+        let wide = block(simd::registers::<T>());
         let size =
-            |phase: &super::plan::Phase| ins.div_ceil(BLOCK) * BLOCK * outs * phase.taps.len();
+            |phase: &super::plan::Phase| ins.next_multiple_of(wide) * outs * phase.taps.len();
         let groups = 0..plan.groups;
         let sizes: Vec<usize> = groups
             .flat_map(|_| plan.back.phases.iter().map(size))
@@ -52,10 +63,10 @@ impl<T: Real> Packed<T> {
                 for o in 0..outs {
                     let weight = &weight[(group * outs + o) * ins * taps..][..ins * taps];
                     for (i, kernel) in weight.chunks_exact(taps).enumerate() {
-                        let block = &mut data[start + i / BLOCK * BLOCK * k..];
+                        let block = &mut data[start + i / wide * wide * k..];
                         for (t, &(tap, _)) in phase.taps.iter().enumerate() {
                             let at = o * phase.taps.len() + t;
-                            block[at * BLOCK + i % BLOCK] = kernel[tap];
+                            block[at * wide + i % wide] = kernel[tap];
                         }
                     }
                 }
@@ -78,7 +89,7 @@ fn allocate<T: Real>(sizes: &[usize]) -> (Buffer<T>, Vec<usize>) {
 
 /// One correlation: which views, and where the results go.
 struct Correlation<'a, T> {
-    /// [block][k][8]
+    /// [block][k][channel], as packed
     weight: &'a [T],
     grid: &'a [T],
     offsets: &'a [usize],
@@ -90,7 +101,7 @@ struct Correlation<'a, T> {
     result: &'a mut [T],
     channels: usize,
     accumulate: bool,
-    /// Room for 8 channels of whole grid rows.
+    /// Room for a block's channels of whole grid rows.
     scratch: &'a mut [T],
 }
 
@@ -105,7 +116,7 @@ pub(crate) fn scratch_length(plan: &Plan) -> usize {
         .max();
     let phase = plan.back.phases.iter().map(|p| p.rows * p.columns).max();
     let one = forward.max(backward.unwrap_or(0)) + super::plan::SLACK;
-    BLOCK * one + plan.part() * phase.unwrap_or(0)
+    MOST * one + plan.part() * phase.unwrap_or(0)
 }
 
 /// The vectors with the least waste for rows of this length.
@@ -224,7 +235,20 @@ impl<T: Real> Task<T> for Correlation<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    unsafe fn run<V: Vector<T>, const REGISTERS: usize>(mut self) {
+    unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) {
+        // SAFETY: the features are the caller's promise.
+        unsafe {
+            match REGISTERS {
+                32 => self.blocks::<V, { block(32) }>(),
+                _ => self.blocks::<V, { block(16) }>(),
+            }
+        }
+    }
+}
+
+impl<T: Real> Correlation<'_, T> {
+    #[inline(always)]
+    unsafe fn blocks<V: Vector<T>, const BLOCK: usize>(mut self) {
         let k = self.offsets.len();
         let plane = self.rows * self.columns;
         // Rows of whole vectors are computed in place; others as one long row of the grid, from
@@ -238,60 +262,48 @@ impl<T: Real> Task<T> for Correlation<'_, T> {
         let furthest = self.offsets.iter().max().copied().unwrap_or(0);
         // What the unsafe code below relies on.
         assert!(self.grid.len() >= furthest + last.next_multiple_of(V::LANES));
-        assert!(self.weight.len() >= self.channels.div_ceil(BLOCK) * BLOCK * k);
+        assert!(self.weight.len() >= self.channels.next_multiple_of(BLOCK) * k);
         assert!(self.result.len() >= self.channels * plane);
         assert!(exact || self.scratch.len() >= BLOCK * line);
-        for block in 0..self.channels.div_ceil(BLOCK) {
-            let weight = &self.weight[block * BLOCK * k..][..BLOCK * k];
-            let channels = BLOCK.min(self.channels - block * BLOCK);
-            let shape = Shape {
-                vectors: line / V::LANES,
-                per_row: if exact { self.columns / V::LANES } else { line },
-                grid_width: if exact { self.grid_width } else { 0 },
-                line,
-            };
+        let shape = Shape {
+            vectors: line / V::LANES,
+            per_row: if exact { self.columns / V::LANES } else { line },
+            grid_width: if exact { self.grid_width } else { 0 },
+            line,
+        };
+        for first in (0..self.channels).step_by(BLOCK) {
+            let channels = BLOCK.min(self.channels - first);
             let result = match exact {
-                true => &mut self.result[block * BLOCK * plane..][..channels * plane],
+                true => &mut self.result[first * plane..][..channels * plane],
                 false => &mut *self.scratch,
             };
-            let accumulate = exact && self.accumulate;
+            let tile = Tile::<T> {
+                weight: &self.weight[first * k..][..BLOCK * k],
+                offsets: self.offsets,
+                grid: self.grid.as_ptr(),
+                result: result.as_mut_ptr(),
+                channels,
+                accumulate: exact && self.accumulate,
+            };
             // SAFETY: the lengths were checked above; the features are the caller's promise.
             unsafe {
-                let (grid, result) = (self.grid.as_ptr(), result.as_mut_ptr());
-                let tile = |first: usize, count: usize| Tile::<T> {
-                    weight: weight.as_ptr().add(first),
-                    offsets: self.offsets,
-                    grid,
-                    result: result.add(first * line),
-                    channels: channels.saturating_sub(first).min(count),
-                    accumulate,
-                };
-                // Vectors are touched here and not in a closure: one that is called twice becomes a
-                // function of its own, without this one's instructions.
-                match REGISTERS {
-                    32 => tile(0, 8).all::<V, 8>(&shape),
-                    _ => {
-                        let mut first = 0;
-                        while first < channels {
-                            tile(first, 4).all::<V, 4>(&shape);
-                            first += 4;
-                        }
-                    }
+                match (BLOCK, channels) {
+                    (MOST, _) => tile.all::<V, BLOCK, MOST, 3>(&shape),
+                    (_, 5..) => tile.all::<V, BLOCK, 6, 2>(&shape),
+                    _ => tile.all::<V, BLOCK, 4, 2>(&shape),
                 }
             }
             if !exact {
-                self.compact(block, channels, line);
+                self.compact(first, channels, line);
             }
         }
     }
-}
 
-impl<T: Real> Correlation<'_, T> {
     /// Copies the pixels of whole grid rows to the result.
     #[inline(always)]
-    fn compact(&mut self, block: usize, channels: usize, line: usize) {
+    fn compact(&mut self, first: usize, channels: usize, line: usize) {
         let plane = self.rows * self.columns;
-        let result = &mut self.result[block * BLOCK * plane..][..channels * plane];
+        let result = &mut self.result[first * plane..][..channels * plane];
         for (from, to) in self
             .scratch
             .chunks_exact(line)
@@ -320,8 +332,8 @@ struct Shape {
 
 /// A block of channels.
 struct Tile<'a, T> {
-    /// [k][8]
-    weight: *const T,
+    /// [k][channel]
+    weight: &'a [T],
     offsets: &'a [usize],
     grid: *const T,
     result: *mut T,
@@ -330,19 +342,22 @@ struct Tile<'a, T> {
 }
 
 impl<T: Real> Tile<'_, T> {
-    /// All positions, three vectors at a time.
+    /// All positions, `COUNT` (2 or 3) vectors at a time, of the first `ROWS` channels of `BLOCK`.
     #[inline(always)]
-    unsafe fn all<V: Vector<T>, const ROWS: usize>(&self, shape: &Shape) {
+    unsafe fn all<V: Vector<T>, const BLOCK: usize, const ROWS: usize, const COUNT: usize>(
+        &self,
+        shape: &Shape,
+    ) {
         let mut vector = 0;
-        // SAFETY: `Correlation::run` has checked the lengths.
+        // SAFETY: `Correlation::blocks` has checked the lengths.
         unsafe {
-            while vector + 3 <= shape.vectors {
-                self.some::<V, ROWS, 3>(shape, vector);
-                vector += 3;
+            while vector + COUNT <= shape.vectors {
+                self.some::<V, BLOCK, ROWS, COUNT>(shape, vector);
+                vector += COUNT;
             }
             match shape.vectors - vector {
-                2 => self.some::<V, ROWS, 2>(shape, vector),
-                1 => self.some::<V, ROWS, 1>(shape, vector),
+                2 => self.some::<V, BLOCK, ROWS, 2>(shape, vector),
+                1 => self.some::<V, BLOCK, ROWS, 1>(shape, vector),
                 _ => {}
             }
         }
@@ -350,19 +365,19 @@ impl<T: Real> Tile<'_, T> {
 
     /// `ROWS` channels at `COUNT` vectors of positions.
     #[inline(always)]
-    unsafe fn some<V: Vector<T>, const ROWS: usize, const COUNT: usize>(
+    unsafe fn some<V: Vector<T>, const BLOCK: usize, const ROWS: usize, const COUNT: usize>(
         &self,
         shape: &Shape,
         first: usize,
     ) {
-        // SAFETY: `Correlation::run` has checked the lengths.
+        // SAFETY: `Correlation::blocks` has checked the lengths.
         unsafe {
             let views: [*const T; COUNT] = std::array::from_fn(|j| {
                 let (row, column) = ((first + j) / shape.per_row, (first + j) % shape.per_row);
                 self.grid.add(row * shape.grid_width + column * V::LANES)
             });
             let mut sums = [[V::splat(T::ZERO); COUNT]; ROWS];
-            let mut weight = self.weight;
+            let mut weight = self.weight.as_ptr();
             for &offset in self.offsets {
                 let view: [V; COUNT] = std::array::from_fn(|j| V::load(views[j].add(offset)));
                 for (i, sums) in sums.iter_mut().enumerate() {
