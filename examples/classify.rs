@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use candle_core::{DType, Device};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use common::values::count;
-use common::{answers, driver, program};
+use common::{answers, driver, program, say_error};
 use datasets::{Augment, ImageDataset, OnCorrupt, image};
 use models::{ResNet, Start};
 use std::io::{self, Write};
@@ -69,14 +69,27 @@ fn run(options: &Options) -> Result<()> {
     let device = program::device(&options.device)?;
     let model = Classifier::open(&folder(options)?, device)?;
     let files = files(&options.pictures)?;
-    let mut answer = Vec::new();
+    let (mut answer, mut broken) = (Vec::new(), 0);
     for files in files.chunks(options.batch_size) {
+        let (lines, errors) = model.some_lines(files, options.top);
+        for error in &errors {
+            say_error!("{error:#}");
+        }
+        broken += errors.len();
         match options.out {
-            Some(_) => model.lines(files, options.top, &mut answer)?,
-            None => answers::printed(model.lines(files, options.top, &mut io::stdout().lock()))?,
+            Some(_) => answer.extend(lines),
+            None => {
+                let mut output = io::stdout().lock();
+                let written = output.write_all(&lines).and_then(|()| output.flush());
+                answers::printed(written.map_err(Into::into))?;
+            }
         }
     }
-    answers::finish(options.out.as_deref(), &answer)
+    answers::finish(options.out.as_deref(), &answer)?;
+    match broken {
+        0 => Ok(()),
+        _ => bail!("{broken} of {} pictures have no answer", files.len()),
+    }
 }
 
 /// Where the model's files are.
@@ -138,6 +151,20 @@ impl Classifier {
             augment,
             device,
         })
+    }
+
+    /// A line for each picture that can be read, and what is wrong with the others.
+    fn some_lines(&self, files: &[PathBuf], top: usize) -> (Vec<u8>, Vec<anyhow::Error>) {
+        let mut lines = Vec::new();
+        if self.lines(files, top, &mut lines).is_ok() {
+            return (lines, Vec::new());
+        }
+        lines.clear();
+        let one_by_one = files
+            .chunks(1)
+            .filter_map(|file| self.lines(file, top, &mut lines).err());
+        let errors = one_by_one.collect();
+        (lines, errors)
     }
 
     /// A line for each picture.

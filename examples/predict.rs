@@ -11,14 +11,18 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use common::values::count;
-use common::{answers, driver, program};
+use common::{answers, driver, program, say_error};
 use datasets::glue::{self, GlueTask, Ragged, Row, Split};
 use datasets::{TextDataset, TextEncoder, hub};
 use models::{Model, Problem, SequenceClassifier, Start, auto};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use trainers::disk::write_whole;
+
+/// Bytes that are read at once: lines that come together are answered together.
+const BUFFER: usize = 1 << 16;
 
 /// Classify texts with a fine-tuned model
 ///
@@ -184,52 +188,58 @@ fn largest(logits: &[f64]) -> usize {
     (0..logits.len()).fold(0, better)
 }
 
-/// Standard input a batch at a time: who types a line has its answer.
+/// A file in large portions; of standard input the lines that wait, so that who types one has its answer. What comes
+/// before a line that is no text is answered all the same.
 fn of_lines(options: &Options, model: &Predictor) -> Result<()> {
-    let input: Box<dyn BufRead> = match &options.file {
-        Some(path) => {
-            let file = std::fs::File::open(path);
-            Box::new(BufReader::new(
-                file.with_context(|| path.display().to_string())?,
-            ))
-        }
+    let source: Box<dyn Read> = match &options.file {
+        Some(path) => Box::new(File::open(path).with_context(|| path.display().to_string())?),
         None => Box::new(io::stdin().lock()),
     };
-    let mut answer = Vec::new();
-    let mut rows = Vec::new();
-    let portion = match options.file {
-        Some(_) => 64 * options.batch_size,
-        None => 1,
-    };
-    let mut done = |rows: &mut Vec<Row>| -> Result<()> {
-        match options.out {
-            Some(_) => model.lines(rows, &mut answer)?,
-            None => {
-                let mut output = BufWriter::new(io::stdout().lock());
-                let written = model.lines(rows, &mut output);
-                answers::printed(written.and_then(|()| Ok(output.flush()?)))?;
-            }
+    let mut input = BufReader::with_capacity(BUFFER, source);
+    let portion = 64 * options.batch_size;
+    let (mut answer, mut rows, mut number) = (Vec::new(), Vec::new(), 0);
+    loop {
+        let mut line = String::new();
+        let read = input.read_line(&mut line);
+        let ended = !matches!(read, Ok(bytes) if bytes > 0);
+        if !ended {
+            number += 1;
+            rows.push(row(&line));
         }
-        rows.clear();
-        Ok(())
-    };
-    for (number, line) in input.lines().enumerate() {
-        let line = line.with_context(|| format!("line {}", number + 1))?;
-        let (first, second) = match line.split_once('\t') {
-            Some((first, second)) => (first, Some(second.to_string())),
-            None => (line.as_str(), None),
-        };
-        rows.push(Row {
-            first: first.into(),
-            second,
-            label: None,
-        });
-        if rows.len() >= portion {
-            done(&mut rows)?;
+        let waits = options.file.is_none() && !input.buffer().contains(&b'\n');
+        if ended || waits || rows.len() >= portion {
+            match options.out {
+                Some(_) => model.lines(&rows, &mut answer)?,
+                None => {
+                    let mut output = BufWriter::new(io::stdout().lock());
+                    let written = model.lines(&rows, &mut output);
+                    answers::printed(written.and_then(|()| Ok(output.flush()?)))?;
+                }
+            }
+            rows.clear();
+        }
+        if ended {
+            answers::finish(options.out.as_deref(), &answer)?;
+            return read
+                .map(drop)
+                .with_context(|| format!("line {}", number + 1));
         }
     }
-    done(&mut rows)?;
-    answers::finish(options.out.as_deref(), &answer)
+}
+
+/// A line with its text, or two.
+fn row(line: &str) -> Row {
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    let (first, second) = match line.split_once('\t') {
+        Some((first, second)) => (first, Some(second.to_string())),
+        None => (line, None),
+    };
+    Row {
+        first: first.into(),
+        second,
+        label: None,
+    }
 }
 
 /// Index and prediction, with GLUE's own names of the labels.
@@ -244,7 +254,14 @@ fn of_task(options: &Options, model: &Predictor, task: GlueTask) -> Result<()> {
         Split::Test => Ragged::Refuse,
         _ => Ragged::SkipAndCount,
     };
-    let rows = glue::load_with(options.data.as_deref(), task, split, ragged)?.rows;
+    let loaded = glue::load_with(options.data.as_deref(), task, split, ragged)?;
+    if loaded.skipped > 0 {
+        say_error!(
+            "{} rows that are not whole are left out, and an index counts those that are",
+            loaded.skipped
+        );
+    }
+    let rows = loaded.rows;
     let (names, own) = (task.labels(), model.model.label_names());
     let labels = names.len().max(1);
     let same = names

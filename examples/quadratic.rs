@@ -9,7 +9,7 @@ use adahessian::{AdaHessian, Adam, NamedVars, Optim, Rule, Sgd};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use clap::Parser;
-use common::{program, table};
+use common::{program, say, table};
 use plotters::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -218,17 +218,17 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     program::start(None)?;
     let (bowl_walks, ripple_walks) = (figure_1()?, figure_3()?);
-    println!("Figure 1: f = 10x² + y² from (-4, 3)\n");
-    println!(
+    say!("Figure 1: f = 10x² + y² from (-4, 3)\n");
+    say!(
         "{}\n",
         table::format(
             &["", "f at step 0", "1", "10", "30"],
             &rows(&bowl_walks, &[0, 1, 10, 30])
         )
     );
-    println!("Figure 3: f = x² + 0.1 x sin(20πx) from 1.1; the global minimum is -0.00192\n");
+    say!("Figure 3: f = x² + 0.1 x sin(20πx) from 1.1; the global minimum is -0.00192\n");
     let at = [0, 7, 20, 100, 1000];
-    println!(
+    say!(
         "{}\n",
         table::format(
             &["", "f at step 0", "7", "20", "100", "1000"],
@@ -238,7 +238,7 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&cli.out).with_context(|| cli.out.display().to_string())?;
     let path = cli.out.join("quadratic.svg");
     picture(&path, &bowl_walks, &ripple_walks)?;
-    println!("picture: {}", path.display());
+    say!("picture: {}", path.display());
     anyhow::ensure!(
         bowl_walks[2].values[1] == 0.0,
         "AdaHessian should reach the minimum of Figure 1 in one step"

@@ -811,6 +811,10 @@ fn days_and_fractions() {
         (0..92, 92..100, 100..107)
     );
     assert!(store.days(1).is_err());
+    assert!(store.days(107).is_ok());
+    for count in [108, usize::MAX] {
+        assert_says(store.days(count), &["107 rows"]);
+    }
     let split = store.split(&[0.8, 0.1, 0.1]).unwrap();
     assert_eq!(split, [0..86, 86..96, 96..107]);
     assert_eq!(store.split(&[0.5]).unwrap()[0], 0..54);

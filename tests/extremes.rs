@@ -94,6 +94,52 @@ fn gelu_far_out_has_both_derivatives() -> Result<()> {
     Ok(())
 }
 
+/// The 1 of ½ (1 + erf) would swallow what is below 0.
+#[test]
+fn gelu_of_half_precision_is_that_of_f32_rounded() -> Result<()> {
+    let x = Tensor::new(&[-3f32, -4.0, -1.0, 0.5, 2.0], &CPU)?;
+    for (form, enter) in BOTH {
+        for dtype in [DType::BF16, DType::F16] {
+            let y = ops::activation(&enter(&x.to_dtype(dtype)?)?, Activation::Gelu)?.exit()?;
+            let expected = ops::activation(&x, Activation::Gelu)?.to_dtype(dtype)?;
+            let (got, expected) = (numbers(&y)?, numbers(&expected)?);
+            for (got, expected) in got.iter().zip(&expected) {
+                assert!(
+                    (got / expected - 1.0).abs() < 1e-2,
+                    "{form} {dtype:?}: {got} {expected}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A sum of many large numbers is rounded, and the mean is right all the same.
+#[test]
+fn a_mean_far_from_zero_is_no_deviation() -> Result<()> {
+    let x = Tensor::full(100.015625f32, (1, 1, 512, 512), &CPU)?;
+    let (one, zero) = (
+        Tensor::ones(1, DType::F32, &CPU)?,
+        Tensor::zeros(1, DType::F32, &CPU)?,
+    );
+    let running = ops::RunningStatistics::new(1, DType::F32, &CPU)?;
+    let norm = ops::BatchNorm::new(&one, &zero, &running, true);
+    let kernel = Tensor::ones((1, 1, 1, 1), DType::F32, &CPU)?;
+    let (convolution, identity) = (Convolution::default(), Activation::Identity);
+    let image = Handle::enter(&x)?;
+    let y = ops::conv_batch_norm(&image, &kernel, &convolution, &norm, None, identity)?;
+    let width = x.elem_count();
+    let row = Handle::enter(&x.reshape((1, width))?)?;
+    let (ones, zeros) = (one.broadcast_as(width)?, zero.broadcast_as(width)?);
+    let (ones, zeros) = (ones.contiguous()?, zeros.contiguous()?);
+    let row = ops::layer_norm(&row, &ones, &zeros, 1e-5)?;
+    for y in [y, row] {
+        let largest = numbers(&y.exit()?.abs()?.flatten_all()?.max(0)?)?;
+        assert!(largest[0] < 0.01, "{largest:?}");
+    }
+    Ok(())
+}
+
 /// A class that is ruled out by a logit of -∞, and anything at all in a row that is not counted.
 #[test]
 fn cross_entropy_of_classes_that_are_ruled_out() -> Result<()> {
@@ -215,6 +261,38 @@ fn sizes_that_no_number_holds_are_errors() -> Result<()> {
         ops::Bags::new(vec![], vec![0], [usize::MAX, 2], ops::Pooling::Sum).map(drop),
         &["starts of bags"],
     );
+    Ok(())
+}
+
+/// Time and memory go by the pixels that a stride reaches, and not by the stride.
+#[test]
+fn a_stride_beyond_the_image_reaches_one_pixel() -> Result<()> {
+    let vars = NamedVars::new([
+        (
+            "x".to_string(),
+            Var::from_tensor(&random("x", &[2, 2, 3, 3])?)?,
+        ),
+        (
+            "w".to_string(),
+            Var::from_tensor(&random("w", &[3, 2, 1, 1])?)?,
+        ),
+    ])?;
+    let (x, w) = (vars.get("x")?, vars.get("w")?);
+    for method in [ops::Method::Views, ops::Method::Columns] {
+        let convolution = Convolution {
+            stride: usize::MAX,
+            method,
+            ..Convolution::default()
+        };
+        let of = || ops::conv2d(&Handle::enter(x)?, w, None, &convolution)?.exit();
+        let y = of()?.reshape((2, 3))?;
+        let corner = x.narrow(2, 0, 1)?.narrow(3, 0, 1)?.reshape((2, 2))?;
+        let expected = corner.matmul(&w.reshape((3, 2))?.t()?)?;
+        assert_close("the corner", &y, &expected, 1e-12)?;
+        let loss = || Ok(of()?.sqr()?.sin()?.sum_all()?);
+        adahessian::check::gradient(&vars, 1e-6, loss)?;
+        adahessian::check::hessian(&vars, 1e-6, loss)?;
+    }
     Ok(())
 }
 

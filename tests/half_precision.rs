@@ -356,6 +356,26 @@ fn long_sums_of_half_precision_are_those_of_f32() -> Result<()> {
 
 type Sum = fn(&Tensor, &Tensor) -> Result<Tensor>;
 
+/// The score of a pair is in 300 queries: bf16's own sum of ones ends at 256.
+#[test]
+fn gradients_of_scores_of_pairs_are_those_of_f32() -> Result<()> {
+    let length = 300;
+    for dtype in [DType::BF16, DType::F16] {
+        let zeros = Tensor::zeros((1, length, 1), dtype, &CPU)?;
+        let s = Var::zeros((1, length, length), dtype, &CPU)?;
+        let weight = Tensor::ones((1, length * length), dtype, &CPU)?;
+        let s_of = s.as_tensor();
+        let y = ops::multilinear_attention([&zeros; 3], s_of, &weight, false)?;
+        let gradient = backward(&y.to_dtype(DType::F32)?.sum_all()?)?;
+        let gradient = gradient.get(&s).unwrap().to_dtype(DType::F64)?;
+        // Each query has each pair once.
+        for got in gradient.flatten_all()?.to_vec1::<f64>()? {
+            assert_number(&format!("{dtype:?}"), got / length as f64, 1.0, 0.01)?;
+        }
+    }
+    Ok(())
+}
+
 /// A parameter that 4,096 rows share has the sum of their gradients for its own: a bias, the factors of a norm, the row
 /// of a word. Of ones bf16's own sum ends at 256, and f16's at 2,048.
 #[test]

@@ -322,6 +322,7 @@ fn crops_that_do_not_fit_and_bad_indices_are_refused() {
         batch(&[0], padded(41, 4)),
         &["Padded { size: 41, padding: 4 } of a picture of 32 x 32: too small"],
     );
+    assert_says(batch(&[0, 2], padded(41, 4)), &["picture 0: Padded"]);
     batch(&[0], padded(40, 4)).unwrap();
     for crop in [padded(0, 4), Crop::RandomResized { size: 0 }] {
         assert_says(batch(&[0], crop), &["at least one pixel"]);

@@ -123,6 +123,12 @@ fn cifar_binary_files_are_read_in_the_order_of_their_names() {
     }
     let one = cifar10::load_binary(&[dir.path().join("data_batch_1.first2.bin.gz")]).unwrap();
     assert_eq!(one.len(), 2);
+    // An unpacking that was interrupted.
+    put(dir.path().join("data_batch_5.bin"), &records(0..1));
+    assert_says(
+        cifar10::load(Some(dir.path()), Split::Train),
+        &["no data_batch_3.bin"],
+    );
 }
 
 #[test]
@@ -711,6 +717,8 @@ fn tiny_imagenet_has_its_own_layout() {
     says(&["line 2: there is no images/val_7.JPEG"]);
     write("val_0.JPEG\tn01\n");
     says(&["no line for", "val_1.JPEG"]);
+    write("val_0.JPEG\tn01\nval_1.JPEG\tn02\nval_0.JPEG\tn02\n");
+    says(&["two lines for", "val_0.JPEG"]);
     write("val_0.JPEG\tn01\nval_1.JPEG\tn03\n");
     assert_says(
         fails(dir.path(), Split::Validation),

@@ -278,6 +278,40 @@ fn words_are_told_by_the_marks_of_their_kind_of_vocabulary() {
     assert_eq!(begins, [false, true, false]);
 }
 
+/// Of a SentencePiece vocabulary words begin with `▁`, whatever letters are in it.
+#[test]
+fn words_of_a_sentencepiece_vocabulary_with_a_dotted_g() {
+    let vocabulary = r#""Ġ":4,"▁":5,"▁a":6},"merges":[["▁","a"]]}}"#;
+    let (start, _) = BYTE_LEVEL.split_once(r#""Ġ":4"#).unwrap();
+    let pre_tokenizer =
+        r#"{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true}"#;
+    let metaspace =
+        r#"{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true}"#;
+    let text = format!("{start}{vocabulary}").replace(pre_tokenizer, metaspace);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+    let encoder = TextEncoder::from_folder(folder.path(), 8).unwrap();
+    let pieces = Pieces::of(&encoder).unwrap();
+    let begins = [3, 4, 5, 6].map(|id| pieces.begins(id));
+    assert_eq!(begins, [false, false, true, true]);
+}
+
+/// Merges that a tokenizer leaves out by lot while it trains are made here: a text has the same tokens each time.
+#[test]
+fn a_text_has_the_same_tokens_each_time() {
+    let tokens = |dropout: &str| {
+        let text = BYTE_LEVEL.replace(r#""dropout":null"#, &format!(r#""dropout":{dropout}"#));
+        assert_eq!(text != BYTE_LEVEL, dropout != "null");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+        let encoder = TextEncoder::from_folder(folder.path(), 8).unwrap();
+        encoder
+            .pieces(&["a".to_string() + &" a".repeat(50)])
+            .unwrap()
+    };
+    assert_eq!(tokens("0.5"), tokens("null"));
+}
+
 /// WikiText's unknown word is the tokenizer's own, whatever it calls it.
 #[test]
 fn the_unknown_word_is_the_tokenizers() {

@@ -6,8 +6,8 @@ use datasets::UNLABELLED;
 use serde_json::Value;
 use testing::{assert_number, assert_says, reference};
 use trainers::metrics::{
-    ClassMetric, ClickWarnings, EntityMetric, Scores, accuracy, clicks, correlations, entities, f1,
-    matthews, metric_by_name, pearson, spearman,
+    ClassMetric, ClickWarnings, EntityMetric, Metric, Scores, accuracy, clicks, correlations,
+    entities, f1, matthews, metric_by_name, pearson, spearman,
 };
 
 fn golden(kind: &str) -> Result<Vec<Value>> {
@@ -80,6 +80,35 @@ fn outputs_that_are_not_numbers_have_no_score() -> Result<()> {
         assert_eq!(none.main_name(), right.main_name());
         // What is not asked for may be anything.
         assert!(scored(nan, UNLABELLED)?.main().is_finite(), "{name}");
+    }
+    Ok(())
+}
+
+/// A table over seeds has a number in each place.
+#[test]
+fn every_evaluation_of_names_has_every_type() -> Result<()> {
+    let names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"].map(String::from);
+    let mut metric = EntityMetric::new(&names);
+    // One word, which is a PER and is said to be one.
+    let logits = Tensor::new(&[[[0f32, 1.0, 0.0, 0.0, 0.0]]], &Device::Cpu)?;
+    metric.add(&logits, &Tensor::new(&[[1u32]], &Device::Cpu)?)?;
+    let scores = metric.scores()?;
+    for (name, value) in [("f1_PER", 1.0), ("f1_LOC", 0.0), ("recall_LOC", 0.0)] {
+        assert_eq!(scores.get(name), Some(value), "{name}");
+    }
+    assert_eq!(scores.iter().len(), 4 + 2 * 3);
+    Ok(())
+}
+
+/// Rows of one label have no AUC, and end no run; a model that ran away does.
+#[test]
+fn clicks_of_one_label_that_are_no_numbers_stay_so() -> Result<()> {
+    for (logit, finite) in [(0.5f32, true), (f32::NAN, false)] {
+        let mut metric = metric_by_name("clicks")?;
+        let labels = Tensor::new(&[0f32, 0.0], &Device::Cpu)?;
+        metric.add(&Tensor::new(&[logit, logit], &Device::Cpu)?, &labels)?;
+        let scores = metric.scores()?;
+        assert_eq!(scores.main().is_finite(), finite);
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use testing::{assert_close, assert_says};
 /// (images, in, height, width), (out, kernel height, kernel width), stride, padding, dilation, groups
 type Case = ([usize; 4], [usize; 3], [usize; 4]);
 
-const CASES: [Case; 30] = [
+const CASES: [Case; 33] = [
     ([2, 3, 8, 8], [4, 3, 3], [1, 1, 1, 1]),
     ([3, 2, 16, 16], [9, 3, 3], [1, 1, 1, 1]),
     ([1, 16, 32, 32], [17, 3, 3], [1, 1, 1, 1]),
@@ -49,6 +49,10 @@ const CASES: [Case; 30] = [
     ([1, 2, 2, 2], [16, 7, 7], [1, 3, 1, 1]),
     ([2, 2, 1, 1], [16, 5, 5], [1, 2, 1, 1]),
     ([2, 2, 1, 1], [16, 3, 3], [4, 1, 1, 1]),
+    // Sides that are shorter than the stride.
+    ([2, 3, 1, 40], [4, 1, 8], [5, 0, 1, 1]),
+    ([2, 2, 3, 4], [3, 2, 2], [7, 1, 1, 1]),
+    ([1, 2, 5, 2], [3, 3, 2], [6, 3, 2, 1]),
 ];
 
 fn conv_of([stride, padding, dilation, groups]: [usize; 4]) -> Convolution {
@@ -591,6 +595,16 @@ fn what_does_not_fit_is_refused() -> Result<()> {
     assert_says(conv2d(&x, &half, None, &plain), &["F32", "F64"]);
     let running = RunningStatistics::new(3, DType::F32, &Device::Cpu)?;
     let (three, two) = (tensor(&[3])?, tensor(&[2])?);
+    let outside = BatchNorm {
+        momentum: 1.5,
+        ..BatchNorm::new(&three, &three, &running, true)
+    };
+    let kernel = tensor(&[3, 3, 1, 1])?;
+    let refused = conv_batch_norm(&x, &kernel, &plain, &outside, None, Activation::Relu);
+    assert_says(
+        refused,
+        &["batch normalisation", "momentum between 0 and 1", "1.5"],
+    );
     let norm = BatchNorm::new(&two, &three, &running, true);
     let refused = conv_batch_norm(
         &x,

@@ -36,6 +36,7 @@ fn top_k_counts_ranks_and_ties_by_class() -> Result<()> {
     assert_eq!(hits([2, 1, 2], 2)?, 3);
     assert_eq!(hits([0, 3, 1], 3)?, 0);
     assert_eq!(hits([0, 3, 1], 4)?, 2);
+    assert_eq!(hits([0, 3, 1], 5)?, 2);
     assert_says(hits([0, 4, 0], 1), &["top-k", "4 of 4 classes"]);
     let short = top_k_hits(&logits, &Tensor::new(&[0u32, 1], &CPU)?, 1);
     assert_says(short, &["[3, 4]", "[2]"]);

@@ -101,12 +101,24 @@ fn depth(numbers: &[(i64, i64)]) -> usize {
     deepest
 }
 
-/// Checks the number of rows, and all pages of the columns whose path `wanted` accepts.
+/// Checks that there are at most [`MOST_ROWS`] rows, which are read into memory, and all pages of the columns whose path
+/// `wanted` accepts.
 pub(crate) fn check_pages(
     path: &Path,
     file: &mut File,
     metadata: &ParquetMetaData,
     wanted: impl Fn(&str) -> bool,
+) -> Result<()> {
+    check_pages_of(path, file, metadata, wanted, MOST_ROWS as u64)
+}
+
+/// The same of at most so many rows.
+pub(crate) fn check_pages_of(
+    path: &Path,
+    file: &mut File,
+    metadata: &ParquetMetaData,
+    wanted: impl Fn(&str) -> bool,
+    most: u64,
 ) -> Result<()> {
     let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
     let (mut rows, mut left) = (0u64, length);
@@ -114,11 +126,11 @@ pub(crate) fn check_pages(
         let count = u64::try_from(group.num_rows());
         let count = count.map_err(|_| refuse(path, "a negative number of rows".to_string()))?;
         rows = rows.saturating_add(count);
-        if rows > MOST_ROWS as u64 {
+        if rows > most {
             return Err(Error::TooMuch {
                 path: path.to_path_buf(),
                 what: "rows",
-                most: MOST_ROWS as u64,
+                most,
             });
         }
         for column in group.columns() {

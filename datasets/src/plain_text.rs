@@ -94,7 +94,9 @@ fn rows(path: &Path, line: &mut impl FnMut(&str) -> Next) -> Next {
     let again = file.try_clone().map_err(|e| Error::io(path, e))?;
     let reader = SerializedFileReader::new(again).map_err(|e| unreadable(path, e))?;
     let column = projection(path, reader.metadata().file_metadata().schema())?;
-    pages::check_pages(path, &mut file, reader.metadata(), |leaf| leaf == COLUMN)?;
+    // However many rows: one at a time is in memory.
+    let wanted = |leaf: &str| leaf == COLUMN;
+    pages::check_pages_of(path, &mut file, reader.metadata(), wanted, u64::MAX)?;
     let rows = reader.get_row_iter(Some(column));
     for (number, record) in rows.map_err(|e| unreadable(path, e))?.enumerate() {
         let record = record.map_err(|e| unreadable(path, e))?;

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde_json::{Map, Value};
-use tokenizers::{Encoding, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::{
+    Encoding, ModelWrapper, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
+};
 
 use crate::around::Around;
 use crate::border::guarded;
@@ -83,6 +85,14 @@ impl TextEncoder {
     }
 
     fn prepared(mut tokenizer: Tokenizer, max_length: usize, path: Option<&Path>) -> Result<Self> {
+        // Merges that are left out by lot would give a text other tokens each time.
+        if let ModelWrapper::BPE(model) = tokenizer.get_model()
+            && model.dropout.is_some()
+        {
+            let mut model = model.clone();
+            model.dropout = None;
+            tokenizer.with_model(model);
+        }
         let pad_id = pad_id(&tokenizer);
         tokenizer.with_padding(None);
         called(path, || tokenizer.with_truncation(None).map(|_| ()))?;

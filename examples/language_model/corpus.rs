@@ -54,8 +54,12 @@ pub fn load(own: &LanguageArgs, out: &Path) -> Result<Data> {
         })
     };
     let test = match &own.data {
-        // Who has no text to test on goes without.
-        Some(_) => file(Split::Test).ok(),
+        // Who has no text to test on goes without; what is there and cannot be read is an error.
+        Some(data) => match words::file(data, Split::Test) {
+            Ok(path) => Some(path),
+            Err(datasets::Error::NotFound { .. }) => None,
+            Err(error) => return Err(error.into()),
+        },
         None => None,
     };
     Ok(Data {

@@ -197,6 +197,23 @@ fn a_model_answers() {
         );
     }
     assert!(task("sst2").fails().contains("is there already"));
+    // What comes before a line that is no text has its answers.
+    let cut_off = out.path().join("cut-off.txt");
+    fs::write(
+        &cut_off,
+        b"a warm and funny film\nit is dull\nna\xefve\nwell\n",
+    )
+    .unwrap();
+    let answers = out.path().join("answers.tsv");
+    let into = Program::new("predict", "--out").path(&answers).path(&run);
+    let error = into.path(&cut_off).fails();
+    assert!(error.contains("line 3"), "{error}");
+    assert_eq!(fs::read_to_string(&answers).unwrap().lines().count(), 2);
+    let error = Program::new("predict", "")
+        .path(&run)
+        .path(&cut_off)
+        .fails();
+    assert!(error.contains("line 3"), "{error}");
     // What cannot be written shows before the model answers.
     let nowhere = Program::new("predict", "--out")
         .path(&out.path().join("nowhere/x.tsv"))

@@ -21,12 +21,12 @@ pub struct Options {
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
 
-    /// The folder of the set [default: generated numbers]
+    /// The folder of the set [default: generated numbers, German and English]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 
     /// The set: the files SET.LANGUAGE
-    #[arg(long, default_value = "test")]
+    #[arg(long, default_value = "test", requires = "data")]
     set: String,
 
     /// The first N sentences only
@@ -96,6 +96,15 @@ fn pairs(options: &Options, translator: &Translator) -> Result<Vec<Pair>> {
             read_parallel(&source, &target)?
         }
         None => {
+            let languages = &translator.languages;
+            let codes = (languages.source.as_str(), languages.target.as_str());
+            if codes != ("de", "en") {
+                let (source, target) = codes;
+                bail!(
+                    "--data: the generated numbers are German and English, and the model translates {source} to {target}: \
+                     name the folder of a set"
+                );
+            }
             // Behind those that the sample has for training and validation.
             let [_, pairs] = number_pairs(corpus::SAMPLE.0 + corpus::SAMPLE.1, 500, 0);
             pairs

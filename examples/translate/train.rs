@@ -80,17 +80,17 @@ pub struct TranslateArgs {
     #[arg(long, default_value = "small", hide_default_value = true, value_parser = ["tiny", "small", "iwslt", "base"], help_heading = "What to train")]
     pub preset: String,
 
-    /// Dropout of the hidden states [default: the preset's: 0.3, of base 0.1]
+    /// Dropout of the hidden states [default: the preset's: 0.3, of base 0.1, of tiny 0]
     #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
 
-    /// Dropout of attention's weights [default: the preset's: 0.1, of base 0]
+    /// Dropout of attention's weights [default: the preset's: 0.1, of base and tiny 0]
     #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_dropout: Option<f64>,
 
-    /// Dropout behind the ReLU of a layer [default: as --attention-dropout]
+    /// Dropout behind the ReLU of a layer [default: the preset's: 0.1, of base and tiny 0]
     #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation_dropout: Option<f64>,
@@ -335,7 +335,8 @@ where
         let scores = self.likelihood.evaluate()?;
         let perplexity = perplexity(scores.main());
         let scores = scores.with("perplexity", perplexity);
-        if self.pairs.is_empty() {
+        // Of numbers that are not finite no search makes a sentence, and the loss says it.
+        if self.pairs.is_empty() || !scores.main().is_finite() {
             return Ok(scores);
         }
         let sources: Vec<&str> = self.pairs.iter().map(|pair| pair.source.as_str()).collect();

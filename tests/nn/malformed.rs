@@ -265,6 +265,13 @@ fn attention_and_positions() -> Result<()> {
         ),
         &["kv heads"],
     );
+    for cap in [0.0, -1.0, f32::NAN] {
+        let q = zeros(&[1, 2, 4, 2]);
+        assert_says(
+            ops::sdpa(&q, &q, &q, None, false, 1.0, cap),
+            &["softcapping", "above 0"],
+        );
+    }
     let (cos, sin) = (zeros(&[3, 1]), zeros(&[4, 1]));
     assert_says(
         rotary_emb::rope(&q, &cos, &sin),

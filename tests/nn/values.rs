@@ -26,6 +26,67 @@ fn large_numbers_have_slopes() -> Result<()> {
     Ok(())
 }
 
+/// log(1 + eˣ) is eˣ there, and so are its derivatives.
+#[test]
+fn softplus_far_below_zero_has_all_its_digits() -> Result<()> {
+    for (dtype, tolerance) in [(DType::F64, 1e-14), (DType::F32, 1e-6)] {
+        for x in [-40.0f64, -20.0, -5.0, -0.5, 0.5, 3.0] {
+            let at = Var::from_tensor(&Tensor::new(&[x], &CPU)?.to_dtype(dtype)?)?;
+            let y = ops::softplus(&at)?;
+            let number =
+                |y: &Tensor| -> Result<f64> { Ok(y.to_dtype(DType::F64)?.sum_all()?.to_scalar()?) };
+            // Relative, however small.
+            let ratio = number(&y)? / x.exp().ln_1p();
+            testing::assert_number("softplus", ratio, 1.0, tolerance)?;
+            let slope = adahessian::backward(&y.sum_all()?)?;
+            let ratio = number(slope.get(&at).unwrap())? * (1.0 + x.exp()) / x.exp();
+            testing::assert_number("slope", ratio, 1.0, tolerance)?;
+        }
+    }
+    let x = Tensor::new(&[-6f32], &CPU)?;
+    let half = ops::mish(&x.to_dtype(DType::BF16)?)?.to_dtype(DType::F32)?;
+    assert_close("mish", &half, &ops::mish(&x)?, 5e-3)?;
+    Ok(())
+}
+
+/// Scores before they are scaled, and a mask's large numbers, are beyond f16.
+#[test]
+fn attention_in_half_precision_is_that_of_f32() -> Result<()> {
+    let keys = Tensor::full(25f32, (1, 1, 2, 128), &CPU)?;
+    let values = Tensor::new(&[[[[1f32], [3.0]]]], &CPU)?;
+    let scale = 1.0 / 128f32.sqrt();
+    for dtype in [DType::F16, DType::BF16] {
+        let (k, v) = (keys.to_dtype(dtype)?, values.to_dtype(dtype)?);
+        let seen = ops::sdpa(&k, &k, &v, None, false, scale, 1.0)?;
+        assert_eq!(seen.dtype(), dtype);
+        let seen: Vec<f32> = seen.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        assert_eq!(seen, [2.0, 2.0]);
+        for hidden in [f32::MIN, -1e9] {
+            let mask = Tensor::new(&[hidden, hidden], &CPU)?;
+            let seen = ops::sdpa(&k, &k, &v, Some(&mask), false, 0.0, 1.0)?;
+            let seen: Vec<f32> = seen.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            assert_eq!(seen, [2.0, 2.0], "{hidden}");
+        }
+    }
+    Ok(())
+}
+
+/// f32 has not all digits of these.
+#[test]
+fn integers_are_picked_and_summed_as_they_are() -> Result<()> {
+    let large = (1i64 << 24) + 1;
+    let x = Tensor::new(&[large, 1], &CPU)?;
+    let picked = index::gather(&x, &Tensor::new(&[0u32], &CPU)?, 0)?;
+    assert_eq!(picked.to_vec1::<i64>()?, [large]);
+    let zeros = Tensor::zeros(1, DType::I64, &CPU)?;
+    let places = Tensor::new(&[0u32, 0], &CPU)?;
+    let source = Tensor::new(&[large - 1, 1], &CPU)?;
+    // Of one place both.
+    let sum = index::scatter_add(&zeros, &places, &source, 0)?;
+    assert_eq!(sum.to_vec1::<i64>()?, [large]);
+    Ok(())
+}
+
 #[test]
 fn kinks_have_one_of_their_slopes() -> Result<()> {
     const ZERO: &[f64] = &[0.0];

@@ -6,7 +6,7 @@
 //! Indices are read and checked on the CPU.
 
 use super::wrong;
-use crate::numeric::widened;
+use crate::numeric::summable;
 use crate::ops::Activation;
 use candle_core::shape::Dim;
 use candle_core::{DType, Device, Result, Tensor};
@@ -72,14 +72,14 @@ pub(super) fn repeat_rows(
 ) -> Result<Tensor> {
     let rows: Vec<i64> = rows.map(|row| row as i64).collect();
     let rows = on_device(rows, x.device())?;
-    let picked = widened(x)?.contiguous()?.index_select(&rows, dim)?;
+    let picked = summable(x)?.contiguous()?.index_select(&rows, dim)?;
     picked.to_dtype(x.dtype())
 }
 
 /// All entries in a row. What is picked several times has a sum for its gradient, and a place may be named several times:
 /// half precision has too few digits for these sums.
 fn flat(x: &Tensor) -> Result<Tensor> {
-    widened(x)?.flatten_all()?.contiguous()
+    summable(x)?.flatten_all()?.contiguous()
 }
 
 fn on_device(places: Vec<i64>, device: &Device) -> Result<Tensor> {

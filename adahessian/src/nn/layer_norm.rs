@@ -5,7 +5,7 @@
 
 use super::{Init, VarBuilder, variable, wrong};
 use crate::Kind;
-use crate::engine::{Handle, Operand};
+use crate::engine::{Op, Operand, call};
 use crate::numeric::{wide, widened};
 use crate::ops::{self, Dropout};
 use candle_core::{D, Module, Result, Tensor};
@@ -74,14 +74,18 @@ impl LayerNorm {
         self.remove_mean
     }
 
-    /// What `forward` does, for a [`Handle`] between fused operations, too.
+    /// What `forward` does, for a [`Handle`](crate::engine::Handle) between fused operations, too.
     ///
     /// # Errors
     /// [`crate::Error::Setting`] for shapes that do not fit.
     pub fn normalise<X: Operand>(&self, x: &X) -> crate::Result<X> {
         match self.remove_mean {
             true => ops::layer_norm(x, &self.weight, &self.shift()?, self.eps),
-            false => X::of(Handle::enter(&self.root(&x.tensor()?)?)?),
+            false => {
+                let mut inputs: Vec<&dyn Operand> = vec![x, &self.weight];
+                inputs.extend(self.bias.iter().map(|bias| bias as &dyn Operand));
+                X::of(call(Root { eps: self.eps }, &inputs)?)
+            }
         }
     }
 
@@ -109,14 +113,7 @@ impl LayerNorm {
 
     /// With the mean left in.
     fn root(&self, x: &Tensor) -> Result<Tensor> {
-        let y = root_mean_square(x, &self.weight, self.eps)?;
-        match &self.bias {
-            // Whose gradient is a sum over all rows: half precision has too few digits for it.
-            Some(bias) => widened(&y)?
-                .broadcast_add(&widened(bias)?)?
-                .to_dtype(y.dtype()),
-            None => Ok(y),
-        }
+        root_norm(x, &self.weight, self.bias.as_ref(), self.eps)
     }
 
     /// The bias, or zeros.
@@ -134,6 +131,40 @@ impl Module for LayerNorm {
             true => Ok(self.normalise(x)?),
             false => self.root(x),
         }
+    }
+}
+
+/// The norm without the mean, of x, w and a bias where there is one: composed, and what comes of a handle is one of its
+/// kind.
+struct Root {
+    eps: f64,
+}
+
+impl Op for Root {
+    fn name(&self) -> &'static str {
+        "root mean square norm"
+    }
+
+    fn shape(&self, inputs: &[&[usize]]) -> crate::Result<Vec<usize>> {
+        Ok(inputs.first().map_or_else(Vec::new, |x| x.to_vec()))
+    }
+
+    fn composed(&self, inputs: &[Tensor]) -> crate::Result<Tensor> {
+        let [x, weight, bias @ ..] = inputs else {
+            return Ok(wrong("inputs of a norm", "two or three", inputs.len())?);
+        };
+        Ok(root_norm(x, weight, bias.first(), self.eps)?)
+    }
+}
+
+fn root_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+    let y = root_mean_square(x, weight, eps)?;
+    match bias {
+        // Whose gradient is a sum over all rows: half precision has too few digits for it.
+        Some(bias) => widened(&y)?
+            .broadcast_add(&widened(bias)?)?
+            .to_dtype(y.dtype()),
+        None => Ok(y),
     }
 }
 

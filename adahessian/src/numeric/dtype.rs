@@ -34,6 +34,14 @@ pub(crate) fn widened(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.to_dtype(wide(tensor.dtype()))?)
 }
 
+/// The tensor in a type that sums of its entries are right in; integers as they are, whose digits f32 has not all.
+pub(crate) fn summable(tensor: &Tensor) -> Result<Tensor> {
+    match tensor.dtype().is_float() {
+        true => widened(tensor),
+        false => Ok(tensor.clone()),
+    }
+}
+
 /// Half precision.
 pub(crate) fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::BF16 | DType::F16)

@@ -14,6 +14,7 @@ pub(crate) mod formula;
 mod functions;
 pub(crate) mod in_place;
 pub(crate) mod listed;
+mod log_1p;
 mod power;
 mod product;
 mod real;
@@ -25,8 +26,11 @@ mod total;
 pub(crate) mod traced;
 
 pub use buffer::{Buffer, empty_cache};
-pub(crate) use dtype::{ByType, by_type, hidden_score, is_half, lowest, precision, wide, widened};
+pub(crate) use dtype::{
+    ByType, by_type, hidden_score, is_half, lowest, precision, summable, wide, widened,
+};
 pub(crate) use end_to_end::{AT_ONCE, end_to_end, in_memory, portions};
+pub(crate) use log_1p::log_1p;
 pub(crate) use power::power;
 pub(crate) use product::{Matrix, Onto, Target, multiply, multiply_at};
 pub use real::Real;

@@ -58,7 +58,30 @@ fn list(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
         }
     }
     found.sort();
-    Ok(found)
+    match missing(&found) {
+        Some(number) => Err(Error::Inconsistent {
+            path: dir.to_path_buf(),
+            reason: format!(
+                "there are later files of the {split} split and no {}{number}.bin; unpack the download again",
+                stem(split)
+            ),
+        }),
+        None => Ok(found),
+    }
+}
+
+/// The first number below the largest one that no file has, of files with the download's names.
+fn missing(files: &[PathBuf]) -> Option<u32> {
+    let numbers: Vec<u32> = files
+        .iter()
+        .filter_map(|file| {
+            let name = file.file_name()?.to_str()?;
+            let rest = name.strip_prefix(stem(Split::Train))?;
+            let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+            rest[..digits].parse().ok()
+        })
+        .collect();
+    (1..numbers.iter().copied().max()?).find(|number| !numbers.contains(number))
 }
 
 /// Reads files one after the other.

@@ -53,7 +53,7 @@ const SOURCE: &str =
 
 /// Loads a split from a folder of any of the three layouts, or from the Hub where `data` is `None`.
 ///
-/// In a folder are looked for, in this order: `data_batch*.bin` (train) or `test*.bin`, plain or
+/// In a folder are looked for, in this order: `data_batch_*.bin` (train) or `test*.bin`, plain or
 /// gzipped, there or in `cifar-10-batches-bin`, all of them in the order of their names; class
 /// folders in `train` or in `test` or `val`; `plain_text/train-NNNNN-of-NNNNN.parquet`.
 ///

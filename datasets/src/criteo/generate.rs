@@ -7,6 +7,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::files::Partial;
 use super::vocabulary::with_ending;
 use super::{Planted, Preprocessing, Row, Store, prepare};
 use crate::error::{Error, Result};
@@ -88,17 +89,14 @@ pub fn generate_store(path: &Path, rows: u64, seed: u64) -> Result<Store> {
     if !path.exists() {
         let _lock = FileLock::claim(&with_ending(path, ".generating"), path)?;
         // A name that nobody else has: `train.txt` beside `train.clicks` is likely to be the contest's.
-        let text = with_ending(path, ".generated.txt");
-        let failed = |source| Error::Io {
-            path: text.clone(),
-            source,
-        };
-        // What an interrupted call left is overwritten.
-        let file = File::create(&text).map_err(failed)?;
-        generate(rows, seed, &mut BufWriter::with_capacity(1 << 20, file)).map_err(failed)?;
-        let text_alone = std::slice::from_ref(&text);
-        prepare(text_alone, path, &Preprocessing::default(), |_| ())?;
-        std::fs::remove_file(&text).map_err(failed)?;
+        let text = Partial::new(with_ending(path, ".generated.txt"));
+        // What a call left that was killed is overwritten.
+        let file = File::create(text.path()).map_err(|e| text.failed(e))?;
+        let mut writer = BufWriter::with_capacity(1 << 20, file);
+        generate(rows, seed, &mut writer).map_err(|e| text.failed(e))?;
+        drop(writer);
+        let text_alone = [text.path().to_path_buf()];
+        prepare(&text_alone, path, &Preprocessing::default(), |_| ())?;
     }
     let store = Store::open(path)?;
     if store.len() as u64 == rows {

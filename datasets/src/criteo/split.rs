@@ -70,11 +70,13 @@ impl FromStr for Part {
 /// `count` days of `rows` rows, as Facebook's program cuts them: the file of the contest has seven
 /// days one after the other but does not tell where one ends.
 pub(super) fn days(rows: usize, count: usize) -> Result<Days> {
-    if count < 2 {
+    if count < 2 || count > rows {
         return Err(Error::Setting {
             name: "days",
             got: count.to_string(),
-            expected: "at least 2: the last one is not trained on".to_string(),
+            expected: format!(
+                "at least 2, as the last one is not trained on, and at most a day for each of the {rows} rows"
+            ),
         });
     }
     let (length, longer) = (rows / count, rows % count);

@@ -67,6 +67,8 @@ struct Columns {
     second: Option<usize>,
     label: Option<usize>,
     label_name: &'static str,
+    /// Whether a label of -1 is one that is kept secret.
+    secret: bool,
 }
 
 impl Columns {
@@ -78,6 +80,7 @@ impl Columns {
             second: None,
             label: Some(1),
             label_name: "label",
+            secret: false,
         }
     }
 
@@ -117,6 +120,7 @@ impl Columns {
                 .copied()
                 .unwrap_or_default(),
             label,
+            secret: split == Split::Test,
         })
     }
 
@@ -124,6 +128,7 @@ impl Columns {
     fn row(&self, path: &Path, task: GlueTask, line: usize, fields: &[&str]) -> Result<Row> {
         let label = match self.label {
             None => None,
+            Some(column) if self.secret && fields[column] == "-1" => None,
             Some(column) => {
                 Some(
                     task.parse_label(fields[column])

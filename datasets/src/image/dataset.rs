@@ -298,8 +298,10 @@ impl ImageDataset {
             let pictures = pixels.par_chunks_mut(size).zip(indices);
             let made = pictures.map(|(out, &index)| {
                 let (image, label, replaced) = self.readable(index)?;
-                let image = augment.apply(&image, seed, epoch, index)?;
-                augment.normalise(&image, out)?;
+                let made = augment.apply(&image, seed, epoch, index);
+                let made = made.and_then(|image| augment.normalise(&image, out));
+                // Of a replaced picture it is the one that was asked for.
+                made.map_err(|error| self.about(index, error))?;
                 Ok((label, replaced))
             });
             made.collect()
@@ -313,6 +315,19 @@ impl ImageDataset {
             labels: Tensor::from_vec(labels, count, device)?,
             replaced: made.iter().map(|(_, replaced)| replaced).sum(),
         })
+    }
+
+    /// The same error with the name of a picture.
+    fn about(&self, index: usize, error: Error) -> Error {
+        match (error, self.path(index)) {
+            (Error::Batch { reason }, Some(path)) => Error::Batch {
+                reason: format!("{}: {reason}", path.display()),
+            },
+            (Error::Batch { reason }, None) => Error::Batch {
+                reason: format!("picture {index}: {reason}"),
+            },
+            (error, _) => error,
+        }
     }
 
     fn size_of(&self, index: usize) -> Result<(usize, usize)> {

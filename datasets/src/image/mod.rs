@@ -5,7 +5,7 @@
 //! ```
 //!
 //! [`crate::cifar10`] and [`crate::imagenet`] make an [`ImageDataset`]; [`ImageBatches`] gives its
-//! batches by epoch and number, made ahead of the training step.
+//! batches by epoch and number, which [`Ahead`](crate::Ahead) makes ahead of the training step.
 
 mod augment;
 mod batch;

@@ -129,6 +129,9 @@ fn annotated(dir: &Path, list: &Path) -> Result<Vec<(PathBuf, String)>> {
     }
     let mut listed: Vec<&PathBuf> = found.iter().map(|(path, _)| path).collect();
     listed.sort();
+    if let Some(two) = listed.windows(2).find(|two| two[0] == two[1]) {
+        return Err(wrong(format!("two lines for {}", two[0].display())));
+    }
     if let Some(path) = files
         .iter()
         .find(|path| listed.binary_search(path).is_err())

@@ -57,7 +57,8 @@ impl Pieces {
         // By the kind of vocabulary: a byte-level one may hold `##` as text, WordPiece's `Ġ` as a letter.
         let is_word_piece = matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_));
         let continues = is_word_piece && has("##");
-        let starts = ["Ġ", "▁"]
+        // No byte-level vocabulary has a `▁`, while a SentencePiece one may have `Ġ` as a letter.
+        let starts = ["▁", "Ġ"]
             .into_iter()
             .find(|mark| !is_word_piece && has(mark));
         let begins_word = |token: &str| match starts {

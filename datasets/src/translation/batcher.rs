@@ -69,6 +69,14 @@ impl TokenBatcher {
         Ok(order)
     }
 
+    /// Whether so many pairs have as many batches in every epoch: lengths come in one order, whichever pairs they are of.
+    pub(super) fn counts_alike(&self, pairs: usize) -> bool {
+        let sorted = self
+            .bucket
+            .is_some_and(|bucket| bucket > 0 && bucket >= pairs);
+        sorted || !self.shuffle
+    }
+
     /// Whether these pairs can be cut into batches.
     pub(super) fn check(&self, lengths: &[(usize, usize)]) -> Result<()> {
         if self.max_sentences == Some(0) {

@@ -1,7 +1,7 @@
 //! A store of pairs in batches.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use candle_core::Device;
 
@@ -23,6 +23,8 @@ pub struct TranslationBatches {
     device: Device,
     /// The newest ones: who makes batches ahead is in the next epoch while the loop is still in this one.
     last: Mutex<VecDeque<Epoch>>,
+    /// The batches of an epoch, where all have as many.
+    count: OnceLock<usize>,
 }
 
 impl TranslationBatches {
@@ -40,6 +42,7 @@ impl TranslationBatches {
             pad,
             device: device.clone(),
             last: Mutex::default(),
+            count: OnceLock::new(),
         })
     }
 
@@ -82,7 +85,12 @@ impl Batches for TranslationBatches {
     type Batch = TranslationBatch;
 
     fn len(&self, epoch: usize) -> usize {
-        self.order(epoch).map_or(0, |order| order.len())
+        let count = |epoch| self.order(epoch).map_or(0, |order| order.len());
+        match self.batcher.counts_alike(self.lengths.len()) {
+            // A run that its patience ends asks for a million epochs before its first step.
+            true => *self.count.get_or_init(|| count(0)),
+            false => count(epoch),
+        }
     }
 
     fn get(&self, epoch: usize, index: usize) -> Result<TranslationBatch> {
@@ -123,6 +131,19 @@ mod tests {
                 seen.extend(labels.iter().map(|row| row[0] as usize - 100));
             }
             assert_eq!(seen, batches.order(epoch).unwrap().concat());
+        }
+        // Sorted by length all epochs have as many, whichever pairs they hold; in windows they need not.
+        for bucket in [Some(usize::MAX), Some(7)] {
+            let batcher = TokenBatcher {
+                bucket,
+                max_tokens: 24,
+                ..TokenBatcher::default()
+            };
+            let store = batches.store().clone();
+            let batches = TranslationBatches::new(store, batcher, 1, &Device::Cpu).unwrap();
+            for epoch in 0..9 {
+                assert_eq!(batches.len(epoch), batches.order(epoch).unwrap().len());
+            }
         }
         // Both are there still, and a third one drops the first.
         let kept = [0, 1].map(|epoch| batches.order(epoch).unwrap());

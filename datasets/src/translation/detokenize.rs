@@ -67,14 +67,15 @@ impl Moses {
         if all(",.?!:;\\%}])…") {
             return (true, false);
         }
-        let (english, french) = (
-            self.language == Language::English,
-            self.language == Language::French,
-        );
+        let english = self.language == Language::English;
         if english && !first && is_apostrophe(start) && second.is_alphabetic() {
             return (true, false);
         }
-        if french && !last && is_apostrophe(end) && before_end.is_alphabetic() {
+        if self.language.ends_contractions()
+            && !last
+            && is_apostrophe(end)
+            && before_end.is_alphabetic()
+        {
             return (false, true);
         }
         (false, false)

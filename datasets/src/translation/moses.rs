@@ -4,11 +4,12 @@
 //! A character that is neither letter, digit nor one of `. , ' -` and the backtick is a token. A comma is one unless
 //! it stands between digits (`3,5`), two full stops and more are one (`...`). A single full stop stays with its word
 //! within it (`1.000`, `U.S.`), and, but for the last word, behind an abbreviation and before a small letter; else it is
-//! a token. Apostrophes follow the language: `don 't` in English, `l' homme` in French, a token of their own
-//! elsewhere. Hyphens stay.
+//! a token. Apostrophes follow the language: `don 't` in English, `l' homme` in French and Italian, a token of
+//! their own elsewhere. Hyphens stay.
 //!
-//! Two things differ from Moses: the lists of abbreviations are short and the crate's own, and a typographic
-//! apostrophe (`’`) between letters is taken as a plain one, which Moses's script leaves to a step before it.
+//! Three things differ from Moses: the lists of abbreviations are short and the crate's own, a typographic
+//! apostrophe (`’`) between letters is taken as a plain one, which Moses's script leaves to a step before it, and the
+//! colon within Finnish and Swedish words (`EU:s`) and the dot within Catalan ones are tokens as elsewhere.
 
 use super::is_blank;
 use super::prefixes::keeps_stop;
@@ -22,17 +23,31 @@ pub enum Language {
     German,
     /// Apostrophes belong to what is before them.
     French,
+    /// Italian, Catalan and Irish: apostrophes belong to what is before them, and no abbreviations are known but
+    /// initials.
+    Italian,
     /// Apostrophes are tokens, and no abbreviations are known but initials.
     Other,
 }
 
 impl Language {
-    /// The language of a code as `en`, `de` or `fr`; [`Language::Other`] of any other.
+    /// Whether an apostrophe between letters stays with one of its sides.
+    fn joins_apostrophes(self) -> bool {
+        matches!(self, Self::English) || self.ends_contractions()
+    }
+
+    /// Whether that is the left one.
+    pub(super) fn ends_contractions(self) -> bool {
+        matches!(self, Self::French | Self::Italian)
+    }
+
+    /// The language of a code as `en`, `de`, `fr` or `it`; [`Language::Other`] of those that have no rules.
     pub fn from_code(code: &str) -> Self {
         match code {
             "en" => Self::English,
             "de" => Self::German,
             "fr" => Self::French,
+            "it" | "ca" | "ga" => Self::Italian,
             _ => Self::Other,
         }
     }
@@ -147,8 +162,7 @@ impl Moses {
             let used_up = between_letters.is_some_and(|last: usize| last + 2 == place);
             let mut apostrophe = || {
                 let letters = before.is_alphabetic() && next.is_alphabetic();
-                let joins = matches!(self.language, Language::English | Language::French);
-                match letters && joins {
+                match letters && self.language.joins_apostrophes() {
                     true if used_up => (false, false),
                     true => {
                         between_letters = Some(place);
@@ -163,7 +177,9 @@ impl Moses {
                     (before, next) => (!before, !next),
                 },
                 ',' => {
-                    let token = !(before.is_numeric() && next.is_numeric());
+                    // The line's first character has nothing before it that is no digit.
+                    let number = place == 0 || before.is_numeric();
+                    let token = !(number && next.is_numeric());
                     (token, token)
                 }
                 '\'' => apostrophe(),
@@ -179,11 +195,11 @@ impl Moses {
         spaced
     }
 
-    /// Whether there is a blank before an apostrophe, and one behind it. In English and French one at the line's
-    /// start or end stays with its word.
+    /// Whether there is a blank before an apostrophe, and one behind it. In languages with contractions one at the
+    /// line's start or end stays with its word.
     fn around_apostrophe(&self, sides: Option<(char, char)>) -> (bool, bool) {
         let Some((before, next)) = sides else {
-            let alone = matches!(self.language, Language::English | Language::French);
+            let alone = self.language.joins_apostrophes();
             return (!alone, !alone);
         };
         let letters = (before.is_alphabetic(), next.is_alphabetic());
@@ -191,7 +207,7 @@ impl Moses {
             (Language::English, (true, true)) => (true, false),
             // The 1990's; any other letter behind a digit stays.
             (Language::English, (false, true)) if before.is_numeric() => (next == 's', false),
-            (Language::French, (true, true)) => (false, true),
+            (language, (true, true)) if language.ends_contractions() => (false, true),
             _ => (true, true),
         }
     }

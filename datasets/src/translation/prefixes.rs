@@ -39,7 +39,7 @@ pub(super) fn keeps_stop(language: Language, word: &str, before_number: bool) ->
         // Numbers in an order: am 3. Oktober.
         Language::German => listed(GERMAN) || is_short_number(word),
         Language::French => listed(FRENCH) || before_number && listed(FRENCH_NUMBERS),
-        Language::Other => false,
+        Language::Italian | Language::Other => false,
     }
 }
 

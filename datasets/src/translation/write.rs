@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::criteo::files::{Partial, sync_folder};
 use crate::error::{Error, Result};
@@ -19,7 +20,10 @@ pub(crate) fn whole(
     path: &Path,
     content: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
 ) -> Result<()> {
-    let partial = Partial::new(beside(path, ".partial"));
+    // A name that no other process or thread has: two that write one file would take it from each other.
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let partial = Partial::new(beside(path, &format!(".{process}-{count}.partial")));
     let write = || {
         let mut file = BufWriter::new(File::create(partial.path())?);
         content(&mut file)?;

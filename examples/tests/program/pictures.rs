@@ -103,6 +103,16 @@ fn a_network_answers_as_in_its_evaluation() {
     let broken = out.path().join("broken.jpg");
     fs::write(&broken, "no picture").unwrap();
     refused(&run, &broken, "broken.jpg");
+    // The others have their answers.
+    let some = out.path().join("some.tsv");
+    let asked = Program::new("classify", "--out").path(&some).path(&run);
+    let error = asked.path(&large).path(&broken).path(&large).fails();
+    assert!(
+        error.contains("broken.jpg") && error.contains("1 of 3"),
+        "{error}"
+    );
+    let lines = fs::read_to_string(&some).unwrap();
+    assert_eq!(lines.matches("large.png\n").count(), 2, "{lines}");
     refused(&run, &out.path().join("absent.png"), "absent.png");
     refused(&run, &data, "no .jpg");
     refused(out.path(), &large, "neither a run nor a model");

@@ -138,6 +138,8 @@ fn a_translator_is_trained_asked_scored_and_averaged() {
         .path(&run)
         .fails();
     assert!(error.contains("is there already"), "{error}");
+    let error = translate("evaluate --set validation").path(&run).fails();
+    assert!(error.contains("--data"), "{error}");
     latin_1_behind_a_good_line(&run);
 }
 

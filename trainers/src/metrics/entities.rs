@@ -56,13 +56,21 @@ fn share(part: usize, of: usize) -> f64 {
 /// # Errors
 /// [`Error::Metric`] for different lengths, no words, or a label of another form.
 pub fn entities(predicted: &[Vec<&str>], expected: &[Vec<&str>]) -> Result<Scores> {
+    counted(BTreeMap::new(), predicted, expected)
+}
+
+/// The same, of the types that are named and of these.
+fn counted<'a>(
+    mut types: BTreeMap<&'a str, Counts>,
+    predicted: &[Vec<&'a str>],
+    expected: &[Vec<&'a str>],
+) -> Result<Scores> {
     if predicted.len() != expected.len() {
         return Err(wrong(
             "as many predicted sentences as expected ones",
             format!("{} and {}", predicted.len(), expected.len()),
         ));
     }
-    let mut types: BTreeMap<&str, Counts> = BTreeMap::new();
     let (mut words, mut equal) = (0, 0);
     for (index, (predicted, expected)) in predicted.iter().zip(expected).enumerate() {
         if predicted.len() != expected.len() {
@@ -209,7 +217,14 @@ impl Metric for EntityMetric {
     }
 
     fn scores(&self) -> Result<Scores> {
-        let scores = entities(&self.named(&self.predicted)?, &self.named(&self.expected)?)?;
+        // Types that nobody named this time, too: every evaluation has the same scores.
+        let types = self.names.iter().filter_map(|name| parts(name).ok()?);
+        let types = types.map(|(_, name)| (name, Counts::default())).collect();
+        let scores = counted(
+            types,
+            &self.named(&self.predicted)?,
+            &self.named(&self.expected)?,
+        )?;
         Ok(match self.has_nan {
             true => undefined(&scores),
             false => scores,

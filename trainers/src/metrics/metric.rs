@@ -215,7 +215,9 @@ impl Metric for Clicks {
 
     fn scores(&self) -> Result<Scores> {
         let (scores, warnings) = clicks(&self.logits, &self.labels)?;
-        let scores = match warnings.one_label {
+        // Not-a-numbers of a model that ran away stay what they are.
+        let defined = !self.logits.iter().any(|logit| logit.is_nan());
+        let scores = match warnings.one_label && defined {
             true => without_auc(&scores),
             false => scores,
         };

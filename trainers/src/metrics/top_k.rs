@@ -31,11 +31,10 @@ pub fn top_k_hits(logits: &Tensor, labels: &Tensor, k: usize) -> Result<usize> {
             let got = format!("{label} of {} classes", row.len());
             return Err(wrong("labels below the number of classes", got));
         };
-        let is_ahead = |class: usize, x: f64| {
-            x.is_nan() || right.is_nan() || x > *right || (x == *right && class < label)
-        };
+        let is_ahead =
+            |class: usize, x: f64| x.is_nan() || x > *right || (x == *right && class < label);
         let ahead = row.iter().enumerate().filter(|(c, x)| is_ahead(*c, **x));
-        hits += usize::from(ahead.count() < k);
+        hits += usize::from(!right.is_nan() && ahead.count() < k);
     }
     Ok(hits)
 }

@@ -2,7 +2,7 @@
 
 use super::softmax_last_dim;
 use crate::nn::wrong;
-use crate::numeric::hidden_score;
+use crate::numeric::{hidden_score, widened};
 use candle_core::{Device, Result, Tensor};
 
 /// softmax(s q kᵀ + mask) v, or with a cap c ≠ 1 softmax(c tanh(s q kᵀ/c) + mask) v, composed.
@@ -11,10 +11,11 @@ use candle_core::{Device, Result, Tensor};
 /// heads/kv heads queries. `mask` broadcasts to [B, heads, T, S] and is added: 0 for what is seen and a
 /// large negative number for what is not. With `do_causal` a query sees the keys up to its own position,
 /// the last query being at the last key, and no later one even where the mask hides all others. The result is
-/// [B, heads, T, E].
+/// [B, heads, T, E]. Half precision is computed with in f32: scores before they are scaled, and the large numbers of masks,
+/// are beyond what f16 holds.
 ///
 /// # Errors
-/// [`crate::Error::Setting`] for shapes that do not fit; candle's for a mask that does not.
+/// [`crate::Error::Setting`] for shapes that do not fit, and a cap that is not above 0; candle's for a mask that does not fit.
 pub fn sdpa(
     q: &Tensor,
     k: &Tensor,
@@ -25,7 +26,12 @@ pub fn sdpa(
     softcapping: f32,
 ) -> Result<Tensor> {
     let repeats = check(q, k, v, do_causal)?;
-    let (k, v) = (repeat_heads(k, repeats)?, repeat_heads(v, repeats)?);
+    if softcapping.is_nan() || softcapping <= 0.0 {
+        return wrong("softcapping", "above 0; 1 is none", softcapping);
+    }
+    let dtype = v.dtype();
+    let (q, k, v) = (widened(q)?, widened(k)?, widened(v)?);
+    let (k, v) = (repeat_heads(&k, repeats)?, repeat_heads(&v, repeats)?);
     let scores = q.contiguous()?.matmul(&k.transpose(2, 3)?.contiguous()?)?;
     let scores = (scores * f64::from(scale))?;
     let cap = f64::from(softcapping);
@@ -59,7 +65,7 @@ pub fn sdpa(
         (Some(later), Some(_)) => hide(&weights, later, 0.0)?,
         _ => weights,
     };
-    weights.matmul(&v)
+    weights.matmul(&v)?.to_dtype(dtype)
 }
 
 /// How many queries a key head serves.

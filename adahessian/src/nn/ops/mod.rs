@@ -10,7 +10,7 @@ pub use candle_nn::ops::{Identity, sigmoid};
 pub use images::{pixel_shuffle, pixel_unshuffle, replication_pad2d};
 pub use norms::{layer_norm, layer_norm_slow, rms_norm, rms_norm_slow};
 
-use crate::numeric::wide;
+use crate::numeric::{log_1p, wide, widened};
 use candle_core::shape::Dim;
 use candle_core::{D, Result, Tensor};
 
@@ -99,16 +99,19 @@ pub fn hard_sigmoid(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// candle's.
 pub fn mish(x: &Tensor) -> Result<Tensor> {
-    x * softplus(x)?.tanh()?
+    let wide = widened(x)?;
+    (&wide * softplus(&wide)?.tanh()?)?.to_dtype(x.dtype())
 }
 
-/// log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|). Same shape as `x`.
+/// log(1 + eˣ) = max(x, 0) + log(1 + e^-|x|), far below 0 with all its digits. Same shape as `x`.
 ///
 /// # Errors
 /// candle's.
 pub fn softplus(x: &Tensor) -> Result<Tensor> {
     // Both halves bend at 0, against each other: the slopes that candle has there are ½ together.
-    (x.abs()?.neg()?.exp()? + 1.0)?.log()? + x.relu()?
+    let wide = widened(x)?;
+    let soft = log_1p(&wide.abs()?.neg()?.exp()?)? + wide.relu()?;
+    soft?.to_dtype(x.dtype())
 }
 
 /// x above 0 and `negative_slope` x elsewhere. Same shape as `x`.

@@ -5,8 +5,8 @@ mod formula;
 
 use crate::engine::{Entrywise, Handle, Operand, entrywise};
 use crate::error::{Error, Result};
-use crate::numeric::Real;
 use crate::numeric::formula::Space;
+use crate::numeric::{Real, widened};
 use candle_core::Tensor;
 use std::fmt;
 use std::str::FromStr;
@@ -106,10 +106,12 @@ impl Entrywise for Activation {
 ///
 /// candle's own `gelu` is the tanh approximation, and the backward passes of `gelu` and `gelu_erf`
 /// use constants of six digits, so that their gradients are right to 10⁻⁷ only and their second
-/// derivatives are those of another function. `erf` itself is differentiated exactly.
+/// derivatives are those of another function. `erf` itself is differentiated exactly. Half precision is
+/// computed with in f32: the 1 would swallow what is below 0.
 pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
-    let twice_phi = ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?;
-    Ok(((x * 0.5)? * twice_phi)?)
+    let wide = widened(x)?;
+    let twice_phi = ((&wide * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?;
+    Ok(((wide * 0.5)? * twice_phi)?.to_dtype(x.dtype())?)
 }
 
 /// max(x, 0), with not-a-number where x is and the slope 0 at 0, as in the fused form.

@@ -3,6 +3,7 @@
 use crate::engine::{Handle, Operand, RowLoss, row_loss};
 use crate::error::Result;
 use crate::numeric::formula::Space;
+use crate::numeric::log_1p;
 use crate::numeric::traced::Test;
 use candle_core::Tensor;
 
@@ -31,7 +32,7 @@ impl RowLoss for LogLoss {
     fn composed(&self, logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
         // |l| as max(l, -l) is twice differentiable away from 0, and at 0 the two halves' derivatives
         // cancel: relu(l) and log(1 + e^-|l|) bend against each other there.
-        let soft = ((logits.abs()?.neg()?.exp()? + 1.0)?.log()? + logits.relu()?)?;
+        let soft = (log_1p(&logits.abs()?.neg()?.exp()?)? + logits.relu()?)?;
         Ok((soft - (logits * targets)?)?)
     }
 

@@ -9,6 +9,7 @@ mod work;
 use super::wrong;
 use crate::engine::{Handle, Kernels, Op, Operand, call};
 use crate::error::Result;
+use crate::numeric::widened;
 use candle_core::{DType, Device, Tensor};
 use pairs::Sizes;
 
@@ -66,6 +67,9 @@ impl Op for MultilinearAttention {
         let [a, m, v, s, weight] = inputs else {
             return wrong("inputs", "five", inputs.len().to_string());
         };
+        // Gradients of m, v and s are sums over positions, which half precision has too few digits for.
+        let dtype = a.dtype();
+        let (a, m, v, s) = (widened(a)?, widened(m)?, widened(v)?, widened(s)?);
         let pairs = m.unsqueeze(2)?.broadcast_mul(&v.unsqueeze(1)?)?; // [B, T, T, R]
         let pairs = pairs.reshape((batch, length * length, rank))?;
         let pairs = pairs.transpose(1, 2)?.contiguous()?; // [B, R, T²]
@@ -82,7 +86,8 @@ impl Op for MultilinearAttention {
                 weight.contiguous()?.index_select(&columns, 1)?
             }
         };
-        let rows = all.reshape((batch * length, length * length))?;
+        let rows = all.to_dtype(dtype)?;
+        let rows = rows.reshape((batch * length, length * length))?;
         Ok(rows
             .matmul(&weight.t()?)?
             .reshape((batch, length, outputs))?)

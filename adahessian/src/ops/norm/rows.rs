@@ -32,9 +32,21 @@ impl<T: Real> Task<T> for Forward<'_, T> {
             .zip(self.y.chunks_exact_mut(width));
         for ((z, y), scale) in rows.zip(self.scale) {
             let [sum] = sums([z], |[z]| [z]);
-            let mean = sum * share;
-            let [squares] = sums([z], |[z]| [(z - mean) * (z - mean)]);
-            let s = T::ONE / (squares * share + self.eps).sqrt();
+            let rounded = sum * share;
+            let [squares, rest] = sums([z], |[z]| {
+                let d = z - rounded;
+                [d * d, d]
+            });
+            // A sum of many large numbers is rounded: what is left of the deviations corrects for it.
+            let rest = rest * share;
+            let mean = rounded + rest;
+            let variance = squares * share - rest * rest;
+            // Of equal entries it may be rounded to less than nothing; not-a-number stays.
+            let variance = match variance < T::ZERO {
+                true => T::ZERO,
+                false => variance,
+            };
+            let s = T::ONE / (variance + self.eps).sqrt();
             *scale = s;
             let affine = self.weight.iter().zip(self.bias);
             for ((z, y), (&weight, &bias)) in z.iter_mut().zip(y).zip(affine) {

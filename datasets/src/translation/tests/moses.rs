@@ -113,6 +113,29 @@ fn french_apostrophes_belong_to_what_is_before() {
 }
 
 #[test]
+fn italian_apostrophes_do_too() {
+    let (text, tokens) = (
+        "L'amico dell'altro: è qui.",
+        "L' amico dell' altro : è qui .",
+    );
+    for code in ["it", "ca", "ga"] {
+        let italian = Moses::new(Language::from_code(code));
+        assert_eq!(italian.tokenize(text), tokens);
+        assert_eq!(italian.detokenize(tokens), text);
+    }
+    // No blank before a mark, as French has it.
+    let italian = Moses::new(Language::Italian);
+    assert_eq!(italian.detokenize("Davvero ?"), "Davvero?");
+}
+
+/// The rule for commas asks for something before them.
+#[test]
+fn a_comma_and_a_digit_at_the_start_are_a_number() {
+    assert_eq!(english().tokenize(",5 or 0,5 , a,5"), ",5 or 0,5 , a , 5");
+    assert_eq!(english().tokenize(", five"), ", five");
+}
+
+#[test]
 fn escapes_are_undone() {
     let moses = Moses {
         escape: true,
@@ -149,6 +172,7 @@ fn any_characters() {
         Language::English,
         Language::German,
         Language::French,
+        Language::Italian,
         Language::Other,
     ] {
         let moses = Moses {

@@ -124,6 +124,11 @@ impl<'a> BatchNorm<'a> {
     }
 
     fn check(&self, channels: usize) -> Result<()> {
+        let numbers = (self.eps, self.momentum);
+        if self.eps.is_nan() || self.eps < 0.0 || !(0.0..=1.0).contains(&self.momentum) {
+            let expected = "eps at least 0, momentum between 0 and 1";
+            return wrong("batch normalisation", expected, format!("{numbers:?}"));
+        }
         let parts = [
             ("weight of a batch normalisation", self.weight.dims()),
             ("bias of a batch normalisation", self.bias.dims()),

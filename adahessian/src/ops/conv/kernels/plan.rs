@@ -33,6 +33,8 @@ pub(crate) struct Plan {
     ys: Vec<usize>,
     xs: Vec<usize>,
     stride: usize,
+    /// Phases in y and x that have pixels: a side that is shorter than the stride has fewer than that.
+    phases: [usize; 2],
     padding: usize,
     /// Height and width of one phase of the input grid.
     qh: usize,
@@ -77,18 +79,18 @@ impl Plan {
         let (c, h, w) = (x[1], x[2], x[3]);
         let (out, part, kh, kw) = (weight[0], weight[1], weight[2], weight[3]);
         let s = conv.stride;
-        let (qh, qw) = (
-            (h + 2 * conv.padding).div_ceil(s),
-            (w + 2 * conv.padding).div_ceil(s),
-        );
+        let (padded_h, padded_w) = (h + 2 * conv.padding, w + 2 * conv.padding);
+        let (qh, qw) = (padded_h.div_ceil(s), padded_w.div_ceil(s));
+        let phases = [s.min(padded_h), s.min(padded_w)];
         let steps = |k: usize| (0..k).map(|i| i * conv.dilation).collect::<Vec<_>>();
         let (ys, xs) = (steps(kh), steps(kw));
         let mut offsets = Vec::with_capacity(part * kh * kw);
         for i in 0..part {
             for y in &ys {
                 for x in &xs {
-                    let phase = (y % s) * s + x % s;
-                    offsets.push((i * s * s + phase) * qh * qw + (y / s) * qw + x / s);
+                    let phase = (y % s) * phases[1] + x % s;
+                    let plane = i * phases[0] * phases[1] + phase;
+                    offsets.push(plane * qh * qw + (y / s) * qw + x / s);
                 }
             }
         }
@@ -111,6 +113,7 @@ impl Plan {
             groups: conv.groups,
             k: part * kh * kw,
             stride: s,
+            phases,
             padding: conv.padding,
             qh,
             qw,
@@ -123,7 +126,7 @@ impl Plan {
 
     /// Numbers in one channel of the input grid.
     pub fn channel(&self) -> usize {
-        self.stride * self.stride * self.qh * self.qw
+        self.phases[0] * self.phases[1] * self.qh * self.qw
     }
 
     pub fn grid_length(&self) -> usize {
@@ -145,10 +148,17 @@ impl Plan {
                     grid[y * self.qw + p..][..self.w].copy_from_slice(row);
                     continue;
                 }
-                for phase in 0..s {
+                for phase in 0..self.phases[1] {
                     // Pixels x with (x + p) % s == phase.
-                    let first = (phase + s - p % s) % s;
-                    let start = ((y % s) * s + phase) * self.qh * self.qw + (y / s) * self.qw;
+                    let first = match phase >= p % s {
+                        true => phase - p % s,
+                        false => phase + (s - p % s),
+                    };
+                    if first >= self.w {
+                        continue;
+                    }
+                    let plane = (y % s) * self.phases[1] + phase;
+                    let start = plane * self.qh * self.qw + (y / s) * self.qw;
                     let start = start + (first + p) / s;
                     let pixels = row.iter().skip(first).step_by(s);
                     grid[start..]
@@ -210,14 +220,16 @@ impl Backward {
             (first, end.max(first))
         };
         let span = |size: usize| {
-            let all = (0..s).map(|phase| rows(phase, size)).filter(|(a, b)| a < b);
+            let phases = 0..s.min(size + p);
+            let all = phases.map(|phase| rows(phase, size)).filter(|(a, b)| a < b);
             all.fold((usize::MAX, 0), |(a, b), (c, d)| (a.min(c), b.max(d)))
         };
         let ((top, bottom), (left, right)) = (span(h), span(w));
         let (height, width) = (bottom - top + reach_y, right - left + reach_x);
         let mut phases = Vec::new();
-        for py in 0..s {
-            for px in 0..s {
+        // Those beyond have no pixels.
+        for py in 0..s.min(h + p) {
+            for px in 0..s.min(w + p) {
                 let ((y0, y1), (x0, x1)) = (rows(py, h), rows(px, w));
                 if y0 == y1 || x0 == x1 {
                     continue;

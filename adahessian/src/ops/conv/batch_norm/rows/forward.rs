@@ -26,14 +26,17 @@ impl<T: Real> Task<T> for Statistics<'_, T> {
         let length = self.values.len() / self.result.len();
         for (row, result) in self.values.chunks_exact(length).zip(self.result) {
             let [sum] = sums(length, |i| [row[i]]);
-            let mean = sum / length as f64;
-            let centre = T::from_f64(mean);
+            let centre = T::from_f64(sum / length as f64);
             let [squares, rest] = sums(length, |i| {
                 let d = row[i] - centre;
                 [d * d, d]
             });
-            // `centre` is a rounded mean: what is left of the deviations corrects for it.
-            *result = [mean, squares - rest * rest / length as f64];
+            // `centre` is a rounded mean of a rounded sum: what is left of the deviations corrects for both.
+            let rest = rest / length as f64;
+            *result = [
+                centre.to_f64() + rest,
+                squares - rest * rest * length as f64,
+            ];
         }
     }
 }
