@@ -71,9 +71,15 @@ fn run(options: &Options) -> Result<()> {
     let files = files(&options.pictures)?;
     let (mut answer, mut broken) = (Vec::new(), 0);
     for files in files.chunks(options.batch_size) {
-        let (lines, errors) = model.some_lines(files, options.top);
+        let (lines, errors) = match model.some_lines(files, options.top) {
+            Ok(some) => some,
+            Err(error) => {
+                answers::finish_in_part(options.out.as_deref(), &answer)?;
+                return Err(error);
+            }
+        };
         for error in &errors {
-            say_error!("{error:#}");
+            say_error!("{}", driver::shown(error));
         }
         broken += errors.len();
         match options.out {
@@ -85,11 +91,11 @@ fn run(options: &Options) -> Result<()> {
             }
         }
     }
-    answers::finish(options.out.as_deref(), &answer)?;
-    match broken {
-        0 => Ok(()),
-        _ => bail!("{broken} of {} pictures have no answer", files.len()),
+    if broken == 0 {
+        return answers::finish(options.out.as_deref(), &answer);
     }
+    answers::finish_in_part(options.out.as_deref(), &answer)?;
+    bail!("{broken} of {} pictures have no answer", files.len())
 }
 
 /// Where the model's files are.
@@ -154,17 +160,22 @@ impl Classifier {
     }
 
     /// A line for each picture that can be read, and what is wrong with the others.
-    fn some_lines(&self, files: &[PathBuf], top: usize) -> (Vec<u8>, Vec<anyhow::Error>) {
-        let mut lines = Vec::new();
-        if self.lines(files, top, &mut lines).is_ok() {
-            return (lines, Vec::new());
+    fn some_lines(&self, files: &[PathBuf], top: usize) -> Result<(Vec<u8>, Vec<anyhow::Error>)> {
+        let (mut lines, mut errors) = (Vec::new(), Vec::new());
+        let of_picture = |error: &anyhow::Error| error.is::<datasets::Error>();
+        match self.lines(files, top, &mut lines) {
+            Ok(()) => return Ok((lines, errors)),
+            Err(error) if !of_picture(&error) => return Err(error),
+            Err(_) => lines.clear(),
         }
-        lines.clear();
-        let one_by_one = files
-            .chunks(1)
-            .filter_map(|file| self.lines(file, top, &mut lines).err());
-        let errors = one_by_one.collect();
-        (lines, errors)
+        for file in files.chunks(1) {
+            match self.lines(file, top, &mut lines) {
+                Ok(()) => {}
+                Err(error) if of_picture(&error) => errors.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((lines, errors))
     }
 
     /// A line for each picture.

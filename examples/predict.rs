@@ -163,6 +163,19 @@ impl Predictor {
         Ok(all)
     }
 
+    /// The same; of lines of which one cannot be answered, those before it. `first` is the first one's number.
+    fn lines_up_to_an_error(&self, rows: &[Row], first: usize, to: &mut dyn Write) -> Result<()> {
+        let mut all = Vec::new();
+        if self.lines(rows, &mut all).is_ok() {
+            return Ok(to.write_all(&all)?);
+        }
+        for (number, row) in (first..).zip(rows) {
+            self.lines(std::slice::from_ref(row), to)
+                .with_context(|| format!("line {number}"))?;
+        }
+        Ok(())
+    }
+
     /// Lines as they are, each with what the model says of it in front.
     fn lines(&self, rows: &[Row], to: &mut dyn Write) -> Result<()> {
         let names = self.model.label_names();
@@ -189,7 +202,7 @@ fn largest(logits: &[f64]) -> usize {
 }
 
 /// A file in large portions; of standard input the lines that wait, so that who types one has its answer. What comes
-/// before a line that is no text is answered all the same.
+/// before a line that is no text, or that the tokenizer refuses, is answered all the same.
 fn of_lines(options: &Options, model: &Predictor) -> Result<()> {
     let source: Box<dyn Read> = match &options.file {
         Some(path) => Box::new(File::open(path).with_context(|| path.display().to_string())?),
@@ -208,21 +221,29 @@ fn of_lines(options: &Options, model: &Predictor) -> Result<()> {
         }
         let waits = options.file.is_none() && !input.buffer().contains(&b'\n');
         if ended || waits || rows.len() >= portion {
-            match options.out {
-                Some(_) => model.lines(&rows, &mut answer)?,
+            let first = number + 1 - rows.len();
+            let said = match options.out {
+                Some(_) => model.lines_up_to_an_error(&rows, first, &mut answer),
                 None => {
                     let mut output = BufWriter::new(io::stdout().lock());
-                    let written = model.lines(&rows, &mut output);
-                    answers::printed(written.and_then(|()| Ok(output.flush()?)))?;
+                    let written = model.lines_up_to_an_error(&rows, first, &mut output);
+                    answers::printed(written.and_then(|()| Ok(output.flush()?)))
                 }
+            };
+            if let Err(error) = said {
+                answers::finish_in_part(options.out.as_deref(), &answer)?;
+                return Err(error);
             }
             rows.clear();
         }
         if ended {
-            answers::finish(options.out.as_deref(), &answer)?;
-            return read
-                .map(drop)
-                .with_context(|| format!("line {}", number + 1));
+            return match read {
+                Ok(_) => answers::finish(options.out.as_deref(), &answer),
+                Err(error) => {
+                    answers::finish_in_part(options.out.as_deref(), &answer)?;
+                    Err(error).with_context(|| format!("line {}", number + 1))
+                }
+            };
         }
     }
 }

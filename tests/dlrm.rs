@@ -277,6 +277,11 @@ fn bags_that_are_all_empty_are_zeros() -> Result<()> {
         starts,
         pooling: Pooling::Sum,
     };
+    let behind = bags(vec![3, 4], [vec![0; 6], vec![1; 5]].concat());
+    assert_says(
+        model.forward(&dense, &behind, &TRAIN).map(drop),
+        &["starts of bags", "2 as the last", "1"],
+    );
     let both = bags(vec![3], [vec![0; 6], vec![1; 5]].concat());
     let both = model.forward(&dense, &both, &TRAIN)?;
     let before = model.tables().to_tensor()?;

@@ -267,31 +267,33 @@ fn sizes_that_no_number_holds_are_errors() -> Result<()> {
 /// Time and memory go by the pixels that a stride reaches, and not by the stride.
 #[test]
 fn a_stride_beyond_the_image_reaches_one_pixel() -> Result<()> {
-    let vars = NamedVars::new([
-        (
-            "x".to_string(),
-            Var::from_tensor(&random("x", &[2, 2, 3, 3])?)?,
-        ),
-        (
-            "w".to_string(),
-            Var::from_tensor(&random("w", &[3, 2, 1, 1])?)?,
-        ),
-    ])?;
-    let (x, w) = (vars.get("x")?, vars.get("w")?);
-    for method in [ops::Method::Views, ops::Method::Columns] {
-        let convolution = Convolution {
-            stride: usize::MAX,
-            method,
-            ..Convolution::default()
-        };
-        let of = || ops::conv2d(&Handle::enter(x)?, w, None, &convolution)?.exit();
-        let y = of()?.reshape((2, 3))?;
-        let corner = x.narrow(2, 0, 1)?.narrow(3, 0, 1)?.reshape((2, 2))?;
-        let expected = corner.matmul(&w.reshape((3, 2))?.t()?)?;
-        assert_close("the corner", &y, &expected, 1e-12)?;
-        let loss = || Ok(of()?.sqr()?.sin()?.sum_all()?);
-        adahessian::check::gradient(&vars, 1e-6, loss)?;
-        adahessian::check::hessian(&vars, 1e-6, loss)?;
+    // Of the larger kernel the last tap sees the corner, and all others the border.
+    for (padding, side) in [(0, 1), (2, 3)] {
+        for method in [ops::Method::Views, ops::Method::Columns] {
+            let [x, w] = [("x", [2, 2, 3, 3]), ("w", [3, 2, side, side])]
+                .map(|(name, shape)| random(name, &shape));
+            let vars = [("x", x?), ("w", w?)].map(|(name, value)| {
+                let var = Var::from_tensor(&value)?;
+                Ok::<_, anyhow::Error>((name.to_string(), var))
+            });
+            let vars = NamedVars::new(vars.into_iter().collect::<Result<Vec<_>>>()?)?;
+            let (x, w) = (vars.get("x")?, vars.get("w")?);
+            let convolution = Convolution {
+                stride: usize::MAX,
+                padding,
+                method,
+                ..Convolution::default()
+            };
+            let of = || ops::conv2d(&Handle::enter(x)?, w, None, &convolution)?.exit();
+            let y = of()?.reshape((2, 3))?;
+            let at = |t: &Tensor, place: usize| t.narrow(2, place, 1)?.narrow(3, place, 1);
+            let corner = at(x, 0)?.reshape((2, 2))?;
+            let expected = corner.matmul(&at(w, side - 1)?.reshape((3, 2))?.t()?)?;
+            assert_close("the corner", &y, &expected, 1e-12)?;
+            let loss = || Ok(of()?.sqr()?.sin()?.sum_all()?);
+            adahessian::check::gradient(&vars, 1e-6, loss)?;
+            adahessian::check::hessian(&vars, 1e-6, loss)?;
+        }
     }
     Ok(())
 }

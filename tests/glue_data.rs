@@ -264,6 +264,20 @@ fn line_ends_marks_compression_and_samples() {
     }
 }
 
+/// As the Hub's tables have it where the server keeps a label; elsewhere it is none.
+#[test]
+fn a_secret_label_of_a_test_file() {
+    for secret in ["-1", "-1.0"] {
+        let text = format!("sentence\tlabel\na b\t{secret}\nc\t0\n");
+        let dir = folder_with("SST-2", "test.tsv", text.as_bytes());
+        let rows = load_folder(dir.path(), GlueTask::Sst2, Split::Test).unwrap();
+        assert_eq!(rows[0].label, None);
+        assert_eq!(rows[1], single("c", 0));
+        let error = refused("train.tsv", text.as_bytes());
+        assert!(matches!(&error, Error::BadLabel { got, .. } if got == secret));
+    }
+}
+
 /// Loads SST-2's training split from a file with these bytes and gives the error.
 fn refused(file: &str, bytes: &[u8]) -> Error {
     let dir = folder_with("SST-2", file, bytes);

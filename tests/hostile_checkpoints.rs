@@ -68,6 +68,17 @@ fn sizes_out_of_range_are_named() -> Result<()> {
         open(labels.path()).map(drop),
         &["num_labels", "1000000000000"],
     );
+    for (field, value) in [
+        ("num_labels", json!("3")),
+        ("num_labels", json!(-1)),
+        ("id2label", json!(["a", "b", "c"])),
+    ] {
+        let labels = checkpoint(|config| {
+            config["id2label"] = json!(null);
+            config[field] = value;
+        })?;
+        assert_says(open(labels.path()).map(drop), &[field]);
+    }
     Ok(())
 }
 

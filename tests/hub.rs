@@ -726,6 +726,11 @@ fn variables_decide_where_and_how() {
     assert_eq!(hub.cache_dir, home.path().join("hub"));
     assert_eq!(hub.token.as_deref(), Some("saved"));
     assert!(!hub.offline);
+    let elsewhere = home.path().join("elsewhere");
+    std::fs::write(&elsewhere, "other\n").unwrap();
+    let path = elsewhere.to_str().unwrap();
+    let hub = from(&[("HF_HOME", folder), ("HF_TOKEN_PATH", path)]).unwrap();
+    assert_eq!(hub.token.as_deref(), Some("other"));
     let hub = from(&[
         ("HF_HOME", folder),
         ("HF_HUB_CACHE", "/c"),

@@ -711,6 +711,7 @@ fn configurations_that_are_not_supported_name_the_field() {
         ("is_decoder", json!(true)),
         ("tie_word_embeddings", json!(false)),
         ("type_vocab_size", json!(0)),
+        ("initializer_range", Value::Null),
     ] {
         let error = open_error(|_, config| config[field] = value);
         assert!(error.to_string().contains(field), "{error}");
@@ -719,7 +720,7 @@ fn configurations_that_are_not_supported_name_the_field() {
     assert!(text.contains("gelu_new"), "{text}");
     let text = open_error(|_, config| config["hidden_size"] = json!("wide")).to_string();
     assert!(
-        text.contains("config.json") && text.contains("wide"),
+        text.contains("config.json") && text.contains("`hidden_size`") && text.contains("wide"),
         "{text}"
     );
     let without = |config: &mut Value, name: &str| {

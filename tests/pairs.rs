@@ -498,7 +498,10 @@ fn half_precision_is_half_of_the_bytes_and_refuses_what_it_cannot_hold() -> anyh
     refused(&[name, "F16", "1 of them would be infinite"]);
     bias.set(&Tensor::new(&[f32::INFINITY, 7e4], &CPU)?)?;
     refused(&[name, "1 of them"]);
-    assert_says(model.save_as(half.path(), DType::U8), &["F16, BF16", "U8"]);
+    for dtype in [DType::U8, DType::F8E4M3] {
+        let name = format!("{dtype:?}");
+        assert_says(model.save_as(half.path(), dtype), &["F16, BF16", &name]);
+    }
     assert_eq!(
         std::fs::read(half.path().join("model.safetensors"))?,
         before

@@ -492,6 +492,36 @@ fn a_checkpoint_beside_a_failed_evaluation_is_owed_too() -> Result<()> {
     Ok(())
 }
 
+/// A run that stopped between two evaluations, and has less patience than it has waited when it goes on, is evaluated where
+/// it stopped: its scores are those of its weights.
+#[test]
+fn a_run_with_less_patience_is_evaluated_where_it_stopped() -> Result<()> {
+    for (score, ends) in [(0.3, 5), (0.9, 6)] {
+        let folder = tempfile::tempdir()?;
+        let run = RunFolder::create(folder.path().join("run"), "")?;
+        let config = |patience| TrainConfig {
+            eval_every: Some(2),
+            epochs: 3,
+            patience: Some(patience),
+            ..TrainConfig::default()
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let record = Record {
+            stop: Some((5, stop.clone())),
+            ..Record::default()
+        };
+        let first = trainer(scripted(&[0.5, 0.4])?, config(9))?.run_folder(&run, "");
+        first.callback(record).stop_flag(stop).fit()?;
+        let mut second = trainer(scripted(&[score, 0.2])?, config(1))?;
+        second.resume(run.path())?;
+        let summary = second.fit()?;
+        assert_eq!(summary.outcome, Outcome::StoppedEarly);
+        assert_eq!(summary.steps, ends);
+        assert_eq!(summary.last.context("an evaluation")?.step, ends);
+    }
+    Ok(())
+}
+
 /// A run that stopped between two evaluations and is made to end there has one of its last step; a shorter one is refused.
 #[test]
 fn a_run_that_ends_where_it_stopped_is_evaluated() -> Result<()> {

@@ -295,6 +295,32 @@ fn a_saved_translator_is_the_same_when_it_is_loaded() -> Result<()> {
     let logits = |model: &Transformer| model.forward(&source, &previous, &Mode::Eval);
     let bits = |x: Tensor| x.flatten_all()?.to_vec1::<f32>();
     assert_eq!(bits(logits(&model)?)?, bits(logits(&again)?)?);
+    // Fairseq saves the table once for each use; one that is another is another model.
+    let path = dir.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &CPU)?;
+    let words = tensors["encoder.embed_tokens.weight"].clone();
+    for (value, fits) in [(words.clone(), true), ((words * 2.0)?, false)] {
+        tensors.insert("decoder.output_projection.weight".into(), value);
+        candle_core::safetensors::save(&tensors, &path)?;
+        let loaded = Transformer::load(dir.path(), &start(6, DType::F32)).map(drop);
+        match fits {
+            true => loaded?,
+            false => assert_says(loaded, &["share_all_embeddings", "output_projection"]),
+        }
+    }
+    model.save(dir.path())?;
+    // A number that is finite in the file and would not be in the model.
+    let half = || Transformer::load(dir.path(), &start(6, DType::F16)).map(drop);
+    half()?;
+    let scale = tensors["encoder.layers.0.fc1.bias"].ones_like()?;
+    tensors.remove("decoder.output_projection.weight");
+    tensors.insert("encoder.layers.0.fc1.bias".into(), (scale * 7e4)?);
+    candle_core::safetensors::save(&tensors, &path)?;
+    assert_says(
+        half(),
+        &["type to load in", "encoder.layers.0.fc1.bias", "F16"],
+    );
+    model.save(dir.path())?;
     let blocks = again.blocks();
     let name = "decoder.layers.0.encoder_attn.k_proj.weight";
     assert_eq!(blocks.resolve(name, &[8, 8])?, Block::Chunks(32));

@@ -306,7 +306,15 @@ fn fresh_weights_are_a_function_of_seed_and_name() -> Result<()> {
 
 #[test]
 fn unknown_networks_are_refused_by_name() {
-    for name in ["resnet", "resnet21", "resnet2", "resnet101", "vgg16"] {
+    for name in [
+        "resnet",
+        "resnet21",
+        "resnet2",
+        "resnet101",
+        "resnet152",
+        "resnet200",
+        "vgg16",
+    ] {
         assert_says(Config::named(name), &["model", name, "resnet18"]);
     }
     assert_says(Config::cifar(21), &["depth", "6 n + 2", "21"]);

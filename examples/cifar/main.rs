@@ -29,6 +29,7 @@ fn main() -> ExitCode {
 
 impl Benchmark for Cifar {
     const NAME: &'static str = "cifar";
+    const EVALUATED: &'static str = "test images";
     const METRICS: &'static [&'static str] = &["accuracy"];
     const IN_MEMORY: bool = true;
 

@@ -88,6 +88,17 @@ pub fn expect_finite(logits: &[Vec<f64>]) -> Result<()> {
     Ok(())
 }
 
+/// Writes what was answered before an error, if anything was.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn finish_in_part(out: Option<&Path>, answer: &[u8]) -> Result<()> {
+    match answer.is_empty() {
+        true => Ok(()),
+        false => finish(out, answer),
+    }
+}
+
 /// Writes a collected answer into its file, where it has one.
 ///
 /// # Errors

@@ -15,6 +15,8 @@ pub struct Card {
     pub base: Option<String>,
     /// Data sets of the Hub that it was trained on.
     pub datasets: Vec<&'static str>,
+    /// What its scores are on; the validation data where this is empty.
+    pub judged_on: &'static str,
 }
 
 /// Settings that say where something lay, or how fast it went, and nothing of the model.
@@ -46,8 +48,12 @@ pub fn text(
     if !card.what.is_empty() {
         text += &format!("{}.\n\n", card.what);
     }
+    let judged_on = match card.judged_on {
+        "" => "validation data",
+        images => images,
+    };
     text += &format!(
-        "On the validation data, after step {}:\n\n| score | |\n|---|---|\n",
+        "On the {judged_on}, after step {}:\n\n| score | |\n|---|---|\n",
         evaluated.step
     );
     for (name, value) in evaluated.scores.iter() {
@@ -140,6 +146,7 @@ mod tests {
             pipeline: Some("text-classification"),
             base: hub_id("squeezebert/squeezebert-uncased@main"),
             datasets: vec!["nyu-mll/glue"],
+            judged_on: "",
         };
         let evaluated = Evaluated {
             step: 40,

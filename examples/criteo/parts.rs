@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use common::grid::Cell;
 use common::optimizers::{self, Place};
 use common::values;
-use datasets::criteo::{ClickBatches, INTEGERS, Planted, Store};
+use datasets::criteo::{ClickBatches, INTEGERS, Part, Planted, Store};
 use models::dlrm::{Config, Dlrm};
 use models::{Model, Start};
 use std::fs::File;
@@ -63,7 +63,11 @@ fn batches(
     name: &str,
     limit: Option<usize>,
 ) -> Result<ClickBatches> {
-    let rows = store.days(own.days)?.rows(name.parse()?);
+    let rows = match name.parse()? {
+        // Days or none.
+        Part::All => 0..store.len(),
+        part => store.days(own.days)?.rows(part),
+    };
     Ok(ClickBatches::in_order(store, rows, EVALUATION_BATCH).first(limit))
 }
 

@@ -164,7 +164,7 @@ impl Experiment for Entities {
                 what: "A classifier of words, which finds names in sentences".into(),
                 pipeline: Some("token-classification"),
                 base: settings.own.model.as_deref().and_then(hub_id),
-                datasets: Vec::new(),
+                ..Card::default()
             },
             keep_checkpoints: 2,
             mark,

@@ -228,5 +228,6 @@ pub fn card(settings: &Settings<GlueArgs>) -> Card {
             // The generated sentences are none of GLUE's.
             Some(_) => Vec::new(),
         },
+        ..Card::default()
     }
 }

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
 
 impl Benchmark for ImageNet {
     const NAME: &'static str = "imagenet";
+    const EVALUATED: &'static str = "validation images";
     const METRICS: &'static [&'static str] = &["accuracy", "top5"];
     const IN_MEMORY: bool = false;
 

@@ -188,7 +188,7 @@ impl Bench {
         let (batch, rows) = (cli.batch_size.unwrap_or(128), cli.table_rows);
         let config = dlrm::Config::kaggle(vec![rows; 26]);
         let model = Dlrm::new(&config, start, Precision::F32)?.with_tables_on(&start.device)?;
-        let ids = Ids::Single(draw("ids", batch * 26, rows));
+        let ids = draw("ids", batch * 26, rows);
         let mode = Mode::Train {
             seed: 0,
             step: 0,
@@ -205,6 +205,8 @@ impl Bench {
             table_rule: optimizers::table_rule(&cli.table_optimizer)?,
             blocks: model.blocks(),
             loss: Box::new(move |dense, labels| {
+                // Of the first rows alone, where an audit takes those.
+                let ids = Ids::Single(ids[..dense.dim(0)? * 26].to_vec());
                 let logits = model.forward(dense, &ids, &mode)?;
                 Ok(ops::binary_cross_entropy(&logits, labels)?)
             }),

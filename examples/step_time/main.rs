@@ -41,11 +41,11 @@ struct Cli {
 
     /// Examples a batch [default: 16 sequences, 32 pairs of sentences, 20 windows of words, 128 images of CIFAR's size, 16 of
     /// ImageNet's, 128 clicks]
-    #[arg(long, visible_alias = "batch", value_name = "N")]
+    #[arg(long, visible_alias = "batch", value_name = "N", value_parser = common::values::count)]
     batch_size: Option<usize>,
 
     /// Tokens a sequence [default: 128, of a translator and a language model 32]
-    #[arg(long)]
+    #[arg(long, value_parser = common::values::count)]
     seq: Option<usize>,
 
     /// Words of a translator or a language model
@@ -53,7 +53,7 @@ struct Cli {
     vocabulary: usize,
 
     /// Layers of a model of texts [default: the model's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = common::values::count)]
     layers: Option<usize>,
 
     /// Rows of each of DLRM's 26 tables
@@ -74,7 +74,7 @@ struct Cli {
     shortcut: Option<String>,
 
     /// Split the batch into so many parts, each with its own graph, where one graph does not fit
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = common::values::count)]
     micro_batches: usize,
 
     /// Units to measure after one for warming up
@@ -116,6 +116,10 @@ fn main() -> Result<()> {
     ensure!(
         cli.model != "dlrm" || !apart,
         "--curvature-fraction: the clicks of --model dlrm are not divided; leave it out"
+    );
+    ensure!(
+        cli.model != "dlrm" || cli.micro_batches == 1,
+        "--micro-batches: the clicks of --model dlrm are not divided; leave it out"
     );
     let device = program::device(&cli.device)?;
     let bench = Bench::new(&cli, &device)?;

@@ -214,6 +214,17 @@ fn a_model_answers() {
         .path(&cut_off)
         .fails();
     assert!(error.contains("line 3"), "{error}");
+    // Nor are those before one that is too long for the tokenizer lost.
+    let long = out.path().join("long.txt");
+    write(
+        &long,
+        &format!("dull\nwarm\n{}\nfunny\n", "a ".repeat(1 << 20)),
+    );
+    fs::remove_file(&answers).unwrap();
+    let into = Program::new("predict", "--out").path(&answers).path(&run);
+    let error = into.path(&long).fails();
+    assert!(error.contains("line 3"), "{error}");
+    assert_eq!(fs::read_to_string(&answers).unwrap().lines().count(), 2);
     // What cannot be written shows before the model answers.
     let nowhere = Program::new("predict", "--out")
         .path(&out.path().join("nowhere/x.tsv"))

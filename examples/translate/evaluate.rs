@@ -83,9 +83,9 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// As people wrote them.
 fn pairs(options: &Options, translator: &Translator) -> Result<Vec<Pair>> {
+    let languages = &translator.languages;
     let mut pairs = match &options.data {
         Some(folder) => {
-            let languages = &translator.languages;
             let codes = [languages.source.as_str(), languages.target.as_str()];
             let files = corpus::files(folder, &options.set, codes);
             let [source, target] = files.with_context(|| {
@@ -96,7 +96,6 @@ fn pairs(options: &Options, translator: &Translator) -> Result<Vec<Pair>> {
             read_parallel(&source, &target)?
         }
         None => {
-            let languages = &translator.languages;
             let codes = (languages.source.as_str(), languages.target.as_str());
             if codes != ("de", "en") {
                 let (source, target) = codes;

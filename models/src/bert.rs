@@ -6,7 +6,7 @@
 //! ```
 
 use crate::architecture::{Architecture, Body, Family, Groups, Names, Text};
-use crate::config;
+use crate::config::{self, require};
 use crate::embeddings::{self, Embeddings};
 use crate::error::Result;
 use crate::heads::{ClassifierHead, MaskedHead, TokenHead};
@@ -155,6 +155,14 @@ impl Config {
         let (width, heads) = (self.hidden_size, self.num_attention_heads);
         config::divides("num_attention_heads", heads, &[width])?;
         self.activation()?;
+        let share = self.head_dropout();
+        let expected = "at least 0 and below 1";
+        require(
+            (0.0..1.0).contains(&share),
+            "classifier_dropout",
+            expected,
+            share,
+        )?;
         Ok(Architecture {
             family: Arc::new(self.clone()),
             names: NAMES,

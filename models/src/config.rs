@@ -93,21 +93,41 @@ pub(crate) fn read_as<T: DeserializeOwned>(path: &Path, expected: &str) -> Resul
 
 /// The fields that `T` names; others are ignored.
 pub(crate) fn parse<T: DeserializeOwned>(value: Value, path: &Path) -> Result<T> {
-    serde_json::from_value(value).map_err(|e| Error::file(path, e))
+    let parsed = T::deserialize(&value);
+    parsed.map_err(|error| match unfit::<T>(&value) {
+        Some(field) => Error::file(path, format!("field `{field}`: {error}")),
+        None => Error::file(path, error),
+    })
+}
+
+/// The first field that cannot be read, where it is one alone that cannot: serde says its value and not its name.
+fn unfit<T: DeserializeOwned>(value: &Value) -> Option<&String> {
+    let of = |fields: Value| T::deserialize(fields);
+    of(json!({})).ok()?;
+    let mut fields = value.as_object()?.iter();
+    let found = fields.find(|(name, value)| of(json!({ name.as_str(): value })).is_err());
+    found.map(|(name, _)| name)
 }
 
 /// The number of labels that a configuration names: the length of `id2label`, else `num_labels`,
 /// else 2.
 pub(crate) fn labels(value: &Value) -> Result<usize> {
-    let by_name = value.get("id2label").and_then(Value::as_object);
+    let names = value.get("id2label").filter(|names| !names.is_null());
+    let by_name = names.and_then(Value::as_object);
+    if let Some(names) = names {
+        let expected = "names by number, {\"0\": ...}";
+        require(by_name.is_some(), "id2label", expected, names)?;
+    }
     if let Some(names) = by_name.filter(|names| !names.is_empty()) {
         return Ok(names.len());
     }
-    match value.get("num_labels").and_then(Value::as_u64) {
-        None => Ok(2),
+    match value.get("num_labels") {
+        None | Some(Value::Null) => Ok(2),
         Some(number) => {
-            let labels = usize::try_from(number).unwrap_or(usize::MAX);
-            within("num_labels", labels, 1..=LABELS)
+            let whole = number.as_u64();
+            require(whole.is_some(), "num_labels", "a whole number", number)?;
+            let labels = whole.and_then(|number| usize::try_from(number).ok());
+            within("num_labels", labels.unwrap_or(usize::MAX), 1..=LABELS)
         }
     }
 }

@@ -61,7 +61,8 @@ pub trait Model {
     /// As there; [`Error::Input`] for a type that is none of floating point numbers, and for a number that is finite and
     /// would not be: then nothing is written.
     fn save_as(&self, folder: &Path, dtype: DType) -> Result<()> {
-        if !dtype.is_float() {
+        // Others, of 8 bits and fewer, are read by nobody.
+        if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
             return Err(Error::Input {
                 what: "type to save in",
                 expected: "F16, BF16, F32 or F64".into(),
@@ -79,7 +80,9 @@ fn save(vars: NamedVars, dtype: Option<DType>, folder: &Path) -> Result<()> {
     let tensors = vars.iter().map(|(name, var)| {
         let value = var.as_detached_tensor();
         match dtype {
-            Some(dtype) if value.dtype().is_float() => Ok((name, rounded(name, &value, dtype)?)),
+            Some(dtype) if value.dtype().is_float() => {
+                Ok((name, rounded("type to save in", name, &value, dtype)?))
+            }
             _ => Ok((name, value)),
         }
     });
@@ -88,9 +91,17 @@ fn save(vars: NamedVars, dtype: Option<DType>, folder: &Path) -> Result<()> {
         .map_err(|e| Error::file(&path, e))
 }
 
-/// A tensor in another type, unless a number would become infinite.
-fn rounded(name: &str, value: &Tensor, dtype: DType) -> Result<Tensor> {
+/// A tensor in another type, unless a number would become infinite; `what` it is wanted for.
+pub(crate) fn rounded(
+    what: &'static str,
+    name: &str,
+    value: &Tensor,
+    dtype: DType,
+) -> Result<Tensor> {
     let rounded = value.to_dtype(dtype)?;
+    if value.dtype() == dtype || value.dtype().size_in_bytes() < dtype.size_in_bytes() {
+        return Ok(rounded); // which has room for all
+    }
     // 0 · x is 0 for a finite number, and no number for the others.
     let finite = |x: &Tensor| -> Result<f64> {
         let difference = (x.to_dtype(DType::F64)? * 0.0)?;
@@ -103,7 +114,7 @@ fn rounded(name: &str, value: &Tensor, dtype: DType) -> Result<Tensor> {
     match finite(value)? - finite(&rounded)? {
         0.0 => Ok(rounded),
         lost => Err(Error::Input {
-            what: "type to save in",
+            what,
             expected: format!("one with room for all numbers of `{name}`: f32"),
             got: format!("{dtype:?}, in which {lost} of them would be infinite"),
         }),

@@ -148,6 +148,14 @@ impl Config {
         let expected = format!("at least pad_token_id + 2 = {least}");
         require(table >= least, "max_position_embeddings", expected, table)?;
         self.activation()?;
+        let share = self.head_dropout();
+        let expected = "at least 0 and below 1";
+        require(
+            (0.0..1.0).contains(&share),
+            "classifier_dropout",
+            expected,
+            share,
+        )?;
         Ok(Architecture {
             family: Arc::new(self.clone()),
             names: NAMES,

@@ -265,7 +265,7 @@ fn attention_and_positions() -> Result<()> {
         ),
         &["kv heads"],
     );
-    for cap in [0.0, -1.0, f32::NAN] {
+    for cap in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         let q = zeros(&[1, 2, 4, 2]);
         assert_says(
             ops::sdpa(&q, &q, &q, None, false, 1.0, cap),

@@ -29,7 +29,8 @@ pub fn gather<D: Dim>(x: &Tensor, index: &Tensor, dim: D) -> Result<Tensor> {
 /// `x` with `source[i, j, k]` added at `x[i, index[i, j, k], k]`, for `dim` 1, and alike for others:
 /// `Tensor::scatter_add`.
 ///
-/// `index` and `source` have one shape, as in [`gather`]; the result has that of `x`.
+/// `index` and `source` have one shape, as in [`gather`]; the result has that of `x`. Integers are summed in their own
+/// type, which has to hold the sums.
 ///
 /// # Errors
 /// As [`gather`].

@@ -58,7 +58,7 @@ const SOURCE: &str =
 /// folders in `train` or in `test` or `val`; `plain_text/train-NNNNN-of-NNNNN.parquet`.
 ///
 /// # Errors
-/// If no layout has the split; a file is unreadable, cut off, or has a label above 9; a picture
+/// If no layout has the split; of the numbered files one below the last is missing; a file is unreadable, cut off, or has a label above 9; a picture
 /// cannot be decoded or is not of 32 x 32; a class folder is missing, empty, or has another name
 /// than those in [`CLASSES`]. The error names the file and the record.
 pub fn load(data: Option<&Path>, split: Split) -> Result<ImageDataset> {

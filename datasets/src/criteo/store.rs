@@ -200,7 +200,7 @@ impl Store {
     /// The rows as `count` days, in the order of the files.
     ///
     /// # Errors
-    /// If `count` is below 2.
+    /// If `count` is below 2, or above the number of rows.
     pub fn days(&self, count: usize) -> Result<Days> {
         split::days(self.len(), count)
     }

@@ -128,7 +128,7 @@ impl Columns {
     fn row(&self, path: &Path, task: GlueTask, line: usize, fields: &[&str]) -> Result<Row> {
         let label = match self.label {
             None => None,
-            Some(column) if self.secret && fields[column] == "-1" => None,
+            Some(column) if self.secret && fields[column].parse() == Ok(-1.0) => None,
             Some(column) => {
                 Some(
                     task.parse_label(fields[column])

@@ -41,7 +41,18 @@ pub fn checkpoint_folder(model: &str) -> Result<PathBuf> {
         progress: true,
         ..Hub::from_env()?
     };
-    hub.checkpoint(id, revision)
+    let is_path = path.parent().is_some_and(Path::is_dir);
+    hub.checkpoint(id, revision).map_err(|error| match is_path {
+        // `runs/mimi`, say: what the Hub has to say of it is beside the point.
+        true => Error::Setting {
+            name: "model",
+            got: model.into(),
+            expected: format!(
+                "a folder, and there is none here, or a repository of the Hub ({error})"
+            ),
+        },
+        false => error,
+    })
 }
 
 impl Hub {

@@ -98,7 +98,7 @@ impl Hub {
     /// | `HF_HUB_OFFLINE` | `1`, `true`, `yes` or `on`: cache only |
     /// | `HF_ENDPOINT` | the server |
     /// | `HF_HUB_CACHE` | the cache folder, else `HF_HOME/hub`, else `XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub` |
-    /// | `HF_TOKEN` | the access token, else the content of `HF_HOME/token` |
+    /// | `HF_TOKEN` | the access token, else the content of the file `HF_TOKEN_PATH`, else of `HF_HOME/token` |
     /// | `HF_HUB_DOWNLOAD_TIMEOUT` | seconds to wait for a server that sends nothing, 30 |
     ///
     /// # Errors
@@ -126,7 +126,9 @@ impl Hub {
                 expected: "a folder for downloaded files, as there is no HOME either".to_string(),
             })?;
         let saved_token = || {
-            let text = std::fs::read_to_string(home.as_ref()?.join("token")).ok()?;
+            let named = get("HF_TOKEN_PATH").map(expanded);
+            let path = named.or_else(|| Some(home.as_ref()?.join("token")))?;
+            let text = std::fs::read_to_string(path).ok()?;
             Some(text.trim().to_string()).filter(|token| !token.is_empty())
         };
         let offline = get("HF_HUB_OFFLINE").unwrap_or_default().to_lowercase();

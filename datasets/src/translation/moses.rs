@@ -2,9 +2,9 @@
 //! languages in Latin letters.
 //!
 //! A character that is neither letter, digit nor one of `. , ' -` and the backtick is a token. A comma is one unless
-//! it stands between digits (`3,5`), two full stops and more are one (`...`). A single full stop stays with its word
-//! within it (`1.000`, `U.S.`), and, but for the last word, behind an abbreviation and before a small letter; else it is
-//! a token. Apostrophes follow the language: `don 't` in English, `l' homme` in French and Italian, a token of
+//! it stands between digits (`3,5`, or `,5` at the line's start), two full stops and more are one (`...`). A single
+//! full stop stays with its word within it (`1.000`, `U.S.`), and, but for the last word, behind an abbreviation and
+//! before a small letter; else it is a token. Apostrophes follow the language: `don 't` in English, `l' homme` in French and Italian, a token of
 //! their own elsewhere. Hyphens stay.
 //!
 //! Three things differ from Moses: the lists of abbreviations are short and the crate's own, a typographic

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use crate::criteo::files::{Partial, sync_folder};
 use crate::error::{Error, Result};
@@ -20,10 +21,17 @@ pub(crate) fn whole(
     path: &Path,
     content: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
 ) -> Result<()> {
-    // A name that no other process or thread has: two that write one file would take it from each other.
+    // Of no other thread, nor of a process that has this one's number elsewhere: two that write one file would take it
+    // from each other.
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let partial = Partial::new(beside(path, &format!(".{process}-{count}.partial")));
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let own = format!(
+        ".{}-{}-{}.partial",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed),
+        since.unwrap_or_default().as_nanos()
+    );
+    let partial = Partial::new(beside(path, &own));
     let write = || {
         let mut file = BufWriter::new(File::create(partial.path())?);
         content(&mut file)?;

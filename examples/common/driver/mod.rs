@@ -36,7 +36,7 @@ pub fn exit(result: Result<ExitCode>) -> ExitCode {
 }
 
 /// An error and its causes, without those whose text the one before ends with already.
-fn shown(error: &anyhow::Error) -> String {
+pub fn shown(error: &anyhow::Error) -> String {
     error
         .chain()
         .map(ToString::to_string)

@@ -53,8 +53,9 @@ pub(super) fn resumed<A: Own>(
         Some((name, value)) if LENGTH.contains(&name.as_str()) => {
             let flag = name.replace('_', "-");
             bail!(
-                "--{flag} {value}: some runs of {} may be complete, and all of a comparison have one length: leave the \
-                 flag out, or begin another with another --out",
+                "--{flag} {value}: some runs of {} may be complete, and all of a comparison have one length, nor can a run \
+                 be made longer that has no checkpoints any more (--keep): leave the flag out, or begin another with \
+                 another --out",
                 folder.path().display()
             )
         }

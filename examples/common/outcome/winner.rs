@@ -69,7 +69,11 @@ fn winner(rows: &[&Row], dropped: &[&Place]) -> Option<String> {
         let same = |place: &&Place| optimizer_of(place) == optimizer_of(&row.place);
         all.filter(same).count()
     });
-    let picked = picked(choices);
+    let same = optimizer_of(&first.place) == optimizer_of(&second.place);
+    let picked = match same {
+        true => two_of(choices[0]),
+        false => picked(choices),
+    };
     let gap = (best.mean - next.mean).abs();
     let ahead = format!(
         "By {} {} is ahead of {} ({:.4} against {:.4})",
@@ -111,6 +115,17 @@ fn picked([of_first, of_second]: [usize; 2]) -> String {
         _ => format!(
             " They are the best of {of_first} and of {of_second} choices by these scores, which flatters both: other seeds, or \
              rows that were not looked at, confirm it."
+        ),
+    }
+}
+
+/// The same of two choices of one search.
+fn two_of(choices: usize) -> String {
+    match choices {
+        0..=2 => String::new(),
+        _ => format!(
+            " They are the two best of {choices} choices by these scores, which flatters the first: other seeds, or rows that \
+             were not looked at, confirm it."
         ),
     }
 }
@@ -231,6 +246,11 @@ mod tests {
         assert!(said.contains("adamw 1 is ahead of adahessian 1"), "{said}");
         let one = winner(&rows[..2].iter().collect::<Vec<_>>(), &[]).unwrap_or_default();
         assert!(one.contains("adamw 1 is ahead of adamw 2"), "{one}");
+        assert!(!one.contains("choices"), "{one}");
+        let third = [rows[1].place.clone()];
+        let three = winner(&rows[..2].iter().collect::<Vec<_>>(), &[&third[0]]);
+        let three = three.unwrap_or_default();
+        assert!(three.contains("two best of 3 choices"), "{three}");
         assert!(said.contains("best of 2 and of 1 choices"), "{said}");
         let fixed = winner(&[&rows[0], &rows[2]], &[]).unwrap_or_default();
         assert!(!fixed.contains("choices"), "{fixed}");

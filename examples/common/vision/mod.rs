@@ -104,6 +104,8 @@ fn shortcut(name: &str) -> Result<String, String> {
 pub trait Benchmark {
     /// Its name, and that of the folder of its runs.
     const NAME: &'static str;
+    /// The images that it is evaluated on where none are held out.
+    const EVALUATED: &'static str;
     /// What an evaluation reports.
     const METRICS: &'static [&'static str];
     /// Whether its images are in memory, so that a checksum of all of them takes no time.
@@ -170,6 +172,10 @@ impl<B: Benchmark> Experiment for Vision<B> {
     fn run(&self, cell: &Cell<VisionArgs>, data: &Data, session: Session) -> Result<Summary> {
         let settings = &cell.settings;
         let device = program::device(&settings.run.device)?;
+        let judged_on = match settings.own.hold_out {
+            Some(_) => "held-out training images",
+            None => B::EVALUATED,
+        };
         let (model, report) = model(cell, data, &device)?;
         let model = Arc::new(model);
         let train = Arc::new(train_batches(cell, data, &device));
@@ -196,13 +202,10 @@ impl<B: Benchmark> Experiment for Vision<B> {
             vars: model.saved_vars(),
             optimizer: optimizer(cell, &model, steps)?,
             announce: format!(
-                "{} training and {} {} images, {} parameters, learning rate {}{}{}{}",
+                "{} training and {} {}, {} parameters, learning rate {}{}{}{}",
                 data.train.len(),
                 data.test.len(),
-                match settings.own.hold_out {
-                    Some(_) => "held-out",
-                    None => "test",
-                },
+                judged_on,
                 model.vars().elem_count(),
                 settings.optimizer.rate_said(),
                 text::loaded(report.as_ref()),
@@ -219,6 +222,7 @@ impl<B: Benchmark> Experiment for Vision<B> {
                     settings.own.model,
                     data.train.classes().len()
                 ),
+                judged_on,
                 ..Card::default()
             },
             keep_checkpoints: 2,

@@ -46,6 +46,11 @@ impl Dlrm {
                 }
             }
             Ids::Bags { ids, starts, .. } if starts.len() == batch * tables + 1 => {
+                let (last, count) = (starts.last().copied().unwrap_or(0), ids.len());
+                if last as usize != count {
+                    let expected = format!("{count} as the last, the number of ids");
+                    return wrong("starts of bags", expected, last.to_string());
+                }
                 for (bag, ends) in starts.windows(2).enumerate() {
                     match ids.get(ends[0] as usize..ends[1] as usize) {
                         Some(ids) => add(bag, ids)?,

@@ -119,7 +119,8 @@ impl Config {
     }
 
     /// A network by its name: `resnet18`, `resnet34` and `resnet50` are ImageNet's, `resnet20`,
-    /// `resnet32` and all others of 6n + 2 layers CIFAR's.
+    /// `resnet32` and all others of 6n + 2 layers CIFAR's, but for `resnet152` and `resnet200`, which are ImageNet's and
+    /// not here.
     ///
     /// # Errors
     /// [`crate::Error::Config`] for a name that is none.
@@ -127,9 +128,11 @@ impl Config {
         let depth = name.strip_prefix("resnet").and_then(|d| d.parse().ok());
         match depth {
             Some(depth @ (18 | 34)) => Self::imagenet(depth),
-            // 50 is 6·8 + 2, too, but the name is ImageNet's.
+            // 50, 152 and 200 are 6n + 2, too, but the names are ImageNet's.
             Some(50) => Self::imagenet(50),
-            Some(depth) if depth >= 8 && depth % 6 == 2 => Self::cifar(depth),
+            Some(depth) if depth >= 8 && depth % 6 == 2 && ![152, 200].contains(&depth) => {
+                Self::cifar(depth)
+            }
             _ => Err(crate::Error::Config {
                 field: "model",
                 expected: "resnet18, resnet34, resnet50, or resnet20, resnet32 and others of 6 n + 2 layers"

@@ -37,6 +37,12 @@ use std::path::Path;
 
 /// The table of embeddings.
 const WORDS: &str = "encoder.embed_tokens";
+/// What fairseq calls it as the target's and the output's, where it saves it more than once.
+const OTHER_TABLES: [&str; 3] = [
+    "decoder.embed_tokens.weight",
+    "decoder.output_projection.weight",
+    "decoder.embed_out",
+];
 /// The position of a sentence's first token.
 const FIRST: u32 = 2;
 
@@ -119,12 +125,40 @@ impl Transformer {
     /// `model.safetensors` beside a config.json of [`Config`].
     ///
     /// # Errors
-    /// Those of [`Config::read`] and [`weights::load`].
+    /// Those of [`Config::read`] and [`weights::load`]; [`Error::Config`] for fairseq's models whose target or output has a
+    /// table of its own.
     pub fn load(folder: &Path, start: &Start) -> Result<(Self, LoadReport)> {
         let config = Config::read(folder)?;
         let make = |vb| Network::new(&config, vb);
         let (network, variables, report) = weights::load(folder, "", start, make)?;
-        Ok((Self::with(&config, network, variables)?, report))
+        let model = Self::with(&config, network, variables)?;
+        for other in OTHER_TABLES.map(String::from) {
+            if report.unused.contains(&other) {
+                model.expect_the_same(&other, &weights::read(folder, &other)?)?;
+            }
+        }
+        Ok((model, report))
+    }
+
+    /// Refuses a table of another use that is not the one that there is for all.
+    fn expect_the_same(&self, name: &str, other: &Tensor) -> Result<()> {
+        let words = self.vars();
+        let words = words.get(&format!("{WORDS}.weight"))?.as_detached_tensor();
+        let same = other.dims() == words.dims() && {
+            let other = other.to_dtype(words.dtype())?.to_device(words.device())?;
+            let differs = words.ne(&other)?.to_dtype(DType::F64)?;
+            differs.sum_all()?.to_scalar::<f64>()? == 0.0
+        };
+        match same {
+            true => Ok(()),
+            false => Err(Error::Config {
+                field: "share_all_embeddings",
+                expected:
+                    "one table for source, target and output (fairseq's --share-all-embeddings)"
+                        .into(),
+                got: format!("`{name}` with numbers of its own"),
+            }),
+        }
     }
 
     fn with(config: &Config, network: Network, variables: Variables) -> Result<Self> {

@@ -28,7 +28,7 @@ pub use start::Start;
 
 use crate::error::Result;
 use adahessian::{Kind, Kinds, NamedVars};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
 use checkpoint::Checkpoint;
 use source::{Shared, Source};
@@ -105,6 +105,14 @@ pub fn load<M>(
     make: impl Fn(VarBuilder<'static>) -> Result<M>,
 ) -> Result<(M, Variables, LoadReport)> {
     build(Some(Checkpoint::open(path)?), prefix, start, make)
+}
+
+/// A tensor of a folder's weights, as it is there.
+///
+/// # Errors
+/// Those of [`load`].
+pub(crate) fn read(folder: &Path, name: &str) -> Result<Tensor> {
+    Checkpoint::open(folder)?.read(name)
 }
 
 fn build<M>(

@@ -4,6 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::marks::{self, Marks};
 use super::{LoadReport, Start};
 use crate::error::{Error, Result};
+use crate::model::rounded;
 use candle_core::{DType, Device, Shape, Tensor, Var};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarMap};
@@ -149,7 +150,8 @@ impl Source {
         }
         let value = match &source {
             Some((there, checkpoint)) => {
-                checkpoint.read(there)?.to_dtype(dtype)?.to_device(device)?
+                let read = checkpoint.read(there)?;
+                rounded("type to load in", name, &read, dtype)?.to_device(device)?
             }
             None => self.start.value(name, shape, init, (dtype, device))?,
         };

@@ -163,7 +163,7 @@ fn wrong(expected: &'static str, got: String) -> Error {
 }
 
 /// [`entities`] of logits `[B, T, labels]` against classes [B, T], where positions that are [`UNLABELLED`]
-/// are no words.
+/// are no words; with the scores of each type of its names, 0.0 where nobody named one.
 #[derive(Clone, Debug)]
 pub struct EntityMetric {
     names: Vec<String>,

@@ -215,8 +215,8 @@ impl Metric for Clicks {
 
     fn scores(&self) -> Result<Scores> {
         let (scores, warnings) = clicks(&self.logits, &self.labels)?;
-        // Not-a-numbers of a model that ran away stay what they are.
-        let defined = !self.logits.iter().any(|logit| logit.is_nan());
+        // What is not finite of a model that ran away stays so.
+        let defined = self.logits.iter().all(|logit| logit.is_finite());
         let scores = match warnings.one_label && defined {
             true => without_auc(&scores),
             false => scores,

@@ -100,7 +100,12 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
                 .patience
                 .is_some_and(|p| self.progress.without_best >= p)
             {
-                return Ok(Outcome::StoppedEarly);
+                if self.is_evaluated() {
+                    return Ok(Outcome::StoppedEarly);
+                }
+                // It was stopped between two evaluations and has less patience now; a better one goes on.
+                self.evaluate()?;
+                continue;
             }
             if self.stop.load(Ordering::Relaxed) {
                 let checkpoint = self.save_stop()?;
@@ -123,11 +128,16 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             }
         }
         // A run that was made to end where it had stopped, between two evaluations.
-        let last = self.progress.last.as_ref();
-        if last.is_none_or(|last| last.step != self.progress.step) {
+        if !self.is_evaluated() {
             self.evaluate()?;
         }
         Ok(Outcome::Completed)
+    }
+
+    /// Whether the last evaluation is of the present step.
+    fn is_evaluated(&self) -> bool {
+        let last = self.progress.last.as_ref();
+        last.is_some_and(|last| last.step == self.progress.step)
     }
 
     /// Whether the run goes on from a best evaluation beside which a checkpoint of the step was to be saved: the

@@ -26,7 +26,7 @@ pub fn sdpa(
     softcapping: f32,
 ) -> Result<Tensor> {
     let repeats = check(q, k, v, do_causal)?;
-    if softcapping.is_nan() || softcapping <= 0.0 {
+    if !softcapping.is_finite() || softcapping <= 0.0 {
         return wrong("softcapping", "above 0; 1 is none", softcapping);
     }
     let dtype = v.dtype();

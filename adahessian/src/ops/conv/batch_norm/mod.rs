@@ -150,7 +150,8 @@ impl<'a> BatchNorm<'a> {
 /// it), `residual` like the result, [N, out, OH, OW].
 ///
 /// # Errors
-/// [`crate::Error::Setting`] for shapes that do not fit, and in training for one value a channel; candle's errors.
+/// [`crate::Error::Setting`] for shapes that do not fit, a momentum outside of 0 to 1 or a negative eps, and in training for
+/// one value a channel; candle's errors.
 pub fn conv_batch_norm<X: Operand>(
     x: &X,
     weight: &Tensor,

@@ -21,8 +21,11 @@ impl Plan {
         let (s, p) = (self.stride(), self.padding());
         let first = p.saturating_sub(step).div_ceil(s);
         let end = (size + p).saturating_sub(step).div_ceil(s).min(count);
-        let first = first.min(end);
-        (first..end, (first * s + step).saturating_sub(p))
+        // Of a tap that sees nothing the first pixel is none, and its place may be no number.
+        match first < end {
+            true => (first..end, first * s + step - p),
+            false => (end..end, 0),
+        }
     }
 
     /// Calls `work` with each row of the columns, the image and the places of a run of entries in the

@@ -1,7 +1,7 @@
 //! Convolution of images, directly on shifted views.
 //!
 //! For all but the smallest images no column matrix is made. An image is copied once into a *grid* with its border of zeros, split
-//! into stride × stride phases, so that what one tap of the kernel sees is a contiguous shifted view
+//! into stride × stride phases (fewer where a side is shorter than the stride), so that what one tap of the kernel sees is a contiguous shifted view
 //! of the grid, whatever the stride and the dilation. Two small kernels do the rest:
 //!
 //! * [`correlate`]: y[o, p] = Σ_k w[o, k] · grid[offset(k) + p], for blocks of output channels and
