@@ -71,8 +71,18 @@ fn run(options: &Options) -> Result<()> {
     let files = files(&options.pictures)?;
     let (mut answer, mut broken) = (Vec::new(), 0);
     for files in files.chunks(options.batch_size) {
-        let (lines, errors) = match model.some_lines(files, options.top) {
-            Ok(some) => some,
+        let mut lines = Vec::new();
+        let errors = model.some_lines(files, options.top, &mut lines);
+        match options.out {
+            Some(_) => answer.append(&mut lines),
+            None => {
+                let mut output = io::stdout().lock();
+                let written = output.write_all(&lines).and_then(|()| output.flush());
+                answers::printed(written.map_err(Into::into))?;
+            }
+        }
+        let errors = match errors {
+            Ok(errors) => errors,
             Err(error) => {
                 answers::finish_in_part(options.out.as_deref(), &answer)?;
                 return Err(error);
@@ -82,14 +92,6 @@ fn run(options: &Options) -> Result<()> {
             say_error!("{}", driver::shown(error));
         }
         broken += errors.len();
-        match options.out {
-            Some(_) => answer.extend(lines),
-            None => {
-                let mut output = io::stdout().lock();
-                let written = output.write_all(&lines).and_then(|()| output.flush());
-                answers::printed(written.map_err(Into::into))?;
-            }
-        }
     }
     if broken == 0 {
         return answers::finish(options.out.as_deref(), &answer);
@@ -159,23 +161,28 @@ impl Classifier {
         })
     }
 
-    /// A line for each picture that can be read, and what is wrong with the others.
-    fn some_lines(&self, files: &[PathBuf], top: usize) -> Result<(Vec<u8>, Vec<anyhow::Error>)> {
-        let (mut lines, mut errors) = (Vec::new(), Vec::new());
-        let of_picture = |error: &anyhow::Error| error.is::<datasets::Error>();
-        match self.lines(files, top, &mut lines) {
-            Ok(()) => return Ok((lines, errors)),
-            Err(error) if !of_picture(&error) => return Err(error),
-            Err(_) => lines.clear(),
+    /// A line for each picture that can be read, and what is wrong with the others. Of an error that is no picture's the
+    /// lines before it are there.
+    fn some_lines(
+        &self,
+        files: &[PathBuf],
+        top: usize,
+        to: &mut Vec<u8>,
+    ) -> Result<Vec<anyhow::Error>> {
+        let mut together = Vec::new();
+        if self.lines(files, top, &mut together).is_ok() {
+            to.append(&mut together);
+            return Ok(Vec::new());
         }
+        let mut errors = Vec::new();
         for file in files.chunks(1) {
-            match self.lines(file, top, &mut lines) {
+            match self.lines(file, top, to) {
                 Ok(()) => {}
-                Err(error) if of_picture(&error) => errors.push(error),
-                Err(error) => return Err(error),
+                Err(error) if error.is::<datasets::Error>() => errors.push(error),
+                Err(error) => return Err(error.context(file[0].display().to_string())),
             }
         }
-        Ok((lines, errors))
+        Ok(errors)
     }
 
     /// A line for each picture.

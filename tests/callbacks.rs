@@ -12,7 +12,7 @@ use trainers::callbacks::{
     masked_crc32c,
 };
 use trainers::{
-    Callback, EvalReport, Evaluated, Outcome, Scores, StartReport, StepReport, Summary,
+    Callback, EvalReport, Evaluated, LastCurvature, Outcome, Scores, StartReport, StepReport, Summary,
 };
 
 fn start(resumed_at: Option<u64>) -> StartReport {
@@ -25,12 +25,14 @@ fn start(resumed_at: Option<u64>) -> StartReport {
     }
 }
 
+/// With a Hessian on every second step.
 fn step(step: u64) -> StepReport {
-    let curvature = (step % 2 == 1).then_some(CurvatureInfo {
+    let newest = CurvatureInfo {
         mean_abs: 0.5,
         max_abs: 2.0,
         below_eps: 0.25,
-    });
+    };
+    let curvature = (step % 2 == 1).then_some(newest);
     StepReport {
         step,
         total_steps: 10,
@@ -42,8 +44,13 @@ fn step(step: u64) -> StepReport {
             gradient_norm: 3.0,
             update_norm: 0.2,
             curvature,
+            bounded: step as usize - 1,
             ..Default::default()
         },
+        curvature: Some(LastCurvature {
+            step: step - (step + 1) % 2,
+            info: newest,
+        }),
         seconds: 0.01,
         skipped_total: 0,
         logged: step != 3,
@@ -138,7 +145,10 @@ fn json_lines_appear_once() -> Result<()> {
     assert_eq!(of_kind("step"), [1, 2, 4, 5, 6, 7, 8, 9, 10]);
     assert_eq!(of_kind("evaluation"), [2, 4, 6, 8, 10]);
     assert_eq!(lines[0]["curvature_max"], 2.0);
-    assert_eq!(lines[1].get("curvature_max"), None);
+    assert_eq!(lines[0].get("curvature_step"), None);
+    // The step before it had one.
+    assert_eq!(lines[1]["curvature_max"], 2.0);
+    assert_eq!(lines[1]["curvature_step"], 1);
     assert_eq!(lines[2]["scores"]["f1"], 0.2);
     assert_eq!(lines[2]["main"], "f1");
     Ok(())
@@ -303,9 +313,14 @@ fn event_files_are_what_tensorboard_reads() -> Result<()> {
         series("eval/f1"),
         [(2, 0.2), (4, 0.4), (6, 0.6), (8, 0.8), (10, 1.0)]
     );
+    let all: Vec<_> = losses.iter().map(|(step, _)| *step).collect();
     assert_eq!(
         series("train/curvature_max"),
-        [(1, 2.0), (5, 2.0), (7, 2.0), (9, 2.0)]
+        all.iter().map(|step| (*step, 2.0)).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        series("train/bounded"),
+        all.iter().map(|step| (*step, *step as f32 - 1.0)).collect::<Vec<_>>()
     );
     // For a look with TensorBoard's own reader.
     if let Some(keep) = std::env::var_os("ADAHESSIAN_KEEP_EVENTS") {

@@ -1,13 +1,13 @@
 //! Checkpoints: everything comes back, every damage is found and named, nothing is lost on the way.
 
-use adahessian::{AdaHessian, AdamW, NamedVars, Optim, Optimizer, Rule, State};
+use adahessian::{AdaHessian, AdamW, CurvatureInfo, NamedVars, Optim, Optimizer, Rule, State};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use std::fs;
 use std::path::{Path, PathBuf};
 use testing::assert_says;
 use trainers::checkpoint::{Content, load};
-use trainers::{Checkpoints, Error, Evaluated, Progress, Scores};
+use trainers::{Checkpoints, Error, Evaluated, LastCurvature, Progress, Scores};
 
 /// A model of several dtypes, with a variable that no optimizer sees.
 fn model(value: f64) -> Result<NamedVars> {
@@ -49,6 +49,14 @@ fn progress(step: u64) -> Progress {
         on_plateau: 1,
         plateau_factor: 0.1f64.powi(3),
         skipped: 4,
+        curvature: Some(LastCurvature {
+            step: 7,
+            info: CurvatureInfo {
+                mean_abs: 1.0 / 3.0,
+                max_abs: 1e300,
+                below_eps: 0.125,
+            },
+        }),
         elapsed_seconds: 1_234.567_891_234_567_8,
     }
 }
@@ -178,6 +186,21 @@ fn a_second_save_of_a_step() -> Result<()> {
         first,
         "the same variables: it stays"
     );
+    let (optimizer, evaluated) = (
+        opt.state()?,
+        Progress {
+            last: progress(1).best,
+            ..progress(1)
+        },
+    );
+    checkpoints.save(Content {
+        vars: &vars,
+        tables: &[],
+        optimizer: &optimizer,
+        progress: &evaluated,
+        config: "lr = 0.1\n",
+    })?;
+    assert_eq!(load(&path)?.progress, evaluated);
     vars.get("dense.bias")?
         .set(&Tensor::new(&[5f32, 6.], &Device::Cpu)?)?;
     save(&checkpoints, &vars, &opt, 1)?;

@@ -194,6 +194,11 @@ fn patterns_and_states_that_do_not_fit_are_named() -> Result<()> {
         frozen("embeddings.*").map(drop),
         &["`embeddings.*`", "none", "bert.embeddings.weight"],
     );
+    let decayed = vec![Group::new(".bias").weight_decay(0.0)];
+    assert_says(
+        AdamW::default().groups(decayed).build(&vars).map(drop),
+        &["`.bias`", "none", "bert.embeddings.weight"],
+    );
     let small = frozen("*embeddings.*")?;
     assert_eq!(small.vars().names().collect::<Vec<_>>(), ["head.weight"]);
 

@@ -1,7 +1,7 @@
 //! DistilBERT and RoBERTa, and what all families of encoders have in common: heads, blocks, files.
 
 use adahessian::ops::{Mode, cross_entropy, mse};
-use adahessian::{Block, Blocks, check};
+use adahessian::{Block, Blocks, Hessian, LinearOperator, VarVec, check};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use models::dlrm::{self, Dlrm};
@@ -10,7 +10,9 @@ use models::{
     TokenClassifier, auto, bert, distilbert, resnet, roberta, squeezebert, weights,
 };
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
+use testing::twins::random;
 use testing::{assert_close, assert_says};
 
 const CPU: Device = Device::Cpu;
@@ -199,6 +201,82 @@ fn a_small_batch_overfits() -> Result<()> {
         assert!(before > 0.1 && after < 1e-2, "{name}: {before} to {after}");
     }
     Ok(())
+}
+
+// ---- one family as another ------------------------------------------------------------------
+
+/// A convolution of kernel 1 in one group is a linear map, so a SqueezeBERT without groups is a BERT: the same logits
+/// with the same dropout, the same gradients and Hz.
+#[test]
+fn a_squeezebert_of_one_group_is_a_bert() -> Result<()> {
+    let config = squeezebert::Config {
+        q_groups: 1,
+        k_groups: 1,
+        v_groups: 1,
+        intermediate_groups: 1,
+        output_groups: 1,
+        ..squeezebert::Config::tiny()
+    };
+    let derivatives = |architecture: &Architecture, name: &dyn Fn(&str) -> String| {
+        let model = SequenceClassifier::new(architecture, 3, &start(DType::F64))?;
+        let numbers = |kind: &str, variable: &str, shape: &[usize]| {
+            random(&format!("{kind} of {}", name(variable)), shape)
+        };
+        for (variable, var) in model.vars().iter() {
+            var.set(&numbers("value", variable, var.dims())?.affine(0.3, 0.0)?)?;
+        }
+        let z: Vec<_> = model
+            .vars()
+            .iter()
+            .map(|(variable, var)| numbers("direction", variable, var.dims()))
+            .collect::<Result<_>>()?;
+        let (ids, mask) = batch()?;
+        let types = Tensor::new(&[[0u32, 0, 1, 1], [0, 1, 1, 0]], &CPU)?;
+        let logits = model.forward(&ids, Some(&types), Some(&mask), &TRAIN)?;
+        let labels = Tensor::new(&[1u32, 0], &CPU)?;
+        let loss = cross_entropy(&logits, &labels, 0.0, None)?;
+        let hessian = Hessian::of(&loss, &model.vars())?;
+        let gradient = hessian.gradient()?;
+        let product = hessian.apply(&VarVec::new(&model.vars(), z)?)?;
+        let derivatives = gradient.iter().zip(product.iter());
+        let derivatives: BTreeMap<_, _> = derivatives
+            .map(|((variable, g), (_, hz))| (name(variable), [g.clone(), hz.clone()]))
+            .collect();
+        anyhow::Ok((logits, derivatives))
+    };
+    let (expected, theirs) = derivatives(&bert::Config::tiny().architecture()?, &str::to_string)?;
+    let (logits, ours) = derivatives(&config.architecture()?, &name_in_bert)?;
+    assert_close("logits", &logits, &expected, 1e-12)?;
+    assert!(theirs.keys().eq(ours.keys()), "{theirs:?}, {ours:?}");
+    for (name, expected) in &theirs {
+        for (i, what) in ["gradient", "Hz"].into_iter().enumerate() {
+            let got = ours[name][i].reshape(expected[i].dims())?;
+            match name.ends_with("key.bias") {
+                // Scores of a query that are all the same more: zero but for rounding.
+                true => assert!(got.abs()?.max_all()?.to_scalar::<f64>()? < 1e-12),
+                false => assert_close(&format!("{what} of {name}"), &got, &expected[i], 1e-10)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn name_in_bert(name: &str) -> String {
+    let in_layer = [
+        ("attention.output.dense", "post_attention.conv1d"),
+        ("attention.output.LayerNorm", "post_attention.layernorm"),
+        ("intermediate.dense", "intermediate.conv1d"),
+        ("output.dense", "output.conv1d"),
+        ("output.LayerNorm", "output.layernorm"),
+        ("attention.self.query", "attention.query"),
+        ("attention.self.key", "attention.key"),
+        ("attention.self.value", "attention.value"),
+        ("encoder.layer.", "encoder.layers."),
+        ("bert.", "transformer."),
+    ];
+    in_layer.iter().fold(name.to_string(), |name, (bert, squeezebert)| {
+        name.replace(squeezebert, bert)
+    })
 }
 
 // ---- positions ------------------------------------------------------------------------------

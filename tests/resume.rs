@@ -202,7 +202,7 @@ fn final_weights(folder: &Path) -> Result<Bits> {
     bits.collect()
 }
 
-/// (kind, step, loss) of every line; the times differ from run to run.
+/// (kind, step, numbers) of every line; the times differ from run to run.
 fn lines(folder: &Path) -> Result<Vec<(String, u64, String)>> {
     let text = std::fs::read_to_string(folder.join("metrics.jsonl"))?;
     let line = |line: &str| {
@@ -211,7 +211,9 @@ fn lines(folder: &Path) -> Result<Vec<(String, u64, String)>> {
         Ok((
             line["kind"].to_string(),
             step,
-            format!("{} {} {}", line["loss"], line["lr"], line["scores"]),
+            ["loss", "lr", "scores", "curvature_max", "curvature_step"]
+                .map(|key| line[key].to_string())
+                .join(" "),
         ))
     };
     text.lines().map(line).collect()

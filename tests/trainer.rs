@@ -550,6 +550,38 @@ fn a_run_that_ends_where_it_stopped_is_evaluated() -> Result<()> {
     Ok(())
 }
 
+/// What a run that goes on from a checkpoint finds out of its step is in that step's checkpoint at the end.
+#[test]
+fn an_evaluation_of_the_step_to_go_on_from_is_kept() -> Result<()> {
+    for (last, best) in [(0.75, 3), (0.25, 2)] {
+        let folder = tempfile::tempdir()?;
+        let run = RunFolder::create(folder.path().join("run"), "")?;
+        let config = |max_steps| TrainConfig {
+            eval_every: Some(2),
+            checkpoint_every: Some(1),
+            max_steps,
+            ..TrainConfig::default()
+        };
+        let record = Record {
+            fail: Some(4),
+            ..Record::default()
+        };
+        let first = trainer(scripted(&[0.5])?, config(None))?.run_folder(&run, "");
+        assert!(first.callback(record).fit().is_err());
+        assert_eq!(steps(&run)?, [2, 3]);
+        let mut ended = trainer(scripted(&[last])?, config(Some(3)))?.run_folder(&run, "");
+        ended.resume(run.path())?;
+        ended.fit()?;
+        let newest = run.checkpoints().latest()?.context("a checkpoint")?;
+        let progress = trainers::checkpoint::load(&newest)?.progress;
+        let [last_step, best_step] =
+            [progress.last, progress.best].map(|evaluated| evaluated.map(|e| e.step));
+        assert_eq!((progress.step, last_step, best_step), (3, Some(3), Some(best)));
+        assert_eq!(steps(&run)?, [2, 3]);
+    }
+    Ok(())
+}
+
 /// A callback fails behind the last step, before its evaluation: that is made at the second call, and its line is
 /// there once.
 #[test]

@@ -61,13 +61,13 @@ pub struct OptimizerArgs {
     pub bound: f64,
 
     /// How far the steps of the whole run together may move a variable, relative to it: a bound of each step of this
-    /// over the sum of the schedule's factors; 0 for none [default: by model]
+    /// over the sum of the schedule's factors; 0 for none [default: 0]
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, hide_default_value = true, value_parser = not_negative, help_heading = "How to train")]
     #[serde(default)]
     pub travel: f64,
 
-    /// Compute the Hessian on every N-th step
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = steps, help_heading = "AdaHessian")]
+    /// Compute the Hessian on every N-th step [default: 1, of sophiah 10]
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true, value_parser = steps, help_heading = "AdaHessian")]
     pub hessian_every: u64,
 
     /// Compute it on each of the first steps all the same: a number of steps, or of epochs as in 5epochs

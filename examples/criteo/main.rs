@@ -1,5 +1,5 @@
 //! Trains DLRM on Criteo's click logs: AdaHessian on the dense layers beside Adagrad on the tables, or
-//! first-order optimizers. The defaults are the paper's settings.
+//! first-order optimizers. The defaults are the paper's settings, and a bound of the step.
 
 mod evaluate;
 mod generate;

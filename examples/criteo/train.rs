@@ -26,7 +26,7 @@ use trainers::{Loss, Summary, Supervised};
 pub const ABOUT: &str = "Train DLRM: AdaHessian on the dense layers beside Adagrad on the tables.\n\n\
     The defaults are the paper's settings for Criteo Kaggle: batches of 128, one epoch, AdaHessian with rate 0.043, k \
     0.5 and betas 0.9, 0.98 on the networks 13-512-256-64-16 and 367-512-256-1, Adagrad with rate 0.01 on 26 tables of \
-    width 16.";
+    width 16. Beside them there is a bound of 0.02 of each step, for every optimizer: --bound 0 is the paper's.";
 
 /// The flags of this program.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -57,7 +57,7 @@ mod task;
 pub mod trainer;
 
 pub use callbacks::{Callback, EvalReport, StartReport, StepReport};
-pub use checkpoint::{Checkpoints, Evaluated, Progress};
+pub use checkpoint::{Checkpoints, Evaluated, LastCurvature, Progress};
 pub use config::{Plateau, TrainConfig};
 pub use datasets::{Ahead, Batches, FixedBatches, LabelledBatch, TensorBatch};
 pub use error::{Error, Result};

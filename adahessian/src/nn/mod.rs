@@ -28,13 +28,18 @@
 //!
 //! What candle loses at the first or second order (see `docs/CANDLE_OPS.md`) is made anew here; what it
 //! has right is handed on. On the CPU, in f32 and f64, linear maps, layer norms, convolutions, pooling,
-//! attention and cross entropy are single fused operations; everything else, and every other device, is
-//! composed of candle operations that are right.
+//! attention and cross entropy are single fused operations, on CUDA the same but pooling
+//! (`docs/CUDA_OPS.md`); everything else, and every other device, is composed of candle operations that
+//! are right.
 //!
 //! # Where an import is not enough
-//! * Methods of candle's `Tensor` keep their derivatives. In the place of `x.max_pool2d(2)`,
-//!   `x.gather(..)`, `x.upsample_nearest2d(..)` and `x.gelu_erf()` call [`pooling::max_pool2d`],
-//!   [`index::gather`], [`resize::upsample_nearest2d`] and [`Activation::Gelu`].
+//! * Methods of candle's `Tensor` keep their derivatives, and some are wrong without an error. In the
+//!   place of `x.max_pool2d(2)` and `x.avg_pool2d(2)` call [`pooling::max_pool2d`] and
+//!   [`pooling::avg_pool2d`]; of `x.gather(..)`, `x.scatter(..)` and `x.scatter_add(..)`
+//!   [`index::gather`], [`index::scatter`] and [`index::scatter_add`]; of `x.conv1d(..)` a [`Conv1d`]; of
+//!   `x.upsample_nearest2d(..)` [`resize::upsample_nearest2d`]; of `x.gelu_erf()` [`Activation::Gelu`]. A
+//!   batch of transposed matrices that is multiplied with one that is broadcast needs `.contiguous()`.
+//!   `docs/CANDLE_OPS.md` has all, with what was measured of each.
 //! * Dropout draws masks that are functions of seed, step and place, so a training pass runs inside
 //!   [`with_masks`].
 //!

@@ -3,8 +3,8 @@
 //! candle has most of them, but several of its own versions lose the gradient silently, give a
 //! wrong one for batches, or fail when differentiated twice. Every operation here is one struct of the
 //! [`engine`](crate::engine): its definition, composed of candle operations whose first and second
-//! derivatives were checked against finite differences, and on the CPU, in f32 and f64, a kernel that
-//! is one node of the graph with its derivatives written out.
+//! derivatives were checked against finite differences, and on the CPU and most of them on CUDA
+//! (`docs/CUDA_OPS.md`), in f32 and f64, a kernel that is one node of the graph with its derivatives written out.
 //!
 //! Functions take candle tensors or [`Handle`](crate::engine::Handle)s and give what they take. A chain of them on handles
 //! saves a copy at each; in front of and behind it there is [`Handle::enter`](crate::engine::Handle::enter) and

@@ -185,8 +185,9 @@ impl<R: Rule> Builder<R> {
         self
     }
 
-    /// Computes the Hessian's diagonal only on every f-th step (AdaHessian's paper, Table 8: a fifth of
-    /// the cost, the same result). Entries that no Hessian has seen wait for one: [`crate::Unseen`].
+    /// Computes the Hessian's diagonal only on every f-th step (AdaHessian's paper, Table 8). Every fifth is about half of
+    /// a step's time and costs a point at most where it was measured here (`docs/RESULTS.md`). Entries that no Hessian has
+    /// seen wait for one: [`crate::Unseen`].
     pub fn every(mut self, steps: u64) -> Self {
         self.curvature.every = steps;
         self
@@ -228,11 +229,13 @@ impl<R: Rule> Builder<R> {
         self
     }
 
-    /// The optimizer of these variables (a `&VarMap`, a `&NamedVars` or a `Vec<Var>`).
+    /// The optimizer of these variables: a `&VarMap`, a `&NamedVars` or a `Vec<Var>`. Those of a vector have names by their
+    /// place, by which probes are drawn and a saved state finds its variables, so that their order has to be the same in
+    /// every process. `VarMap::all_vars` is in no order: give the map itself.
     ///
     /// # Errors
     /// [`Error::Setting`] for a setting out of range, one of the Hessian's with a rule that has no use
-    /// for it (a group's block alone has none there, and is passed over), or a group that is to freeze and matches nothing; [`Error::Variable`] for a block that does not fit its variable.
+    /// for it (a group's block alone has none there, and is passed over), or a group that matches nothing; [`Error::Variable`] for a block that does not fit its variable.
     pub fn build(self, vars: impl Into<NamedVars>) -> Result<Optimizer<R>> {
         self.rule.check()?;
         check_trust(&self.rule)?;

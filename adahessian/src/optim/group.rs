@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::vars::NamedVars;
 
 /// Settings for the variables whose name ends with a pattern (or matches it, where it contains a
-/// `*`). Of several groups that match, the last that sets a field decides that field.
+/// `*`). Of several groups that match, the last that sets a field decides that field. One that matches none
+/// is an error of the optimizer's making.
 ///
 /// ```
 /// use adahessian::Group;
@@ -84,7 +85,7 @@ pub struct Common {
     /// How many steps in a row with something that is not finite are skipped; one more is an error.
     pub max_skipped: u32,
     /// Variables that the first step need not reach: ends of names, or patterns with `*`, as in
-    /// [`Group`]. Any other that it does not reach is an error.
+    /// [`Group`]. Any other that it does not reach is an error; a pattern that matches none is none.
     pub allow_unreached: Vec<String>,
 }
 
@@ -133,15 +134,14 @@ impl Common {
     /// The variables that are trained and not frozen, each with its settings.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a setting out of its range, and for a group that is to freeze and matches nothing: a misspelled
-    /// pattern would train everything without a word.
+    /// [`Error::Setting`] for a setting out of its range, and for a group that matches nothing: a misspelled pattern would
+    /// train, or decay, everything without a word.
     pub(crate) fn resolve(&self, vars: &NamedVars) -> Result<(NamedVars, Vec<Resolved>)> {
         self.check()?;
-        let mut freezes = self.groups.iter().filter(|g| g.frozen == Some(true));
         let matches = |group: &&Group| vars.names().any(|name| name_matches(&group.pattern, name));
-        if let Some(group) = freezes.find(|g| !matches(g)) {
+        if let Some(group) = self.groups.iter().find(|g| !matches(g)) {
             return Err(Error::Setting {
-                what: "pattern of a group to freeze",
+                what: "pattern of a group",
                 expected: format!(
                     "the end of a variable's name, or a pattern with `*` of all of it; there are {} variables, as {}",
                     vars.len(),

@@ -244,8 +244,9 @@ impl From<&NamedVars> for NamedVars {
     }
 }
 
-/// Variables without names are called `var.000000`, `var.000001`, … in their order. One that is given
-/// twice is there once, under the first of its names.
+/// Variables without names are called `var.000000`, `var.000001`, … in their order, which has to be the same in every
+/// process that goes on from what another saved: that of `VarMap::all_vars` is not, so give the map itself. One that is
+/// given twice is there once, under the first of its names.
 impl From<Vec<Var>> for NamedVars {
     fn from(vars: Vec<Var>) -> Self {
         let named = vars.into_iter().enumerate();

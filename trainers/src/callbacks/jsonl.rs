@@ -56,6 +56,9 @@ struct StepLine<'a> {
     curvature_max: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     curvature_below_eps: Option<f64>,
+    /// The step whose curvature it is, where that is an earlier one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    curvature_step: Option<u64>,
     seconds_per_step: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     skipped: Option<&'a str>,
@@ -104,7 +107,8 @@ impl Callback for JsonLines {
         if !report.logged {
             return Ok(());
         }
-        let (info, curvature) = (&report.info, report.info.curvature);
+        let (info, last) = (&report.info, report.curvature);
+        let curvature = last.map(|last| last.info);
         self.write(&StepLine {
             kind: "step",
             step: report.step,
@@ -117,6 +121,7 @@ impl Callback for JsonLines {
             curvature_mean: curvature.map(|c| c.mean_abs),
             curvature_max: curvature.map(|c| c.max_abs),
             curvature_below_eps: curvature.map(|c| c.below_eps),
+            curvature_step: last.map(|last| last.step).filter(|of| *of != report.step),
             seconds_per_step: report.seconds,
             skipped: info.skipped.as_deref(),
             skipped_total: report.skipped_total,

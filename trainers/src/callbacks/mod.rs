@@ -18,6 +18,7 @@ pub use status::StatusLines;
 pub use summary::{SummaryFile, peak_memory_mib};
 pub use tensorboard::TensorBoard;
 
+use crate::checkpoint::LastCurvature;
 use crate::error::Result;
 use crate::metrics::Scores;
 use crate::trainer::Summary;
@@ -53,6 +54,8 @@ pub struct StepReport {
     pub loss: f64,
     /// What the optimizer did, with the learning rate in force.
     pub info: StepInfo,
+    /// The newest statistics of the curvature: where a Hessian is computed on some of the steps only, those of an earlier one.
+    pub curvature: Option<LastCurvature>,
     /// Seconds from the making of the batch to the end of the update.
     pub seconds: f64,
     /// How many steps were skipped so far because something was not finite.

@@ -2,6 +2,7 @@
 
 use super::event_file::EVALUATION;
 use super::{Callback, EvalReport, EventFile, StartReport, StepReport};
+use crate::checkpoint::LastCurvature;
 use crate::error::{Error, Result};
 use std::fs;
 use std::path::PathBuf;
@@ -85,10 +86,14 @@ impl Callback for TensorBoard {
             ("train/lr", info.lr),
             ("train/gradient_norm", info.gradient_norm),
             ("train/update_norm", info.update_norm),
+            ("train/bounded", info.bounded as f64),
             ("train/seconds_per_step", report.seconds),
             ("train/skipped_steps", report.skipped_total as f64),
         ];
-        if let Some(curvature) = info.curvature {
+        if let Some(LastCurvature {
+            info: curvature, ..
+        }) = report.curvature
+        {
             values.push(("train/curvature_mean", curvature.mean_abs));
             values.push(("train/curvature_max", curvature.max_abs));
             values.push(("train/curvature_below_eps", curvature.below_eps));

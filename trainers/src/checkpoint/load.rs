@@ -53,6 +53,13 @@ pub fn configuration(path: &Path) -> Result<String> {
     config().map_err(|damage| corrupt(path, damage))
 }
 
+/// Where the run stood; none if the file that says it is damaged.
+pub(super) fn progress(path: &Path) -> Option<Progress> {
+    let bytes = Manifest::read(path).and_then(|manifest| manifest.file(path, OPTIMIZER));
+    let state = parse_state(&bytes.ok()?).ok()?;
+    Progress::read(&state.part("trainer.")).ok()
+}
+
 /// The bytes of a checkpoint's file of variables, checked.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ pub use load::{Loaded, configuration, load};
 pub(crate) use load::{is_checkpoint, model_bytes};
 pub use lock::Lock;
 pub(crate) use lock::lock_folder;
-pub use progress::{Evaluated, Progress};
+pub use progress::{Evaluated, LastCurvature, Progress};
 
 use crate::disk::sync_folder;
 use crate::error::{Error, Result};
@@ -109,7 +109,8 @@ impl Checkpoints {
     }
 
     /// Saves a checkpoint of the present step and removes those that are too old, and that of an earlier
-    /// stop. If an intact one of the same step and the same variables exists, it stays.
+    /// stop. If an intact one of the same step, the same variables and the same progress but for the time exists, it
+    /// stays.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be written; older checkpoints are then untouched. Those of
@@ -254,7 +255,7 @@ impl Checkpoints {
         fs::create_dir(&partial).map_err(error(&partial))?;
         let manifest = write_files(&partial, content)?;
         if target.exists() {
-            if is_same(&target, &manifest) {
+            if is_same(&target, &manifest, content.progress) {
                 fs::remove_dir_all(&partial).map_err(error(&partial))?;
                 return Ok(target);
             }
@@ -306,11 +307,14 @@ fn write_files(folder: &Path, content: Content) -> Result<Manifest> {
     Ok(manifest)
 }
 
-/// Whether an intact checkpoint of the same variables and tables lies there.
-fn is_same(target: &Path, manifest: &Manifest) -> bool {
+/// Whether an intact checkpoint of the same variables and tables lies there, which knows of the same evaluations.
+fn is_same(target: &Path, manifest: &Manifest, progress: &Progress) -> bool {
     let Ok(old) = Manifest::read(target) else {
         return false;
     };
     let mut names = [MODEL, TABLES].iter();
-    names.all(|name| old.crc(name) == manifest.crc(name)) && old.check(target).is_ok()
+    let has_same_values = names.all(|name| old.crc(name) == manifest.crc(name));
+    has_same_values
+        && load::progress(target).is_some_and(|old| old.is_but_for_time(progress))
+        && old.check(target).is_ok()
 }

@@ -2,7 +2,7 @@
 
 use crate::config::Plateau;
 use crate::metrics::Scores;
-use adahessian::State;
+use adahessian::{CurvatureInfo, State};
 use std::str::FromStr;
 
 /// An evaluation and when it happened.
@@ -12,6 +12,15 @@ pub struct Evaluated {
     pub step: u64,
     /// Its result.
     pub scores: Scores,
+}
+
+/// Statistics of the curvature and the step that computed them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LastCurvature {
+    /// The number of steps taken, that one included.
+    pub step: u64,
+    /// Its statistics.
+    pub info: CurvatureInfo,
 }
 
 /// Where a run stands. Order and randomness are functions of the seed, the epoch and the step, so
@@ -36,6 +45,8 @@ pub struct Progress {
     pub plateau_factor: f64,
     /// How many steps the optimizer skipped because something was not finite.
     pub skipped: u64,
+    /// The newest curvature: with a Hessian on some of the steps only, those that are logged may have none of their own.
+    pub curvature: Option<LastCurvature>,
     /// Seconds of training, over all processes that took part.
     pub elapsed_seconds: f64,
 }
@@ -52,6 +63,7 @@ impl Default for Progress {
             on_plateau: 0,
             plateau_factor: 1.0,
             skipped: 0,
+            curvature: None,
             elapsed_seconds: 0.0,
         }
     }
@@ -81,6 +93,16 @@ impl Progress {
         false
     }
 
+    /// Whether two are the same but for the time that was taken.
+    pub(super) fn is_but_for_time(&self, other: &Self) -> bool {
+        let elapsed_seconds = other.elapsed_seconds;
+        let mine = Self {
+            elapsed_seconds,
+            ..self.clone()
+        };
+        mine == *other
+    }
+
     pub(super) fn write(&self, state: &mut State) {
         state.put("step", self.step);
         state.put("epoch", self.epoch);
@@ -90,6 +112,10 @@ impl Progress {
         state.put("plateau_factor", self.plateau_factor);
         state.put("skipped", self.skipped);
         state.put("elapsed_seconds", self.elapsed_seconds);
+        if let Some(LastCurvature { step, info }) = &self.curvature {
+            let numbers = [info.mean_abs, info.max_abs, info.below_eps];
+            state.put("curvature", format!("{step} {}", numbers.map(|x| x.to_string()).join(" ")));
+        }
         for (name, evaluated) in [("best", &self.best), ("last", &self.last)] {
             if let Some(evaluated) = evaluated {
                 state.put(name, format!("{} {}", evaluated.step, evaluated.scores));
@@ -98,20 +124,24 @@ impl Progress {
     }
 
     pub(super) fn read(state: &State) -> adahessian::Result<Self> {
-        let evaluated = |name: &str| match state.meta.contains_key(name) {
-            true => state.value(name).map(Some),
-            false => Ok(None),
-        };
+        fn optional<T: FromStr>(
+            state: &State,
+            name: &str,
+        ) -> adahessian::Result<Option<T>> {
+            let there = state.meta.contains_key(name);
+            there.then(|| state.value(name)).transpose()
+        }
         Ok(Self {
             step: state.value("step")?,
             epoch: state.value("epoch")?,
             position: state.value("position")?,
-            best: evaluated("best")?,
-            last: evaluated("last")?,
+            best: optional(state, "best")?,
+            last: optional(state, "last")?,
             without_best: state.value("without_best")?,
             on_plateau: state.value("on_plateau")?,
             plateau_factor: state.value("plateau_factor")?,
             skipped: state.value("skipped")?,
+            curvature: optional(state, "curvature")?,
             elapsed_seconds: state.value("elapsed_seconds")?,
         })
     }
@@ -131,6 +161,35 @@ impl FromStr for Evaluated {
         Ok(Self {
             step: step.parse().map_err(|_| error())?,
             scores: scores.parse()?,
+        })
+    }
+}
+
+/// A step and three numbers with spaces between them.
+impl FromStr for LastCurvature {
+    type Err = crate::Error;
+
+    fn from_str(text: &str) -> crate::Result<Self> {
+        let error = || crate::Error::Setting {
+            what: "curvature",
+            expected: "a step and three numbers".into(),
+            got: format!("`{text}`"),
+        };
+        let (step, numbers) = text.split_once(' ').ok_or_else(error)?;
+        let numbers: Vec<f64> = numbers
+            .split(' ')
+            .map(|number| number.parse().map_err(|_| error()))
+            .collect::<crate::Result<_>>()?;
+        let &[mean_abs, max_abs, below_eps] = numbers.as_slice() else {
+            return Err(error());
+        };
+        Ok(Self {
+            step: step.parse().map_err(|_| error())?,
+            info: CurvatureInfo {
+                mean_abs,
+                max_abs,
+                below_eps,
+            },
         })
     }
 }

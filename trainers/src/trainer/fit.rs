@@ -2,7 +2,7 @@
 
 use super::{Outcome, Summary, Trainer, report, step};
 use crate::callbacks::{EvalReport, StartReport, StepReport};
-use crate::checkpoint::{Checkpoints, Content, Progress, settled};
+use crate::checkpoint::{Checkpoints, Content, LastCurvature, Progress, settled};
 use crate::error::{Error, Result};
 use crate::task::Task;
 use adahessian::StepInfo;
@@ -196,6 +196,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             seconds,
             skipped_total: self.progress.skipped,
             logged: step == 0 || number == total || number.is_multiple_of(self.config.log_every),
+            curvature: self.progress.curvature,
             info,
         })
     }
@@ -203,6 +204,12 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     fn advance(&mut self, info: &StepInfo) {
         self.progress.step += 1;
         self.progress.position += 1;
+        if let (Some(of), None) = (info.curvature, &info.skipped) {
+            self.progress.curvature = Some(LastCurvature {
+                step: self.progress.step,
+                info: of,
+            });
+        }
         if let Some(name) = &info.skipped {
             self.progress.skipped += 1;
             tracing::warn!(step = self.progress.step, variable = %name, "skipped a step that is not finite");
@@ -239,6 +246,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         let before = self.progress.clone();
         let made = self.evaluate_and_keep();
         self.owed = made.is_err();
+        self.saved_is_behind |= made.is_ok();
         // As if it had not been tried: the next one may be the best.
         made.inspect_err(|_| self.progress = before)
     }
@@ -280,7 +288,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.elapsed_before + self.started.elapsed().as_secs_f64()
     }
 
-    /// Saves a checkpoint of the present step, unless there is one.
+    /// Saves a checkpoint of the present step, unless there is one that knows of its evaluation.
     fn save(&mut self) -> Result<()> {
         self.save_is_due = false;
         if let Some(checkpoints) = self.checkpoints.clone()
@@ -288,6 +296,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         {
             let path = self.write(|content| checkpoints.save(content))?;
             self.saved = Some((self.progress.step, path));
+            self.saved_is_behind = false;
         }
         Ok(())
     }
@@ -299,6 +308,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         {
             let path = self.write(|content| checkpoints.save_stop(content))?;
             self.saved = Some((self.progress.step, path));
+            self.saved_is_behind = false;
         }
         Ok(self.last_checkpoint())
     }
@@ -308,7 +318,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         let saved = self.saved.as_ref();
         saved.is_some_and(|(step, path)| {
             let is_here = path.parent() == Some(folder) && Checkpoints::is_step(path);
-            *step == self.progress.step && is_here
+            *step == self.progress.step && is_here && !self.saved_is_behind
         })
     }
 

@@ -43,6 +43,8 @@ pub struct Trainer<T, B> {
     owed: bool,
     /// The newest checkpoint of this run and its step.
     saved: Option<(u64, PathBuf)>,
+    /// Whether there was an evaluation since.
+    saved_is_behind: bool,
     /// A checkpoint that waits for a step that is not skipped.
     save_is_due: bool,
     /// Whether the folder's checkpoints are known to be this run's.
@@ -55,7 +57,7 @@ pub struct Trainer<T, B> {
 
 impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     /// A trainer at the start of a run. `vars` are all variables to save (a `&VarMap` or
-    /// `&NamedVars`); the optimizer may change fewer. Its sparse tables are saved, too.
+    /// `&NamedVars`, not `all_vars()` of a map, which is in no order); the optimizer may change fewer. Its sparse tables are saved, too.
     ///
     /// # Errors
     /// [`Error::Setting`] for a configuration out of range.
@@ -85,6 +87,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             resumed: false,
             owed: false,
             saved: None,
+            saved_is_behind: false,
             save_is_due: false,
             owns_folder: false,
             step_seconds: Vec::new(),
@@ -142,6 +145,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.saved = Some((loaded.progress.step, loaded.path));
         self.progress = loaded.progress;
         self.resumed = true;
+        self.saved_is_behind = false;
         (self.owns_folder, self.save_is_due, self.owed) = (false, false, false);
         Ok(())
     }
