@@ -3,12 +3,12 @@
 
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::{
-    AdaHessian, AdamW, Composite, Group, Hessian, Hutchinson, LinearOperator, Mean, NamedVars,
-    Optim, Rule, Schedule, Sgd, VarVec, backward, check,
+    AdaHessian, AdamW, Composite, Delay, Group, Hessian, Hutchinson, LinearOperator, Mean,
+    NamedVars, Optim, Rule, Schedule, Sgd, Unseen, VarVec, backward, check,
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
-use testing::assert_says;
+use testing::{assert_close, assert_says};
 
 const CPU: Device = Device::Cpu;
 
@@ -180,6 +180,53 @@ fn a_composite_adds_nothing_for_nothing_and_says_who_waits() -> Result<()> {
     let loss = ((rows()? + half_square(&often)?)? + half_square(&seldom)?)?;
     assert_eq!(both.backward_step(&loss)?.waiting, 1);
     Ok(())
+}
+
+/// Nothing is added to the denominator, and an entry without a curvature has a large slope: it waits all the same.
+#[test]
+fn what_waits_stays_without_eps() -> Result<()> {
+    for dtype in [DType::F32, DType::F64, DType::BF16] {
+        let x = Var::from_tensor(&Tensor::new(&[1f32, 2.0], &CPU)?.to_dtype(dtype)?)?;
+        let curved = Tensor::new(&[1f32, 0.0], &CPU)?.to_dtype(dtype)?;
+        let slope = Tensor::new(&[0f32, 1000.0], &CPU)?.to_dtype(dtype)?;
+        let builder = AdaHessian::builder().eps(0.0).unseen(Unseen::Wait);
+        let mut optimizer = builder.build(&named(&[("x", &x)]))?;
+        for _ in 0..3 {
+            let loss = ((x.sqr()? * &curved)? + (x.as_tensor() * &slope)?)?;
+            assert_eq!(optimizer.backward_step(&loss.sum_all()?)?.skipped, None);
+        }
+        let after = x.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        assert!(after[0] < 1.0 && after[1] == 2.0, "{dtype:?}: {after:?}");
+    }
+    Ok(())
+}
+
+/// The share below eps is of the entries that have a curvature of this step; what only a gradient reaches has none.
+#[test]
+fn the_share_below_eps_is_of_what_has_a_curvature() -> Result<()> {
+    for dtype in [DType::F64, DType::BF16] {
+        let var = |x: f64| Var::from_tensor(&Tensor::new(&[x], &CPU)?.to_dtype(dtype)?);
+        let (x, y) = (var(1.0)?, var(2.0)?);
+        let vars = named(&[("x", &x), ("y", &y)]);
+        let mut optimizer = AdaHessian::builder().delay(Delay::HoldTotalCount).build(&vars)?;
+        let both = (half_square(&x)? + half_square(&y)?)?;
+        optimizer.accumulate_gradient(&backward(&both)?, 1.0)?;
+        optimizer.accumulate_curvature(&backward(&half_square(&x)?)?, 1.0)?;
+        let curvature = optimizer.apply()?.curvature.context("a curvature")?;
+        assert_eq!(curvature.below_eps, 0.0, "{dtype:?}: {curvature:?}");
+    }
+    // A curvature and no gradient yet: it is what it is.
+    let x = Var::new(&[1f64], &CPU)?;
+    let y = Var::new(&[2f64], &CPU)?;
+    let vars = named(&[("x", &x), ("y", &y)]);
+    let builder = AdaHessian::builder().allow_unreached(["x"]);
+    let mut optimizer = builder.delay(Delay::HoldTotalCount).build(&vars)?;
+    optimizer.accumulate_gradient(&backward(&half_square(&y)?)?, 1.0)?;
+    let both = (half_square(&x)? + half_square(&y)?)?;
+    optimizer.accumulate_curvature(&backward(&both)?, 1.0)?;
+    optimizer.apply()?;
+    let diagonal = optimizer.diagonal()?.context("a diagonal")?;
+    assert_close("D of x", diagonal.get("x")?, &Tensor::new(&[1f64], &CPU)?, 1e-12)
 }
 
 #[test]

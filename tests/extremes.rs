@@ -5,7 +5,8 @@ use adahessian::ops::{self, Activation, Convolution, Dropout, Mode, Window};
 use adahessian::{Hessian, LinearOperator, NamedVars, VarVec, backward, nn};
 use anyhow::Result;
 use candle_core::{DType, Device, Module, Tensor, Var};
-use testing::twins::random;
+use adahessian::random::Stream;
+use testing::twins::{COMPOSED, TENSORS, random, vars};
 use testing::{assert_close, assert_says};
 
 const CPU: Device = Device::Cpu;
@@ -293,6 +294,38 @@ fn a_stride_beyond_the_image_reaches_one_pixel() -> Result<()> {
             let loss = || Ok(of()?.sqr()?.sin()?.sum_all()?);
             adahessian::check::gradient(&vars, 1e-6, loss)?;
             adahessian::check::hessian(&vars, 1e-6, loss)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same on the backend of tensors, by groups of channels, which candle pads.
+#[test]
+fn a_stride_beyond_the_image_asks_for_no_memory_by_groups() -> Result<()> {
+    for groups in [1, 2] {
+        let vars = vars(&[("x", &[2, 2, 3, 3]), ("w", &[4, 2 / groups, 2, 2])])?;
+        let strided = |stride: usize| Convolution {
+            stride,
+            padding: 1,
+            groups,
+            ..Convolution::default()
+        };
+        let of = |stride: usize, enter: Enter| -> adahessian::Result<Tensor> {
+            let y = ops::conv2d(&enter(vars.get("x")?)?, vars.get("w")?, None, &strided(stride))?;
+            Ok(y.exit()?.sqr()?.sin()?.sum_all()?)
+        };
+        let far = Hessian::of(&of(usize::MAX, TENSORS)?, &vars)?;
+        let near = Hessian::of(&of(5, COMPOSED)?, &vars)?;
+        let z = VarVec::from_fn(&vars, |name, shape, _, _| {
+            Ok(Stream::new(1, name, 0, 0).normal_tensor(shape, DType::F64, &Device::Cpu)?)
+        })?;
+        for (what, got, expected) in [
+            ("gradient", far.gradient()?, near.gradient()?),
+            ("Hz", far.apply(&z)?, near.apply(&z)?),
+        ] {
+            for ((name, got), (_, expected)) in got.iter().zip(expected.iter()) {
+                assert_close(&format!("{what} of {name}"), got, expected, 1e-12)?;
+            }
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Variables in bf16 and f16: the optimizer's own numbers are in f32, and the step is that of float64
 //! with the variable rounded.
 
-use adahessian::nn;
+use adahessian::nn::{self, BatchNorm};
 use adahessian::ops::{self, Bags, Dropout, Mode, Pooling};
 use adahessian::random::Stream;
 use adahessian::{
@@ -248,6 +248,50 @@ fn a_curvature_whose_square_overflows_is_skipped_and_forgotten() -> Result<()> {
         run(&mut optimizer, &huge)?;
     }
     assert_says(run(&mut optimizer, &huge), &["x", "3"]);
+    Ok(())
+}
+
+/// The running statistics are (1 - m) r + m b in f32, rounded once: with 0.9 and 0.1 in bf16, which add up to less than
+/// 1, they would end one and a half per cent below the batch's.
+#[test]
+fn running_statistics_are_rounded_once() -> Result<()> {
+    let device = &Device::Cpu;
+    let channels = 64;
+    let x: Vec<f32> = (0..4 * channels)
+        .map(|i| 1.0 + (i * 37 % 101) as f32 * 0.125)
+        .collect();
+    let exact = Tensor::from_vec(x, (4, channels), device)?;
+    for (dtype, half_a_digit) in [(DType::BF16, 1.0 / 256.0), (DType::F16, 1.0 / 2048.0)] {
+        let ones = Tensor::ones(channels, dtype, device)?;
+        let norm = BatchNorm::new_no_bias(channels, ones.zeros_like()?, ones, 1e-5)?;
+        norm.forward_train(&exact.to_dtype(dtype)?)?;
+        let rows = exact.t()?.to_dtype(DType::F64)?.to_vec2::<f64>()?;
+        let read = |numbers: &Tensor| numbers.to_dtype(DType::F64)?.to_vec1::<f64>();
+        let (means, variances) = (read(norm.running_mean())?, read(norm.running_var())?);
+        for (row, (mean, variance)) in rows.iter().zip(means.iter().zip(&variances)) {
+            let of_row = row.iter().sum::<f64>() / 4.0;
+            let squares = row.iter().map(|x| (x - of_row).powi(2)).sum::<f64>();
+            for (got, expected) in [
+                (mean, 0.1 * of_row),
+                (variance, 0.9 + 0.1 * squares / 3.0),
+            ] {
+                let error = (got - expected).abs() / expected;
+                assert!(error < 1.001 * half_a_digit, "{dtype:?}: {got}, {expected}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A running variance that f16 has not stays what it was.
+#[test]
+fn a_variance_beyond_f16_is_not_kept() -> Result<()> {
+    let x = Tensor::new(&[[60000f32], [-60000.0]], &Device::Cpu)?.to_dtype(DType::F16)?;
+    let one = Tensor::ones(1, DType::F16, &Device::Cpu)?;
+    let norm = BatchNorm::new_no_bias(1, one.zeros_like()?, one, 1e-5)?;
+    norm.forward_train(&x)?;
+    let variance = norm.running_var().to_dtype(DType::F32)?;
+    assert_eq!(variance.to_vec1::<f32>()?, [1.0]);
     Ok(())
 }
 

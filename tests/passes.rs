@@ -607,7 +607,7 @@ fn a_failed_step_leaves_nothing_behind() -> Result<()> {
     assert!(optimizer.apply().is_err(), "nothing is left to apply");
     // A gradient accumulated by hand, and a step that lacks its curvature.
     optimizer.accumulate_gradient(&loss(100.0)?.backward()?, 1.0)?;
-    assert!(matches!(optimizer.apply(), Err(Error::NoGraph)));
+    assert!(matches!(optimizer.apply(), Err(Error::NoCurvature)));
     optimizer.backward_step(&loss(1.0)?)?;
     assert_eq!(numbers(&vars.snapshot()?)?, expected);
     Ok(())

@@ -22,6 +22,13 @@ pub enum Error {
     )]
     NoGraph,
 
+    /// A step that needs a curvature was given gradients alone.
+    #[error(
+        "this step needs a curvature, and only gradients were accumulated: call accumulate, or accumulate_curvature \
+         beside accumulate_gradient, with what adahessian::backward(&loss) made, or backward_step(&loss)"
+    )]
+    NoCurvature,
+
     /// A gradient that [`crate::backward`] has not made, and that carries no graph, in a store of its.
     #[error(
         "the gradient of `{name}` was changed after adahessian::backward made it and carries no graph any more \

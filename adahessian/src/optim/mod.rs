@@ -103,7 +103,8 @@ pub struct NotFinite {
 /// settings allow it ([`Common::allow_unreached`]), since an operation that cuts the graph gives no other
 /// sign; that nothing at all is reached is always one.
 ///
-/// What fails, in accumulating or in a step, changes no variable and forgets what was accumulated.
+/// What fails, in accumulating or in a step, changes no variable and forgets what was accumulated. Only where a GPU fails
+/// in the midst of an update, for want of memory say, may some of the variables have stepped: go on from a checkpoint then.
 pub trait Optim: Send {
     /// The variables it changes, sorted by name.
     fn vars(&self) -> &NamedVars;
@@ -149,7 +150,7 @@ pub trait Optim: Send {
     /// Whether everything that the step needs was accumulated. Looked at before anything is changed.
     ///
     /// # Errors
-    /// [`crate::Error::NoGraph`] where the step needs a curvature and none was accumulated.
+    /// [`crate::Error::NoCurvature`] where the step needs a curvature and none was accumulated.
     fn check_ready(&self) -> Result<()> {
         Ok(())
     }
@@ -236,7 +237,7 @@ pub trait Optim: Send {
     ///
     /// # Errors
     /// [`crate::Error::NotReached`] for variables without gradient on the first step, or none with one on
-    /// any; [`crate::Error::NoGraph`] where the step needs a curvature and none was accumulated;
+    /// any; [`crate::Error::NoCurvature`] where the step needs a curvature and none was accumulated;
     /// [`crate::Error::NonFinite`] after too many skipped steps in a row; those of [`Optim::prepare`] and [`Optim::reduce`].
     fn apply(&mut self) -> Result<StepInfo> {
         let taken = reduced_step(self);

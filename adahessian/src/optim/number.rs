@@ -6,8 +6,9 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::sync::Arc;
 
 /// The numbers that a [`crate::Rule`] is written in. On the CPU, in f32 and f64, one of them is one
-/// entry of a variable, and the compiler makes vectors of a loop over them; elsewhere one is a whole
-/// tensor, and every operation is candle's. Constants are f64 and become the variable's type before
+/// entry of a variable, and the compiler makes vectors of a loop over them; on CUDA, in the same types, one
+/// is a symbol, and what is done with it becomes a kernel; elsewhere one is a whole tensor, and every
+/// operation is candle's. Constants are f64 and become the variable's type before
 /// they are used; `x / c` multiplies with `1 / c`, as candle does.
 pub trait Number:
     Clone

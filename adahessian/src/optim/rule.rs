@@ -106,7 +106,7 @@ pub trait Rule: Copy + Send + Sync + 'static {
     const NAME: &'static str;
 
     /// The names of the running quantities, each of the variable's shape and zero at the start. With
-    /// more than four a step is always made of candle's operations.
+    /// more than four a step on the CPU is made of candle's operations; on CUDA one kernel takes any number.
     const SLOTS: &'static [&'static str];
 
     /// How many of the last of [`Rule::SLOTS`] some settings do without.

@@ -168,7 +168,9 @@ fn composed<R: Rule>(
         bound: None,
     };
     let done = pass::composed(rule, &pass, &slots, fresh, later)?;
-    outcome.count_updated(value.elem_count());
+    if fresh {
+        outcome.count_updated(value.elem_count());
+    }
     let mut new = parts(&done.value, &group)?;
     match group[0].bound {
         Some(bound) => bound::each(bound, &parts(&value, &group)?, &mut new, later)?,

@@ -206,7 +206,9 @@ impl Slots {
             self.tensors = done.slots;
             outcome.bounded = done.bounded;
             replace(var, &done.value, later)?;
-            outcome.updated = value.elem_count();
+            if fresh {
+                outcome.count_updated(value.elem_count());
+            }
         }
         Ok(outcome)
     }
@@ -240,7 +242,8 @@ impl Slots {
             weight_decay: rates.weight_decay,
             count: self.count,
             diagonal_count: match delay {
-                Delay::HoldTotalCount => self.count,
+                // A D may come before the first gradient.
+                Delay::HoldTotalCount => self.count.max(self.diagonal_count.min(1)),
                 _ => self.diagonal_count,
             },
         }

@@ -162,8 +162,11 @@ mod on_device {
         if longest <= LONGEST {
             return run(lists, x, device, of).map(Some);
         }
-        let (pieces, lists) = lists.cut(LONGEST);
-        sums(&lists, &run(&pieces, x, device, of)?)
+        let (pieces, of_pieces) = lists.cut(LONGEST);
+        if pieces.count() * x.dim(1)? >= 1 << 31 {
+            return run(lists, x, device, of).map(Some); // slower, and right
+        }
+        sums(&of_pieces, &run(&pieces, x, device, of)?)
     }
 
     /// The weights of each entry, in the type of the numbers.

@@ -67,7 +67,7 @@ impl<R: Rule> Optim for Optimizer<R> {
 
     fn check_ready(&self) -> Result<()> {
         match self.due() && self.diagonal.is_empty() {
-            true => Err(Error::NoGraph),
+            true => Err(Error::NoCurvature),
             false => Ok(()),
         }
     }

@@ -36,7 +36,7 @@ pub struct Outcome {
     pub(crate) change_squared: f64,
     /// How many variables the bound of the step has held back.
     pub(crate) bounded: usize,
-    /// How many entries were updated, and how many of them have a denominator below eps.
+    /// How many entries were updated with a new D, and how many of them have a denominator below eps.
     pub(crate) updated: usize,
     pub(crate) below_eps: f64,
     /// The sum and the largest of |D|, and its number of entries.
@@ -65,14 +65,16 @@ impl Outcome {
         })
     }
 
-    /// Notes how many entries were updated.
+    /// Notes how many entries were updated with a new D.
     pub(crate) fn count_updated(&mut self, entries: usize) {
         self.updated += entries;
     }
 
-    /// Of a step that took the last D once more.
+    /// Of a step that took no D, or the last one once more.
     pub(crate) fn without_diagonal(self) -> Self {
         Self {
+            updated: 0,
+            below_eps: 0.0,
             abs_sum: 0.0,
             abs_max: 0.0,
             entries: 0,

@@ -153,16 +153,17 @@ impl Rule for AdaHessian {
     #[inline(always)]
     fn update<N: Number>(&self, step: &Step, scalars: [f64; 2], x: Entry<'_, N>) -> N {
         let m = x.slots[0].blend(self.betas.0, x.gradient, 1.0 - self.betas.0);
-        // In this order, as PyTorch's addcdiv.
-        let direction = m * scalars[0] / (self.denominator(scalars, x.slots) + guard(self.eps));
-        let value = step.decay(x.value);
-        match self.waits(step) {
+        // Of an entry that waits nothing: before the division, which may be endless.
+        let m = match self.waits(step) {
             true => {
                 let unseen = x.slots[1].clone().below(f64::from(f32::MIN_POSITIVE));
-                value - direction * (-unseen + 1.0)
+                m * (-unseen + 1.0)
             }
-            false => value - direction,
-        }
+            false => m,
+        };
+        // In this order, as PyTorch's addcdiv.
+        let direction = m * scalars[0] / (self.denominator(scalars, x.slots) + guard(self.eps));
+        step.decay(x.value) - direction
     }
 
     #[inline(always)]

@@ -65,9 +65,10 @@ pub(in crate::optim) fn step<R: Rule>(
         true => group.trusted(members, later)?,
         false => group.plain(members, later)?,
     };
+    let fresh = first.diagonal.as_ref().map_or(0, |_| entries(members));
     Ok(done.then(|| Outcome {
-        updated: entries(members),
-        entries: first.diagonal.as_ref().map_or(0, |_| entries(members)),
+        updated: fresh,
+        entries: fresh,
         ..Outcome::default()
     }))
 }

@@ -64,9 +64,11 @@ impl RunningStatistics {
         }
         let correction = count as f64 / (count.max(2) - 1) as f64;
         let space = Space::whole(self.variance.dims());
+        // Of statistics in half precision in f32: 0.9 and 0.1 in bf16 do not add up to 1.
         let mix = |old: &Var, new: &Tensor, factor: f64| -> Result<Symbol> {
-            let new = new.to_dtype(old.dtype())?.to_device(old.device())?;
-            let kept = space.entries(&old.as_detached_tensor())?;
+            let kept = widened(&old.as_detached_tensor())?;
+            let new = new.to_dtype(kept.dtype())?.to_device(old.device())?;
+            let kept = space.entries(&kept)?;
             let mixed = &kept * (1.0 - momentum) + space.entries(&new)? * (momentum * factor);
             // Without a copy to the host: 0 x is a number for finite numbers alone, and what is none is not itself.
             let zero = &mixed * 0.0;
@@ -76,10 +78,21 @@ impl RunningStatistics {
         let variance = mix(&self.variance, variance, correction)?;
         let ([variance], [mean]) = space.compute_both([variance], [mean])?;
         if let Some(mean) = mean {
-            self.mean.set(&mean)?;
+            set_rounded(&self.mean, &mean)?;
         }
-        Ok(self.variance.set(&variance)?)
+        set_rounded(&self.variance, &variance)
     }
+}
+
+/// Sets a variable to numbers of a wider type; one that would be infinite in its own stays what it was.
+fn set_rounded(var: &Var, new: &Tensor) -> Result<()> {
+    if new.dtype() == var.dtype() {
+        return Ok(var.set(new)?);
+    }
+    let rounded = new.to_dtype(var.dtype())?;
+    let zero = (&rounded * 0.0)?; // no number of what is not finite
+    let is_finite = zero.eq(&zero)?;
+    Ok(var.set(&is_finite.where_cond(&rounded, &var.as_detached_tensor())?)?)
 }
 
 /// y = γ (c - μ)/√(σ² + eps) + β over N, H and W of each channel.
