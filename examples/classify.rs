@@ -71,8 +71,8 @@ fn run(options: &Options) -> Result<()> {
     let files = files(&options.pictures)?;
     let (mut answer, mut broken) = (Vec::new(), 0);
     for files in files.chunks(options.batch_size) {
-        let mut lines = Vec::new();
-        let errors = model.some_lines(files, options.top, &mut lines);
+        let (mut lines, mut errors) = (Vec::new(), Vec::new());
+        let said = model.some_lines(files, options.top, &mut lines, &mut errors);
         match options.out {
             Some(_) => answer.append(&mut lines),
             None => {
@@ -81,15 +81,12 @@ fn run(options: &Options) -> Result<()> {
                 answers::printed(written.map_err(Into::into))?;
             }
         }
-        let errors = match errors {
-            Ok(errors) => errors,
-            Err(error) => {
-                answers::finish_in_part(options.out.as_deref(), &answer)?;
-                return Err(error);
-            }
-        };
         for error in &errors {
             say_error!("{}", driver::shown(error));
+        }
+        if let Err(error) = said {
+            answers::finish_in_part(options.out.as_deref(), &answer)?;
+            return Err(error);
         }
         broken += errors.len();
     }
@@ -161,20 +158,20 @@ impl Classifier {
         })
     }
 
-    /// A line for each picture that can be read, and what is wrong with the others. Of an error that is no picture's the
-    /// lines before it are there.
+    /// A line for each picture that can be read, and what is wrong with the others. Before an error that is no picture's
+    /// both are there.
     fn some_lines(
         &self,
         files: &[PathBuf],
         top: usize,
         to: &mut Vec<u8>,
-    ) -> Result<Vec<anyhow::Error>> {
+        errors: &mut Vec<anyhow::Error>,
+    ) -> Result<()> {
         let mut together = Vec::new();
         if self.lines(files, top, &mut together).is_ok() {
             to.append(&mut together);
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let mut errors = Vec::new();
         for file in files.chunks(1) {
             match self.lines(file, top, to) {
                 Ok(()) => {}
@@ -182,7 +179,7 @@ impl Classifier {
                 Err(error) => return Err(error.context(file[0].display().to_string())),
             }
         }
-        Ok(errors)
+        Ok(())
     }
 
     /// A line for each picture.

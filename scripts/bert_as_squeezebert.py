@@ -1,5 +1,5 @@
 """Writes a BERT checkpoint of the Hub as a SqueezeBERT whose convolutions have one group, which is the same function:
-a convolution of kernel 1 without groups is a linear map.
+a convolution of kernel 1 without groups is a linear map. Refused is what would make it another one.
 
     python3 scripts/bert_as_squeezebert.py BERT_FOLDER NEW_FOLDER
 
@@ -27,7 +27,7 @@ PARTS = [
 # Of config.json, what BERT has and SqueezeBERT has not, or otherwise.
 OTHERS = ["architectures", "model_type", "_name_or_path", "is_decoder", "use_cache"]
 GROUPS = ["q", "k", "v", "post_attention", "intermediate", "output"]
-LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
+LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias|gamma|beta)")
 
 
 def renamed(name, shape):
@@ -42,7 +42,8 @@ def renamed(name, shape):
             if part == bert:
                 one = [1] if is_map and kind == "weight" else []
                 return f"transformer.encoder.layers.{number}.{squeezebert}.{kind}", shape + one
-        sys.exit(f"{name}: no such part of a BERT's layer is known; remove it from the file")
+    if name.startswith("encoder."):
+        sys.exit(f"{name}: no such part of a BERT's encoder is known; remove it from the file")
     if name.startswith(("embeddings.", "pooler.")):
         return f"transformer.{name}", shape
     return name, shape  # A head's.
@@ -66,6 +67,10 @@ def main(source, target):
     config = json.loads((source / "config.json").read_text(encoding="utf8"))
     if config["model_type"] != "bert":
         sys.exit(f"{source}/config.json: model_type is {config['model_type']}, expected bert")
+    # SqueezeBERT's layers have this epsilon whatever their configuration says.
+    for field, expected in [("layer_norm_eps", 1e-12), ("is_decoder", False)]:
+        if config.get(field, expected) != expected:
+            sys.exit(f"{source}/config.json: {field} is {config[field]}, expected {expected}")
     for field in OTHERS:
         config.pop(field, None)
     config |= {f"{part}_groups": 1 for part in GROUPS}

@@ -54,6 +54,20 @@ fn slow(h: &Tensor, weight: &Tensor, bias: &Tensor) -> candle_core::Result<Tenso
     candle_nn::ops::layer_norm_slow(h, weight, bias, 1e-5)
 }
 
+/// 0/0 in the gradient of a root at 0, and an endless curvature of x to 1.5 there: no difference says anything of them.
+#[test]
+fn derivatives_that_are_not_finite_are_named() -> Result<()> {
+    let vars = twins::vars(&[("x", &[2]), ("y", &[2])])?;
+    let x = vars.get("x")?;
+    x.set(&Tensor::new(&[0f64, 1.0], &Device::Cpu)?)?;
+    let y = || Ok::<_, adahessian::Error>(vars.get("y")?.sqr()?.sum_all()?);
+    let root = check::audit(&vars, || Ok((x.sqr()?.sqrt()?.sqr()?.sum_all()? + y()?)?));
+    assert_says(root.map(drop), &["the gradient of `x`", "not finite"]);
+    let power = check::audit(&vars, || Ok((x.powf(1.5)?.sum_all()? + y()?)?));
+    assert_says(power.map(drop), &["product of `x`", "not finite"]);
+    Ok(())
+}
+
 #[test]
 fn a_right_program_passes_in_every_type() -> Result<()> {
     for dtype in [DType::F64, DType::F32] {

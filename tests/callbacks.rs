@@ -12,7 +12,8 @@ use trainers::callbacks::{
     masked_crc32c,
 };
 use trainers::{
-    Callback, EvalReport, Evaluated, LastCurvature, Outcome, Scores, StartReport, StepReport, Summary,
+    Callback, EvalReport, Evaluated, LastCurvature, Outcome, Scores, StartReport, StepReport,
+    Summary,
 };
 
 fn start(resumed_at: Option<u64>) -> StartReport {
@@ -320,7 +321,9 @@ fn event_files_are_what_tensorboard_reads() -> Result<()> {
     );
     assert_eq!(
         series("train/bounded"),
-        all.iter().map(|step| (*step, *step as f32 - 1.0)).collect::<Vec<_>>()
+        all.iter()
+            .map(|step| (*step, *step as f32 - 1.0))
+            .collect::<Vec<_>>()
     );
     // For a look with TensorBoard's own reader.
     if let Some(keep) = std::env::var_os("ADAHESSIAN_KEEP_EVENTS") {

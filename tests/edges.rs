@@ -190,7 +190,7 @@ fn what_waits_stays_without_eps() -> Result<()> {
         let curved = Tensor::new(&[1f32, 0.0], &CPU)?.to_dtype(dtype)?;
         let slope = Tensor::new(&[0f32, 1000.0], &CPU)?.to_dtype(dtype)?;
         let builder = AdaHessian::builder().eps(0.0).unseen(Unseen::Wait);
-        let mut optimizer = builder.build(&named(&[("x", &x)]))?;
+        let mut optimizer = builder.build(named(&[("x", &x)]))?;
         for _ in 0..3 {
             let loss = ((x.sqr()? * &curved)? + (x.as_tensor() * &slope)?)?;
             assert_eq!(optimizer.backward_step(&loss.sum_all()?)?.skipped, None);
@@ -208,8 +208,12 @@ fn the_share_below_eps_is_of_what_has_a_curvature() -> Result<()> {
         let var = |x: f64| Var::from_tensor(&Tensor::new(&[x], &CPU)?.to_dtype(dtype)?);
         let (x, y) = (var(1.0)?, var(2.0)?);
         let vars = named(&[("x", &x), ("y", &y)]);
-        let mut optimizer = AdaHessian::builder().delay(Delay::HoldTotalCount).build(&vars)?;
-        let both = (half_square(&x)? + half_square(&y)?)?;
+        let mut optimizer = AdaHessian::builder().build(&vars)?;
+        let both = (half_square(&x)? + (half_square(&y)? * 1e-6)?)?;
+        let curvature = optimizer.backward_step(&both)?.curvature;
+        assert_eq!(curvature.context("a curvature")?.below_eps, 0.5);
+        // y steps by its old curvature, which is below.
+        let both = (half_square(&x)? + (half_square(&y)? * 1e-6)?)?;
         optimizer.accumulate_gradient(&backward(&both)?, 1.0)?;
         optimizer.accumulate_curvature(&backward(&half_square(&x)?)?, 1.0)?;
         let curvature = optimizer.apply()?.curvature.context("a curvature")?;
@@ -221,12 +225,19 @@ fn the_share_below_eps_is_of_what_has_a_curvature() -> Result<()> {
     let vars = named(&[("x", &x), ("y", &y)]);
     let builder = AdaHessian::builder().allow_unreached(["x"]);
     let mut optimizer = builder.delay(Delay::HoldTotalCount).build(&vars)?;
-    optimizer.accumulate_gradient(&backward(&half_square(&y)?)?, 1.0)?;
-    let both = (half_square(&x)? + half_square(&y)?)?;
-    optimizer.accumulate_curvature(&backward(&both)?, 1.0)?;
-    optimizer.apply()?;
+    for _ in 0..2 {
+        optimizer.accumulate_gradient(&backward(&half_square(&y)?)?, 1.0)?;
+        let both = (half_square(&x)? + half_square(&y)?)?;
+        optimizer.accumulate_curvature(&backward(&both)?, 1.0)?;
+        optimizer.apply()?;
+    }
     let diagonal = optimizer.diagonal()?.context("a diagonal")?;
-    assert_close("D of x", diagonal.get("x")?, &Tensor::new(&[1f64], &CPU)?, 1e-12)
+    assert_close(
+        "D of x",
+        diagonal.get("x")?,
+        &Tensor::new(&[1f64], &CPU)?,
+        1e-12,
+    )
 }
 
 #[test]

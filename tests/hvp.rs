@@ -121,18 +121,20 @@ fn probes_are_functions_of_their_name() -> Result<()> {
     let flat = |t: &Tensor| -> Result<Vec<f64>> { Ok(t.flatten_all()?.to_vec1()?) };
     let b = flat(draw.probe(&small, 0)?.get("b")?)?;
     assert_eq!(b, flat(draw.probe(&large, 0)?.get("b")?)?);
-    let other = [
-        draw.at(5).probe(&small, 0)?,
-        draw.probe(&small, 1)?,
-        Hutchinson::new(1, 10).at(4).probe(&small, 0)?,
+    // Of 64 signs no two draws are the same by chance.
+    let long = variables(&[("b", &[0.0; 64], &[64]), ("c", &[0.0; 64], &[64])])?;
+    let of =
+        |draw: Hutchinson, sample: usize, name: &str| flat(draw.probe(&long, sample)?.get(name)?);
+    let draws = [
+        of(draw, 0, "b")?,
+        of(draw, 0, "c")?,
+        of(draw, 1, "b")?,
+        of(draw.at(5), 0, "b")?,
+        of(Hutchinson::new(1, 10).at(4), 0, "b")?,
     ];
-    assert!(
-        other
-            .iter()
-            .filter(|p| flat(p.get("b").unwrap()).unwrap() == b)
-            .count()
-            < 2
-    );
+    for (i, one) in draws.iter().enumerate() {
+        assert!(draws[..i].iter().all(|other| other != one), "draw {i}");
+    }
     Ok(())
 }
 

@@ -216,6 +216,13 @@ fn embeddings() -> Result<()> {
         };
         let y = ops::layer_norm(&sum, weight, bias, 1e-6)?;
         ops::dropout(&y, &dropout)?.exit()
+    })?;
+    twins("embedding of a handle", &vars, true, &|vars, enter| {
+        let all = ["words", "positions", "types", "weight", "bias"];
+        let rest = all.map(|name| vars.get(name)?.sqr()?.sum_all());
+        let rest = rest.into_iter().reduce(|a, b| a? + b?);
+        let rows = ops::embedding(&ids, &enter(vars.get("words")?)?)?.exit()?;
+        Ok(rows.broadcast_add(&(rest.expect("five")? * 0.1)?)?)
     })
 }
 

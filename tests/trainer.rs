@@ -576,7 +576,10 @@ fn an_evaluation_of_the_step_to_go_on_from_is_kept() -> Result<()> {
         let progress = trainers::checkpoint::load(&newest)?.progress;
         let [last_step, best_step] =
             [progress.last, progress.best].map(|evaluated| evaluated.map(|e| e.step));
-        assert_eq!((progress.step, last_step, best_step), (3, Some(3), Some(best)));
+        assert_eq!(
+            (progress.step, last_step, best_step),
+            (3, Some(3), Some(best))
+        );
         assert_eq!(steps(&run)?, [2, 3]);
     }
     Ok(())

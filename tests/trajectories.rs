@@ -221,20 +221,15 @@ fn close(golden: &Golden, key: &str, ours: &Tensor, theirs: &Tensor) -> Result<(
         // The way without momentum is chaotic: another order of the same roundings moves it by up
         // to 2.5e-8 in between and its second derivative, squared, by ten times that. The end,
         // step 20, is held to ALONG by the caller.
-        let run = golden.tensors[key].abs()?.max_all()?.to_scalar::<f64>()?;
-        let difference = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f64>()?;
+        let run = testing::largest(&golden.tensors[key])?;
+        let difference = testing::largest(&(ours - theirs)?)?;
         return assert_number(key, difference / run, 0.0, 1e-6);
     }
-    let noise = theirs
-        .abs()?
-        .max_all()?
-        .to_dtype(DType::F64)?
-        .to_scalar::<f64>()?
-        < 1e-14;
+    let noise = testing::largest(theirs)? < 1e-14;
     if !(key.contains("k_proj.bias") && (noise || key.contains("param."))) {
         return assert_close(key, ours, theirs, ALONG);
     }
-    let difference = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f64>()?;
+    let difference = testing::largest(&(ours - theirs)?)?;
     assert_number(key, difference, 0.0, 1e-10)
 }
 

@@ -53,10 +53,7 @@ fn golden(dtype: DType) -> Result<(Transformer, HashMap<String, Tensor>)> {
 /// Key biases have neither gradient nor curvature: they move all scores of a query alike.
 fn assert_close(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) -> Result<()> {
     let error = match name.ends_with("k_proj.bias") {
-        true => {
-            let got = got.to_dtype(DType::F64)?;
-            (got - expected)?.abs()?.max_all()?.to_scalar::<f64>()?
-        }
+        true => testing::largest(&(got.to_dtype(DType::F64)? - expected)?)?,
         false => relative_error(&got.to_dtype(DType::F64)?, expected)?,
     };
     assert!(error <= tolerance, "{name}: {error:e}");
@@ -217,7 +214,7 @@ fn a_padded_batch_is_its_sentences_one_by_one() -> Result<()> {
         assert!((together.0 - sum.0).abs() < 1e-12);
         for (a, b) in [(&together.1, &sum.1), (&together.2, &sum.2)] {
             for ((name, a), (_, b)) in a.iter().zip(b.iter()) {
-                let difference = (a - b)?.abs()?.max_all()?.to_scalar::<f64>()?;
+                let difference = testing::largest(&(a - b)?)?;
                 assert!(difference < 1e-12, "{name}: {difference:e}");
             }
         }

@@ -79,6 +79,7 @@ fn agree_in(
     enter: Enter,
     op: &dyn Fn(&NamedVars, Enter) -> adahessian::Result<Tensor>,
 ) -> Result<()> {
+    anyhow::ensure!(!vars.is_empty(), "{what}: no variables");
     let exact = to(vars, DType::F64)?;
     let (fused, composed) = (op(vars, enter)?, op(&exact, COMPOSED)?);
     assert_close(&format!("{what}: value"), &fused, &composed, tolerance)?;

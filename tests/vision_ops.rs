@@ -124,6 +124,7 @@ fn convolution_is_candles_where_candle_is_right() -> Result<()> {
     Ok(())
 }
 
+#[derive(Clone, Copy)]
 struct Norm<'a> {
     conv: Convolution,
     running: &'a RunningStatistics,
@@ -172,7 +173,12 @@ fn norms<'a>(case: &Case, running: &'a RunningStatistics) -> Vec<Norm<'a>> {
     let mut all = Vec::new();
     for training in [true, false] {
         for residual in [true, false] {
-            for activation in [Activation::Identity, Activation::Relu, Activation::Silu] {
+            for activation in [
+                Activation::Identity,
+                Activation::Relu,
+                Activation::Silu,
+                Activation::Gelu,
+            ] {
                 all.push(Norm {
                     conv: conv_of(case.2),
                     running,
@@ -216,6 +222,17 @@ fn fused_normalised_convolution_is_the_composed_one() -> Result<()> {
                 // What a forward pass leaves in the running statistics must not matter here.
                 norm.apply(vars, enter)
             })?;
+            agree(
+                &format!("{what}, f32"),
+                &to(&vars, DType::F32)?,
+                1e-4,
+                |vars, enter| {
+                    let running = statistics(case.1[0], vars.get("gamma")?.dtype());
+                    let running = running.map_err(|e| candle_core::Error::msg(e.to_string()))?;
+                    let running = &running;
+                    Norm { running, ..norm }.apply(vars, enter)
+                },
+            )?;
         }
     }
     Ok(())
@@ -365,6 +382,12 @@ fn pooling_and_shortcuts_are_the_composed_ones_with_the_right_derivatives() -> R
             };
             let what = format!("{name} {shape:?} {pooling:?}");
             agree(&what, &vars, 1e-12, apply)?;
+            agree(
+                &format!("{what}, f32"),
+                &to(&vars, DType::F32)?,
+                1e-5,
+                apply,
+            )?;
             let loss = || loss(&apply(&vars, FUSED)?);
             check::gradient(&vars, 1e-6, loss)?;
             check::hessian(&vars, 1e-6, loss)?;

@@ -68,12 +68,13 @@ impl Hutchinson {
     }
 
     /// The probe of one sample, in the variables' dtypes and on their devices, the same on every one. Signs for a GPU
-    /// are drawn there in f32 and f64, all at once; other types go there as bytes, and normal numbers from the CPU.
+    /// are drawn there in f32 and f64, all at once up to 2³¹ of them; other types go there as bytes, and normal numbers from
+    /// the CPU.
     ///
     /// # Errors
     /// If candle cannot make the tensors.
     pub fn probe(&self, vars: &NamedVars, sample: usize) -> Result<VarVec> {
-        // candle's kernels count to 2³².
+        // Room for all to be one tensor: candle's kernels never end beyond 2³² entries.
         let are_few = vars.elem_count() < 1 << 31;
         if self.probe == Probe::Rademacher && vars.are_elsewhere() && are_few {
             return self.signs_at_once(vars, sample);

@@ -226,7 +226,7 @@ impl ModuleT for BatchNorm {
 }
 
 /// With `running_mean`, `running_var` and, if `affine`, the variables `weight` and `bias`, all
-/// `[num_features]`.
+/// `[num_features]`. The running ones are in f32 where the builder is in half precision.
 ///
 /// # Errors
 /// As [`BatchNorm::new`]; the builder's.

@@ -243,7 +243,8 @@ impl Slots {
             count: self.count,
             diagonal_count: match delay {
                 // A D may come before the first gradient.
-                Delay::HoldTotalCount => self.count.max(self.diagonal_count.min(1)),
+                Delay::HoldTotalCount if self.count == 0 => self.diagonal_count,
+                Delay::HoldTotalCount => self.count,
                 _ => self.diagonal_count,
             },
         }

@@ -120,7 +120,7 @@ pub fn lines(text: &str, line: &str) -> usize {
     text.lines().filter(|l| *l == line).count()
 }
 
-/// Every variable and every state of the newest checkpoint, and the losses of all steps.
+/// Every variable, table and state of the newest checkpoint, and rate and loss of every step that was logged.
 pub fn bits(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let checkpoints = fs::read_dir(run.join("checkpoint")).unwrap();
     let names = checkpoints.map(|entry| entry.unwrap().path());
@@ -133,8 +133,16 @@ pub fn bits(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let newest = names.filter(is_step).max();
     let newest = newest.expect("a checkpoint");
     let mut all = BTreeMap::new();
-    for file in ["model.safetensors", "optim.safetensors"] {
-        let bytes = fs::read(newest.join(file)).unwrap();
+    for file in [
+        "model.safetensors",
+        "optim.safetensors",
+        "tables.safetensors",
+    ] {
+        let path = newest.join(file);
+        if file.starts_with("tables") && !path.exists() {
+            continue;
+        }
+        let bytes = fs::read(path).unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         for (name, tensor) in tensors.tensors() {
             all.insert(format!("{file} {name}"), tensor.data().to_vec());
@@ -142,5 +150,14 @@ pub fn bits(run: &Path) -> BTreeMap<String, Vec<u8>> {
     }
     let name = newest.file_name().unwrap().to_string_lossy().into_owned();
     all.insert("step".into(), name.into_bytes());
+    let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    for line in metrics.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        if line["kind"] == "step" {
+            let key = format!("logged {}", line["step"]);
+            let seen = all.insert(key, format!("{} {}", line["loss"], line["lr"]).into_bytes());
+            assert!(seen.is_none(), "{}: {line} once more", run.display());
+        }
+    }
     all
 }

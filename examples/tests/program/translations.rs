@@ -213,7 +213,7 @@ fn text_is_prepared_once_and_a_run_on_it_goes_on_bit_for_bit() {
     write(&text.join("val.en"), "A dog stands.\n");
     let train = |flags: &str, at: &Path| {
         let flags = format!(
-            "train --preset tiny --vocabulary 120 --tokenize --lower-case --epochs 2 --max-tokens 150 --schedule constant --checkpoint-every 2 {flags}"
+            "train --preset tiny --vocabulary 120 --tokenize --lower-case --epochs 2 --max-tokens 150 --schedule constant --log-every 1 --checkpoint-every 2 {flags}"
         );
         translate(&flags)
             .argument("--data")

@@ -114,7 +114,10 @@ impl Progress {
         state.put("elapsed_seconds", self.elapsed_seconds);
         if let Some(LastCurvature { step, info }) = &self.curvature {
             let numbers = [info.mean_abs, info.max_abs, info.below_eps];
-            state.put("curvature", format!("{step} {}", numbers.map(|x| x.to_string()).join(" ")));
+            state.put(
+                "curvature",
+                format!("{step} {}", numbers.map(|x| x.to_string()).join(" ")),
+            );
         }
         for (name, evaluated) in [("best", &self.best), ("last", &self.last)] {
             if let Some(evaluated) = evaluated {
@@ -124,10 +127,7 @@ impl Progress {
     }
 
     pub(super) fn read(state: &State) -> adahessian::Result<Self> {
-        fn optional<T: FromStr>(
-            state: &State,
-            name: &str,
-        ) -> adahessian::Result<Option<T>> {
+        fn optional<T: FromStr>(state: &State, name: &str) -> adahessian::Result<Option<T>> {
             let there = state.meta.contains_key(name);
             there.then(|| state.value(name)).transpose()
         }

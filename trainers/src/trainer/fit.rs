@@ -105,6 +105,8 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
                 }
                 // It was stopped between two evaluations and has less patience now; a better one goes on.
                 self.evaluate()?;
+                // Now, in the place of one that does not know of it: the run may be stopped before the next.
+                self.save()?;
                 continue;
             }
             if self.stop.load(Ordering::Relaxed) {

@@ -11,6 +11,11 @@ pub(super) fn norm(tensor: &Tensor) -> Result<f64> {
     Ok(sum_f64(&widened(tensor)?.sqr()?)?.sqrt())
 }
 
+/// Whether all entries are numbers and finite: 0 times them is 0 then.
+pub(super) fn is_finite(tensor: &Tensor) -> Result<bool> {
+    Ok(sum_f64(&(widened(tensor)? * 0.0)?)? == 0.0)
+}
+
 /// The share of the largest of a group below which variables go to the next group, where the large
 /// ones do not hide them.
 const GROUP: f64 = 1.0 / 8.0;
@@ -24,9 +29,16 @@ impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
         let mut weights = Vec::new();
         let reached = self.hessian.reached();
         for (index, g) in gradient.tensors().iter().enumerate() {
-            let weight = norm(g)? * self.scales[index];
-            if reached[index] {
-                weights.push((index, weight));
+            match (reached[index], is_finite(g)?) {
+                (false, _) => {}
+                // What no difference can be compared with is wrong by itself.
+                (true, false) => {
+                    let name = &self.names(&[index])[0];
+                    let finding =
+                        format!("the gradient of `{name}` has entries that are not finite");
+                    self.findings.push(finding);
+                }
+                (true, true) => weights.push((index, norm(g)? * self.scales[index])),
             }
         }
         for group in groups(weights) {

@@ -61,8 +61,8 @@ impl fmt::Display for Audit {
 }
 
 /// Finds what a program's derivatives have wrong, and names the variables: a gradient that is cut off
-/// (none, though the loss depends on the variable), partly cut off or otherwise wrong, and a wrong
-/// Hessian-vector product.
+/// (none, though the loss depends on the variable), partly cut off or otherwise wrong, a wrong
+/// Hessian-vector product, and either with entries that are not finite.
 ///
 /// The loss is moved along random directions, of several variables at once, so that a right program
 /// costs some hundred evaluations of the loss, whatever its size: give it a few examples. Only where

@@ -1,7 +1,7 @@
 //! A Hessian-vector product against differences of the gradient.
 
 use super::super::line::{direction, unit};
-use super::gradient::norm;
+use super::gradient::{is_finite, norm};
 use super::{Auditor, STEPS};
 use crate::curvature::finite_difference::gradient;
 use crate::error::Result;
@@ -15,7 +15,18 @@ impl<F: Fn() -> Result<Tensor>> Auditor<'_, F> {
     pub(super) fn product(&mut self) -> Result<()> {
         let reached = self.hessian.reached();
         let v = direction(self.line.vars, &self.scales, 7, |_| true)?;
-        let exact = self.hessian.product(&v)?;
+        let mut exact = self.hessian.product(&v)?;
+        for (index, product) in exact.iter_mut().enumerate() {
+            if let Some(entries) = product
+                && !is_finite(entries)?
+            {
+                let name = self.names(&[index]).remove(0);
+                self.findings.push(format!(
+                    "the Hessian-vector product of `{name}` has entries that are not finite"
+                ));
+                *product = None;
+            }
+        }
         let first = self.step() * 0.3;
         let mut best: Vec<Option<Product>> = vec![None; reached.len()];
         let mut smooth = true;
@@ -92,6 +103,9 @@ fn smooth(gradients: [&VarVec; 5], v: &VarVec, vars: &NamedVars) -> Result<bool>
         |values: &[f64]| -> Vec<f64> { values.windows(2).map(|w| w[1] - w[0]).collect() };
     let first = differences(&slopes);
     let third = differences(&differences(&first));
+    if slopes.iter().any(|slope| !slope.is_finite()) {
+        return Ok(false);
+    }
     let largest = |values: &[f64]| values.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
     Ok(largest(&third) <= 0.01 * largest(&first) + 8.0 * unit(vars) * size)
 }
@@ -114,10 +128,14 @@ impl Differences {
         let difference = norm(&(&estimate - exact)?)?;
         let doubt = norm(&(near - far)?)? + 32.0 * unit * self.norms[index] / self.t;
         let size = norm(exact)?.max(norm(&estimate)?);
+        let beyond = match difference.is_finite() {
+            true => (difference - doubt).max(0.0) / size.max(f64::MIN_POSITIVE),
+            false => f64::INFINITY, // a shorter step may be better
+        };
         Ok(Product {
             difference,
             size,
-            beyond: (difference - doubt).max(0.0) / size.max(f64::MIN_POSITIVE),
+            beyond,
         })
     }
 }
@@ -142,7 +160,8 @@ const TOLERANCE: f64 = 0.01;
 
 impl Product {
     fn right(&self, largest: f64) -> bool {
-        self.beyond * self.size <= TOLERANCE * self.size.max(largest * FLOOR)
+        self.beyond.is_finite()
+            && self.beyond * self.size <= TOLERANCE * self.size.max(largest * FLOOR)
     }
 }
 

@@ -54,7 +54,9 @@ fn window(x: &Tensor, dim: usize, start: isize, count: usize) -> candle_core::Re
 impl Products {
     pub fn new(conv: &Convolution, x: &[usize], weight: &[usize]) -> Self {
         // A stride beyond the image is one that just leaves it: neither memory nor sizes go by what it skips.
-        let beyond = x[2].max(x[3]).saturating_add(conv.padding.saturating_mul(2));
+        let beyond = x[2]
+            .max(x[3])
+            .saturating_add(conv.padding.saturating_mul(2));
         Self {
             conv: Convolution {
                 stride: conv.stride.min(beyond.max(1)),

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 
 /// AdamW (Loshchilov and Hutter 2019): Adam with decoupled decay, θ = θ(1 - ηλ) - η m̂ / (sqrt(v̂) + eps).
 ///
-/// As for every rule here η is 1e-3 and λ is 0 unless they are set; candle's and PyTorch's AdamW have a λ of 0.01:
+/// As for every rule of first order here η is 1e-3 and λ is 0 unless they are set; candle's and PyTorch's AdamW have a λ of 0.01:
 /// `AdamW::default().lr(1e-3).weight_decay(0.01)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {

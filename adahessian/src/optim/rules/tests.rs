@@ -24,7 +24,9 @@ fn numbers(t: &Tensor) -> Vec<f64> {
 /// The largest difference, relative to the largest entry.
 fn apart(a: &Tensor, b: &Tensor) -> f64 {
     let [a, b] = [a, b].map(numbers);
-    let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    assert_eq!(a.len(), b.len());
+    let known = |x: &f64| assert!(!x.is_nan());
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.inspect(known).fold(0.0, f64::max);
     let scale = largest(&mut a.iter().map(|a| a.abs()));
     largest(&mut a.iter().zip(b).map(|(a, b)| (a - b).abs())) / scale.max(1e-30)
 }

@@ -30,7 +30,8 @@ pub struct RunningStatistics {
 }
 
 impl RunningStatistics {
-    /// Mean 0 and variance 1, as a model starts with.
+    /// Mean 0 and variance 1, as a model starts with. In half precision they stand still some per cent, or with a small
+    /// momentum many, before the batch's: of a model in half precision have them in f32.
     ///
     /// # Errors
     /// If candle fails.
