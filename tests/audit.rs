@@ -104,7 +104,8 @@ fn a_right_program_passes_in_every_type() -> Result<()> {
             }
             Ok(sum)
         };
-        check::audit(&vars, wide)?;
+        let audit = check::audit(&vars, wide)?;
+        assert!(audit.unsettled.len() < vars.len(), "{audit}");
     }
     Ok(())
 }
@@ -225,7 +226,13 @@ fn relu_is_no_false_alarm() -> Result<()> {
         let vars = network(dtype)?;
         let net = Net { vars: &vars };
         let audit = check::audit(&vars, || net.loss(|h, w, b| slow(&h.relu()?, w, b)))?;
-        assert!(audit.gradient_error < 0.05, "{audit}");
+        let error = audit.gradient_error;
+        assert!(error > 0.0 && error < 0.05, "{audit}");
+        assert!(audit.unsettled.len() < vars.len(), "{audit}");
+        // Nor do they hide one.
+        let cut = |h: &Tensor, w: &Tensor, b: &Tensor| slow(&h.relu()?, &w.detach(), b);
+        let cut = check::audit(&vars, || net.loss(cut));
+        assert_says(cut.map(drop), &["norm.weight", "no gradient"]);
     }
     Ok(())
 }

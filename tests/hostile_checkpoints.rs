@@ -1,7 +1,7 @@
 //! Configurations and checkpoints made to exhaust memory: each is an error before anything is allocated.
 
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use models::dlrm::{self, Dlrm};
 use models::{
     Error, MaskedLanguageModel, Model, ResNet, SequenceClassifier, Start, auto, bert, resnet,

@@ -26,6 +26,23 @@ fn rounded(state: &State, dtype: DType) -> Result<State> {
     })
 }
 
+/// What cannot be published leaves what was there, and nothing of its own.
+#[test]
+fn tensors_that_cannot_be_saved_leave_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.safetensors");
+    std::fs::create_dir(&path)?;
+    std::fs::write(path.join("kept"), "a folder in the file's place")?;
+    let x = Tensor::new(&[1f32], &Device::Cpu)?;
+    let save = |path: &std::path::Path| adahessian::save_tensors([("x", &x)], None, path);
+    assert_says(save(&path), &["model.safetensors"]);
+    assert_says(save(&folder.path().join("none/model")), &["none/model"]);
+    let left: Vec<_> = std::fs::read_dir(folder.path())?.collect::<std::io::Result<_>>()?;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(path.join("kept").exists());
+    Ok(())
+}
+
 fn widened_when_loaded(make: impl Fn(&NamedVars) -> Result<Box<dyn Optim>>) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("optim.safetensors");

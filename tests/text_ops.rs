@@ -2,6 +2,7 @@
 //! differences, at both levels, over a table of shapes.
 
 use adahessian::engine::Handle;
+use adahessian::nn::LayerNorm;
 use adahessian::ops::{self, Activation, Dropout, EmbeddingTables, Mode};
 use adahessian::random::Stream;
 use adahessian::{Hessian, LinearOperator, NamedVars, VarVec};
@@ -284,6 +285,64 @@ fn rows_of_tables_times_a_number() -> Result<()> {
         ops::scaled_sum_of_rows(&[(&ids, vars.get("positions")?, 1.0)]),
         &["10"],
     );
+    Ok(())
+}
+
+/// A layer's norm of dropout(x) + r, with and without a bias and a mean, against its equation.
+#[test]
+fn norms_of_a_sum_with_a_residual() -> Result<()> {
+    type Make = fn(&NamedVars) -> adahessian::Result<LayerNorm>;
+    let weight =
+        |vars: &NamedVars| Ok::<_, adahessian::Error>(vars.get("weight")?.as_tensor().clone());
+    let layers: [(&str, bool, Make); 3] = [
+        ("with a bias", true, |vars| {
+            let [weight, bias] = [vars.get("weight")?, vars.get("bias")?];
+            Ok(LayerNorm::new(
+                weight.as_tensor().clone(),
+                bias.as_tensor().clone(),
+                0.1,
+            ))
+        }),
+        ("without a bias", true, |vars| {
+            Ok(LayerNorm::new_no_bias(
+                vars.get("weight")?.as_tensor().clone(),
+                0.1,
+            ))
+        }),
+        ("root of the mean square", false, |vars| {
+            Ok(LayerNorm::rms_norm(
+                vars.get("weight")?.as_tensor().clone(),
+                0.1,
+            ))
+        }),
+    ];
+    for (what, removes_mean, make) in layers {
+        let mut shapes: Vec<(&str, &[usize])> =
+            vec![("x", &[2, 3, 5]), ("r", &[2, 3, 5]), ("weight", &[5])];
+        if what == "with a bias" {
+            shapes.push(("bias", &[5]));
+        }
+        twins(what, &vars(&shapes)?, true, &|vars, enter| {
+            let dropout = Dropout::new(0.3, "norm", &TRAINING);
+            let (x, r) = (enter(vars.get("x")?)?, enter(vars.get("r")?)?);
+            if !format!("{x:?}").contains("composed") {
+                return make(vars)?.forward_residual(&x, &r, &dropout)?.exit();
+            }
+            let sum = (ops::dropout(&x, &dropout)?.exit()? + r.exit()?)?;
+            let centred = match removes_mean {
+                true => sum.broadcast_sub(&sum.mean_keepdim(2)?)?,
+                false => sum,
+            };
+            let deviation = (centred.sqr()?.mean_keepdim(2)? + 0.1)?.sqrt()?;
+            let y = centred
+                .broadcast_div(&deviation)?
+                .broadcast_mul(&weight(vars)?)?;
+            match vars.get("bias") {
+                Ok(bias) => Ok(y.broadcast_add(bias)?),
+                Err(_) => Ok(y),
+            }
+        })?;
+    }
     Ok(())
 }
 

@@ -68,7 +68,7 @@ impl Case {
                 true => (values.sqr()? + 0.5)?,
                 false => values,
             };
-            var.set(&values.to_dtype(dtype)?)?;
+            var.set(&values.to_dtype(var.dtype())?)?;
         }
         Ok(map)
     }
@@ -132,6 +132,21 @@ impl Case {
         let long = self.value(&self.ours, &long, DType::F64)?;
         let short = self.value(&self.ours, &short, DType::F32)?;
         assert_close("value", &short, &long, 1e-4)
+    }
+
+    /// The value in bf16 is about that in f32, and in bf16.
+    pub fn half(&self) -> Result<()> {
+        if self.constant.as_ref().is_some_and(|x| x.dtype().is_float()) {
+            return Ok(());
+        }
+        let [long, short] = [DType::F32, DType::BF16].map(|dtype| {
+            let map = self.variables(&self.ours, dtype)?;
+            self.value(&self.ours, &map, dtype)
+                .map_err(anyhow::Error::from)
+        });
+        let (long, short) = (long?, short?);
+        ensure!(short.dtype() == DType::BF16, "{:?}", short.dtype());
+        assert_close("value", &short, &long, 0.1)
     }
 }
 

@@ -59,6 +59,11 @@ fn single_precision_is_double_rounded() {
     every(Case::single);
 }
 
+#[test]
+fn half_precision_stays_what_it_is() {
+    every(Case::half);
+}
+
 /// What candle loses is found by these checks: they are able to fail.
 #[test]
 fn candles_holes_are_found() {

@@ -2,6 +2,7 @@
 
 use super::{Conv1dConfig, Conv2dConfig};
 use crate::nn::{BatchNorm, wrong};
+use crate::numeric::widened;
 use crate::ops::Convolution;
 use candle_core::{Module, Result, Tensor};
 
@@ -114,17 +115,19 @@ impl Conv2d {
             let expected = format!("{outputs} channels of a kernel [out, in/groups, KH, KW]");
             return wrong("batch norm to absorb", expected, scale.dims());
         }
-        let factor = (scale / (norm.running_var() + norm.eps())?.sqrt()?)?;
-        let mean = norm.running_mean();
+        // Of a model in half precision in f32, as its running statistics are, and rounded once.
+        let dtype = self.weight.dtype();
+        let factor = (widened(scale)? / (widened(norm.running_var())? + norm.eps())?.sqrt()?)?;
+        let mean = widened(norm.running_mean())?;
         let centre = match &self.bias {
-            Some(bias) => (bias - mean)?,
+            Some(bias) => (widened(bias)? - mean)?,
             None => mean.neg()?,
         };
-        let bias = (shift + (&factor * centre)?)?;
-        let weight = self
-            .weight
-            .broadcast_mul(&factor.reshape((outputs, 1, 1, 1))?)?;
-        Ok(Self::new(weight, Some(bias), self.config))
+        let bias = (widened(shift)? + (&factor * centre)?)?;
+        let weight = widened(&self.weight)?;
+        let weight = weight.broadcast_mul(&factor.reshape((outputs, 1, 1, 1))?)?;
+        let [weight, bias] = [weight, bias].map(|t| t.to_dtype(dtype));
+        Ok(Self::new(weight?, Some(bias?), self.config))
     }
 }
 
