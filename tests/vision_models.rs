@@ -12,6 +12,7 @@ use models::{LoadReport, Model, Start};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use testing::twins::random;
 use testing::{assert_close, assert_number, assert_says, load, reference, shared};
 
 const CPU: Device = Device::Cpu;
@@ -580,5 +581,45 @@ fn another_number_of_classes_takes_a_fresh_classifier() -> Result<()> {
     assert_eq!(report.initialised, ["fc.bias", "fc.weight"]);
     assert_eq!(report.unused, ["fc.bias", "fc.weight"]);
     assert_eq!(model.vars().get("fc.weight")?.dims(), [3, 32]);
+    Ok(())
+}
+
+/// Its running statistics are in f32 (`nn::variable`): a step, an evaluation, a file and back.
+#[test]
+fn a_network_in_half_precision_is_trained_saved_and_opened() -> Result<()> {
+    let config = Config {
+        width: 4,
+        classes: 3,
+        ..Config::cifar(8)?
+    };
+    for dtype in [DType::BF16, DType::F16] {
+        let start = Start {
+            dtype,
+            ..Start::default()
+        };
+        let model = ResNet::new(&config, &start)?;
+        let x = random("half", &[4, 3, 8, 8])?.to_dtype(dtype)?;
+        let labels = Tensor::new(&[0u32, 2, 1, 1], &Device::Cpu)?;
+        let mut optimizer = AdaHessian::builder().build(model.vars())?;
+        let logits = model.forward(&x, &TRAIN)?.to_dtype(DType::F32)?;
+        let info = optimizer.backward_step(&cross_entropy(&logits, &labels, 0.0, None)?)?;
+        assert_eq!(info.skipped, None);
+        let folder = tempfile::tempdir()?;
+        model.save(folder.path())?;
+        let (again, report) = ResNet::open(folder.path(), &start)?;
+        assert!(report.initialised.is_empty(), "{report:?}");
+        for ((name, var), (_, other)) in model.saved_vars().iter().zip(again.saved_vars().iter()) {
+            let is_running = name.contains("running_");
+            assert_eq!(
+                var.dtype(),
+                if is_running { DType::F32 } else { dtype },
+                "{name}"
+            );
+            assert_eq!(var.dtype(), other.dtype(), "{name}");
+            assert_close(name, other, var, 0.0)?;
+        }
+        let [said, expected] = [&again, &model].map(|model| model.forward(&x, &Mode::Eval));
+        assert_close("logits", &said?, &expected?, 0.0)?;
+    }
     Ok(())
 }

@@ -186,7 +186,7 @@ impl<R: Rule> Builder<R> {
     }
 
     /// Computes the Hessian's diagonal only on every f-th step (AdaHessian's paper, Table 8). Every fifth is about half of
-    /// a step's time and costs a point at most where it was measured here (`docs/RESULTS.md`). Entries that no Hessian has
+    /// a step's time and costs a point, or one and a half, where it was measured here (`docs/RESULTS.md`). Entries that no Hessian has
     /// seen wait for one: [`crate::Unseen`].
     pub fn every(mut self, steps: u64) -> Self {
         self.curvature.every = steps;
