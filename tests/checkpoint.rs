@@ -1,5 +1,6 @@
 //! Checkpoints: everything comes back, every damage is found and named, nothing is lost on the way.
 
+use adahessian::sparse::{Precision, SparseTable};
 use adahessian::{AdaHessian, AdamW, CurvatureInfo, NamedVars, Optim, Optimizer, Rule, State};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -123,6 +124,30 @@ fn everything_comes_back() -> Result<()> {
     let plain = candle_core::safetensors::load(path.join("model.safetensors"), &Device::Cpu)?;
     assert_eq!(plain.len(), 3);
     assert_eq!(plain["norm.running_mean"].to_vec1::<f64>()?, [0.7, 0.7]);
+    Ok(())
+}
+
+/// A table that the model has no more is not forgotten without a word.
+#[test]
+fn tables_of_another_model_are_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let table =
+        |name: &str| SparseTable::from_fn(name, [3, 2], Precision::F32, |_, row| row.fill(1.0));
+    let tables = [table("users")?, table("items")?];
+    let vars = model(0.7)?;
+    let (optimizer, progress) = (optimizer(&vars)?.state()?, progress(3));
+    let path = Checkpoints::new(folder.path()).save(Content {
+        vars: &vars,
+        tables: &tables,
+        optimizer: &optimizer,
+        progress: &progress,
+        config: "",
+    })?;
+    let loaded = load(&path)?;
+    loaded.restore_tables(&tables)?;
+    for (given, named) in [(&tables[..1], "`items`"), (&tables[1..], "`users`")] {
+        assert_says(loaded.restore_tables(given), &[named, "no such table"]);
+    }
     Ok(())
 }
 

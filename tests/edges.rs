@@ -3,8 +3,9 @@
 
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::{
-    AdaHessian, AdamW, Composite, Delay, Group, Hessian, Hutchinson, LinearOperator, Mean,
-    NamedVars, Optim, Rule, Schedule, Sgd, Unseen, VarVec, backward, check,
+    AdaHessian, AdamW, Block, Blocks, Composite, Delay, Entry, Group, Hessian, Hutchinson,
+    LinearOperator, Mean, NamedVars, Number, Optim, Optimizer, Rule, Schedule, Sgd, Step, Unseen,
+    VarVec, backward, check,
 };
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -231,13 +232,62 @@ fn the_share_below_eps_is_of_what_has_a_curvature() -> Result<()> {
         optimizer.accumulate_curvature(&backward(&both)?, 1.0)?;
         optimizer.apply()?;
     }
-    let diagonal = optimizer.diagonal()?.context("a diagonal")?;
-    assert_close(
-        "D of x",
-        diagonal.get("x")?,
-        &Tensor::new(&[1f64], &CPU)?,
-        1e-12,
-    )
+    let is_one = |optimizer: &Optimizer<AdaHessian>| -> Result<()> {
+        let diagonal = optimizer.diagonal()?.context("a diagonal")?;
+        let one = Tensor::new(&[1f64], &CPU)?;
+        assert_close("D of x", diagonal.get("x")?, &one, 1e-12)
+    };
+    is_one(&optimizer)?;
+    // Nor does the first gradient make another one of it.
+    optimizer.backward_step(&(half_square(&x)? + half_square(&y)?)?)?;
+    is_one(&optimizer)
+}
+
+/// Of five running quantities, so that its step is made of candle's operations; it waits for three updates.
+#[derive(Clone, Copy)]
+struct Patient;
+
+impl Rule for Patient {
+    const NAME: &'static str = "patient";
+    const SLOTS: &'static [&'static str] = &["one", "two", "three", "four", "five"];
+    type Scalars = ();
+
+    fn scalars(&self, _: &Step) {}
+
+    fn update<N: Number>(&self, step: &Step, _: (), x: Entry<'_, N>) -> N {
+        match step.count < 3 {
+            true => x.value,
+            false => x.value - x.gradient * step.lr,
+        }
+    }
+}
+
+#[test]
+fn a_rule_may_leave_the_value_as_it_is() -> Result<()> {
+    let x = Var::new(&[8f64], &CPU)?;
+    let mut optimizer = Patient.lr(0.5).build(vec![x.clone()])?;
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        optimizer.backward_step(&half_square(&x)?)?;
+        seen.push(x.to_vec1::<f64>()?[0]);
+    }
+    assert_eq!(seen, [8.0, 8.0, 4.0, 2.0]);
+    Ok(())
+}
+
+/// A step that is skipped says of the others what a step that is taken says.
+#[test]
+fn a_skipped_step_counts_what_waits() -> Result<()> {
+    let (often, seldom) = (Var::new(&[1f64], &CPU)?, Var::new(&[3f64], &CPU)?);
+    let vars = named(&[("often", &often), ("seldom", &seldom)]);
+    let builder = AdaHessian::builder().every(4).allow_unreached(["seldom"]);
+    let mut optimizer = builder.build(&vars)?;
+    optimizer.backward_step(&half_square(&often)?)?;
+    let both = (half_square(&often)? + half_square(&seldom)?)?;
+    assert_eq!(optimizer.backward_step(&both)?.waiting, 1);
+    let skipped = optimizer.backward_step(&(half_square(&often)? * f64::NAN)?)?;
+    assert_eq!((skipped.waiting, skipped.skipped.is_some()), (1, true));
+    Ok(())
 }
 
 #[test]
@@ -256,6 +306,11 @@ fn patterns_and_states_that_do_not_fit_are_named() -> Result<()> {
     assert_says(
         AdamW::default().groups(decayed).build(&vars).map(drop),
         &["`.bias`", "none", "bert.embeddings.weight"],
+    );
+    let rule = Blocks::spatial().rule("embedings.weight", Block::Rows);
+    assert_says(
+        AdaHessian::builder().blocks(rule).build(&vars).map(drop),
+        &["`embedings.weight`", "none", "bert.embeddings.weight"],
     );
     let small = frozen("*embeddings.*")?;
     assert_eq!(small.vars().names().collect::<Vec<_>>(), ["head.weight"]);

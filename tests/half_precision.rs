@@ -5,10 +5,11 @@ use adahessian::nn::{self, BatchNorm};
 use adahessian::ops::{self, Bags, Dropout, Mode, Pooling};
 use adahessian::random::Stream;
 use adahessian::{
-    AdaHessian, Adagrad, Adam, AdamW, Block, Blocks, Builder, Common, Delay, Lamb, NamedVars,
-    Optim, Optimizer, RmsProp, Rule, Sgd, SophiaH, State, VarVec, backward,
+    AdaHessian, Adagrad, Adam, AdamW, Block, Blocks, Builder, Common, Delay, FiniteDifference,
+    Hessian, Lamb, LinearOperator, NamedVars, Optim, Optimizer, RmsProp, Rule, Sgd, SophiaH, State,
+    VarVec, backward,
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Module, ModuleT, Tensor, Var};
 use testing::{assert_close, assert_number, assert_says};
 
@@ -591,6 +592,35 @@ fn vectors_of_two_types_are_joined() -> Result<()> {
         assert_eq!(sum.tensors()[0].to_vec1::<f32>()?, [2.0; 3]);
         let product = a.hadamard(b)?;
         assert_eq!(product.tensors()[0].to_vec1::<f32>()?, [1.0; 3]);
+    }
+    Ok(())
+}
+
+/// Vectors in f32, as an optimizer's diagonal of variables in half precision is, are rounded to the variables' type where
+/// they meet derivatives.
+#[test]
+fn a_wider_vector_is_taken_by_products_probes_and_differences() -> Result<()> {
+    for dtype in [DType::BF16, DType::F16] {
+        let x = Var::from_tensor(&normal("x", 0, dtype)?)?;
+        let vars = NamedVars::new([("x".to_string(), x.clone())])?;
+        let loss = || -> adahessian::Result<Tensor> { Ok(x.powf(4.0)?.sum_all()?) };
+        let mut optimizer = AdaHessian::builder().build(&vars)?;
+        optimizer.backward_step(&loss()?)?;
+        let wide = optimizer.diagonal()?.context("a diagonal")?;
+        assert_eq!(wide.tensors()[0].dtype(), DType::F32);
+        let rounded = vec![wide.tensors()[0].to_dtype(dtype)?];
+        let rounded = VarVec::new(&vars, rounded)?;
+        let hessian = Hessian::of(&loss()?, &vars)?;
+        let products = [hessian.apply(&wide)?, hessian.apply(&rounded)?];
+        let [got, expected] = products.map(|product| product.tensors()[0].clone());
+        assert_eq!(got.dtype(), dtype);
+        assert_close("H D", &got, &expected, 0.0)?;
+        let differences = FiniteDifference::new(&vars, loss).epsilon(0.01);
+        assert_eq!(differences.apply(&wide)?.tensors()[0].dims(), [COUNT]);
+        let grads = backward(&loss()?)?;
+        optimizer.accumulate_gradient(&grads, 1.0)?;
+        optimizer.accumulate_probed(&grads, &[wide], 1.0)?;
+        optimizer.apply()?;
     }
     Ok(())
 }

@@ -600,6 +600,23 @@ fn losses_refuse_what_does_not_fit_and_say_where() {
 }
 
 #[test]
+fn an_operand_of_another_type_is_named() {
+    let x = normal("x", &[2, 6]).to_dtype(DType::F32).unwrap();
+    let mixed = linear(&x, &normal("w", &[4, 6]), None);
+    let error = mixed.unwrap_err().to_string();
+    for part in [
+        "F32",
+        "got F64",
+        "operand 2",
+        "`linear`",
+        "[4, 6]",
+        "to_dtype",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
 fn linear_maps_and_norms_refuse_shapes_that_do_not_fit() {
     let x = normal("x", &[2, 6]);
     let grouped = |w: &[usize], b: &[usize], groups| {

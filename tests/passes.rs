@@ -409,6 +409,20 @@ fn a_third_derivative_is_refused_even_of_one_fused_chain() -> Result<()> {
     Ok(())
 }
 
+/// Values that are variables' own memory: two that are exchanged, and one that stays beside one that changes.
+#[test]
+fn variables_take_each_others_values() -> Result<()> {
+    let vars = variables(&[("a", &[1.0, 2.0], &[2]), ("b", &[3.0, 4.0], &[2])])?;
+    let (a, b) = (vars.get("a")?, vars.get("b")?);
+    let own = |var: &candle_core::Var| var.as_detached_tensor();
+    vars.assign(&VarVec::new(&vars, vec![own(b), own(a)])?)?;
+    assert_eq!(numbers(&vars.snapshot()?)?, [[3.0, 4.0], [1.0, 2.0]]);
+    let new = Tensor::new(&[5.0, 6.0], &CPU)?;
+    vars.assign(&VarVec::new(&vars, vec![new, own(b)])?)?;
+    assert_eq!(numbers(&vars.snapshot()?)?, [[5.0, 6.0], [1.0, 2.0]]);
+    Ok(())
+}
+
 #[test]
 fn vectors_of_other_variables_are_refused() -> Result<()> {
     let vars = variables(&[("a", &[1.0, 2.0], &[2]), ("b", &[3.0], &[1])])?;

@@ -48,6 +48,27 @@ fn what_a_killed_process_left_is_filled_anew() -> Result<()> {
     Ok(())
 }
 
+/// A full disk is an error before the numbers are written to memory, where it would end the process.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_table_has_its_place_on_the_disk_before_it_is_filled() -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("t.f32");
+    let least = Mutex::new(u64::MAX);
+    let table = SparseTable::mapped("t", SHAPE, &path, |row, numbers| {
+        let partial = folder.path().join(".t.f32.partial");
+        let taken = partial.metadata().map_or(0, |m| m.blocks() * 512);
+        let mut least = least.lock().unwrap();
+        *least = taken.min(*least);
+        value(row, numbers);
+    })?;
+    expect_whole(&table)?;
+    let least = least.into_inner()?;
+    anyhow::ensure!(least >= BYTES, "{least} bytes of {BYTES}");
+    Ok(())
+}
+
 #[test]
 fn numbers_that_panic_make_no_table() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -736,6 +736,19 @@ fn interrupted_and_resumed() -> Result<()> {
         );
         assert!(summary.elapsed_seconds > 0.0);
     }
+    // Without a folder of its own nothing of what is done further is saved: there is nothing to go on with.
+    let stop = Arc::new(AtomicBool::new(false));
+    let record = Record {
+        stop: Some((9, stop.clone())),
+        ..Record::default()
+    };
+    let second = trainer(scripted(&evaluations[3..])?, config.clone())?;
+    let mut second = second.callback(record).stop_flag(stop);
+    second.resume(run.path())?;
+    assert_eq!(
+        second.fit()?.outcome,
+        Outcome::Interrupted { checkpoint: None }
+    );
     Ok(())
 }
 

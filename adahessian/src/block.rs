@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::kind::{Kind, Kinds};
+use crate::numeric::widened;
+use crate::vars::NamedVars;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,18 +62,20 @@ impl Block {
         }
     }
 
-    /// The tensor with every entry replaced by the mean of its block. Same shape.
+    /// The tensor with every entry replaced by the mean of its block. Same shape and type; the means of half precision
+    /// are taken in f32.
     ///
     /// # Errors
-    /// If candle fails.
+    /// [`Error::Variable`] if the block does not fit the tensor's shape, as [`Block::check`].
     pub fn average(&self, tensor: &Tensor) -> Result<Tensor> {
+        self.check("tensor", tensor.dims())?;
         let count = tensor.elem_count();
         let shape = tensor.dims();
         let run = self.run(shape);
         if run <= 1 || count == 0 {
             return Ok(tensor.clone());
         }
-        let flat = tensor.flatten_all()?;
+        let flat = widened(&tensor.flatten_all()?)?;
         let whole = count - count % run;
         let mut parts = Vec::with_capacity(2);
         if whole > 0 {
@@ -83,7 +87,8 @@ impl Block {
                 count - whole,
             )?);
         }
-        Ok(Tensor::cat(&parts, 0)?.reshape(shape)?)
+        let means = Tensor::cat(&parts, 0)?.reshape(shape)?;
+        Ok(means.to_dtype(tensor.dtype())?)
     }
 }
 
@@ -194,10 +199,20 @@ impl Blocks {
     }
 
     /// A block for all variables whose name ends with `suffix` (or matches it, where it contains a
-    /// `*`). The last rule that matches wins.
+    /// `*`). The last rule that matches wins; an optimizer refuses one that matches none of its variables.
     pub fn rule(mut self, suffix: impl Into<String>, block: Block) -> Self {
         self.rules.push((suffix.into(), block));
         self
+    }
+
+    /// Refuses a rule that matches none of the variables: with a misspelled one they would go without their blocks, and
+    /// without a word.
+    pub(crate) fn expect_used(&self, vars: &NamedVars) -> Result<()> {
+        let matches = |suffix: &str| vars.names().any(|name| name_matches(suffix, name));
+        match self.rules.iter().find(|(suffix, _)| !matches(suffix)) {
+            Some((suffix, _)) => Err(no_match("pattern of a rule for blocks", suffix, vars)),
+            None => Ok(()),
+        }
     }
 
     /// The block of one variable.
@@ -214,6 +229,20 @@ impl Blocks {
         };
         block.check(name, shape)?;
         Ok(block)
+    }
+}
+
+/// A pattern that matches none of the variables.
+pub(crate) fn no_match(what: &'static str, pattern: &str, vars: &NamedVars) -> Error {
+    let first = vars.names().next();
+    Error::Setting {
+        what,
+        expected: format!(
+            "the end of a variable's name, or a pattern with `*` of all of it; there are {} variables, as {}",
+            vars.len(),
+            first.map_or("none".into(), |name| format!("`{name}`")),
+        ),
+        got: format!("`{pattern}`, which matches none"),
     }
 }
 
@@ -240,7 +269,7 @@ pub(crate) fn name_matches(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     fn average(block: Block, values: &[f64], shape: &[usize]) -> Vec<f64> {
         let tensor = Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
@@ -271,6 +300,24 @@ mod tests {
         assert_eq!(average(Block::Chunks(9), &x, &[2, 3]), [3.5; 6]);
         assert_eq!(average(Block::Trailing(2), &x, &[1, 1, 1, 3, 2]), [3.5; 6]);
         assert_eq!(average(Block::Whole, &[7.0], &[]), [7.0]);
+    }
+
+    /// In its own type a sum of bf16 stands still at 256.
+    #[test]
+    fn half_precision_is_averaged_in_f32_and_blocks_have_to_fit() {
+        for dtype in [DType::BF16, DType::F16] {
+            let many = Tensor::full(100f32, 1024, &Device::Cpu).unwrap();
+            let many = many.to_dtype(dtype).unwrap();
+            let means = Block::Whole.average(&many).unwrap();
+            assert_eq!(means.dtype(), dtype);
+            let means: Vec<f32> = means.to_dtype(DType::F32).unwrap().to_vec1().unwrap();
+            assert_eq!(means, [100.0; 1024]);
+        }
+        let matrix = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
+        for block in [Block::Chunks(0), Block::Trailing(3)] {
+            let error = block.average(&matrix).unwrap_err().to_string();
+            assert!(error.contains(&block.to_string()), "{error}");
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //! high, the same factor from step to step. A little below where the loss runs away is a rate to begin a search at.
 
 use crate::experiment::Experiment;
+use crate::flags::Settings;
 use crate::grid::Cell;
-use crate::layers::{Asked, Own};
+use crate::layers::{self, Asked, Own};
 use crate::plots::{self, Point, Series};
 use crate::results::{self, Spread};
 use crate::say;
@@ -38,6 +39,9 @@ const OWN: [&str; 9] = [
     "eval_every",
     "checkpoint_every",
 ];
+/// Rates of a program's own, which the schedule's factor reaches too: they rise with the one that is tested, and where that
+/// has its own value they have theirs.
+const OTHERS: [&str; 1] = ["table_lr"];
 /// More than any test makes: its steps end it.
 const EPOCHS: usize = 1_000_000;
 
@@ -81,6 +85,7 @@ pub fn cells<A: Own>(cells: Vec<Cell<A>>, steps: u64) -> Result<Vec<Cell<A>>> {
             let name = name.replace('_', "-");
             bail!("--find-lr: a test has a --{name} of its own; leave the sweep of it out");
         }
+        cell.settings = with_others(&cell.settings)?;
         cell.settings.optimizer.lr_scale *= RANGE.1;
         cell.settings.training.schedule = schedule();
         cell.settings.training.epochs = EPOCHS;
@@ -95,6 +100,16 @@ pub fn cells<A: Own>(cells: Vec<Cell<A>>, steps: u64) -> Result<Vec<Cell<A>>> {
         kept.push(cell);
     }
     Ok(kept)
+}
+
+fn with_others<A: Own>(settings: &Settings<A>) -> Result<Settings<A>> {
+    let mut table = layers::table(settings)?;
+    for name in OTHERS {
+        if let Some(Value::Float(rate)) = table.get_mut(name) {
+            *rate *= RANGE.1;
+        }
+    }
+    Ok(table.try_into()?)
 }
 
 /// What a test has found.

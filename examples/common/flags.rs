@@ -259,7 +259,8 @@ pub struct Invocation {
     #[arg(long, help_heading = "How to train")]
     pub halving: bool,
 
-    /// Find a learning rate to begin a search at: N steps of each optimizer while the rate rises over five decades
+    /// Find a learning rate to begin a search at: N steps of each optimizer while the rate rises over five decades, and
+    /// with it those that a program has beside it
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "150", value_parser = clap::value_parser!(u64).range(20..=1_000_000), conflicts_with_all = ["resume", "halving", "study"], help_heading = "How to train")]
     pub find_lr: Option<u64>,
 

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Prepares the process. Call it first in `main`, before any other thread exists.
 ///
@@ -87,9 +87,14 @@ macro_rules! say_error {
     }};
 }
 
+/// The words of the command line; of a path that is no Unicode what of it is.
+fn words() -> impl Iterator<Item = String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned())
+}
+
 /// How this program was called.
 pub fn command_line() -> String {
-    let words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
+    let words: Vec<String> = words().map(|word| quoted(&word)).collect();
     words.join(" ")
 }
 
@@ -105,21 +110,18 @@ pub fn quoted(word: &str) -> String {
 
 /// This program as it was called, with its subcommand where it has one: what is printed can be typed.
 pub fn command_name() -> String {
-    with_subcommand(&quoted(&std::env::args().next().unwrap_or_default()))
+    with_subcommand(&quoted(&words().next().unwrap_or_default()))
 }
 
 /// The same without where it lies, which is the caller's own.
 pub fn short_name() -> String {
-    let program = std::env::args().next().unwrap_or_default();
+    let program = words().next().unwrap_or_default();
     let name = Path::new(&program).file_stem().unwrap_or_default();
     with_subcommand(&name.to_string_lossy())
 }
 
 fn with_subcommand(program: &str) -> String {
-    match std::env::args()
-        .nth(1)
-        .filter(|first| !first.starts_with('-'))
-    {
+    match words().nth(1).filter(|first| !first.starts_with('-')) {
         Some(subcommand) => format!("{program} {subcommand}"),
         None => program.into(),
     }
@@ -209,8 +211,12 @@ fn prepare(device: &Device) {
 #[cfg(not(feature = "cuda"))]
 fn prepare(_: &Device) {}
 
-/// A flag that Ctrl-C or a termination signal sets; a second signal ends the process at once. What `nohup` has the
-/// process ignore stays ignored.
+/// Signals within this time of the first one are the same wish: `timeout` and batch systems send a process its own and
+/// its group's.
+const ONE_WISH: Duration = Duration::from_secs(1);
+
+/// A flag that Ctrl-C or a termination signal sets; a second one, a second later or more, ends the process at once. What
+/// `nohup` has the process ignore stays ignored.
 ///
 /// # Errors
 /// If the handler cannot be installed.
@@ -218,11 +224,17 @@ pub fn stop_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let handler = flag.clone();
     let outlives_terminal = ignore_hangup();
+    let mut first: Option<Instant> = None;
     ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+        handler.store(true, Ordering::SeqCst);
+        match first {
+            None => {
+                first = Some(Instant::now());
+                say_error!("stopping after this step with a checkpoint; once more to stop at once");
+            }
+            Some(first) if first.elapsed() < ONE_WISH => {}
+            Some(_) => std::process::exit(130),
         }
-        say_error!("stopping after this step with a checkpoint; once more to stop at once");
     })?;
     if outlives_terminal {
         ignore_hangup();

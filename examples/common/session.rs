@@ -330,14 +330,22 @@ impl Callback for Exported {
             .is_some_and(|best| best.step < summary.steps);
         match self.run.checkpoints().best()? {
             Some(checkpoint) if earlier => {
-                self.write_of(&checkpoint, &folder, summary.best.as_ref())
+                return self.write_of(&checkpoint, &folder, summary.best.as_ref());
             }
+            None if earlier => say!(
+                "the best evaluation was that of step {}, whose model is not there any more: a better one had taken its \
+                 place, behind the step that the run went on from",
+                summary.best.as_ref().map_or(0, |best| best.step)
+            ),
+            _ => {}
+        }
+        match folder.exists() {
             // What an earlier, shorter run has left.
-            _ if folder.exists() => {
+            true => {
                 let removed = std::fs::remove_dir_all(&folder);
                 removed.map_err(trainers::Error::user)
             }
-            _ => Ok(()),
+            false => Ok(()),
         }
     }
 }

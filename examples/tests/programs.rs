@@ -473,8 +473,12 @@ fn the_second_run_in_a_folder_is_refused_and_an_interrupted_one_goes_on_to_the_s
     );
     let error = glue("--resume").path(&run).fails();
     assert!(error.contains(&named), "{error}");
-    // SAFETY: the child is ours and has not been waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    // As `timeout` and batch systems end a process: by itself, and with its group.
+    for _ in 0..3 {
+        // SAFETY: the child is ours and has not been waited for.
+        unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let ended = child.wait().unwrap();
     let mut said = String::new();
     std::io::Read::read_to_string(&mut child.stdout.take().unwrap(), &mut said).unwrap();
@@ -484,6 +488,20 @@ fn the_second_run_in_a_folder_is_refused_and_an_interrupted_one_goes_on_to_the_s
     glue("--resume").path(&run).succeeds();
     glue(&format!("{long} --out")).path(&reference).succeeds();
     assert_eq!(bits(&run), bits(&reference));
+}
+
+/// A path that is no Unicode ends no run at its end.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_may_have_any_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let out = folder();
+    let run = out.path().join(std::ffi::OsStr::from_bytes(b"r\xff"));
+    let mut command = glue(&format!("{SMALL} --max-steps 1 --out")).command();
+    let ended = command.arg(&run).output().unwrap();
+    let error = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.success(), "{error}");
+    assert!(run.join("report.html").is_file());
 }
 
 /// Ctrl-C during the last evaluation comes too late to leave anything undone.

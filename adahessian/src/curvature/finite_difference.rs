@@ -36,7 +36,7 @@ impl<F: Fn() -> Result<Tensor>> FiniteDifference<F> {
     /// The gradient with the variables moved by `shift · vector`; they are moved back, whatever
     /// happens.
     fn gradient_at(&self, origin: &VarVec, vector: &VarVec, shift: f64) -> Result<VarVec> {
-        let there = origin.add_scaled(vector, shift)?;
+        let there = origin.add_scaled(vector, shift)?.in_own_types()?;
         self.vars.elsewhere(
             origin,
             || self.vars.assign(&there),

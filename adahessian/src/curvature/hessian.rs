@@ -87,6 +87,7 @@ impl Hessian {
     /// reaches linearly.
     pub(crate) fn product(&self, vector: &VarVec) -> Result<Vec<Option<Tensor>>> {
         self.vars.expect_same(vector.vars())?;
+        let vector = vector.in_own_types()?;
         let tensors = vector.tensors().iter();
         let vectors: Vec<Vector> = tensors.map(|v| Vector::Tensor(v.detach())).collect();
         self.product_with(&vectors)

@@ -111,9 +111,31 @@ fn fused<O: Op, B: Backend>(
     shape: &[usize],
     run: Run<O, B>,
 ) -> Result<Fused<B>> {
-    let all = inputs.iter().map(|input| Fused::of(*input));
+    let all = inputs.iter().enumerate();
+    let all = all.map(|(i, input)| Fused::of(*input).map_err(|e| named(e, &op, i, *input)));
     let all = all.collect::<Result<Vec<_>>>()?;
     run(op, &all.iter().collect::<Vec<_>>(), shape)
+}
+
+/// Says of an operand that is refused which it is.
+fn named(error: Error, op: &impl Op, index: usize, input: &dyn Operand) -> Error {
+    match error {
+        Error::Setting {
+            what,
+            expected,
+            got,
+        } => Error::Setting {
+            what,
+            expected,
+            got: format!(
+                "{got}: operand {} of `{}`, of shape {:?}; convert it with `to_dtype` or `to_device`",
+                index + 1,
+                op.name(),
+                input.dims()
+            ),
+        },
+        other => other,
+    }
 }
 
 fn composed(op: &impl Op, inputs: &[&dyn Operand]) -> Result<Tensor> {

@@ -1,7 +1,7 @@
 //! Settings that every optimizer has, and groups of variables with settings of their own.
 
 use super::bound::StepBound;
-use crate::block::{Block, name_matches};
+use crate::block::{Block, name_matches, no_match};
 use crate::error::{Error, Result};
 use crate::vars::NamedVars;
 
@@ -140,17 +140,7 @@ impl Common {
         self.check()?;
         let matches = |group: &&Group| vars.names().any(|name| name_matches(&group.pattern, name));
         if let Some(group) = self.groups.iter().find(|g| !matches(g)) {
-            return Err(Error::Setting {
-                what: "pattern of a group",
-                expected: format!(
-                    "the end of a variable's name, or a pattern with `*` of all of it; there are {} variables, as {}",
-                    vars.len(),
-                    vars.names()
-                        .next()
-                        .map_or("none".into(), |name| format!("`{name}`")),
-                ),
-                got: format!("`{}`, which matches none", group.pattern),
-            });
+            return Err(no_match("pattern of a group", &group.pattern, vars));
         }
         let (vars, _) = vars
             .trained()

@@ -51,7 +51,7 @@ pub struct StepInfo {
     pub loss: Option<f64>,
     /// The learning rate in force.
     pub lr: f64,
-    /// The gradient's norm before clipping.
+    /// The gradient's norm before clipping; not a number in a step that is skipped for its gradient.
     pub gradient_norm: f64,
     /// The norm of the change of the variables; 0 if the step was skipped.
     pub update_norm: f64,

@@ -197,7 +197,8 @@ pub trait Rule: Copy + Send + Sync + 'static {
         Self::default().into_builder()
     }
 
-    /// The rule with these common settings.
+    /// The rule with these common settings, in the place of all of its own: its learning rate and weight decay are
+    /// those of `common` then, not the rule's defaults. To change some of them use [`Rule::builder`]'s methods.
     fn with(self, common: Common) -> Builder<Self> {
         Builder {
             common,

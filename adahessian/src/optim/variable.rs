@@ -242,9 +242,8 @@ impl Slots {
             weight_decay: rates.weight_decay,
             count: self.count,
             diagonal_count: match delay {
-                // A D may come before the first gradient.
-                Delay::HoldTotalCount if self.count == 0 => self.diagonal_count,
-                Delay::HoldTotalCount => self.count,
+                // A D may come before the first gradient, and has gone into the mean as often as it came.
+                Delay::HoldTotalCount => self.count.max(self.diagonal_count),
                 _ => self.diagonal_count,
             },
         }

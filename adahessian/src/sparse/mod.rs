@@ -11,6 +11,6 @@ mod optimizer;
 mod owned;
 mod update;
 
-pub use crate::tables::{Lookup, Precision, SparseTable, check, load, save};
+pub use crate::tables::{Lookup, Precision, SparseTable, check, load, save, unknown};
 pub use optimizer::SparseOptimizer;
 pub use update::{Accumulator, SparseRule};

@@ -56,6 +56,19 @@ pub fn load(tables: &[SparseTable], path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The first table of a file that is none of these, by its name.
+///
+/// # Errors
+/// [`Error::File`] as [`load`].
+pub fn unknown(tables: &[SparseTable], path: &Path) -> Result<Option<String>> {
+    let map = map(path)?;
+    let content = SafeTensors::deserialize(&map).map_err(|e| failed(path, e))?;
+    let known = |name: &str| tables.iter().any(|table| table.name() == name);
+    let mut others: Vec<&str> = content.names().into_iter().filter(|n| !known(n)).collect();
+    others.sort_unstable();
+    Ok(others.first().map(|name| name.to_string()))
+}
+
 /// Whether [`load`] would succeed; no table is changed.
 ///
 /// # Errors

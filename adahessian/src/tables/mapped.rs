@@ -6,9 +6,10 @@
 //! killed has left is filled anew, and what a living one is filling is left to it.
 
 use crate::error::{Error, Result};
-use crate::files::sync_folder_of;
+use crate::files::{has_no_locks, sync_folder_of};
 use memmap2::MmapMut;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 
@@ -70,7 +71,7 @@ fn hold(file: &File, path: &Path, taken: impl FnOnce() -> Error) -> Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(taken()),
-        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+        Err(TryLockError::Error(e)) if has_no_locks(&e) => Ok(()),
         Err(TryLockError::Error(e)) => Err(failed(path)(e)),
     }
 }
@@ -119,7 +120,7 @@ impl<'a> Partial<'a> {
     fn publish(mut self, bytes: u64, fill: impl FnOnce(&mut MmapMut)) -> Result<Mapped> {
         let path = self.path.clone();
         let sized = self.file.set_len(0);
-        let sized = sized.and_then(|()| self.file.set_len(bytes));
+        let sized = sized.and_then(|()| take_place(&self.file, bytes));
         sized.map_err(failed(&path))?;
         let mut map = map(&self.file, &path)?;
         fill(&mut map);
@@ -134,6 +135,19 @@ impl<'a> Partial<'a> {
             _held: self.file.try_clone().map_err(failed(self.target))?,
         })
     }
+}
+
+/// Makes an empty file so many bytes long that have their place on the disk: where a disk is full, a write to memory that
+/// has none ends the process (SIGBUS), and no error says why.
+fn take_place(mut file: &File, bytes: u64) -> std::io::Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut left = bytes;
+    while left > 0 {
+        let piece = left.min(zeros.len() as u64) as usize;
+        file.write_all(&zeros[..piece])?;
+        left -= piece as u64;
+    }
+    Ok(())
 }
 
 /// Gives the disk back where it was not filled, also where what fills it panics.

@@ -8,6 +8,6 @@ pub(crate) mod rows;
 pub(crate) mod store;
 mod table;
 
-pub use file::{check, load, save};
+pub use file::{check, load, save, unknown};
 pub(crate) use table::Leaf;
 pub use table::{Lookup, Precision, SparseTable};

@@ -158,7 +158,7 @@ impl NamedVars {
         VarVec::new(self, copies.collect::<Result<_>>()?)
     }
 
-    /// Sets every variable to the vector's values.
+    /// Sets every variable to the vector's values, which may be other variables' own memory.
     ///
     /// # Errors
     /// [`Error::Variable`] if the vector belongs to other variables, or has numbers of another type or on another
@@ -176,7 +176,10 @@ impl NamedVars {
                 });
             }
         }
-        for ((_, var), value) in self.0.iter().zip(values.tensors()) {
+        // Two variables may take each other's value, and candle refuses a variable's own.
+        let copies = values.tensors().iter().map(|value| Ok(value.copy()?));
+        let copies = copies.collect::<Result<Vec<_>>>()?;
+        for ((_, var), value) in self.0.iter().zip(&copies) {
             versions::set(var, value)?;
         }
         Ok(())

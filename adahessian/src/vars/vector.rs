@@ -96,6 +96,16 @@ impl VarVec {
         Self::new(vars, parts.collect::<Result<_>>()?)
     }
 
+    /// The same with numbers of the variables' own types, to which a wider vector's are rounded.
+    ///
+    /// # Errors
+    /// If candle cannot convert.
+    pub(crate) fn in_own_types(&self) -> Result<Self> {
+        let pairs = self.vars.iter().zip(&self.tensors);
+        let own = pairs.map(|((_, var), tensor)| Ok(tensor.to_dtype(var.dtype())?));
+        Self::new(&self.vars, own.collect::<Result<_>>()?)
+    }
+
     fn zip(&self, other: &Self, f: impl Fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<Self> {
         self.vars.expect_same(&other.vars)?;
         let pairs = self.tensors.iter().zip(&other.tensors);

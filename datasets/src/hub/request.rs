@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::lock::has_no_locks;
 use hf_hub::{Cache, CacheRepo, Repo};
 use ureq::http::Uri;
 use ureq::{Agent, Body, http::Response};
@@ -300,9 +301,7 @@ fn lock(path: &Path, part: &Path, watch: &mut dyn Watch) -> Result<File, Failure
                     watch.heard();
                 }
             }
-            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
-                return Ok(file);
-            }
+            Err(TryLockError::Error(e)) if has_no_locks(&e) => return Ok(file),
             Err(TryLockError::Error(e)) => return Err(Failure::Io(e)),
         }
     }

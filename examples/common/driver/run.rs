@@ -135,7 +135,7 @@ impl<A: Own> Plan<A> {
         shared: &mut Shared<E>,
         stop: &Arc<AtomicBool>,
     ) -> Result<Ended> {
-        let (mut count, mut kept) = (0, Vec::new());
+        let (mut failed, mut kept) = (Vec::new(), Vec::new());
         for index in 0..halving::RUNGS.len() {
             let cells = halving::rung(&self.cells, index, &kept);
             let folder = match index + 1 == halving::RUNGS.len() {
@@ -149,20 +149,22 @@ impl<A: Own> Plan<A> {
                 cells.len()
             );
             let made = self.make_all(experiment, &cells, shared, stop, &folder)?;
-            count += made.failed.len();
+            let of_rung = made.failed.into_iter();
+            failed.extend(of_rung.map(|what| format!("rung {}: {what}", index + 1)));
             if made.stopped {
                 return Ok(Ended {
-                    failed: count,
+                    failed: failed.len(),
                     stopped: true,
                 });
             }
-            self.print(experiment, &cells, &folder, &made.failed)?;
+            // With those of the rungs before: a choice that failed there was not dropped for its score.
+            self.print(experiment, &cells, &folder, &failed)?;
             if index + 1 < halving::RUNGS.len() {
                 kept = halving::best(&self.cells, &cells, index + 1);
             }
         }
         Ok(Ended {
-            failed: count,
+            failed: failed.len(),
             stopped: false,
         })
     }

@@ -43,6 +43,29 @@ fn a_range_test_proposes_a_rate_for_each_optimizer() {
     assert!(error.contains("--find-lr") && !again.exists(), "{error}");
 }
 
+/// Where the dense layers' rate in a test is their own, the tables' is theirs.
+#[test]
+fn the_rates_of_tables_rise_in_a_range_test_too() {
+    let flags = "train --data nowhere --find-lr 20 --dry-run --out";
+    let out = folder();
+    let text = Program::new("criteo", flags).path(&out.path().join("rates"));
+    let text = text.succeeds();
+    assert!(text.contains("lr_scale = 100.0\n"), "{text}");
+    assert!(text.contains("table_lr = 1.0\n"), "{text}");
+}
+
+/// What failed in the first rung is named at the end, and no choice that others were better than.
+#[test]
+fn halving_remembers_what_failed() {
+    let out = folder();
+    let at = out.path().join("search");
+    let flags = "--optimizer sgd --bound 0 --epochs 4 --sweep lr=0.1,0.2,1e38 --halving";
+    let error = glue(flags).path(&at).fails();
+    assert!(error.contains("1 runs failed, of all rungs"), "{error}");
+    let report = fs::read_to_string(at.join("report.html")).unwrap();
+    assert!(report.contains("rung 1: lr 1e38"), "{report}");
+}
+
 /// Four rates by two optimizers: eight runs of one epoch, four of two, two of four; an interrupted search goes on.
 /// What a comparison leaves behind, which of large models fills a disk.
 #[test]

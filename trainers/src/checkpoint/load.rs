@@ -189,14 +189,20 @@ impl Loaded {
             (None, []) => Ok(()),
             (None, _) => Err(self.mismatch(TABLES.into(), count(tables.len()), count(0))),
             (Some(_), []) => Err(self.mismatch(TABLES.into(), count(0), "some".into())),
-            (Some(path), _) => act(tables, path).map_err(|e| match e {
-                adahessian::Error::Variable {
-                    name,
-                    expected,
-                    got,
-                } => self.mismatch(format!("table `{name}`"), expected, got),
-                other => other.into(),
-            }),
+            (Some(path), _) => {
+                if let Some(name) = sparse::unknown(tables, path)? {
+                    let what = format!("table `{name}`");
+                    return Err(self.mismatch(what, "no such table".into(), "one".into()));
+                }
+                act(tables, path).map_err(|e| match e {
+                    adahessian::Error::Variable {
+                        name,
+                        expected,
+                        got,
+                    } => self.mismatch(format!("table `{name}`"), expected, got),
+                    other => other.into(),
+                })
+            }
         }
     }
 

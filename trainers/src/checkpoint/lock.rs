@@ -76,14 +76,36 @@ fn claim(folder: &Path) -> Result<File> {
                 .filter(|by| !by.is_empty()),
         }),
         // A file system without locks has to do without.
-        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(file),
+        Err(TryLockError::Error(e)) if has_no_locks(&e) => Ok(file),
         Err(TryLockError::Error(e)) => Err(error()(e)),
     }
+}
+
+/// Whether a lock was refused because the file system has none: of those on a network some say it so (ENOLCK).
+fn has_no_locks(error: &std::io::Error) -> bool {
+    const NO_LOCKS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
+        37
+    } else {
+        77 // macOS and the BSDs
+    };
+    let said = cfg!(unix) && error.raw_os_error() == Some(NO_LOCKS);
+    said || error.kind() == std::io::ErrorKind::Unsupported
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_system_without_locks_says_so_in_one_of_three_ways() {
+        let says = |number: i32| has_no_locks(&std::io::Error::from_raw_os_error(number));
+        // ENOLCK, ENOSYS and EOPNOTSUPP, but not EACCES and EIO.
+        assert_eq!(
+            [37, 38, 95, 13, 5].map(says),
+            [true, true, true, false, false]
+        );
+    }
 
     #[test]
     fn a_lock_that_is_about_to_be_free_is_waited_for() {

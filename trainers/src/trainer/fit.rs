@@ -305,9 +305,11 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
 
     /// Saves one of a run that stops here, unless there is a checkpoint of the present step.
     fn save_stop(&mut self) -> Result<Option<PathBuf>> {
-        if let Some(checkpoints) = self.checkpoints.clone()
-            && !self.is_saved_in(checkpoints.folder())
-        {
+        // What it was resumed from has not the steps that it has taken since.
+        let Some(checkpoints) = self.checkpoints.clone() else {
+            return Ok(None);
+        };
+        if !self.is_saved_in(checkpoints.folder()) {
             let path = self.write(|content| checkpoints.save_stop(content))?;
             self.saved = Some((self.progress.step, path));
             self.saved_is_behind = false;

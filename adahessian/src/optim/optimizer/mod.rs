@@ -76,6 +76,9 @@ impl<R: Rule> Optimizer<R> {
             common,
             curvature,
         } = builder;
+        if R::SECOND_ORDER {
+            curvature.blocks.expect_used(vars)?;
+        }
         let (vars, settings) = common.resolve(vars)?;
         let configured_lr = common.lr;
         let each = vars.iter().zip(&settings);

@@ -51,7 +51,8 @@ impl<R: Rule> Optim for Optimizer<R> {
         let vars = self.vars.clone();
         let probe = |sample: usize| {
             vars.expect_same(probes[sample].vars())?;
-            let tensors = probes[sample].tensors().iter();
+            let probe = probes[sample].in_own_types()?;
+            let tensors = probe.tensors().iter();
             Ok(tensors.map(|z| Vector::Tensor(z.detach())).collect())
         };
         let added = match R::SECOND_ORDER {
@@ -164,6 +165,7 @@ impl<R: Rule> Optim for Optimizer<R> {
         self.step += 1;
         Ok(StepInfo {
             skipped: Some(why.name.clone()),
+            waiting: self.waiting(),
             ..ready.info
         })
     }

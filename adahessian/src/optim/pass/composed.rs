@@ -87,6 +87,11 @@ pub(crate) fn composed<R: Rule>(
         value = (pass.value - (value * rate)?)?;
     }
     let (value, bounded) = bound::composed(pass.bound, pass.value, value)?;
+    // A rule may leave the value as it is, which is the variable's own memory.
+    let value = match value.id() == pass.value.id() {
+        true => value.copy()?,
+        false => value,
+    };
     let below = match below {
         true => rule.below_eps(scalars, &slots),
         false => None,
