@@ -243,7 +243,8 @@ fn the_share_below_eps_is_of_what_has_a_curvature() -> Result<()> {
     is_one(&optimizer)
 }
 
-/// Of five running quantities, so that its step is made of candle's operations; it waits for three updates.
+/// Of five running quantities, so that its step is made of candle's operations; it waits for two updates, and keeps the last
+/// value.
 #[derive(Clone, Copy)]
 struct Patient;
 
@@ -255,6 +256,7 @@ impl Rule for Patient {
     fn scalars(&self, _: &Step) {}
 
     fn update<N: Number>(&self, step: &Step, _: (), x: Entry<'_, N>) -> N {
+        x.slots[4] = x.value.clone();
         match step.count < 3 {
             true => x.value,
             false => x.value - x.gradient * step.lr,
@@ -269,9 +271,10 @@ fn a_rule_may_leave_the_value_as_it_is() -> Result<()> {
     let mut seen = Vec::new();
     for _ in 0..4 {
         optimizer.backward_step(&half_square(&x)?)?;
-        seen.push(x.to_vec1::<f64>()?[0]);
+        let last = Optim::state(&optimizer)?.tensors["five.var.000000"].to_vec1::<f64>()?[0];
+        seen.push((x.to_vec1::<f64>()?[0], last));
     }
-    assert_eq!(seen, [8.0, 8.0, 4.0, 2.0]);
+    assert_eq!(seen, [(8.0, 8.0), (8.0, 8.0), (4.0, 8.0), (2.0, 4.0)]);
     Ok(())
 }
 

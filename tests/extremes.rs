@@ -123,7 +123,13 @@ fn gelu_of_half_precision_is_that_of_f32_rounded() -> Result<()> {
 /// A sum of many large numbers is rounded, and the mean is right all the same.
 #[test]
 fn a_mean_far_from_zero_is_no_deviation() -> Result<()> {
-    let x = Tensor::full(100.015625f32, (1, 1, 512, 512), &CPU)?;
+    [100.015625, 30000.3, 100000.1]
+        .into_iter()
+        .try_for_each(has_no_deviation)
+}
+
+fn has_no_deviation(value: f32) -> Result<()> {
+    let x = Tensor::full(value, (1, 1, 512, 512), &CPU)?;
     let (one, zero) = (
         Tensor::ones(1, DType::F32, &CPU)?,
         Tensor::zeros(1, DType::F32, &CPU)?,
@@ -134,14 +140,19 @@ fn a_mean_far_from_zero_is_no_deviation() -> Result<()> {
     let (convolution, identity) = (Convolution::default(), Activation::Identity);
     let image = Handle::enter(&x)?;
     let y = ops::conv_batch_norm(&image, &kernel, &convolution, &norm, None, identity)?;
+    // From 1 at first, by a tenth towards nothing.
+    let variance = numbers(&running.variance)?[0];
+    assert!((0.8999..0.91).contains(&variance), "{value}: {variance}");
     let width = x.elem_count();
     let row = Handle::enter(&x.reshape((1, width))?)?;
     let (ones, zeros) = (one.broadcast_as(width)?, zero.broadcast_as(width)?);
     let (ones, zeros) = (ones.contiguous()?, zeros.contiguous()?);
     let row = ops::layer_norm(&row, &ones, &zeros, 1e-5)?;
-    for y in [y, row] {
+    // The mean of a row is one of f32, and may be off by the last digit of larger numbers.
+    let row = (value < 1e3).then_some(row);
+    for y in [Some(y), row].into_iter().flatten() {
         let largest = numbers(&y.exit()?.abs()?.flatten_all()?.max(0)?)?;
-        assert!(largest[0] < 0.01, "{largest:?}");
+        assert!(largest[0] < 0.01, "{value}: {largest:?}");
     }
     Ok(())
 }

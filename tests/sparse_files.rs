@@ -54,6 +54,12 @@ fn what_a_killed_process_left_is_filled_anew() -> Result<()> {
 fn a_table_has_its_place_on_the_disk_before_it_is_filled() -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir()?;
+    let probe = folder.path().join("zeros");
+    std::fs::write(&probe, vec![0; BYTES as usize])?;
+    if probe.metadata()?.blocks() * 512 < BYTES {
+        println!("skipped: this file system has no blocks for zeros, or not at once");
+        return Ok(());
+    }
     let path = folder.path().join("t.f32");
     let least = Mutex::new(u64::MAX);
     let table = SparseTable::mapped("t", SHAPE, &path, |row, numbers| {

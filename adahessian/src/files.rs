@@ -50,17 +50,6 @@ fn write<S: AsRef<str> + Ord + Display, V: View>(
     published.map_err(|e| failed(e.to_string()))
 }
 
-/// Whether a lock was refused because the file system has none: of those on a network some say it so (ENOLCK).
-pub(crate) fn has_no_locks(error: &std::io::Error) -> bool {
-    const NO_LOCKS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
-        37
-    } else {
-        77 // macOS and the BSDs
-    };
-    let said = cfg!(unix) && error.raw_os_error() == Some(NO_LOCKS);
-    said || error.kind() == std::io::ErrorKind::Unsupported
-}
-
 /// Brings a name to the disk, on systems where a folder can be opened as a file.
 pub(crate) fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     let folder = path

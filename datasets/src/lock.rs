@@ -1,7 +1,7 @@
 //! One process at a time makes a file.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -23,20 +23,9 @@ impl FileLock {
             Err(TryLockError::WouldBlock) => Err(Error::InUse {
                 path: target.to_path_buf(),
             }),
-            // A file system without locks has to do without.
-            Err(TryLockError::Error(e)) if has_no_locks(&e) => Ok(Self(file)),
+            // A file system that knows no locks has to do without; one whose locks fail (ENOLCK) is refused.
+            Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => Ok(Self(file)),
             Err(TryLockError::Error(e)) => Err(Error::io(lock, e)),
         }
     }
-}
-
-/// Whether a lock was refused because the file system has none: of those on a network some say it so (ENOLCK).
-pub(crate) fn has_no_locks(error: &io::Error) -> bool {
-    const NO_LOCKS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
-        37
-    } else {
-        77 // macOS and the BSDs
-    };
-    let said = cfg!(unix) && error.raw_os_error() == Some(NO_LOCKS);
-    said || error.kind() == ErrorKind::Unsupported
 }

@@ -223,6 +223,20 @@ pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> 
     say!(
         "\nA proposal is where a search begins: --sweep lr-scale=0.3,1,3 around it. The tests ran without --bound and --travel."
     );
+    for name in OTHERS {
+        let rates = cells.iter().map(|cell| layers::table(&cell.settings));
+        let rates = rates.map(|table| table.ok()?.get(name)?.as_float());
+        let rates: Vec<Option<f64>> = rates.collect();
+        if let Some(Some(rate)) = rates.first()
+            && rates.iter().all(|other| *other == Some(*rate))
+        {
+            say!(
+                "--{} rose with it, from {:.1e} to {rate:.1e}: what runs away may be its part, too.",
+                name.replace('_', "-"),
+                rate * RANGE.0 / RANGE.1
+            );
+        }
+    }
     let series = all.into_iter().map(|found| {
         // What has run away would flatten all the rest.
         let most = 2.0 * found.curve.first().map_or(0.0, |(_, loss)| loss.abs());

@@ -258,7 +258,10 @@ pub fn of_folder<A: Own>(text: &str) -> Result<Table> {
 }
 
 /// The arguments that say the same.
-fn arguments(given: &Table) -> Result<Vec<OsString>> {
+///
+/// # Errors
+/// For a value that no flag takes.
+pub fn arguments(given: &Table) -> Result<Vec<OsString>> {
     let mut all = Vec::new();
     for (name, value) in given {
         let flag = format!("--{}", name.replace('_', "-"));

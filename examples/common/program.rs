@@ -229,8 +229,11 @@ pub fn stop_flag() -> Result<Arc<AtomicBool>> {
         handler.store(true, Ordering::SeqCst);
         match first {
             None => {
+                say_error!(
+                    "stopping after this step with a checkpoint; once more, a second later, to stop at once"
+                );
+                // Behind the message, which may have to wait for its reader.
                 first = Some(Instant::now());
-                say_error!("stopping after this step with a checkpoint; once more to stop at once");
             }
             Some(first) if first.elapsed() < ONE_WISH => {}
             Some(_) => std::process::exit(130),

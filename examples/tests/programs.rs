@@ -504,6 +504,34 @@ fn a_folder_may_have_any_name() {
     assert!(run.join("report.html").is_file());
 }
 
+/// A run's settings are all written down; of its optimizer's those alone are said that it reads.
+#[test]
+fn the_command_of_a_run_that_was_gone_on_with_is_one() {
+    let out = folder();
+    let run = out.path().join("run");
+    glue(&format!("{SMALL} --max-steps 1 --out"))
+        .path(&run)
+        .succeeds();
+    glue("--max-steps 2 --resume").path(&run).succeeds();
+    let report = fs::read_to_string(run.join("report.html")).unwrap();
+    let begin = report.find("<pre>").unwrap() + "<pre>".len();
+    let length = report[begin..].find("</pre>").unwrap();
+    let command = report[begin..begin + length]
+        .replace("&#39;", "'")
+        .replace("&quot;", "\"");
+    assert!(
+        command.contains("--max-steps=2") && !command.contains("--resume"),
+        "{command}"
+    );
+    let planned = Command::new("bash")
+        .args(["-c", &format!("{command} --dry-run")])
+        .output();
+    let planned = planned.unwrap();
+    let error = String::from_utf8_lossy(&planned.stderr).into_owned();
+    assert!(planned.status.success(), "{command}: {error}");
+    assert!(String::from_utf8_lossy(&planned.stdout).contains("max_steps = 2\n"));
+}
+
 /// Ctrl-C during the last evaluation comes too late to leave anything undone.
 #[test]
 fn a_run_that_comes_to_its_end_was_not_stopped() {
@@ -641,4 +669,9 @@ fn a_comparison_has_its_cells_its_table_and_its_report() {
     assert_eq!(results.matches("\"runs\": 1").count(), 1, "{results}");
     let report = fs::read_to_string(at.join("report.html")).unwrap();
     assert!(report.contains("cannot be shown") && report.contains("7 of 8 runs"));
+    // What was gone on with says how it is made, not how it was gone on with.
+    for word in ["--task=sst2", "--sweep=lr=", "--out"] {
+        assert!(report.contains(word), "{word}: {report}");
+    }
+    assert!(!report.contains("glue --resume"), "{report}");
 }

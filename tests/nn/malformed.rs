@@ -16,7 +16,7 @@ fn ints(values: &[i64]) -> Tensor {
 }
 
 #[test]
-fn maps() {
+fn maps() -> Result<()> {
     let map = Linear::new(zeros(&[3, 4]), None);
     assert_says(map.forward(&zeros(&[2, 5])), &["linear map", "4", "5"]);
     assert_says(map.forward(&zeros(&[2, 0])), &["linear map"]);
@@ -38,7 +38,9 @@ fn maps() {
         table.forward(&ints(&[0, 5])),
         &["id of an embedding", "0 to 4", "5"],
     );
-    assert_says(table.forward(&ints(&[-1])), &["0 to 4", "-1"]);
+    assert_says(table.forward(&ints(&[-1])), &["0 to 4", "-1", "vocabulary"]);
+    let none = Tensor::new(&[u32::MAX], &Device::Cpu)?;
+    assert_says(table.forward(&none), &["0 to 4", "for none", "mask"]);
     assert_says(table.forward(&zeros(&[2])), &["integers", "F32"]);
     let narrow = nn::Embedding::new(zeros(&[5, 3]), 4);
     assert_says(narrow.forward(&ints(&[0])), &["[entries, 4]", "[5, 3]"]);
@@ -47,6 +49,11 @@ fn maps() {
         prelu.forward(&zeros(&[2, 4])),
         &["PReLU", "[N, 3, ..]", "[2, 4]"],
     );
+    let three = nn::PReLU::new(zeros(&[3]), true);
+    assert_says(three.forward(&zeros(&[3])), &["slopes", "one", "got 3"]);
+    let of_one_channel = nn::PReLU::new(zeros(&[1]), false);
+    assert_eq!(of_one_channel.forward(&zeros(&[5]))?.dims(), [5]);
+    Ok(())
 }
 
 #[test]
@@ -71,6 +78,9 @@ fn norms() -> Result<()> {
         group(4, 2)?.forward(&zeros(&[2, 3, 2])),
         &["[N, 4, ..]", "[2, 3, 2]"],
     );
+    // Nothing is normalised to nothing.
+    let nothing = group(4, 2)?.forward(&zeros(&[0, 4, 2]))?;
+    assert_eq!(nothing.dims(), [0, 4, 2]);
     let batch = |eps, momentum| {
         let [mean, variance, weight, bias] = [1, 2, 3, 4].map(|_| zeros(&[4]));
         nn::BatchNorm::new_with_momentum(4, mean, variance, weight, bias, eps, momentum)
@@ -84,8 +94,10 @@ fn norms() -> Result<()> {
             norm.forward_t(&zeros(&[2, 3, 2]), train),
             &["[N, 4, ..]", "[2, 3, 2]"],
         );
-        assert_says(norm.forward_t(&zeros(&[0, 4]), train), &["no size of 0"]);
     }
+    // No statistics of nothing, but no images are normalised to none.
+    assert_says(norm.forward_t(&zeros(&[0, 4]), true), &["no size of 0"]);
+    assert_eq!(norm.forward_t(&zeros(&[0, 4, 2]), false)?.dims(), [0, 4, 2]);
     let wrong = nn::BatchNorm::new_no_bias(4, zeros(&[4]), zeros(&[3]), 1e-5);
     assert_says(wrong, &["statistics", "[4]", "[3]"]);
     Ok(())

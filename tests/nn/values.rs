@@ -71,6 +71,78 @@ fn attention_in_half_precision_is_that_of_f32() -> Result<()> {
     Ok(())
 }
 
+/// Scores that bf16 has no digits for, and one that is beyond f16.
+#[test]
+fn scores_in_half_precision_are_those_of_f32() -> Result<()> {
+    type Case = (DType, usize, [f32; 8], [f32; 2]);
+    const CASES: [Case; 2] = [
+        (
+            DType::BF16,
+            4,
+            [256.0, 0.0, 0.0, 0.0, 256.0, 1.0, 0.0, 0.0],
+            [0.268_941_4, 0.731_058_6],
+        ),
+        (
+            DType::F16,
+            1,
+            [300.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            [1.0, 0.0],
+        ),
+    ];
+    for (dtype, width, keys, expected) in CASES {
+        let of = |numbers: &[f32], count: usize| -> Result<Tensor> {
+            let x = Tensor::new(&numbers[..count * width], &CPU)?;
+            Ok(x.reshape((1, count, width))?.to_dtype(dtype)?)
+        };
+        let query = match width {
+            1 => of(&[300.0], 1)?,
+            _ => of(&[2.0, 2.0, 0.0, 0.0], 1)?,
+        };
+        let keys = of(&keys, 2)?;
+        // The weight of the second key.
+        let mut second = vec![0.0; 2 * width];
+        second[width] = 1.0;
+        let values = of(&second, 2)?;
+        let none = adahessian::ops::Dropout::none();
+        let seen = adahessian::ops::attention([&query, &keys, &values], 1, None, false, &none)?;
+        assert_eq!(seen.dtype(), dtype);
+        let seen = seen.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        testing::assert_number("weight", seen[0].into(), expected[1].into(), 5e-3)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn attention_between_two_types_is_refused() -> Result<()> {
+    let x = Tensor::ones((1, 2, 4), DType::F32, &CPU)?;
+    let half = x.to_dtype(DType::BF16)?;
+    let none = adahessian::ops::Dropout::none();
+    let mixed = adahessian::ops::attention([&half, &x, &x], 1, None, false, &none);
+    testing::assert_says(mixed, &["one type", "BF16, F32, F32"]);
+    Ok(())
+}
+
+/// eˣ - 1 has no digits left in half precision where it is small.
+#[test]
+fn elu_and_selu_in_half_precision_are_those_of_f32() -> Result<()> {
+    let x = Tensor::new(&[-1e-3f32, -0.01, -0.1, 0.5], &CPU)?;
+    let half = x.to_dtype(DType::BF16)?;
+    // The numbers that bf16 has.
+    let x = half.to_dtype(DType::F32)?;
+    type Function = fn(&Tensor) -> candle_core::Result<Tensor>;
+    let functions: [(&str, Function); 2] = [
+        ("elu", |x| Activation::Elu(1.0).forward(x)),
+        ("selu", |x| ops::selu(x, 1.5, 1.25)),
+    ];
+    for (name, f) in functions {
+        let got = f(&half)?;
+        assert_eq!(got.dtype(), DType::BF16);
+        let ratio = (got.to_dtype(DType::F32)? / f(&x)?)?;
+        assert_close(name, &ratio, &ratio.ones_like()?, 5e-3)?;
+    }
+    Ok(())
+}
+
 /// f32 has not all digits of these.
 #[test]
 fn integers_are_picked_and_summed_as_they_are() -> Result<()> {

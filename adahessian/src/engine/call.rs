@@ -128,7 +128,7 @@ fn named(error: Error, op: &impl Op, index: usize, input: &dyn Operand) -> Error
             what,
             expected,
             got: format!(
-                "{got}: operand {} of `{}`, of shape {:?}; convert it with `to_dtype` or `to_device`",
+                "{got}: operand {} of `{}`, of shape {:?}",
                 index + 1,
                 op.name(),
                 input.dims()

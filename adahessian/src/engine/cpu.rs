@@ -52,7 +52,10 @@ impl<T: Real> Deref for View<'_, T> {
 fn refused<T: Real>(x: &Tensor) -> Error {
     Error::Setting {
         what: "operand of a fused operation",
-        expected: format!("{:?} on the CPU like the first one", T::DTYPE),
+        expected: format!(
+            "{:?} on the CPU like the first one (`to_dtype` and `to_device` convert)",
+            T::DTYPE
+        ),
         got: format!("{:?} on {:?}", x.dtype(), x.device().location()),
     }
 }

@@ -305,7 +305,7 @@ impl<B: Backend> Fused<B> {
             return Err(crate::Error::Setting {
                 what: "operand of a fused operation",
                 expected: "at least one entry".into(),
-                got: format!("{:?}", x.dims()),
+                got: "none".into(),
             });
         }
         let x = x.contiguous()?;

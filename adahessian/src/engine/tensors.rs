@@ -85,7 +85,7 @@ impl Backend for Tensors {
             DType::F32 | DType::F64 => Ok(()),
             got => Err(Error::Setting {
                 what: "operand of a fused operation",
-                expected: "F32 or F64 like the first one".into(),
+                expected: "F32 or F64 like the first one (`to_dtype` converts)".into(),
                 got: format!("{got:?}"),
             }),
         }

@@ -66,7 +66,8 @@ impl Module for Activation {
             Self::Swiglu => ops::swiglu(x),
             Self::Mish => ops::mish(x),
             Self::HardSwish => x * ops::hard_sigmoid(x)?,
-            Self::Elu(alpha) => x.elu(alpha),
+            // Near 0 half precision has no digits left of eˣ - 1.
+            Self::Elu(alpha) => widened(x)?.elu(alpha)?.to_dtype(x.dtype()),
             Self::LeakyRelu(slope) => ops::leaky_relu(x, slope),
         }
     }
@@ -109,14 +110,18 @@ impl PReLU {
     /// The slopes in a shape that the input broadcasts with.
     fn slopes(&self, x: &Tensor) -> Result<Tensor> {
         let count = self.weight.elem_count();
-        if self.is_scalar && count == 1 {
-            return self.weight.reshape(());
+        match self.is_scalar {
+            true if count != 1 => return wrong("slopes of a scalar PReLU", "one", count),
+            true => return self.weight.reshape(()),
+            // As candle has it.
+            false if count == 1 && x.rank() < 2 => return self.weight.reshape(()),
+            false => {}
         }
         if x.shape() == self.weight.shape() {
             return Ok(self.weight.clone());
         }
         match x.dims() {
-            &[_, channels, ..] if channels == count && !self.is_scalar => {
+            &[_, channels, ..] if channels == count => {
                 let mut wide = vec![1; x.rank()];
                 wide[1] = channels;
                 self.weight.reshape(wide)

@@ -93,7 +93,7 @@ impl BatchNorm {
         weight_and_bias: Option<(Tensor, Tensor)>,
         (eps, momentum): (f64, f64),
     ) -> Result<Self> {
-        // Not-a-number is retoo.
+        // Not-a-number is refused too.
         if eps.is_nan() || eps < 0.0 || !(0.0..=1.0).contains(&momentum) {
             let expected = "eps at least 0, momentum between 0 and 1";
             return wrong("batch norm", expected, (eps, momentum));
@@ -144,9 +144,13 @@ impl BatchNorm {
     /// With the batch's statistics, towards which the running ones move.
     ///
     /// # Errors
-    /// [`crate::Error::Setting`] for an input that is no [N, num_features, ..], or has one value a channel.
+    /// [`crate::Error::Setting`] for an input that is no [N, num_features, ..], has no entries, or one value a channel.
     pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
         let shape = self.wide(x)?;
+        // A mean over nothing would not be a number, and stay in the running statistics.
+        if x.elem_count() == 0 {
+            return wrong("batch of a batch norm", "no size of 0", x.dims());
+        }
         let dtype = x.dtype();
         let x = x.to_dtype(wide(dtype))?;
         let channels = self.running_mean.dims()[0];
@@ -205,9 +209,8 @@ impl BatchNorm {
     /// The shape in which a value a channel is broadcast over the input: [1, C, 1, ..].
     fn wide(&self, x: &Tensor) -> Result<Vec<usize>> {
         let channels = self.running_mean.dims()[0];
-        // A mean over nothing would not be a number, and stay in the running statistics.
-        if x.rank() < 2 || x.dims()[1] != channels || x.elem_count() == 0 {
-            let expected = format!("[N, {channels}, ..], no size of 0");
+        if x.rank() < 2 || x.dims()[1] != channels {
+            let expected = format!("[N, {channels}, ..]");
             return wrong("input of a batch norm", expected, x.dims());
         }
         let mut wide = vec![1; x.rank()];

@@ -6,8 +6,8 @@ use candle_core::{Module, Result, Tensor};
 
 /// A table [V, D] whose rows are looked up.
 ///
-/// The input are integers [..] below V, the result is [.., D]. Composed of `index_select`, after every
-/// number was checked: a GPU that meets a wrong one gives up for the rest of the program.
+/// The input are integers [..] below V, the result is [.., D]. Every number is checked before it is looked up: a GPU that
+/// meets a wrong one gives up for the rest of the program. candle's "no row", the largest number of the type, is none here.
 #[derive(Clone, Debug)]
 pub struct Embedding {
     embeddings: Tensor,

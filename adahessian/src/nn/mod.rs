@@ -28,7 +28,7 @@
 //!
 //! What candle loses at the first or second order (see `docs/CANDLE_OPS.md`) is made anew here; what it
 //! has right is handed on. On the CPU, in f32 and f64, linear maps, layer norms, convolutions, pooling,
-//! attention and cross entropy are single fused operations, on CUDA the same but pooling
+//! attention, embeddings, GELU, ReLU and SiLU, and cross entropy are single fused operations, on CUDA the same but pooling
 //! (`docs/CUDA_OPS.md`); everything else, and every other device, is composed of candle operations that
 //! are right.
 //!
@@ -40,6 +40,11 @@
 //!   `x.upsample_nearest2d(..)` [`resize::upsample_nearest2d`]; of `x.gelu_erf()` [`Activation::Gelu`]. A
 //!   batch of transposed matrices that is multiplied with one that is broadcast needs `.contiguous()`.
 //!   `docs/CANDLE_OPS.md` has all, with what was measured of each.
+//! * candle takes the largest number of an index's type (255 of bytes, `u32::MAX`) for no index, and gives zeros: here
+//!   it is an index like any other, refused where there is no such row. Multiply by a mask in its place, or give
+//!   [`ops::cross_entropy`](crate::ops::cross_entropy) an `ignore_index`.
+//! * A batch norm in half precision has its running statistics in f32. A [`VarBuilder`] of a file that candle wrote, with
+//!   them in half precision, converts them; `VarMap::load` does not.
 //! * Dropout draws masks that are functions of seed, step and place, so a training pass runs inside
 //!   [`with_masks`].
 //!

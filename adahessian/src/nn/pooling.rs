@@ -1,8 +1,8 @@
-//! Window of images: methods of `Tensor` in candle, functions and layers here.
+//! Pooling of images: methods of `Tensor` in candle, functions and layers here.
 //!
 //! candle's `max_pool2d` has a gradient that is too small by the window's area, and its pools fail where
 //! kernel and stride differ or the window does not divide the image. Square windows are one fused
-//! operation on the CPU, others two: the rows of a window, then its columns.
+//! operation on the CPU, others are composed: the rows of a window, then its columns.
 
 use super::{index, wrong};
 use crate::numeric::widened;

@@ -6,7 +6,7 @@
 //! killed has left is filled anew, and what a living one is filling is left to it.
 
 use crate::error::{Error, Result};
-use crate::files::{has_no_locks, sync_folder_of};
+use crate::files::sync_folder_of;
 use memmap2::MmapMut;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -66,12 +66,12 @@ pub(crate) fn open(
     })
 }
 
-/// Takes a file's lock; a file system without locks has to do without.
+/// Takes a file's lock; a file system that knows no locks has to do without, one whose locks fail (ENOLCK) is refused.
 fn hold(file: &File, path: &Path, taken: impl FnOnce() -> Error) -> Result<()> {
     match file.try_lock() {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(taken()),
-        Err(TryLockError::Error(e)) if has_no_locks(&e) => Ok(()),
+        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(()),
         Err(TryLockError::Error(e)) => Err(failed(path)(e)),
     }
 }

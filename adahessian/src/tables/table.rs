@@ -100,10 +100,12 @@ impl SparseTable {
     /// used as it is if it has the right length. It is filled beside its place, as `.NAME.partial`, and
     /// gets its name when all of it is on the disk: a process that is killed before leaves no table.
     /// Changes reach it when the system writes its pages back, or at [`SparseTable::flush`]. Nothing else
-    /// may change the file meanwhile, and no other table be made of it.
+    /// may change the file meanwhile, and no other table be made of it. A new file is written with zeros first, so that a
+    /// full disk is an error; where the file system compresses them, it is a signal that ends the process (SIGBUS).
     ///
     /// # Errors
-    /// [`Error::File`] if it cannot be opened, has another length, is another table's, or is being filled by another process;
+    /// [`Error::File`] if it cannot be opened, if the disk has no room for it, if it has another length, is
+    /// another table's, or is being filled by another process;
     /// [`Error::Setting`] as above.
     pub fn mapped(
         name: impl Into<String>,

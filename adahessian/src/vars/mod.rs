@@ -7,7 +7,7 @@ pub use vector::VarVec;
 use crate::error::{Error, Result};
 use crate::numeric::in_memory;
 use crate::second_order::versions;
-use candle_core::Var;
+use candle_core::{Tensor, Var};
 use candle_nn::VarMap;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -177,9 +177,16 @@ impl NamedVars {
             }
         }
         // Two variables may take each other's value, and candle refuses a variable's own.
-        let copies = values.tensors().iter().map(|value| Ok(value.copy()?));
-        let copies = copies.collect::<Result<Vec<_>>>()?;
-        for ((_, var), value) in self.0.iter().zip(&copies) {
+        let own: HashSet<usize> = self.iter().map(|(_, var)| memory_of(var)).collect();
+        let apart = values
+            .tensors()
+            .iter()
+            .map(|value| match own.contains(&memory_of(value)) {
+                true => Ok(value.force_contiguous()?),
+                false => Ok(value.clone()),
+            });
+        let apart = apart.collect::<Result<Vec<_>>>()?;
+        for ((_, var), value) in self.0.iter().zip(&apart) {
             versions::set(var, value)?;
         }
         Ok(())
@@ -259,3 +266,9 @@ impl From<Vec<Var>> for NamedVars {
 
 /// How the names of variables begin that were given none.
 pub(crate) const UNNAMED: &str = "var.";
+
+/// Where a tensor's numbers lie, as a number that tensors of the same memory have in common.
+fn memory_of(tensor: &Tensor) -> usize {
+    let (storage, _) = tensor.storage_and_layout();
+    std::ptr::from_ref(&*storage).addr()
+}

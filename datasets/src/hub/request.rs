@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::lock::has_no_locks;
 use hf_hub::{Cache, CacheRepo, Repo};
 use ureq::http::Uri;
 use ureq::{Agent, Body, http::Response};
@@ -204,11 +203,13 @@ impl Request {
                 bytes += count as u64;
             }
         }
-        if bytes != announced.size {
+        // Where there are no locks, another process may have written to it.
+        let got = file.metadata().map_err(Failure::Io)?.len();
+        if got != announced.size {
             fs::remove_file(&part).map_err(Failure::Io)?;
             return Err(Failure::Size {
                 expected: announced.size,
-                got: bytes,
+                got,
             });
         }
         file.sync_all().map_err(Failure::Io)?;
@@ -306,6 +307,17 @@ fn lock(path: &Path, part: &Path, watch: &mut dyn Watch) -> Result<File, Failure
         }
     }
     Err(Failure::Locked)
+}
+
+/// Whether a lock was refused because the file system has none: of those on a network some say it so (ENOLCK).
+fn has_no_locks(error: &io::Error) -> bool {
+    const NO_LOCKS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
+        37
+    } else {
+        77 // macOS and the BSDs
+    };
+    let said = cfg!(unix) && error.raw_os_error() == Some(NO_LOCKS);
+    said || error.kind() == io::ErrorKind::Unsupported
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

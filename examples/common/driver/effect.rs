@@ -32,6 +32,17 @@ fn readers(setting: &str) -> Option<&'static [&'static str]> {
     found.map(|(_, readers)| *readers)
 }
 
+/// Whether a setting has an effect on one of these runs.
+pub fn is_read<A: Own>(setting: &str, cells: &[Cell<A>]) -> bool {
+    let reads = |readers: &[&str]| {
+        let mut optimizers = cells
+            .iter()
+            .map(|cell| cell.settings.optimizer.optimizer.as_str());
+        optimizers.any(|optimizer| readers.contains(&optimizer))
+    };
+    readers(setting).is_none_or(reads)
+}
+
 /// Refuses what was given and nobody reads, and what is swept and somebody does not.
 ///
 /// # Errors

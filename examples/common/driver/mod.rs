@@ -97,7 +97,7 @@ pub fn train<E: Experiment>(experiment: &E, matches: &ArgMatches) -> Result<Exit
     match ended.failed {
         0 => Ok(ExitCode::SUCCESS),
         // Of several rungs there are more runs than choices.
-        failed if plan.halving => bail!("{failed} runs failed, of all rungs"),
+        failed if plan.halving => bail!("runs that failed, of all rungs: {failed}"),
         failed => bail!("{failed} of {} runs failed", plan.cells.len()),
     }
 }

@@ -8,18 +8,22 @@ use crate::flags::{EXPORT, LENGTH};
 use crate::grid::{self, Cell};
 use crate::halving;
 use crate::layers::{self, Asked, Own};
+use crate::program;
 use crate::results::is_complete;
+use crate::same::MARK;
 use crate::say;
 use crate::study;
 use anyhow::{Result, bail};
 use clap::ArgMatches;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use trainers::RunFolder;
 
 /// The runs to make.
 pub(super) struct Plan<A: Own> {
     /// What was asked for, as the text of a comparison's configuration.
     pub asked: String,
+    /// The command that makes the runs.
+    pub command: String,
     pub cells: Vec<Cell<A>>,
     pub out: PathBuf,
     /// The run, comparison or checkpoint to go on with.
@@ -76,13 +80,19 @@ impl<A: Own> Plan<A> {
                 cell.folder.display()
             );
         }
+        let halving = asked.invocation.halving;
+        let asked = asked.text()?;
         Ok(Self {
-            asked: asked.text()?,
+            command: match resume {
+                None => program::command_line(),
+                Some(_) => from_nothing(&asked, &cells, &out)?,
+            },
+            asked,
             cells,
             out,
             resume,
             find_lr: invocation.find_lr,
-            halving: asked.invocation.halving,
+            halving,
             dry_run: invocation.dry_run,
         })
     }
@@ -137,6 +147,19 @@ impl<A: Own> Plan<A> {
         };
         Ok(Some(folder))
     }
+}
+
+/// The command that would make from nothing what was gone on with, which says nothing of how it was begun.
+fn from_nothing<A: Own>(asked: &str, cells: &[Cell<A>], out: &Path) -> Result<String> {
+    let mut asked = layers::parse(asked)?;
+    // A run's settings are all there, those too that would be refused as they have no effect.
+    asked.retain(|name, _| name != MARK && effect::is_read(name, cells));
+    let mut command = program::command_name();
+    for word in layers::arguments(&asked)? {
+        command += &format!(" {}", program::quoted(&word.to_string_lossy()));
+    }
+    let out = program::quoted(&out.display().to_string());
+    Ok(format!("{command} --out {out}"))
 }
 
 /// `runs/NAME`, or the first of `runs/NAME-2`, `runs/NAME-3` … that is not there yet.

@@ -10,7 +10,7 @@ use crate::flags::{EXPORT, LENGTH};
 use crate::grid::Cell;
 use crate::halving;
 use crate::layers::Own;
-use crate::outcome;
+use crate::outcome::{self, Beside};
 use crate::program;
 use crate::results::{Place, Run, is_complete};
 use crate::same;
@@ -103,7 +103,7 @@ impl<A: Own> Plan<A> {
         if self.halving {
             return self.rungs(experiment, &mut shared, stop);
         }
-        let made = self.make_all(experiment, &self.cells, &mut shared, stop, &self.out)?;
+        let made = self.make_all(experiment, &self.cells, &mut shared, stop, (&self.out, &[]))?;
         match self.find_lr {
             Some(steps) => self.print_test::<E>(&made, steps),
             None => {
@@ -148,7 +148,7 @@ impl<A: Own> Plan<A> {
                 halving::RUNGS.len(),
                 cells.len()
             );
-            let made = self.make_all(experiment, &cells, shared, stop, &folder)?;
+            let made = self.make_all(experiment, &cells, shared, stop, (&folder, &failed))?;
             let of_rung = made.failed.into_iter();
             failed.extend(of_rung.map(|what| format!("rung {}: {what}", index + 1)));
             if made.stopped {
@@ -195,19 +195,24 @@ impl<A: Own> Plan<A> {
                 say_error!("{}", shown(&error));
                 Remarks::default()
             });
-            let dropped = self.dropped(cells);
-            outcome::print::<E>(experiment, cells, folder, remarks, failed, &dropped)
+            let beside = Beside {
+                command: &self.command,
+                failed,
+                dropped: &self.dropped(cells),
+            };
+            outcome::print::<E>(experiment, cells, folder, remarks, &beside)
         })
     }
 
-    /// Makes those of these runs that are not complete. What is known of them all so far lies in a folder.
+    /// Makes those of these runs that are not complete. What is known of them all so far, and what had failed before them,
+    /// lies in a folder.
     fn make_all<E: Experiment<Args = A>>(
         &self,
         experiment: &E,
         cells: &[Cell<A>],
         shared: &mut Shared<E>,
         stop: &Arc<AtomicBool>,
-        folder: &Path,
+        (folder, before): (&Path, &[String]),
     ) -> Result<Made> {
         let (done, left): (Vec<_>, Vec<_>) = cells.iter().partition(|cell| self.is_done(cell));
         if !done.is_empty() {
@@ -248,8 +253,12 @@ impl<A: Own> Plan<A> {
                 Err(error) => return Err(error),
             }
             if self.compares() {
-                let dropped = self.dropped(cells);
-                outcome::write::<E>(experiment, cells, folder, None, &made.failed, &dropped)?;
+                let beside = Beside {
+                    command: &self.command,
+                    failed: &[before, &made.failed].concat(),
+                    dropped: &self.dropped(cells),
+                };
+                outcome::write::<E>(experiment, cells, folder, None, &beside)?;
             }
         }
         Ok(made)

@@ -18,9 +18,18 @@ use std::path::{Path, PathBuf};
 use trainers::disk::write_whole;
 use winner::notes;
 
+/// What is said beside the runs that are complete.
+pub struct Beside<'a> {
+    /// The command that makes them.
+    pub command: &'a str,
+    /// What became of others, those among several whose files cannot be read included.
+    pub failed: &'a [String],
+    /// Choices that were asked for and have no run here, as others were better.
+    pub dropped: &'a [Place],
+}
+
 /// Writes `results.json`, `curves.svg` and `report.html` of the runs that are complete; of a single one the
-/// last alone. `failed` says of others what became of them, those among several whose files cannot be read included;
-/// `dropped` are choices that were asked for and have no run here, as others were better.
+/// last alone.
 ///
 /// # Errors
 /// If a single run's files cannot be read, or a file cannot be written.
@@ -29,8 +38,7 @@ pub fn write<E: Experiment>(
     cells: &[Cell<E::Args>],
     out: &Path,
     remarks: Option<&Remarks>,
-    failed: &[String],
-    dropped: &[Place],
+    beside: &Beside,
 ) -> Result<Vec<Row>> {
     let (complete, runs) = complete(cells)?;
     let rows = results::rows(&runs);
@@ -55,7 +63,7 @@ pub fn write<E: Experiment>(
     });
     let report = Report {
         title: format!("{}: {}", E::NAME, out.display()),
-        command: program::command_line(),
+        command: beside.command.into(),
         when: program::now(),
         tables: vec![Table {
             caption: format!(
@@ -66,7 +74,7 @@ pub fn write<E: Experiment>(
             header,
             rows: lines,
         }],
-        notes: [notes(&rows, dropped), failed.to_vec()].concat(),
+        notes: [notes(&rows, beside.dropped), beside.failed.to_vec()].concat(),
         figures,
         settings: settings.collect::<Result<_>>()?,
     };
@@ -104,14 +112,13 @@ pub fn print<E: Experiment>(
     cells: &[Cell<E::Args>],
     out: &Path,
     remarks: Remarks,
-    failed: &[String],
-    dropped: &[Place],
+    beside: &Beside,
 ) -> Result<()> {
-    let rows = write(experiment, cells, out, Some(&remarks), failed, dropped)?;
+    let rows = write(experiment, cells, out, Some(&remarks), beside)?;
     let (header, lines) = cells_of(experiment.columns(), &rows, Some(&remarks));
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     say!("\n{}", table::format(&header, &lines));
-    for note in notes(&rows, dropped).iter().chain(failed) {
+    for note in notes(&rows, beside.dropped).iter().chain(beside.failed) {
         say!("\n{note}");
     }
     if report_path(out).is_file() {

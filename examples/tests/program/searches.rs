@@ -61,7 +61,7 @@ fn halving_remembers_what_failed() {
     let at = out.path().join("search");
     let flags = "--optimizer sgd --bound 0 --epochs 4 --sweep lr=0.1,0.2,1e38 --halving";
     let error = glue(flags).path(&at).fails();
-    assert!(error.contains("1 runs failed, of all rungs"), "{error}");
+    assert!(error.contains("of all rungs: 1"), "{error}");
     let report = fs::read_to_string(at.join("report.html")).unwrap();
     assert!(report.contains("rung 1: lr 1e38"), "{report}");
 }

@@ -76,7 +76,13 @@ fn claim(folder: &Path) -> Result<File> {
                 .filter(|by| !by.is_empty()),
         }),
         // A file system without locks has to do without.
-        Err(TryLockError::Error(e)) if has_no_locks(&e) => Ok(file),
+        Err(TryLockError::Error(e)) if has_no_locks(&e) => {
+            tracing::warn!(
+                "{}: the file system has no locks ({e}): nothing keeps another process from writing here",
+                folder.display()
+            );
+            Ok(file)
+        }
         Err(TryLockError::Error(e)) => Err(error()(e)),
     }
 }

@@ -8,7 +8,7 @@ use candle_core::{Module, Result, Tensor};
 /// The transpose of [`Conv1d`](super::Conv1d)'s map: `y[n, o, s t + d k - p] += w[i, o, k] x[n, i, t]`.
 ///
 /// The input is [N, in, L], `weight` [in, out/groups, K], `bias` `[out]`, the result [N, out, OL] with
-/// OL = s (L - 1) + d (K - 1) + 1 - 2p + output padding.
+/// OL = s (L - 1) + d (K - 1) + 1 - 2p + output padding, which has to be below s or d, as in PyTorch.
 #[derive(Clone, Debug)]
 pub struct ConvTranspose1d {
     weight: Tensor,

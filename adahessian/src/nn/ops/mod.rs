@@ -128,11 +128,13 @@ pub fn leaky_relu(x: &Tensor, negative_slope: f64) -> Result<Tensor> {
 /// candle's.
 pub fn selu(x: &Tensor, alpha: f32, gamma: f32) -> Result<Tensor> {
     let (alpha, gamma) = (f64::from(alpha), f64::from(gamma));
+    // Near 0 half precision has no digits left of eˣ - 1.
+    let (dtype, x) = (x.dtype(), &widened(x)?);
     let above = positive(x)?;
     // Powers of what is above 0 may be infinite, and their slope times 0 no number.
     let low = above.where_cond(&x.detach().zeros_like()?, x)?;
     let below = low.exp()?.affine(alpha, -alpha)?;
-    above.where_cond(x, &below)? * gamma
+    (above.where_cond(x, &below)? * gamma)?.to_dtype(dtype)
 }
 
 /// x ⊙ m/(1 - p) of a training pass inside [`with_masks`](crate::nn::with_masks): see

@@ -95,16 +95,24 @@ impl Op for Attention {
     }
 
     fn composed(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        let dtypes = [0, 1, 2].map(|i| inputs[i].dtype());
+        if dtypes.iter().any(|dtype| *dtype != dtypes[0]) {
+            return wrong(
+                "queries, keys and values",
+                "one type",
+                format!("{dtypes:?}"),
+            );
+        }
         let (batch, queries, all) = inputs[0].dims3()?;
         let (keys, width) = (inputs[1].dim(1)?, all / self.heads);
         let split = |x: &Tensor, length: usize| -> Result<Tensor> {
-            let x = x.reshape((batch, length, self.heads, width))?;
+            // Half precision has too few digits for the scores, and for the sums over all keys.
+            let x = widened(x)?.reshape((batch, length, self.heads, width))?;
             Ok(x.transpose(1, 2)?.contiguous()?) // [B, heads, length, d]
         };
         let q = (split(&inputs[0], queries)? * (1.0 / (width as f64).sqrt()))?;
         let (k, v) = (split(&inputs[1], keys)?, split(&inputs[2], keys)?);
-        // Half precision has too few digits for the sum over all keys.
-        let scores = widened(&q.matmul(&k.t()?)?)?; // [B, heads, T, S]
+        let scores = q.matmul(&k.t()?)?; // [B, heads, T, S]
         let visible = self.visible((batch, queries, keys), &scores)?;
         let scores = match &visible {
             Some(visible) => {
@@ -113,7 +121,7 @@ impl Op for Attention {
             }
             None => scores,
         };
-        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?;
+        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
         let weights = match &self.mask {
             Some(mask) => mask.composed(&weights)?,
             None => weights,
@@ -123,11 +131,12 @@ impl Op for Attention {
             // Without a key mask every query sees at least itself.
             (Some(visible), Some(_)) => {
                 let any = visible.max_keepdim(D::Minus1)?; // [B, 1, T or 1, 1]
-                context.broadcast_mul(&any.to_dtype(context.dtype())?)?
+                context.broadcast_mul(&any)?
             }
             _ => context,
         };
-        Ok(context.transpose(1, 2)?.reshape((batch, queries, all))?)
+        let context = context.transpose(1, 2)?.reshape((batch, queries, all))?;
+        Ok(context.to_dtype(inputs[0].dtype())?)
     }
 
     fn kernels() -> Kernels<Self> {

@@ -48,6 +48,13 @@ fn places(ids: &Tensor, rows: usize) -> Result<Vec<usize>> {
         let got = format!("{:?}", ids.dtype());
         return wrong("ids of an embedding", "integers", got);
     }
+    // What candle takes for no id.
+    let none = match ids.dtype() {
+        DType::U8 => Some(u8::MAX.into()),
+        DType::U32 => Some(u32::MAX.into()),
+        DType::I64 => Some(i64::MAX),
+        _ => None,
+    };
     let ids = ids.to_device(&Device::Cpu)?.flatten_all()?;
     let ids = ids.to_dtype(DType::I64)?.to_vec1::<i64>()?;
     let places = ids.into_iter().map(|id| match usize::try_from(id) {
@@ -55,8 +62,13 @@ fn places(ids: &Tensor, rows: usize) -> Result<Vec<usize>> {
         _ => wrong(
             "id of an embedding",
             format!(
-                "0 to {}, the rows of the table (are the ids of another vocabulary?)",
-                rows.saturating_sub(1)
+                "0 to {}, the rows of the table ({})",
+                rows.saturating_sub(1),
+                match Some(id) == none {
+                    true =>
+                        "candle takes this number for none, and gives zeros: multiply by a mask",
+                    false => "are the ids of another vocabulary?",
+                }
             ),
             id.to_string(),
         ),

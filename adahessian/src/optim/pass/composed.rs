@@ -87,11 +87,12 @@ pub(crate) fn composed<R: Rule>(
         value = (pass.value - (value * rate)?)?;
     }
     let (value, bounded) = bound::composed(pass.bound, pass.value, value)?;
-    // A rule may leave the value as it is, which is the variable's own memory.
-    let value = match value.id() == pass.value.id() {
-        true => value.copy()?,
-        false => value,
+    // A rule may leave the value as it is, or keep it: that is the variable's own memory, which the step writes to.
+    let own = |tensor: Tensor| match tensor.id() == pass.value.id() {
+        true => tensor.force_contiguous(),
+        false => Ok(tensor),
     };
+    let value = own(value)?;
     let below = match below {
         true => rule.below_eps(scalars, &slots),
         false => None,
@@ -102,7 +103,10 @@ pub(crate) fn composed<R: Rule>(
     Ok(Composed {
         value,
         bounded,
-        slots: slots.into_iter().map(Expr::tensor).collect::<Result<_>>()?,
+        slots: slots
+            .into_iter()
+            .map(|slot| Ok(own(slot.tensor()?)?))
+            .collect::<Result<_>>()?,
     })
 }
 

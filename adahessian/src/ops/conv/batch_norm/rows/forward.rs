@@ -33,10 +33,13 @@ impl<T: Real> Task<T> for Statistics<'_, T> {
             });
             // `centre` is a rounded mean of a rounded sum: what is left of the deviations corrects for both.
             let rest = rest / length as f64;
-            *result = [
-                centre.to_f64() + rest,
-                squares - rest * rest * length as f64,
-            ];
+            let squares = squares - rest * rest * length as f64;
+            // Of equal entries it may be rounded to less than nothing; not-a-number stays.
+            let squares = match squares < 0.0 {
+                true => 0.0,
+                false => squares,
+            };
+            *result = [centre.to_f64() + rest, squares];
         }
     }
 }
