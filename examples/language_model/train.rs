@@ -15,7 +15,7 @@ use common::optimizers::{self, Family, Place};
 use common::program;
 use common::session::Session;
 use common::text::perplexity;
-use common::values::{count, counts, counts_text, share};
+use common::values::{count, counts, counts_text, dropout, share};
 use datasets::words::WordWindows;
 use datasets::{Ahead, Batcher, Batches, LabelledBatch, TensorBatch};
 use models::language_model::{Attention, Config};
@@ -75,7 +75,7 @@ pub struct LanguageArgs {
     pub reference_unmasked: bool,
 
     /// Dropout [default: the preset's, 0.3]
-    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
+    #[arg(long, value_name = "SHARE", value_parser = dropout, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
 
@@ -110,7 +110,14 @@ impl LanguageArgs {
         let cutoffs = match self.cutoffs.as_deref() {
             None => base.cutoffs.clone(),
             Some("0") => Vec::new(),
-            Some(text) => counts(text).map_err(anyhow::Error::msg)?,
+            Some(text) => {
+                let given = counts(text).map_err(anyhow::Error::msg)?;
+                ensure!(
+                    given.iter().all(|&at| at < vocab_size),
+                    "--cutoffs {text}: the text has {vocab_size} words, and no word behind them all; leave out what is beyond"
+                );
+                given
+            }
         };
         Ok(Config {
             vocab_size,
@@ -123,7 +130,7 @@ impl LanguageArgs {
             window: self.window.unwrap_or(base.window),
             reference_unmasked: self.reference_unmasked,
             dropout: self.dropout.unwrap_or(base.dropout),
-            // Of a text that has fewer words.
+            // A preset's, of a text that has fewer words.
             cutoffs: cutoffs.into_iter().filter(|&at| at < vocab_size).collect(),
             ..base
         })

@@ -16,7 +16,7 @@ use common::grid::Cell;
 use common::layers::Asked;
 use common::optimizers::{self, Family, Place};
 use common::session::Session;
-use common::values::{count, not_negative, share};
+use common::values::{count, dropout, not_negative, share};
 use common::{driver, program, text};
 use datasets::{Ahead, Batcher, Batches, MaskedBatches, Masking, Packed};
 use models::Model as _;
@@ -108,7 +108,7 @@ struct PretrainArgs {
     half: bool,
 
     /// Dropout of hidden states and attention [default: 0.1]
-    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
+    #[arg(long, value_name = "SHARE", value_parser = dropout, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     dropout: Option<f64>,
 

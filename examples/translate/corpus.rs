@@ -25,13 +25,20 @@ pub struct Preparation {
     pub tokenize: bool,
     /// Whether case is dropped.
     pub lower_case: bool,
+    /// Whether what is split off is escaped, `&apos;s`, as a dictionary of IWSLT's usual preparation has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub escape: bool,
 }
 
 impl Preparation {
     /// A line as the model sees it.
     pub fn prepared(self, line: &str, language: &str) -> String {
         let mut line = match self.tokenize {
-            true => Moses::new(Language::from_code(language)).tokenize(line),
+            true => Moses {
+                escape: self.escape,
+                ..Moses::new(Language::from_code(language))
+            }
+            .tokenize(line),
             false => line.to_string(),
         };
         if self.lower_case {
@@ -73,7 +80,7 @@ impl Data {
                 && tokens > positions
             {
                 bail!(
-                    "{set} pair {pair}, counted from 0, has {tokens} tokens; the model has {positions} positions: \
+                    "{set} pair {pair}, counted from 0 among those that are kept, has {tokens} tokens; the model has {positions} positions: \
                      lower --max-length for training pairs, cut validation pairs"
                 );
             }
@@ -156,9 +163,10 @@ pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Resu
             languages[1]
         );
     };
+    let raw = training_files(folder, languages)?;
+    refuse_pieces(own, &raw)?;
     let mut validation = pairs(folder, set, languages, own.preparation())?;
     validation.truncate(limits[1].unwrap_or(usize::MAX));
-    let raw = training_files(folder, languages)?;
     let made = place(&stamp(own, limits[0], &raw)?, out)?;
     // Two runs that begin together would write the same files.
     let lock = File::create(made.join(".lock")).with_context(|| made.display().to_string())?;
@@ -232,6 +240,49 @@ fn training_files(folder: &Path, languages: [&str; 2]) -> Result<[PathBuf; 2]> {
         let folder = folder.display();
         format!("{folder}: no train.{source} and train.{target}, plain or with .gz behind")
     })
+}
+
+/// Pairs that are looked at for marks, and the share of lines with one in which a text is in pieces: one in so many.
+const LOOKED_AT: (usize, usize) = (1000, 10);
+
+/// Refuses to cut what is in pieces already, `ge@@ gl@@ ä@@ tteten`: its marks would be words. New subwords may be learned
+/// of pieces, whose marks [`remove_marks`](datasets::translation::remove_marks) takes from what is said with them.
+fn refuse_pieces(own: &TranslateArgs, raw: &[PathBuf; 2]) -> Result<()> {
+    let folder = own.subwords.as_deref();
+    let has_codes = match folder {
+        Some(folder) => Subwords::from_folder(folder)?.cut_words(),
+        None => false,
+    };
+    if !own.tokenize && !has_codes {
+        return Ok(());
+    }
+    let (mut lines, mut marked, mut first) = (0, 0, None);
+    let pairs = ParallelLines::open(&raw[0], &raw[1])?;
+    for (number, pair) in pairs.take(LOOKED_AT.0).enumerate() {
+        let pair = pair?;
+        for (line, file) in [&pair.source, &pair.target].into_iter().zip(raw) {
+            lines += 1;
+            let mut words = line.split_whitespace();
+            if let Some(word) = words.find(|word| word.len() > 2 && word.ends_with("@@")) {
+                marked += 1;
+                first.get_or_insert_with(|| (file, number + 1, word.to_string()));
+            }
+        }
+    }
+    match first {
+        Some((file, line, word)) if marked * LOOKED_AT.1 >= lines => {
+            let why = match has_codes {
+                true => "--subwords with codes, or learned: give a folder with its dict.txt alone",
+                false => "--tokenize: leave it out",
+            };
+            bail!(
+                "{}: line {line} has `{word}`: the text is in pieces of words already, which would be cut again ({why}; or \
+                 give the text as it was before)",
+                file.display()
+            )
+        }
+        _ => Ok(()),
+    }
 }
 
 /// All that decides what is made of the text.

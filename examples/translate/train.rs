@@ -15,9 +15,9 @@ use common::optimizers::{self, Family, Place};
 use common::program;
 use common::session::Session;
 use common::text::perplexity;
-use common::values::{count, one_or_more, share};
+use common::values::{count, dropout, one_or_more, share};
 use datasets::translation::{
-    Filter, TokenBatcher, TranslationBatch, TranslationBatches, remove_marks,
+    Filter, Subwords, TokenBatcher, TranslationBatch, TranslationBatches, remove_marks,
 };
 use datasets::{Ahead, Batches, LabelledBatch, UNLABELLED};
 use models::transformer::Config;
@@ -81,17 +81,17 @@ pub struct TranslateArgs {
     pub preset: String,
 
     /// Dropout of the hidden states [default: the preset's: 0.3, of base 0.1, of tiny 0]
-    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
+    #[arg(long, value_name = "SHARE", value_parser = dropout, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
 
     /// Dropout of attention's weights [default: the preset's: 0.1, of base and tiny 0]
-    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
+    #[arg(long, value_name = "SHARE", value_parser = dropout, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_dropout: Option<f64>,
 
     /// Dropout behind the ReLU of a layer [default: the preset's: 0.1, of base and tiny 0]
-    #[arg(long, value_name = "SHARE", value_parser = share, help_heading = "How to train")]
+    #[arg(long, value_name = "SHARE", value_parser = dropout, help_heading = "How to train")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation_dropout: Option<f64>,
 
@@ -131,7 +131,14 @@ impl TranslateArgs {
         Preparation {
             tokenize: self.tokenize,
             lower_case: self.lower_case,
+            escape: self.tokenize && self.has_escapes(),
         }
+    }
+
+    /// What cannot be read is said when it is needed.
+    fn has_escapes(&self) -> bool {
+        let subwords = self.subwords.as_deref().map(Subwords::from_folder);
+        matches!(subwords, Some(Ok(subwords)) if subwords.are_escaped())
     }
 
     /// What is trained on.

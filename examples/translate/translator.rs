@@ -4,7 +4,7 @@ use crate::corpus::Preparation;
 use anyhow::{Context, Result};
 use candle_core::{D, DType, Device, Tensor};
 use common::say_error;
-use datasets::translation::Subwords;
+use datasets::translation::{Subwords, remove_marks};
 use models::transformer::{Decoding, Transformer};
 use models::{Model as _, Start};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,28 @@ use trainers::generation::{BeamSearch, Decoder};
 const SETTINGS: &str = "translation.json";
 /// Sources of a batch together have at most as many tokens, padding included.
 const BATCH_TOKENS: usize = 2048;
+
+/// A search's step has at most as many numbers, one for each word that may follow in each place of its beams; three arrays
+/// of them are there at once.
+const STEP_NUMBERS: usize = 1 << 26;
+
+/// How many of the first sentences, the shortest of which comes first, are translated at once, where each has so many
+/// numbers in a step: at least one.
+fn at_once(lengths: impl Iterator<Item = usize>, numbers: usize) -> usize {
+    let fits = |&(count, longest): &(usize, usize)| {
+        count * longest <= BATCH_TOKENS && count.saturating_mul(numbers) <= STEP_NUMBERS
+    };
+    let counted = (1..).zip(lengths);
+    counted
+        .take_while(fits)
+        .last()
+        .map_or(1, |(count, _)| count)
+}
+
+/// What ids say, in words: of a text that was in pieces already, without their marks.
+fn in_words(subwords: &Subwords, ids: &[u32]) -> Result<String> {
+    Ok(remove_marks(&subwords.decode(ids)?))
+}
 
 /// What is saved with a model besides its variables.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -131,11 +153,10 @@ impl Translator {
         order.sort_by_key(|&line| ids[line].len());
         let mut all: Vec<Vec<Translation>> = lines.iter().map(|_| Vec::new()).collect();
         let mut rest = order.as_slice();
+        let numbers = search.beam.saturating_mul(self.model.config().vocab_size);
         while !rest.is_empty() {
-            // The longest is the last.
-            let fits = |&count: &usize| count * ids[rest[count - 1]].len() <= BATCH_TOKENS;
-            let count = (1..=rest.len()).take_while(fits).last().unwrap_or(1);
-            let (batch, others) = rest.split_at(count);
+            let lengths = rest.iter().map(|&line| ids[line].len());
+            let (batch, others) = rest.split_at(at_once(lengths, numbers));
             let sources: Vec<&[u32]> = batch.iter().map(|&line| ids[line].as_slice()).collect();
             for (&line, found) in batch.iter().zip(self.batch(&sources, search)?) {
                 all[line] = found;
@@ -172,12 +193,36 @@ impl Translator {
         let texts = found.into_iter().map(|hypotheses| {
             let texts = hypotheses.iter().map(|hypothesis| {
                 Ok(Translation {
-                    text: self.subwords.decode(hypothesis.text())?,
+                    text: in_words(&self.subwords, hypothesis.text())?,
                     score: hypothesis.score,
                 })
             });
             texts.collect::<Result<Vec<_>>>()
         });
         texts.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datasets::translation::learn_subwords;
+
+    #[test]
+    fn what_is_learned_of_pieces_says_words() {
+        let lines = ["lo@@ w lo@@ wer", "lo@@ w ne@@ wer"];
+        let subwords = learn_subwords(lines, 30).unwrap();
+        let ids = subwords.encode("lo@@ wer").unwrap();
+        assert_eq!(in_words(&subwords, &ids).unwrap(), "lower");
+    }
+
+    #[test]
+    fn a_search_is_bounded_by_its_tokens_and_by_its_words() {
+        let short = || std::iter::repeat_n(2, 5000);
+        assert_eq!(at_once(short(), 5 * 10_000), 1024);
+        assert_eq!(at_once(short(), 50 * 37_000), 36);
+        assert_eq!(at_once(short(), usize::MAX), 1);
+        assert_eq!(at_once([100, 3000].into_iter(), 1), 1);
+        assert_eq!(at_once([5000].into_iter(), 1), 1);
     }
 }

@@ -135,6 +135,21 @@ impl Subwords {
         })
     }
 
+    /// Whether they cut words by codes, or by what was learned: a line of pieces (`ge@@ gl@@`) would be cut again.
+    pub fn cut_words(&self) -> bool {
+        !matches!(&self.0, Kind::Fairseq(_, None))
+    }
+
+    /// Whether they know apostrophes or quotation marks as Moses escapes them (`&apos;s`, `&quot;`), as a dictionary of
+    /// escaped text does: of other text they are unknown to it.
+    pub fn are_escaped(&self) -> bool {
+        let Kind::Fairseq(dictionary, _) = &self.0 else {
+            return false;
+        };
+        let mut symbols = (0..dictionary.len() as u32).filter_map(|id| dictionary.symbol(id));
+        symbols.any(|symbol| symbol.contains("&apos;") || symbol.contains("&quot;"))
+    }
+
     /// The number of ids, special ones included: the rows of a model's embedding.
     pub fn vocab_size(&self) -> usize {
         match &self.0 {

@@ -162,3 +162,26 @@ fn a_pretraining_keeps_its_tokens_beside_its_folder() {
         "{error}"
     );
 }
+
+/// Words that a text has not, and a dropout of everything.
+#[test]
+fn what_no_model_can_be_made_with_is_refused() {
+    let out = folder();
+    let data = out.path().join("data");
+    texts(&data);
+    let train = |arguments: &str| {
+        let at = out.path().join("run");
+        let program = language_model(&format!("train --preset tiny {arguments} --data"));
+        program.path(&data).argument("--out").path(&at).fails()
+    };
+    let error = train("--max-steps 1 --cutoffs 10,1000");
+    assert!(
+        error.contains("--cutoffs 10,1000") && error.contains("42 words"),
+        "{error}"
+    );
+    let error = train("--dropout 1");
+    assert!(
+        error.contains("--dropout") && error.contains("below 1"),
+        "{error}"
+    );
+}

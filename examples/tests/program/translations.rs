@@ -279,3 +279,73 @@ fn text_is_prepared_once_and_a_run_on_it_goes_on_bit_for_bit() {
     let error = train("", &out.path().join("another")).fails();
     assert!(error.contains("no validation sentences"), "{error}");
 }
+
+/// Text as fairseq's script leaves it, with the dictionary and the codes that it was cut with.
+#[test]
+fn pieces_are_not_cut_again() {
+    let out = folder();
+    let (text, subwords) = (out.path().join("text"), out.path().join("subwords"));
+    for at in [&text, &subwords] {
+        fs::create_dir(at).unwrap();
+    }
+    for set in ["train", "valid"] {
+        write(&text.join(format!("{set}.de")), &"ge@@ ht es\n".repeat(20));
+        write(&text.join(format!("{set}.en")), &"it go@@ es\n".repeat(20));
+    }
+    write(
+        &subwords.join("dict.txt"),
+        "ge@@ 9\nht 9\nes 9\nit 9\ngo@@ 9\n",
+    );
+    write(&subwords.join("code"), "#version: 0.2\ng e\nh t</w>\n");
+    let train = |flags: &str, at: &str| {
+        let flags = format!(
+            "train --preset tiny --optimizer adamw --max-steps 1 --translate 0 {flags} --data"
+        );
+        let program = translate(&flags).path(&text).argument("--out");
+        program.path(&out.path().join(at))
+    };
+    let with = format!("--subwords {}", subwords.display());
+    let error = train(&with, "cut").fails();
+    assert!(
+        error.contains("line 1 has `ge@@`") && error.contains("dict.txt alone"),
+        "{error}"
+    );
+    let error = train("--tokenize true", "split").fails();
+    assert!(error.contains("--tokenize: leave it out"), "{error}");
+    fs::remove_file(subwords.join("code")).unwrap();
+    train(&with, "pieces").succeeds();
+    // New subwords may be learned of them.
+    train("", "learned").succeeds();
+}
+
+/// A dictionary of escaped text has no other apostrophe.
+#[test]
+fn text_is_escaped_as_the_dictionary_is() {
+    let out = folder();
+    let (text, subwords) = (out.path().join("text"), out.path().join("subwords"));
+    for at in [&text, &subwords] {
+        fs::create_dir(at).unwrap();
+    }
+    for set in ["train", "valid"] {
+        write(&text.join(format!("{set}.de")), &"es geht\n".repeat(20));
+        write(&text.join(format!("{set}.en")), &"it's going\n".repeat(20));
+    }
+    write(
+        &subwords.join("dict.txt"),
+        "it 9\n&apos;s 9\ngoing 9\nes 9\ngeht 9\n",
+    );
+    let at = out.path().join("run");
+    let flags = format!(
+        "train --preset tiny --optimizer adamw --max-steps 1 --translate 0 --tokenize true --subwords {} --data",
+        subwords.display()
+    );
+    translate(&flags)
+        .path(&text)
+        .argument("--out")
+        .path(&at)
+        .succeeds();
+    let prepared = made(out.path(), "run", "train.en");
+    assert!(prepared.starts_with("it &apos;s going\n"), "{prepared}");
+    let saved = fs::read_to_string(at.join("model/translation.json")).unwrap();
+    assert!(saved.contains("\"escape\": true"), "{saved}");
+}
