@@ -114,7 +114,7 @@ impl LanguageArgs {
                 let given = counts(text).map_err(anyhow::Error::msg)?;
                 ensure!(
                     given.iter().all(|&at| at < vocab_size),
-                    "--cutoffs {text}: the text has {vocab_size} words, and no word behind them all; leave out what is beyond"
+                    "--cutoffs {text}: the text has {vocab_size} different words; leave out what is beyond"
                 );
                 given
             }

@@ -1,6 +1,6 @@
 //! The parts of a run: text, tokenizer, model.
 
-use crate::PretrainArgs;
+use super::PretrainArgs;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use common::flags::Settings;

@@ -1,6 +1,6 @@
 //! Learning to say hidden tokens and, where sequences have two parts, what these are to each other.
 
-use crate::words::Words;
+use super::words::Words;
 use adahessian::ops::Mode;
 use adahessian::without_graph;
 use candle_core::{DType, Tensor};
@@ -137,7 +137,6 @@ impl Pairs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
     use datasets::wordpiece::learn_wordpiece;
     use datasets::{Batcher, Masking, Packed, Pairing, TextEncoder};
     use models::{Start, squeezebert};

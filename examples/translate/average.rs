@@ -1,6 +1,6 @@
 //! `translate average`: a model whose variables are the mean of a run's last checkpoints.
 
-use crate::translator::Translator;
+use super::translator::Translator;
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;

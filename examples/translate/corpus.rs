@@ -1,6 +1,6 @@
 //! Parallel text from a folder: its files, its preparation, its subwords.
 
-use crate::train::TranslateArgs;
+use super::train::TranslateArgs;
 use anyhow::{Context, Result, bail};
 use common::program::busy;
 use datasets::sample::number_pairs;
@@ -65,6 +65,8 @@ pub struct Data {
     pub pairs: Vec<Pair>,
     /// Training pairs that are empty, too long or too unequal.
     pub left_out: usize,
+    /// What was done to all lines.
+    pub preparation: Preparation,
 }
 
 impl Data {
@@ -164,17 +166,20 @@ pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Resu
         );
     };
     let raw = training_files(folder, languages)?;
-    refuse_pieces(own, &raw)?;
-    let mut validation = pairs(folder, set, languages, own.preparation())?;
+    let given = own.subwords.as_deref().map(Subwords::from_folder);
+    let given = given.transpose()?;
+    refuse_pieces(own, given.as_ref(), &raw)?;
+    let preparation = own.preparation(given.as_ref());
+    let mut validation = pairs(folder, set, languages, preparation)?;
     validation.truncate(limits[1].unwrap_or(usize::MAX));
-    let made = place(&stamp(own, limits[0], &raw)?, out)?;
+    let made = place(&stamp(own, preparation, limits[0], &raw)?, out)?;
     // Two runs that begin together would write the same files.
     let lock = File::create(made.join(".lock")).with_context(|| made.display().to_string())?;
     lock.lock().with_context(|| made.display().to_string())?;
     let train = busy("preparing the training text", || {
-        prepared(own, &raw, limits[0], &made)
+        prepared(preparation, languages, &raw, limits[0], &made)
     })?;
-    let subwords = busy("learning subwords", || subwords(own, &train, &made))?;
+    let subwords = busy("learning subwords", || subwords(own, given, &train, &made))?;
     let texts = PairTexts {
         source: &train[0],
         target: &train[1],
@@ -193,6 +198,7 @@ pub fn load(own: &TranslateArgs, limits: [Option<usize>; 2], out: &Path) -> Resu
         validation: store(&validation, &subwords, Filter::NONE)?,
         pairs: validation,
         subwords,
+        preparation,
     })
 }
 
@@ -228,6 +234,7 @@ fn sample(own: &TranslateArgs, limits: [Option<usize>; 2]) -> Result<Data> {
         validation: store(&validation, &subwords, Filter::NONE)?,
         pairs: validation,
         subwords,
+        preparation: own.preparation(None),
     })
 }
 
@@ -246,14 +253,23 @@ fn training_files(folder: &Path, languages: [&str; 2]) -> Result<[PathBuf; 2]> {
 const LOOKED_AT: (usize, usize) = (1000, 10);
 
 /// Refuses to cut what is in pieces already, `ge@@ gl@@ ä@@ tteten`: its marks would be words. New subwords may be learned
-/// of pieces, whose marks [`remove_marks`](datasets::translation::remove_marks) takes from what is said with them.
-fn refuse_pieces(own: &TranslateArgs, raw: &[PathBuf; 2]) -> Result<()> {
-    let folder = own.subwords.as_deref();
-    let has_codes = match folder {
-        Some(folder) => Subwords::from_folder(folder)?.cut_words(),
-        None => false,
-    };
-    if !own.tokenize && !has_codes {
+/// of pieces, whose marks are taken from what is said with them.
+fn refuse_pieces(
+    own: &TranslateArgs,
+    subwords: Option<&Subwords>,
+    raw: &[PathBuf; 2],
+) -> Result<()> {
+    let codes = subwords.is_some_and(Subwords::have_codes);
+    let ways = [
+        (codes, "give --subwords a folder with its dict.txt alone"),
+        (own.tokenize, "leave --tokenize out"),
+    ];
+    let ways: Vec<&str> = ways
+        .into_iter()
+        .filter(|way| way.0)
+        .map(|way| way.1)
+        .collect();
+    if ways.is_empty() {
         return Ok(());
     }
     let (mut lines, mut marked, mut first) = (0, 0, None);
@@ -270,23 +286,23 @@ fn refuse_pieces(own: &TranslateArgs, raw: &[PathBuf; 2]) -> Result<()> {
         }
     }
     match first {
-        Some((file, line, word)) if marked * LOOKED_AT.1 >= lines => {
-            let why = match has_codes {
-                true => "--subwords with codes, or learned: give a folder with its dict.txt alone",
-                false => "--tokenize: leave it out",
-            };
-            bail!(
-                "{}: line {line} has `{word}`: the text is in pieces of words already, which would be cut again ({why}; or \
-                 give the text as it was before)",
-                file.display()
-            )
-        }
+        Some((file, line, word)) if marked * LOOKED_AT.1 >= lines => bail!(
+            "{}: line {line} has `{word}`: the text is in pieces of words already, which would be cut again: {}; or give the \
+             text as it was before",
+            file.display(),
+            ways.join(" and ")
+        ),
         _ => Ok(()),
     }
 }
 
 /// All that decides what is made of the text.
-fn stamp(own: &TranslateArgs, limit: Option<usize>, raw: &[PathBuf; 2]) -> Result<String> {
+fn stamp(
+    own: &TranslateArgs,
+    preparation: Preparation,
+    limit: Option<usize>,
+    raw: &[PathBuf; 2],
+) -> Result<String> {
     let describe = |path: &PathBuf| -> Result<serde_json::Value> {
         let file = path
             .metadata()
@@ -300,7 +316,7 @@ fn stamp(own: &TranslateArgs, limit: Option<usize>, raw: &[PathBuf; 2]) -> Resul
     };
     let stamp = serde_json::json!({
         "rules": RULES,
-        "preparation": own.preparation(), "vocabulary": own.vocabulary, "subwords": own.subwords, "limit": limit,
+        "preparation": preparation, "vocabulary": own.vocabulary, "subwords": own.subwords, "limit": limit,
         "max_length": own.max_length, "max_pair_ratio": own.max_pair_ratio, "source": describe(&raw[0])?, "target": describe(&raw[1])?,
     });
     Ok(stamp.to_string())
@@ -325,13 +341,12 @@ fn place(stamp: &str, out: &Path) -> Result<PathBuf> {
 
 /// The training text as the model sees it: the folder's own files, or files in `made`.
 fn prepared(
-    own: &TranslateArgs,
+    preparation: Preparation,
+    languages: [&str; 2],
     raw: &[PathBuf; 2],
     limit: Option<usize>,
     made: &Path,
 ) -> Result<[PathBuf; 2]> {
-    let languages = [own.source.as_str(), own.target.as_str()];
-    let preparation = own.preparation();
     if !preparation.tokenize && !preparation.lower_case && limit.is_none() {
         return Ok(raw.clone());
     }
@@ -364,12 +379,17 @@ fn prepared(
 }
 
 /// The folder's own subwords, else those that were learned before, else new ones.
-fn subwords(own: &TranslateArgs, train: &[PathBuf; 2], made: &Path) -> Result<Subwords> {
-    if let Some(folder) = &own.subwords {
+fn subwords(
+    own: &TranslateArgs,
+    given: Option<Subwords>,
+    train: &[PathBuf; 2],
+    made: &Path,
+) -> Result<Subwords> {
+    if let Some(given) = given {
         if own.vocabulary != 10_000 {
             bail!("--vocabulary: --subwords brings its own; leave one of the two out");
         }
-        return Ok(Subwords::from_folder(folder)?);
+        return Ok(given);
     }
     if made.join("tokenizer.json").is_file() {
         return Ok(Subwords::from_folder(made)?);

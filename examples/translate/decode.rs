@@ -1,6 +1,6 @@
 //! `translate decode`: lines in, translations out.
 
-use crate::translator::Translator;
+use super::translator::Translator;
 use anyhow::{Context, Result};
 use clap::Args;
 use common::values::count;

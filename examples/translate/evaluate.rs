@@ -1,8 +1,8 @@
 //! `translate evaluate`: BLEU of trained models on a set of sentences.
 
-use crate::corpus;
-use crate::decode::SearchArgs;
-use crate::translator::Translator;
+use super::corpus;
+use super::decode::SearchArgs;
+use super::translator::Translator;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use common::{program, runs, say, say_error, table};

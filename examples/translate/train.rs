@@ -1,7 +1,7 @@
 //! `translate train`: the flags, the defaults, and how a run is put together.
 
-use crate::corpus::{self, Data, Preparation};
-use crate::translator::{Languages, Translator};
+use super::corpus::{self, Data, Preparation};
+use super::translator::{Languages, Translator};
 use adahessian::ops::Mode;
 use anyhow::Result;
 use candle_core::Tensor;
@@ -58,7 +58,7 @@ pub struct TranslateArgs {
     )]
     pub target: String,
 
-    /// Split punctuation off, as Moses does, and put it back behind
+    /// Split punctuation off, as Moses does, and put it back behind; with a dictionary of escaped text (&apos;s), escaped
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", hide_default_value = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = "What to train")]
     pub tokenize: bool,
 
@@ -127,18 +127,13 @@ pub struct TranslateArgs {
 }
 
 impl TranslateArgs {
-    pub fn preparation(&self) -> Preparation {
+    /// What is done to lines, for the subwords that were given.
+    pub fn preparation(&self, subwords: Option<&Subwords>) -> Preparation {
         Preparation {
             tokenize: self.tokenize,
             lower_case: self.lower_case,
-            escape: self.tokenize && self.has_escapes(),
+            escape: self.tokenize && subwords.is_some_and(Subwords::are_escaped),
         }
-    }
-
-    /// What cannot be read is said when it is needed.
-    fn has_escapes(&self) -> bool {
-        let subwords = self.subwords.as_deref().map(Subwords::from_folder);
-        matches!(subwords, Some(Ok(subwords)) if subwords.are_escaped())
     }
 
     /// What is trained on.
@@ -238,7 +233,7 @@ impl Experiment for Translate {
             languages: Languages {
                 source: own.source.clone(),
                 target: own.target.clone(),
-                preparation: own.preparation(),
+                preparation: data.preparation,
             },
         };
         let pad = data.subwords.pad();

@@ -1,6 +1,6 @@
 //! From lines to their translations.
 
-use crate::corpus::Preparation;
+use super::corpus::Preparation;
 use anyhow::{Context, Result};
 use candle_core::{D, DType, Device, Tensor};
 use common::say_error;
@@ -35,7 +35,11 @@ fn at_once(lengths: impl Iterator<Item = usize>, numbers: usize) -> usize {
 
 /// What ids say, in words: of a text that was in pieces already, without their marks.
 fn in_words(subwords: &Subwords, ids: &[u32]) -> Result<String> {
-    Ok(remove_marks(&subwords.decode(ids)?))
+    let said = subwords.decode(ids)?;
+    Ok(match subwords.have_marks() {
+        true => remove_marks(&said),
+        false => said,
+    })
 }
 
 /// What is saved with a model besides its variables.

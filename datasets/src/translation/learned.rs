@@ -94,6 +94,11 @@ impl Learned {
         called(None, || self.tokenizer.to_string(false))
     }
 
+    /// The subwords by their ids.
+    pub(super) fn tokens(&self) -> &[String] {
+        &self.tokens
+    }
+
     pub(super) fn encode(&self, line: &str) -> Result<Vec<u32>> {
         fits(line.len())?;
         let words: Vec<&str> = line

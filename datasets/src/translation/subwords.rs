@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::learned::Learned;
+use super::learned::{BLANK, Learned};
 use super::texts::Fingerprint;
 use super::{BpeCodes, Dictionary, remove_marks};
 use crate::error::{Error, Result};
@@ -135,19 +135,34 @@ impl Subwords {
         })
     }
 
-    /// Whether they cut words by codes, or by what was learned: a line of pieces (`ge@@ gl@@`) would be cut again.
-    pub fn cut_words(&self) -> bool {
-        !matches!(&self.0, Kind::Fairseq(_, None))
+    /// Whether they cut words by codes, to which the marks of a line of pieces (`ge@@ gl@@`) are characters like others.
+    pub fn have_codes(&self) -> bool {
+        matches!(&self.0, Kind::Fairseq(_, Some(_)))
     }
 
-    /// Whether they know apostrophes or quotation marks as Moses escapes them (`&apos;s`, `&quot;`), as a dictionary of
-    /// escaped text does: of other text they are unknown to it.
+    /// Whether they were learned of a text that was in pieces already: what they say has marks.
+    pub fn have_marks(&self) -> bool {
+        let Kind::Learned(learned) = &self.0 else {
+            return false;
+        };
+        let mut words = learned
+            .tokens()
+            .iter()
+            .map(|token| token.trim_start_matches(BLANK));
+        words.any(|word| word.len() > 2 && word.ends_with("@@"))
+    }
+
+    /// Whether they know apostrophes or quotation marks as Moses escapes them (`&apos;s`, `&quot;`) and not as they are: to
+    /// a dictionary of escaped text those of other text are unknown.
     pub fn are_escaped(&self) -> bool {
         let Kind::Fairseq(dictionary, _) = &self.0 else {
             return false;
         };
+        let knows = |mark: &str| dictionary.index(mark) != Dictionary::UNK;
         let mut symbols = (0..dictionary.len() as u32).filter_map(|id| dictionary.symbol(id));
-        symbols.any(|symbol| symbol.contains("&apos;") || symbol.contains("&quot;"))
+        !knows("'")
+            && !knows("\"")
+            && symbols.any(|symbol| symbol.contains("&apos;") || symbol.contains("&quot;"))
     }
 
     /// The number of ids, special ones included: the rows of a model's embedding.

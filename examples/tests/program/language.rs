@@ -169,19 +169,21 @@ fn what_no_model_can_be_made_with_is_refused() {
     let out = folder();
     let data = out.path().join("data");
     texts(&data);
-    let train = |arguments: &str| {
-        let at = out.path().join("run");
+    let train = |arguments: &str, at: &str| {
+        let at = out.path().join(at);
         let program = language_model(&format!("train --preset tiny {arguments} --data"));
         program.path(&data).argument("--out").path(&at).fails()
     };
-    let error = train("--max-steps 1 --cutoffs 10,1000");
+    let error = train("--max-steps 1 --cutoffs 10,1000", "run");
     assert!(
-        error.contains("--cutoffs 10,1000") && error.contains("42 words"),
+        error.contains("--cutoffs 10,1000") && error.contains("38 different words"),
         "{error}"
     );
-    let error = train("--dropout 1");
+    let error = train("--dropout 1", "other");
     assert!(
         error.contains("--dropout") && error.contains("below 1"),
         "{error}"
     );
+    // Before anything is made of the text.
+    assert!(!out.path().join("other-data").exists());
 }

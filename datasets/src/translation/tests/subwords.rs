@@ -135,6 +135,27 @@ fn fairseq(text: &str, codes: Option<&str>) -> Result<Subwords> {
 }
 
 #[test]
+fn what_a_text_has_to_be_is_told_from_the_subwords() {
+    let pieces = "lo@@ 5\nw 4\n";
+    for (symbols, codes, have_codes, are_escaped) in [
+        (pieces, Some("l o\n"), true, false),
+        (pieces, None, false, false),
+        ("it 5\n&apos;s 4\n", None, false, true),
+        ("it 5\n&quot; 4\n", None, false, true),
+        // What is left of pages.
+        ("it 5\n&quot; 4\n\" 9\n", None, false, false),
+        ("it 5\n&apos;s 4\n' 9\n", None, false, false),
+    ] {
+        let subwords = fairseq(symbols, codes).unwrap();
+        let got = (subwords.have_codes(), subwords.are_escaped());
+        assert_eq!(got, (have_codes, are_escaped), "{symbols}");
+        assert!(!subwords.have_marks());
+    }
+    let of = |line: &str| learn_subwords([line; 3], 40).unwrap();
+    assert!(of("lo@@ w lo@@ wer").have_marks() && !of("low lower @@ -1 @@").have_marks());
+}
+
+#[test]
 fn fairseqs_are_pieces_in_a_dictionary() {
     let (symbols, codes) = (
         "lo@@ 5\nw 4\nwer 3\n",
