@@ -199,8 +199,8 @@ impl Blocks {
     }
 
     /// A block for all variables whose name ends with `suffix` (or matches it, where it contains a
-    /// `*`). The last rule that matches wins; an optimizer that asks for curvature refuses one that matches none of the variables that
-    /// it is given.
+    /// `*`). The last rule that matches wins; an optimizer that asks for curvature refuses one that matches none of
+    /// the variables that it is given.
     pub fn rule(mut self, suffix: impl Into<String>, block: Block) -> Self {
         self.rules.push((suffix.into(), block));
         self

@@ -223,9 +223,10 @@ pub fn print<E: Experiment>(cells: &[Cell<E::Args>], steps: u64, out: &Path) -> 
     say!(
         "\nA proposal is where a search begins: --sweep lr-scale=0.3,1,3 around it. The tests ran without --bound and --travel."
     );
+    let tables = cells.iter().map(|cell| layers::table(&cell.settings));
+    let tables: Vec<Table> = tables.collect::<Result<_>>()?;
     for name in OTHERS {
-        let rates = cells.iter().map(|cell| layers::table(&cell.settings));
-        let rates = rates.map(|table| table.ok()?.get(name)?.as_float());
+        let rates = tables.iter().map(|table| table.get(name)?.as_float());
         let rates: Vec<Option<f64>> = rates.collect();
         if let Some(Some(rate)) = rates.first()
             && rates.iter().all(|other| *other == Some(*rate))

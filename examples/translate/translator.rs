@@ -33,10 +33,10 @@ fn at_once(lengths: impl Iterator<Item = usize>, numbers: usize) -> usize {
         .map_or(1, |(count, _)| count)
 }
 
-/// What ids say, in words: of a text that was in pieces already, without their marks.
-fn in_words(subwords: &Subwords, ids: &[u32]) -> Result<String> {
+/// What ids say, in words: of a text that was in pieces already (`marks`), without their marks.
+fn in_words(subwords: &Subwords, marks: bool, ids: &[u32]) -> Result<String> {
     let said = subwords.decode(ids)?;
-    Ok(match subwords.have_marks() {
+    Ok(match marks {
         true => remove_marks(&said),
         false => said,
     })
@@ -194,10 +194,11 @@ impl Translator {
         );
         let lengths: Vec<usize> = sources.iter().map(|ids| ids.len()).collect();
         let found = search.search(&mut rows, &lengths)?;
+        let marks = self.subwords.have_marks();
         let texts = found.into_iter().map(|hypotheses| {
             let texts = hypotheses.iter().map(|hypothesis| {
                 Ok(Translation {
-                    text: in_words(&self.subwords, hypothesis.text())?,
+                    text: in_words(&self.subwords, marks, hypothesis.text())?,
                     score: hypothesis.score,
                 })
             });
@@ -217,7 +218,10 @@ mod tests {
         let lines = ["lo@@ w lo@@ wer", "lo@@ w ne@@ wer"];
         let subwords = learn_subwords(lines, 30).unwrap();
         let ids = subwords.encode("lo@@ wer").unwrap();
-        assert_eq!(in_words(&subwords, &ids).unwrap(), "lower");
+        assert_eq!(
+            in_words(&subwords, subwords.have_marks(), &ids).unwrap(),
+            "lower"
+        );
     }
 
     #[test]
