@@ -23,6 +23,6 @@ if [ "${FUZZ_REPLAY:-0}" != 1 ] && cargo +nightly fuzz --version >/dev/null 2>&1
     rm -rf "$found"
   done
 else
-  cargo run -q --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --bin replay -- \
+  cargo run -q --release -p fuzz --bin replay -- \
     "${targets[@]}" --seconds "$seconds" --inputs "${FUZZ_INPUTS:-1000000000}" --seed "${FUZZ_SEED:-1}"
 fi

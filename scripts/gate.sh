@@ -11,8 +11,6 @@ step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 
 step "format"
 cargo fmt --all --check
-cargo fmt --manifest-path tests/outside/Cargo.toml --check
-cargo fmt --manifest-path fuzz/Cargo.toml --check
 cargo fmt --manifest-path publish/Cargo.toml --check
 
 step "dependencies: no C tokenizer, one candle"
@@ -27,20 +25,17 @@ fi
 step "tests"
 cargo test --workspace
 
-step "a crate of somebody else"
-cargo test --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/outside"
-
 step "pushes to the Hub, on the loopback interface"
 cargo test --locked --manifest-path publish/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/publish"
 
-# Always with the replay program: a gate that a coverage-guided search may fail at any time is none.
+# With the replay program, as the tests built it: a gate that a coverage-guided search may fail at any time is none.
 step "fuzz: seeds and some thousand inputs for each parser and loader"
-FUZZ_REPLAY=1 FUZZ_INPUTS=3000 scripts/fuzz.sh 4
+"${CARGO_TARGET_DIR:-target}/debug/replay" --seconds 4 --inputs 3000
 
 step "clippy"
 cargo clippy --workspace --all-targets -- -D warnings
-cargo clippy --manifest-path tests/outside/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/outside" --all-targets -- -D warnings
-cargo clippy --manifest-path fuzz/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}" --all-targets -- -D warnings
+# Somebody else's crate alone, with no features of dependencies but those that it and the library ask for.
+cargo clippy -p outside --all-targets -- -D warnings
 cargo clippy --locked --manifest-path publish/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/publish" --all-targets -- -D warnings
 
 step "documentation"

@@ -67,9 +67,12 @@ pub fn call(op: impl Op, inputs: &[&dyn Operand]) -> Result<Handle> {
             ),
         });
     };
-    let dims: Vec<&[usize]> = inputs.iter().map(|input| input.dims()).collect();
-    let shape = op.shape(&dims)?;
+    let shape = op.shape(&shapes(inputs))?;
     run(op, *first, inputs, &shape)
+}
+
+fn shapes<'a>(inputs: &[&'a dyn Operand]) -> Vec<&'a [usize]> {
+    inputs.iter().map(|input| input.dims()).collect()
 }
 
 fn run<O: Op>(
@@ -111,14 +114,18 @@ fn fused<O: Op, B: Backend>(
     shape: &[usize],
     run: Run<O, B>,
 ) -> Result<Fused<B>> {
-    let all = inputs.iter().enumerate();
-    let all = all.map(|(i, input)| Fused::of(*input).map_err(|e| named(e, &op, i, *input)));
-    let all = all.collect::<Result<Vec<_>>>()?;
+    let all = operands(op.name(), inputs)?;
     run(op, &all.iter().collect::<Vec<_>>(), shape)
 }
 
+fn operands<B: Backend>(name: &str, inputs: &[&dyn Operand]) -> Result<Vec<Fused<B>>> {
+    let all = inputs.iter().enumerate();
+    all.map(|(i, input)| Fused::of(*input).map_err(|e| named(e, name, i, *input)))
+        .collect()
+}
+
 /// Says of an operand that is refused which it is.
-fn named(error: Error, op: &impl Op, index: usize, input: &dyn Operand) -> Error {
+fn named(error: Error, name: &str, index: usize, input: &dyn Operand) -> Error {
     match error {
         Error::Setting {
             what,
@@ -128,9 +135,8 @@ fn named(error: Error, op: &impl Op, index: usize, input: &dyn Operand) -> Error
             what,
             expected,
             got: format!(
-                "{got}: operand {} of `{}`, of shape {:?}",
+                "{got}: operand {} of `{name}`, of shape {:?}",
                 index + 1,
-                op.name(),
                 input.dims()
             ),
         },
@@ -139,6 +145,9 @@ fn named(error: Error, op: &impl Op, index: usize, input: &dyn Operand) -> Error
 }
 
 fn composed(op: &impl Op, inputs: &[&dyn Operand]) -> Result<Tensor> {
-    let all = inputs.iter().map(|input| input.tensor());
-    op.composed(&all.collect::<Result<Vec<_>>>()?)
+    op.composed(&tensors(inputs)?)
+}
+
+fn tensors(inputs: &[&dyn Operand]) -> Result<Vec<Tensor>> {
+    inputs.iter().map(|input| input.tensor()).collect()
 }

@@ -10,10 +10,10 @@
 use super::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use super::{Cpu, Handle, Kernel, Kernels, Op, Operand, Tensors, call, tensors};
 use crate::error::Result;
-use crate::numeric::simd::{self, Task, Vector, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd::{self, Task, Vector};
 use crate::numeric::{Buffer, Real};
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 /// A function of one number with its first two derivatives.
 ///
@@ -120,10 +120,9 @@ const PIECE: usize = 1 << 14;
 /// to = f(x, a, b) entry by entry, for what `of` makes of the derivatives and two more numbers.
 fn pass<T: Real>(read: [&[T]; 3], of: impl Fn(T, T, T) -> T + Sync + Copy) -> Buffer<T> {
     let mut to = Buffer::scratch(read[0].len());
-    let pieces = to.par_chunks_mut(PIECE).enumerate();
-    pieces.for_each(|(piece, to)| {
+    parallel::each(to.chunks_mut(PIECE), |piece, to| {
         let read = read.map(|array| &array[piece * PIECE..][..to.len()]);
-        simd::run(Width::Widest, Pass { read, to, of });
+        simd::run(Pass { read, to, of });
     });
     to
 }

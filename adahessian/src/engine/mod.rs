@@ -58,6 +58,7 @@
 //! noticed where the same loss is tried again); a first pass after a variable that entered was changed.
 //! A new forward pass is a new graph with nothing of that.
 
+mod applied;
 mod backend;
 mod bilinear;
 mod border;

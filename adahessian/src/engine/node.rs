@@ -1,24 +1,25 @@
 //! An operation's part in the passes, written once for all of them.
 
+use super::applied::{Applied, Deferred, Kept, Operation};
 use super::graph;
 use super::handle::Fused;
+use super::op::Values;
 use super::segment;
 use super::slot::{Slot, collision};
 use super::sweep::{self, no_third_derivative};
-use super::{Array, Backend, Held, Inputs, Kernel, Point};
+use super::{Array, Backend, Held, Inputs, Kernel, Output};
 use crate::error::Result;
 use std::sync::{Arc, Mutex};
 
-struct Node<B: Backend, O: Kernel<B>> {
-    op: O,
+struct Node<B: Backend> {
+    operation: Box<dyn Applied<B>>,
     inputs: Vec<Arc<Slot<B>>>,
     /// The inputs' values.
     values: Vec<Option<Array<B>>>,
     output: Arc<Slot<B>>,
     value: Option<Array<B>>,
-    saved: O::Saved,
     /// Left by the second level's A, for this operation's own turn in the same pass, whose stamp it has.
-    deferred: Mutex<Vec<(u64, O::Deferred)>>,
+    deferred: Mutex<Vec<(u64, Deferred)>>,
 }
 
 /// Runs an operation and puts it into candle's graph.
@@ -27,48 +28,81 @@ pub(crate) fn apply<B: Backend, O: Kernel<B>>(
     inputs: &[&Fused<B>],
     shape: &[usize],
 ) -> Result<Fused<B>> {
+    let tracked = is_tracked(op.name(), inputs, shape)?;
+    let (value, saved) = op.forward(&numbers_of(inputs)?, tracked)?;
+    let operation = Operation { op, saved };
+    match tracked {
+        true => put(Box::new(operation), inputs, shape, value),
+        false => constant(operation.op.name(), inputs, shape, value),
+    }
+}
+
+/// Whether a result of this shape will be differentiated.
+fn is_tracked<B: Backend>(
+    name: &'static str,
+    inputs: &[&Fused<B>],
+    shape: &[usize],
+) -> Result<bool> {
     if shape.contains(&0) {
         return Err(crate::Error::Setting {
-            what: op.name(),
+            what: name,
             expected: "sizes that give at least one number".into(),
             got: format!("a result of shape {shape:?}"),
         });
     }
-    let tracked = graph::is_kept() && inputs.iter().any(|input| input.slot.tracked);
+    Ok(graph::is_kept() && inputs.iter().any(|input| input.slot.tracked))
+}
+
+fn numbers_of<'a, B: Backend>(inputs: &[&'a Fused<B>]) -> Result<Inputs<'a, B>> {
     let views = inputs.iter().map(|input| input.value.view());
-    let values = Inputs {
+    Ok(Inputs {
         views: views.collect::<Result<_>>()?,
         shapes: inputs.iter().map(|input| &input.slot.shape[..]).collect(),
-    };
-    let (mut value, saved) = op.forward(&values, tracked)?;
-    drop(values);
-    let count = shape.iter().product();
-    expect_length::<B>(op.name(), "a value", &value.numbers, count)?;
+    })
+}
+
+fn held<B: Backend>(name: &'static str, mut value: Output<B>, shape: &[usize]) -> Result<Held<B>> {
+    expect_length::<B>(name, "a value", &value.numbers, shape.iter().product())?;
     value.numbers = B::shaped(value.numbers, shape)?;
-    let value = Held::from(value);
-    let output = Arc::new(Slot::new(shape, tracked));
-    if !tracked {
-        let input = inputs.first().ok_or_else(|| no_input(op.name()))?;
-        return Ok(Fused {
-            place: input.place.clone(),
-            slot: output,
-            value,
-        });
-    }
+    Ok(value.into())
+}
+
+fn constant<B: Backend>(
+    name: &'static str,
+    inputs: &[&Fused<B>],
+    shape: &[usize],
+    value: Output<B>,
+) -> Result<Fused<B>> {
+    let value = held(name, value, shape)?;
+    let input = inputs.first().ok_or_else(|| no_input(name))?;
+    Ok(Fused {
+        place: input.place.clone(),
+        slot: Arc::new(Slot::new(shape, false)),
+        value,
+    })
+}
+
+fn put<B: Backend>(
+    operation: Box<dyn Applied<B>>,
+    inputs: &[&Fused<B>],
+    shape: &[usize],
+    value: Output<B>,
+) -> Result<Fused<B>> {
+    let value = held(operation.name(), value, shape)?;
+    let output = Arc::new(Slot::new(shape, true));
     for input in inputs.iter().filter(|input| input.slot.tracked) {
-        input.slot.add_consumer(op.name());
+        input.slot.add_consumer(operation.name());
     }
     let read = inputs.iter().enumerate();
     let node = Arc::new(Node {
         values: read
-            .map(|(i, input)| op.reads(i).then(|| input.value.keep()))
+            .map(|(i, input)| operation.reads(i).then(|| input.value.keep()))
             .collect(),
         inputs: inputs.iter().map(|input| Arc::clone(&input.slot)).collect(),
         output: Arc::clone(&output),
-        value: op.reads_value().then(|| value.keep()),
-        saved,
+        value: operation.reads_value().then(|| value.keep()),
         deferred: Mutex::new(Vec::new()),
-        op,
+        operation,
     });
     // Inputs that are not trained would only lengthen the graph.
     let place = segment::append(node, inputs.iter().copied().filter(|x| x.slot.tracked))?;
@@ -102,22 +136,21 @@ fn expect_length<B: Backend>(
     }
 }
 
-impl<B: Backend, O: Kernel<B>> Node<B, O> {
+impl<B: Backend> Node<B> {
     /// What is kept of the values of the inputs and of the output.
-    fn point(&self) -> Result<Point<'_, B, O::Saved>> {
+    fn kept_values(&self) -> Result<Values<'_, B>> {
         let inputs = self.values.iter();
         let inputs = inputs.map(|kept| kept.as_ref().map(Array::view).transpose());
-        Ok(Point {
-            name: self.op.name(),
+        Ok(Values {
+            name: self.operation.name(),
             inputs: inputs.collect::<Result<_>>()?,
             output: self.value.as_ref().map(Array::view).transpose()?,
             shapes: self.inputs.iter().map(|slot| &slot.shape[..]).collect(),
-            saved: &self.saved,
         })
     }
 
     /// What A left in this pass. What another pass has left stays with it.
-    fn take_deferred(&self) -> Result<Vec<O::Deferred>> {
+    fn take_deferred(&self) -> Result<Vec<Deferred>> {
         let mut deferred = self.deferred.lock().unwrap_or_else(|e| e.into_inner());
         if deferred.iter().any(|(pass, _)| *pass != sweep::current()) {
             return Err(collision("second derivative"));
@@ -128,7 +161,7 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
 
     /// Whether the pass has come to it.
     fn is_due(&self) -> bool {
-        let is_own = |(pass, _): &(u64, O::Deferred)| *pass == sweep::current();
+        let is_own = |(pass, _): &(u64, Deferred)| *pass == sweep::current();
         let deferred = self.deferred.lock().unwrap_or_else(|e| e.into_inner());
         self.output.take_reached() || deferred.iter().any(is_own)
     }
@@ -137,18 +170,19 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
     fn adjoint(
         &self,
         gradient: Option<&B::Numbers>,
-        deferred: Option<O::Deferred>,
+        deferred: Option<Deferred>,
         wanted: &[bool],
         turn: usize,
-    ) -> Result<O::Kept> {
+    ) -> Result<Kept> {
         let tracked = |slot: &Arc<Slot<B>>| match slot.tracked {
             true => slot.lend_gradient(),
             false => Ok(None),
         };
         let onto: Result<Vec<_>> = self.inputs.iter().map(tracked).collect();
         let mut onto = onto?;
-        let point = self.point()?;
-        let (gradients, kept) = (self.op).adjoint(&point, gradient, deferred, wanted, &mut onto)?;
+        let values = self.kept_values()?;
+        let operation = &self.operation;
+        let (gradients, kept) = operation.adjoint(values, gradient, deferred, wanted, &mut onto)?;
         for (slot, left) in self.inputs.iter().zip(onto) {
             if let Some(left) = left {
                 slot.give_back(left)?;
@@ -158,7 +192,7 @@ impl<B: Backend, O: Kernel<B>> Node<B, O> {
         let parts = turn * self.inputs.len()..;
         for ((slot, gradient), part) in self.inputs.iter().zip(gradients).zip(parts) {
             if let (true, Some(gradient)) = (slot.tracked, gradient) {
-                let name = self.op.name();
+                let name = operation.name();
                 expect_length::<B>(name, "a gradient", &gradient, slot.length())?;
                 let gradient = B::shaped(gradient, &slot.shape)?;
                 slot.add_gradient(gradient, (address, part))?;
@@ -176,9 +210,9 @@ pub(super) trait Turn: Send + Sync {
     fn sweep(self: Arc<Self>, keep: bool) -> Result<Option<Box<dyn SecondTurn>>>;
 }
 
-impl<B: Backend, O: Kernel<B>> Turn for Node<B, O> {
+impl<B: Backend> Turn for Node<B> {
     fn name(&self) -> &'static str {
-        self.op.name()
+        self.operation.name()
     }
 
     fn sweep(self: Arc<Self>, keep: bool) -> Result<Option<Box<dyn SecondTurn>>> {
@@ -192,7 +226,7 @@ impl<B: Backend, O: Kernel<B>> Turn for Node<B, O> {
             input.reach();
         }
         if keep && !deferred.is_empty() {
-            return Err(no_third_derivative(self.op.name()));
+            return Err(no_third_derivative(self.operation.name()));
         }
         let wanted: Vec<bool> = self.inputs.iter().map(|slot| slot.tracked).collect();
         let first = deferred.pop();
@@ -216,10 +250,10 @@ impl<B: Backend, O: Kernel<B>> Turn for Node<B, O> {
 }
 
 /// A.
-struct Adjoint<B: Backend, O: Kernel<B>> {
-    node: Arc<Node<B, O>>,
+struct Adjoint<B: Backend> {
+    node: Arc<Node<B>>,
     gradient: Array<B>,
-    kept: O::Kept,
+    kept: Kept,
 }
 
 /// An adjoint's turn in a second pass.
@@ -230,9 +264,9 @@ pub(super) trait SecondTurn: Send + Sync {
     fn sweep(&self) -> Result<()>;
 }
 
-impl<B: Backend, O: Kernel<B>> SecondTurn for Adjoint<B, O> {
+impl<B: Backend> SecondTurn for Adjoint<B> {
     fn name(&self) -> &'static str {
-        self.node.op.name()
+        self.node.operation.name()
     }
 
     fn sweep(&self) -> Result<()> {
@@ -248,11 +282,11 @@ impl<B: Backend, O: Kernel<B>> SecondTurn for Adjoint<B, O> {
         if cotangents.iter().all(Option::is_none) {
             return Ok(());
         }
-        let (op, point) = (&node.op, node.point()?);
+        let (operation, values) = (&node.operation, node.kept_values()?);
         let (mut cotangent, deferred) =
-            op.second_adjoint(&point, &self.gradient, &self.kept, &cotangents)?;
+            operation.second_adjoint(values, &self.gradient, &self.kept, &cotangents)?;
         let length = node.output.length();
-        expect_length::<B>(op.name(), "a cotangent", &cotangent.numbers, length)?;
+        expect_length::<B>(operation.name(), "a cotangent", &cotangent.numbers, length)?;
         cotangent.numbers = B::shaped(cotangent.numbers, &node.output.shape)?;
         node.output.set_cotangent(cotangent.into())?;
         let mut all = node.deferred.lock().unwrap_or_else(|e| e.into_inner());

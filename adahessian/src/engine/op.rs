@@ -152,12 +152,26 @@ impl<B: Backend> Index<usize> for Inputs<'_, B> {
 /// Gradients of an operation's inputs, in order; `None` where none is wanted, or it is zero.
 pub type Gradients<B> = Vec<Option<<B as Backend>::Buffer>>;
 
+/// What is kept of the values of an operation's inputs and of its own.
+pub(super) struct Values<'a, B: Backend> {
+    pub name: &'static str,
+    pub inputs: Vec<Option<B::View<'a>>>,
+    pub output: Option<B::View<'a>>,
+    pub shapes: Vec<&'a [usize]>,
+}
+
+impl<'a, B: Backend> Values<'a, B> {
+    pub fn with<S>(self, saved: &'a S) -> Point<'a, B, S> {
+        Point {
+            values: self,
+            saved,
+        }
+    }
+}
+
 /// The values at which an operation is differentiated.
 pub struct Point<'a, B: Backend, S> {
-    pub(super) name: &'static str,
-    pub(super) inputs: Vec<Option<B::View<'a>>>,
-    pub(super) output: Option<B::View<'a>>,
-    pub(super) shapes: Vec<&'a [usize]>,
+    values: Values<'a, B>,
     /// What the forward pass left.
     pub saved: &'a S,
 }
@@ -168,7 +182,7 @@ impl<B: Backend, S> Point<'_, B, S> {
     /// # Errors
     /// [`Error::Engine`] for one that is not kept, since [`Kernel::reads`] says that it is not read.
     pub fn input(&self, input: usize) -> Result<&B::Numbers> {
-        match self.inputs.get(input) {
+        match self.values.inputs.get(input) {
             Some(Some(view)) => Ok(view),
             _ => Err(self.missing(&format!("input {input}"), "reads")),
         }
@@ -179,7 +193,7 @@ impl<B: Backend, S> Point<'_, B, S> {
     /// # Errors
     /// As [`Point::input`] for one that there is.
     pub fn optional(&self, input: usize) -> Result<Option<&B::Numbers>> {
-        match input < self.inputs.len() {
+        match input < self.values.inputs.len() {
             true => self.input(input).map(Some),
             false => Ok(None),
         }
@@ -190,25 +204,28 @@ impl<B: Backend, S> Point<'_, B, S> {
     /// # Errors
     /// [`Error::Engine`] unless [`Kernel::reads_value`] says that it is read.
     pub fn output(&self) -> Result<&B::Numbers> {
-        let output = self.output.as_deref();
+        let output = self.values.output.as_deref();
         output.ok_or_else(|| self.missing("its own value", "reads_value"))
     }
 
     /// The shape of input number `input`.
     pub fn shape(&self, input: usize) -> &[usize] {
-        self.shapes[input]
+        self.values.shapes[input]
     }
 
     /// How many numbers each input has.
     pub fn lengths(&self) -> impl Iterator<Item = usize> {
-        self.shapes.iter().map(|shape| shape.iter().product())
+        self.values
+            .shapes
+            .iter()
+            .map(|shape| shape.iter().product())
     }
 
     fn missing(&self, what: &str, method: &str) -> Error {
         Error::Engine {
             what: format!(
                 "the fused operation `{}` reads {what}, which is not kept: its `{method}` must say so",
-                self.name
+                self.values.name
             ),
         }
     }

@@ -1,6 +1,7 @@
 //! The passes on a backend of which the engine knows nothing: bfloat16, in vectors of its own.
 
 use super::handle::Fused;
+use super::op::Values;
 use super::{Array, Backend, Gradients, Held, Inputs, Kernel, Op, Output, Point, node};
 use crate::error::{Error, Result};
 use crate::{Hessian, NamedVars, VarVec};
@@ -146,13 +147,13 @@ fn both_passes_on_another_backend() -> Result<()> {
 /// A value that a kernel did not ask to keep is an error that names it.
 #[test]
 fn a_value_that_is_not_kept_is_an_error() {
-    let point = Point::<Short, ()> {
+    let values = Values::<Short> {
         name: "squares",
         inputs: vec![None],
         output: None,
         shapes: vec![&[2]],
-        saved: &(),
     };
+    let point = values.with(&());
     let error = point.input(0).unwrap_err().to_string();
     assert!(error.contains("squares") && error.contains("input 0") && error.contains("`reads`"));
     let error = point.output().unwrap_err().to_string();

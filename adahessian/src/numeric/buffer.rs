@@ -3,9 +3,9 @@
 //! A training step needs the same few sizes over and over. Memory that is freshly mapped costs a
 //! page fault every 4 KiB, which was a third of a second backward pass before buffers were kept.
 
+use super::parallel;
 use super::real::Real;
 use super::real::sealed::Memory;
-use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
@@ -167,8 +167,8 @@ impl<T: Real> Buffer<T> {
             buffer.0.copy_from_slice(data);
             return buffer;
         }
-        let pairs = buffer.0.par_chunks_mut(COPIED).zip(data.par_chunks(COPIED));
-        pairs.for_each(|(to, from)| to.copy_from_slice(from));
+        let pairs = buffer.0.chunks_mut(COPIED).zip(data.chunks(COPIED));
+        parallel::each(pairs, |_, (to, from)| to.copy_from_slice(from));
         buffer
     }
 

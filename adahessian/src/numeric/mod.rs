@@ -15,6 +15,7 @@ mod functions;
 pub(crate) mod in_place;
 pub(crate) mod listed;
 mod log_1p;
+pub(crate) mod parallel;
 mod power;
 mod product;
 mod real;

@@ -1,7 +1,7 @@
 //! Passes over the rows of matrices, in parallel, in pieces that do not depend on the threads.
 
+use super::parallel;
 use super::{Buffer, Real};
-use rayon::prelude::*;
 
 /// Numbers that are added on the thread that is there: waking another takes longer.
 pub(crate) const FEW: usize = 1 << 16;
@@ -31,7 +31,7 @@ pub(crate) fn column_sums<T: Real>(data: &[T], width: usize) -> Buffer<T> {
     // The same pieces in both, and so the same bits.
     let sums: Vec<Buffer<T>> = match data.len() <= FEW {
         true => data.chunks(length).map(sum).collect(),
-        false => data.par_chunks(length).map(sum).collect(),
+        false => parallel::map(data.chunks(length), |_, piece| sum(piece)),
     };
     in_order(sums, width)
 }

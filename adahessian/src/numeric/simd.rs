@@ -2,13 +2,14 @@
 //!
 //! A kernel is a [`Task`]: generic over the vector type, always inlined. [`run`] compiles it three
 //! times, for AVX-512, for AVX2 with FMA, and for whatever the target has by default, and calls the
-//! best one that this processor knows. Loops over slices in a task's body are vectorised by the
+//! best one that this processor knows. [`run_at`] compiles it once more, for half vectors of AVX-512. Loops over slices in a task's body are vectorised by the
 //! compiler for the same instructions.
 //!
 //! Every kernel adds up the terms of a sum in an order that does not depend on the vector's width,
 //! so AVX2 and AVX-512 give the same bits.
 
 use super::Real;
+use super::parallel;
 
 /// A computation on numbers of type `T`, compiled for several instruction sets.
 pub(crate) trait Task<T: Real> {
@@ -61,7 +62,7 @@ pub(crate) fn lanes<T: Real>(width: Width) -> usize {
             V::LANES
         }
     }
-    run::<T, _>(width, Count)
+    run_at::<T, _>(width, Count)
 }
 
 /// Vectors that this processor holds at once.
@@ -74,24 +75,33 @@ pub(crate) fn registers<T: Real>() -> usize {
             REGISTERS
         }
     }
-    run::<T, _>(Width::Widest, Count)
+    run::<T, _>(Count)
 }
 
-/// Runs a task with the best instructions of this processor.
-pub(crate) fn run<T: Real, K: Task<T>>(width: Width, task: K) -> K::Output {
+/// Runs a task with the best instructions and the widest vectors of this processor.
+pub(crate) fn run<T: Real, K: Task<T>>(task: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: each call is behind a check that the processor has the features.
     unsafe {
         match x86::level() {
-            x86::Level::Avx512 if width == Width::Widest => return x86::avx512_wide(task),
-            x86::Level::Avx512 => return x86::avx512_half(task),
+            x86::Level::Avx512 => return x86::avx512_wide(task),
             x86::Level::Avx2 => return x86::avx2(task),
             x86::Level::Baseline => {}
         }
     }
-    let _ = width;
     // SAFETY: `Portable` needs no special instructions.
     unsafe { task.run::<Portable<T>, 16>() }
+}
+
+/// The same with vectors of this width, where there is a choice.
+pub(crate) fn run_at<T: Real, K: Task<T>>(width: Width, task: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    if width == Width::Half && matches!(x86::level(), x86::Level::Avx512) {
+        // SAFETY: the processor has the features.
+        return unsafe { x86::avx512_half(task) };
+    }
+    let _ = width;
+    run(task)
 }
 
 /// Four numbers in an array: the compiler makes of it what the target has.
@@ -270,7 +280,6 @@ mod other {
 
 /// to ← to + from, in parallel.
 pub(crate) fn add_assign<T: Real>(to: &mut [T], from: &[T]) {
-    use rayon::prelude::*;
     const PART: usize = 1 << 16;
     struct Add<'a, T>(&'a mut [T], &'a [T]);
     impl<T: Real> Task<T> for Add<'_, T> {
@@ -284,9 +293,8 @@ pub(crate) fn add_assign<T: Real>(to: &mut [T], from: &[T]) {
         }
     }
     if to.len() <= PART {
-        return run(Width::Widest, Add(to, from)); // waking a thread takes longer
+        return run(Add(to, from)); // waking a thread takes longer
     }
-    to.par_chunks_mut(PART)
-        .zip(from.par_chunks(PART))
-        .for_each(|(to, from)| run(Width::Widest, Add(to, from)));
+    let parts = to.chunks_mut(PART).zip(from.chunks(PART));
+    parallel::each(parts, |_, (to, from)| run(Add(to, from)));
 }

@@ -5,28 +5,53 @@ use super::Real;
 const LANES: usize = 16;
 
 /// Σ f(entry of each row) for several sums at once.
+// By index, and without closures of its own: it is compiled anew for every f, type and instruction set.
+#[expect(clippy::needless_range_loop, reason = "said above")]
 #[inline(always)]
 pub(crate) fn sums<T: Real, const N: usize, const M: usize>(
     rows: [&[T]; N],
     f: impl Fn([T; N]) -> [T; M],
 ) -> [T; M] {
-    let parts = rows.map(|row| row.as_chunks::<LANES>());
+    let parts = chunks(rows);
     let mut lanes = [[T::ZERO; LANES]; M];
     for group in 0..parts[0].0.len() {
-        let read: [[T; LANES]; N] = std::array::from_fn(|i| parts[i].0[group]);
+        let mut read = [[T::ZERO; LANES]; N];
+        for i in 0..N {
+            read[i] = parts[i].0[group];
+        }
         for lane in 0..LANES {
-            let terms = f(std::array::from_fn(|i| read[i][lane]));
-            for (sum, term) in lanes.iter_mut().zip(terms) {
-                sum[lane] += term;
+            let mut entries = [T::ZERO; N];
+            for i in 0..N {
+                entries[i] = read[i][lane];
+            }
+            let terms = f(entries);
+            for i in 0..M {
+                lanes[i][lane] += terms[i];
             }
         }
     }
     for at in 0..parts[0].1.len() {
-        let terms = f(std::array::from_fn(|i| parts[i].1[at]));
-        for (sum, term) in lanes.iter_mut().zip(terms) {
-            sum[at] += term;
+        let mut entries = [T::ZERO; N];
+        for i in 0..N {
+            entries[i] = parts[i].1[at];
+        }
+        let terms = f(entries);
+        for i in 0..M {
+            lanes[i][at] += terms[i];
         }
     }
+    totals(lanes)
+}
+
+type Chunks<'a, T> = (&'a [[T; LANES]], &'a [T]);
+
+#[inline(always)]
+fn chunks<T, const N: usize>(rows: [&[T]; N]) -> [Chunks<'_, T>; N] {
+    rows.map(|row| row.as_chunks::<LANES>())
+}
+
+#[inline(always)]
+fn totals<T: Real, const M: usize>(lanes: [[T; LANES]; M]) -> [T; M] {
     lanes.map(|lanes| lanes.into_iter().sum())
 }
 

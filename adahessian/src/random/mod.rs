@@ -11,8 +11,8 @@ mod ptx;
 
 use crate::error::Result;
 use crate::numeric::Real;
+use crate::numeric::parallel;
 use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -72,8 +72,7 @@ impl Stream {
     /// Goes over numbers, each with its sign of [`Stream::rademacher`], on all threads.
     pub(crate) fn with_signs<T: Real>(&self, to: &mut [T], apply: impl Fn(&mut T, T) + Sync) {
         const BLOCKS: usize = 256;
-        let parts = to.par_chunks_mut(128 * BLOCKS).enumerate();
-        parts.for_each(|(part, numbers)| {
+        parallel::each(to.chunks_mut(128 * BLOCKS), |part, numbers| {
             for (block, numbers) in numbers.chunks_mut(128).enumerate() {
                 let words = self.block(part * BLOCKS + block);
                 for (word, numbers) in words.into_iter().zip(numbers.chunks_mut(32)) {
@@ -91,8 +90,7 @@ impl Stream {
     pub(crate) fn negative(&self, count: usize) -> Vec<u8> {
         const BLOCKS: usize = 256;
         let mut bits = vec![0; count];
-        let parts = bits.par_chunks_mut(128 * BLOCKS).enumerate();
-        parts.for_each(|(part, bits)| {
+        parallel::each(bits.chunks_mut(128 * BLOCKS), |part, bits| {
             for (block, bits) in bits.chunks_mut(128).enumerate() {
                 let words = self.block(part * BLOCKS + block);
                 for (word, bits) in words.into_iter().zip(bits.chunks_mut(32)) {
@@ -108,8 +106,9 @@ impl Stream {
     pub fn uniform(&self, count: usize) -> Vec<f64> {
         const PART: usize = 1 << 13;
         let mut numbers = vec![0.0; count];
-        let parts = numbers.par_chunks_mut(PART).enumerate();
-        parts.for_each(|(part, numbers)| self.uniform_from(part * PART, numbers));
+        parallel::each(numbers.chunks_mut(PART), |part, numbers| {
+            self.uniform_from(part * PART, numbers);
+        });
         numbers
     }
 
@@ -128,7 +127,7 @@ impl Stream {
     /// `count` standard normal numbers (Box-Muller on pairs of uniforms).
     pub fn normal(&self, count: usize) -> Vec<f64> {
         let mut numbers = self.uniform(count + count % 2);
-        numbers.par_chunks_mut(1 << 13).for_each(|numbers| {
+        parallel::each(numbers.chunks_mut(1 << 13), |_, numbers| {
             for u in numbers.chunks_exact_mut(2) {
                 let radius = (-2.0 * u[0].ln()).sqrt();
                 let (sin, cos) = (std::f64::consts::TAU * u[1]).sin_cos();
@@ -151,8 +150,7 @@ impl Stream {
         const BLOCKS: usize = 2048;
         let limit = limit(keep);
         let mut kept = vec![0; count];
-        let parts = kept.par_chunks_mut(4 * BLOCKS).enumerate();
-        parts.for_each(|(part, kept)| {
+        parallel::each(kept.chunks_mut(4 * BLOCKS), |part, kept| {
             for (block, kept) in kept.chunks_mut(4).enumerate() {
                 let words = self.block(part * BLOCKS + block);
                 let pairs = kept.iter_mut().zip(words);

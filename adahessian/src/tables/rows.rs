@@ -2,6 +2,7 @@
 
 use super::cell::Cell;
 use crate::numeric::Real;
+use crate::numeric::parallel;
 use rayon::prelude::*;
 
 /// Rows that one thread works on at a time. So many are done on the thread that is there: waking another
@@ -22,8 +23,8 @@ pub(crate) fn read<C: Cell>(table: &[C], width: usize, rows: &[u32]) -> Vec<C::N
     match rows.len() <= PIECE || is_on_a_pool() {
         true => copy((&mut numbers, rows)),
         false => {
-            let pieces = numbers.par_chunks_mut(PIECE * width);
-            pieces.zip(rows.par_chunks(PIECE)).for_each(copy);
+            let pieces = numbers.chunks_mut(PIECE * width);
+            parallel::each(pieces.zip(rows.chunks(PIECE)), |_, piece| copy(piece));
         }
     }
     numbers
@@ -61,7 +62,7 @@ pub(crate) fn change<A: Send, B: Send>(
     let sums: Vec<f64> = match work.len() {
         0 | 1 => work.into_iter().map(change).collect(),
         _ if is_on_a_pool() => work.into_iter().map(change).collect(),
-        _ => work.into_par_iter().map(change).collect(),
+        _ => parallel::map(work, |_, piece| change(piece)),
     };
     sums.into_iter().sum()
 }

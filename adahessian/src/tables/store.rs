@@ -4,6 +4,7 @@ use super::cell::Cell;
 use super::mapped::Mapped;
 use super::table::Precision;
 use crate::numeric::Real;
+use crate::numeric::parallel;
 use candle_core::Tensor;
 use half::bf16;
 use memmap2::MmapMut;
@@ -35,10 +36,8 @@ pub(crate) fn fill<C: Cell>(
     width: usize,
     value: &(impl Fn(usize, &mut [f64]) + Sync),
 ) {
-    use rayon::prelude::*;
     const ROWS: usize = 1 << 10;
-    let pieces = data.par_chunks_mut(ROWS * width).enumerate();
-    pieces.for_each(|(piece, data)| {
+    parallel::each(data.chunks_mut(ROWS * width), |piece, data| {
         let mut numbers = vec![0.0; width];
         for (row, to) in data.chunks_exact_mut(width).enumerate() {
             numbers.fill(0.0);

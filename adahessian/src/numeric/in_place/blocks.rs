@@ -3,7 +3,7 @@
 use super::entries::{Entry, update_slices};
 use super::{PIECE, pieces};
 use crate::numeric::Real;
-use crate::numeric::simd::{self, Task, Vector, Width};
+use crate::numeric::simd::{self, Task, Vector};
 
 /// How D is averaged.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ impl Averaging {
     /// The means of blocks that are longer than a piece.
     pub fn long_means<T: Real>(&self, diagonal: &[T]) -> Option<Vec<T>> {
         let mean = |block: &[T]| {
-            let sums = pieces(PIECE, [], [block], |_, [], [part]| self.sum(part));
+            let sums = pieces(PIECE, [], [block], &|_, [], [part]| self.sum(part));
             T::from_f64(sums.iter().sum::<f64>() / block.len() as f64)
         };
         (self.run > PIECE).then(|| diagonal.chunks(self.run).map(mean).collect())
@@ -65,9 +65,9 @@ impl Averaging {
                 let pairs = average.iter_mut().zip(diagonal);
                 pairs.for_each(|(to, x)| *to = self.of(*x));
             }
-            (None, 2) => simd::run(Width::Widest, self.short::<T, 2>(diagonal, average)),
-            (None, 4) => simd::run(Width::Widest, self.short::<T, 4>(diagonal, average)),
-            (None, 8) => simd::run(Width::Widest, self.short::<T, 8>(diagonal, average)),
+            (None, 2) => simd::run(self.short::<T, 2>(diagonal, average)),
+            (None, 4) => simd::run(self.short::<T, 4>(diagonal, average)),
+            (None, 8) => simd::run(self.short::<T, 8>(diagonal, average)),
             (None, run) => {
                 let blocks = average.chunks_mut(run).zip(diagonal.chunks(run));
                 blocks.for_each(|(to, block)| to.fill(self.mean(block)));
@@ -131,7 +131,7 @@ impl<T: Real, const RUN: usize> Task<T> for Short<'_, T, RUN> {
 /// The sum and the largest of |x|.
 pub(crate) fn sizes<T: Real>(x: &[T]) -> [f64; 2] {
     let [sum, _] = update_slices([], [x], Abs);
-    [sum, simd::run(Width::Widest, LargestAbs(x)).to_f64()]
+    [sum, simd::run(LargestAbs(x)).to_f64()]
 }
 
 #[derive(Clone, Copy)]

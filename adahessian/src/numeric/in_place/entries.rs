@@ -3,7 +3,7 @@
 use super::{PIECE, pieces, with_slices};
 use crate::error::Result;
 use crate::numeric::Real;
-use crate::numeric::simd::{self, Task, Vector, Width};
+use crate::numeric::simd::{self, Task, Vector};
 use candle_core::Tensor;
 
 /// The update of one entry. `changed` are the numbers that it replaces, the variable's value first
@@ -43,7 +43,7 @@ pub(crate) fn update<T: Real, const N: usize, const I: usize>(
     entry: impl Entry<T, N, I>,
 ) -> Result<Option<[f64; 2]>> {
     with_slices::<T, _, N, I>(changed, read, |changed, read| {
-        let parts = pieces(PIECE, changed, read, |_, changed, read| {
+        let parts = pieces(PIECE, changed, read, &|_, changed, read| {
             update_slices(changed, read, entry)
         });
         sum(parts)
@@ -63,12 +63,8 @@ pub(crate) fn update_slices<T: Real, const N: usize, const I: usize>(
     read: [&[T]; I],
     entry: impl Entry<T, N, I>,
 ) -> [f64; 2] {
-    let task = Update {
-        changed,
-        read,
-        entry,
-    };
-    simd::run(Width::Widest, task)
+    let cut = Cut::of(changed, read);
+    simd::run(Update { cut, entry })
 }
 
 /// Entries computed side by side: the compiler makes vectors of them.
@@ -77,12 +73,41 @@ const LANES: usize = 16;
 /// Groups of lanes whose terms are summed in the variable's own type before f64 takes over.
 const GROUPS: usize = 256;
 
+/// Slices as groups of lanes, and what is left of them.
+struct Cut<'a, T, const N: usize, const I: usize> {
+    changed: [(&'a mut [[T; LANES]], &'a mut [T]); N],
+    read: [(&'a [[T; LANES]], &'a [T]); I],
+    groups: usize,
+    rest: usize,
+}
+
+impl<'a, T: Real, const N: usize, const I: usize> Cut<'a, T, N, I> {
+    fn of(changed: [&'a mut [T]; N], read: [&'a [T]; I]) -> Self {
+        let changed = changed.map(|slice| slice.as_chunks_mut::<LANES>());
+        let read = read.map(|slice| slice.as_chunks::<LANES>());
+        let sizes = changed
+            .iter()
+            .map(|(groups, rest)| (groups.len(), rest.len()));
+        let others = read.iter().map(|(groups, rest)| (groups.len(), rest.len()));
+        let least = |(groups, rest): (usize, usize), (g, r)| (groups.min(g), rest.min(r));
+        let (groups, rest) = sizes.chain(others).reduce(least).unwrap_or((0, 0));
+        Self {
+            changed,
+            read,
+            groups,
+            rest,
+        }
+    }
+}
+
 struct Update<'a, T, E, const N: usize, const I: usize> {
-    changed: [&'a mut [T]; N],
-    read: [&'a [T]; I],
+    cut: Cut<'a, T, N, I>,
     entry: E,
 }
 
+// Loops by index, and no closures: this is compiled for every rule, type and instruction set, and what adapters of
+// iterators come to was a fifth of all that the compiler had to do. Over whole arrays they would not become vectors, too.
+#[expect(clippy::needless_range_loop, reason = "said above")]
 impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T>
     for Update<'_, T, E, N, I>
 {
@@ -90,23 +115,31 @@ impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T>
 
     #[inline(always)]
     unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) -> [f64; 2] {
-        let mut tails = self.changed.map(|slice| slice.as_chunks_mut::<LANES>());
-        let ends = self.read.map(|slice| slice.as_chunks::<LANES>());
-        let groups = tails.iter().map(|(groups, _)| groups.len());
-        let groups = groups.chain(ends.iter().map(|(groups, _)| groups.len()));
-        let groups = groups.min().unwrap_or(0);
+        let Self { cut, entry } = self;
         let mut sums = [0.0; 2];
-        for start in (0..groups).step_by(GROUPS) {
+        let mut start = 0;
+        while start < cut.groups {
+            let end = cut.groups.min(start + GROUPS);
             let mut lanes = [[T::ZERO; LANES]; 2];
-            for group in start..groups.min(start + GROUPS) {
+            for group in start..end {
                 // Copies: the compiler need not prove that the slices are apart.
-                let read: [[T; LANES]; I] = std::array::from_fn(|i| ends[i].0[group]);
-                let mut changed: [[T; LANES]; N] = std::array::from_fn(|i| tails[i].0[group]);
+                let mut read = [[T::ZERO; LANES]; I];
+                for i in 0..I {
+                    read[i] = cut.read[i].0[group];
+                }
+                let mut changed = [[T::ZERO; LANES]; N];
+                for i in 0..N {
+                    changed[i] = cut.changed[i].0[group];
+                }
                 for lane in 0..LANES {
-                    // By index: as iterators over whole arrays this does not become vectors.
-                    let old = std::array::from_fn(|i| changed[i][lane]);
-                    let seen = std::array::from_fn(|i| read[i][lane]);
-                    let (new, terms) = self.entry.entry(old, seen);
+                    let (mut old, mut seen) = ([T::ZERO; N], [T::ZERO; I]);
+                    for i in 0..N {
+                        old[i] = changed[i][lane];
+                    }
+                    for i in 0..I {
+                        seen[i] = read[i][lane];
+                    }
+                    let (new, terms) = entry.entry(old, seen);
                     for i in 0..N {
                         changed[i][lane] = new[i];
                     }
@@ -114,28 +147,36 @@ impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T>
                         lanes[i][lane] += terms[i];
                     }
                 }
-                for (to, new) in tails.iter_mut().zip(changed) {
-                    to.0[group] = new;
+                for i in 0..N {
+                    cut.changed[i].0[group] = changed[i];
                 }
             }
-            for (sum, lanes) in sums.iter_mut().zip(lanes) {
-                *sum += lanes.iter().map(|x| x.to_f64()).sum::<f64>();
+            for i in 0..2 {
+                sums[i] += total(&lanes[i]);
             }
+            start = end;
         }
-        let rest = tails.iter().map(|(_, rest)| rest.len());
-        let rest = rest.chain(ends.iter().map(|(_, rest)| rest.len()));
-        for at in 0..rest.min().unwrap_or(0) {
-            let old = std::array::from_fn(|i| tails[i].1[at]);
-            let (new, terms) = self
-                .entry
-                .entry(old, std::array::from_fn(|i| ends[i].1[at]));
-            for (to, new) in tails.iter_mut().zip(new) {
-                to.1[at] = new;
+        for at in 0..cut.rest {
+            let (mut old, mut seen) = ([T::ZERO; N], [T::ZERO; I]);
+            for i in 0..N {
+                old[i] = cut.changed[i].1[at];
             }
-            for (sum, term) in sums.iter_mut().zip(terms) {
-                *sum += term.to_f64();
+            for i in 0..I {
+                seen[i] = cut.read[i].1[at];
+            }
+            let (new, terms) = entry.entry(old, seen);
+            for i in 0..N {
+                cut.changed[i].1[at] = new[i];
+            }
+            for i in 0..2 {
+                sums[i] += terms[i].to_f64();
             }
         }
         sums
     }
+}
+
+#[inline(always)]
+fn total<T: Real>(lanes: &[T; LANES]) -> f64 {
+    lanes.iter().map(|x| x.to_f64()).sum()
 }

@@ -2,10 +2,10 @@
 
 use super::{PIECE, with_slices};
 use crate::error::Result;
+use crate::numeric::parallel;
 use crate::numeric::{ByType, Real, by_type};
 use crate::random::Stream;
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 /// a ⊙ b as a new tensor.
 pub(crate) fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -56,9 +56,9 @@ fn typed<T: Real>(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
     }
     let product = with_slices::<T, _, 0, 2>([], [a, b], |[], [a, b]| {
         let mut product = vec![T::ZERO; a.len()];
-        let pieces = product.par_chunks_mut(PIECE);
-        let pieces = pieces.zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE));
-        pieces.for_each(|((to, a), b)| {
+        let pieces = product.chunks_mut(PIECE);
+        let pieces = pieces.zip(a.chunks(PIECE)).zip(b.chunks(PIECE));
+        parallel::each(pieces, |_, ((to, a), b)| {
             let entries = to.iter_mut().zip(a).zip(b);
             entries.for_each(|((to, &a), &b)| *to = a * b);
         });

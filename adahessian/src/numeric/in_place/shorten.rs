@@ -23,7 +23,7 @@ impl<T: Real> Entry<T, 1, 1> for Shorten<T> {
 /// old + share · (new - old) in the place of new, old where the share is 0; the squared norm of what is left of the change.
 pub(crate) fn pull_back<T: Real>(new: &mut [T], old: &[T], share: f64) -> f64 {
     let entry = Shorten(T::from_f64(share));
-    let parts = pieces(PIECE, [new], [old], |_, new, old| {
+    let parts = pieces(PIECE, [new], [old], &|_, new, old| {
         update_slices(new, old, entry)
     });
     sum(parts)[0]

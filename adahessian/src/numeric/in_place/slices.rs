@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::numeric::Real;
+use crate::numeric::parallel;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor};
-use rayon::prelude::*;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
@@ -15,12 +15,8 @@ pub(crate) fn with_slices<T: Real, R, const N: usize, const I: usize>(
     read: [&Tensor; I],
     work: impl FnOnce([&mut [T]; N], [&[T]; I]) -> R,
 ) -> Result<Option<R>> {
-    let mut places = Vec::with_capacity(N + I);
-    for tensor in changed.into_iter().chain(read) {
-        match place::<T>(tensor) {
-            Some(place) if !places.contains(&place) => places.push(place),
-            _ => return Ok(None),
-        }
+    if !apart::<T>(&changed, &read) {
+        return Ok(None);
     }
     let guards = read.map(Tensor::storage_and_layout);
     let read = guards.each_ref().map(|(storage, layout)| match &**storage {
@@ -34,6 +30,21 @@ pub(crate) fn with_slices<T: Real, R, const N: usize, const I: usize>(
         }
     })?;
     Ok(result)
+}
+
+/// Whether all of them can be worked on, at once.
+fn apart<T: Real>(changed: &[&Tensor], read: &[&Tensor]) -> bool {
+    let mut places = Vec::with_capacity(changed.len() + read.len());
+    changed
+        .iter()
+        .chain(read)
+        .all(|tensor| match place::<T>(tensor) {
+            Some(place) if !places.contains(&place) => {
+                places.push(place);
+                true
+            }
+            _ => false,
+        })
 }
 
 /// Where the memory of a tensor that can be worked on begins; views of one memory have one place,
@@ -97,19 +108,39 @@ impl<T: Real> InplaceOp1 for Opened<'_, T> {
     }
 }
 
+/// A piece of several slices: where it begins, and its parts of those that are changed and of those that are read.
+type Piece<'a, T, const N: usize, const I: usize> = (usize, [&'a mut [T]; N], [&'a [T]; I]);
+
+/// Work on one piece. Without its own type: threads are handed it in a hundred places, each of which the compiler would
+/// make anew.
+type OnPiece<'w, T, R, const N: usize, const I: usize> =
+    &'w (dyn Fn(usize, [&mut [T]; N], [&[T]; I]) -> R + Sync);
+
 /// Calls `work` on all pieces of `length` entries, in parallel, with the place where the piece
 /// begins; the results in the order of the pieces.
 pub(crate) fn pieces<T: Real, R: Send, const N: usize, const I: usize>(
     length: usize,
     changed: [&mut [T]; N],
     read: [&[T]; I],
-    work: impl Fn(usize, [&mut [T]; N], [&[T]; I]) -> R + Sync,
+    work: OnPiece<'_, T, R, N, I>,
 ) -> Vec<R> {
     let all = changed.first().map(|c| c.len());
     let all = all.or(read.first().map(|r| r.len())).unwrap_or(0);
     if all <= length {
         return vec![work(0, changed, read)];
     }
+    let pieces = cut(length, all, changed, read);
+    parallel::map(pieces, |_, (start, changed, read)| {
+        work(start, changed, read)
+    })
+}
+
+fn cut<'a, T, const N: usize, const I: usize>(
+    length: usize,
+    all: usize,
+    changed: [&'a mut [T]; N],
+    read: [&'a [T]; I],
+) -> Vec<Piece<'a, T, N, I>> {
     let mut rest = changed;
     let mut cut = Vec::with_capacity(all.div_ceil(length));
     for start in (0..all).step_by(length) {
@@ -121,8 +152,5 @@ pub(crate) fn pieces<T: Real, R: Send, const N: usize, const I: usize>(
         });
         cut.push((start, parts, read.map(|r| &r[start..start + count])));
     }
-    let results = cut.into_par_iter();
-    results
-        .map(|(start, changed, read)| work(start, changed, read))
-        .collect()
+    cut
 }

@@ -40,7 +40,7 @@ fn fused_squares<T: Real>(tensor: &Tensor) -> Result<Option<f64>> {
 
 /// [`sum_of_squares`] of a slice.
 pub(crate) fn squares_of<T: Real>(data: &[T]) -> f64 {
-    let parts = pieces(PIECE, [], [data], |_, [], read| {
+    let parts = pieces(PIECE, [], [data], &|_, [], read| {
         let [squares, _] = update_slices([], read, Square);
         match squares.is_finite() {
             true => [squares],

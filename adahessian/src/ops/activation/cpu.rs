@@ -4,9 +4,9 @@ use super::Activation;
 use crate::engine::cpu::Output;
 use crate::engine::{Cpu, Entrywise, Recompute};
 use crate::error::Result;
-use crate::numeric::simd::{self, Task, Vector, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd::{self, Task, Vector};
 use crate::numeric::{Buffer, Real};
-use rayon::prelude::*;
 use std::sync::Arc;
 
 /// What a pass computes of the preactivation c and up to three more numbers of an entry.
@@ -92,8 +92,8 @@ fn pass<T: Real>(
     }
     let mut besides: Vec<&mut [T]> = beside.chunks_mut(length).collect();
     besides.resize_with(to.len().div_ceil(length), Default::default);
-    let pieces = to.par_chunks_mut(length).zip(besides).enumerate();
-    pieces.for_each(|(piece, (to, beside))| {
+    let pieces = to.chunks_mut(length).zip(besides);
+    parallel::each(pieces, |piece, (to, beside)| {
         let read = read.map(|array| &array[piece * length..][..to.len()]);
         pass_piece(activation, part, read, to, beside);
     });
@@ -114,11 +114,11 @@ fn pass_piece<T: Real>(
     };
     // One loop for each activation: the choice is not made entry by entry.
     match activation {
-        Activation::Identity => simd::run(Width::Widest, Of::<_, IDENTITY>(task)),
-        Activation::Relu => simd::run(Width::Widest, Of::<_, RELU>(task)),
-        Activation::Tanh => simd::run(Width::Widest, Of::<_, TANH>(task)),
-        Activation::Gelu => simd::run(Width::Widest, Of::<_, GELU>(task)),
-        Activation::Silu => simd::run(Width::Widest, Of::<_, SILU>(task)),
+        Activation::Identity => simd::run(Of::<_, IDENTITY>(task)),
+        Activation::Relu => simd::run(Of::<_, RELU>(task)),
+        Activation::Tanh => simd::run(Of::<_, TANH>(task)),
+        Activation::Gelu => simd::run(Of::<_, GELU>(task)),
+        Activation::Silu => simd::run(Of::<_, SILU>(task)),
     }
 }
 

@@ -17,10 +17,10 @@ use super::heads::{Head, Layout, Outputs};
 use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point, View};
 use crate::engine::{Cpu, Kernel};
 use crate::error::Result;
+use crate::numeric::parallel;
 use crate::numeric::{Buffer, Real};
 use crate::ops::dropout::Drawn;
 use candle_core::{DType, Device};
-use rayon::prelude::*;
 
 /// What there is to compute.
 pub(super) struct Plan {
@@ -156,8 +156,7 @@ impl<T: Real> Kernel<Cpu<T>> for Attention {
             rest = after;
         }
         let mask = self.drawn(&plan);
-        let work = blocks.into_par_iter().enumerate();
-        work.for_each(|(number, p)| {
+        parallel::each(blocks, |number, p| {
             let head = self.head((&plan, mask), number, point);
             head.forward(p, &outputs);
         });
@@ -181,10 +180,9 @@ impl<T: Real> Kernel<Cpu<T>> for Attention {
         let mut results = inputs.map(memory);
         let [q, k, v] = &mut results;
         let outputs = Outputs::new([q, k, v]);
-        let work = plan.blocks(weights).into_par_iter().enumerate();
         let left = deferred.as_ref().map(Left::views).transpose()?;
         let mask = self.drawn(plan);
-        work.for_each(|(number, p)| {
+        parallel::each(plan.blocks(weights), |number, p| {
             let head = self.head((plan, mask), number, inputs);
             match (&left, gradient) {
                 (Some(left), _) => head.second_backward(p, gradient, left, &outputs),
@@ -209,8 +207,7 @@ impl<T: Real> Kernel<Cpu<T>> for Attention {
         let mut tangent = Buffer::scratch(inputs[0].len());
         let outputs = Outputs::new([&mut tangent]);
         let mask = self.drawn(plan);
-        let work = plan.blocks(weights).into_par_iter().enumerate();
-        work.for_each(|(number, p)| {
+        parallel::each(plan.blocks(weights), |number, p| {
             let head = self.head((plan, mask), number, inputs);
             head.tangent(p, &views, &outputs);
         });

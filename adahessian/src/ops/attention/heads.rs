@@ -3,7 +3,7 @@
 use super::cpu::{LeftViews, Plan};
 use super::score_rows::{Jacobian, SecondRows, Softmax};
 use crate::engine::cpu::View;
-use crate::numeric::simd::{self, Width};
+use crate::numeric::simd;
 use crate::numeric::{Buffer, Matrix, Onto, Real, Target, multiply_at};
 use crate::ops::dropout::Drawn;
 
@@ -176,7 +176,7 @@ impl<'a, T: Real> Head<'a, T> {
             visible: &self.plan.visible[self.sequence * keys..][..self.seen],
             causal: self.causal,
         };
-        simd::run(Width::Widest, softmax);
+        simd::run(softmax);
         let dropped = self.dropped(p);
         let weights = self.scores(dropped.as_deref().unwrap_or(p));
         self.write(outputs, 0, Onto::Replace, T::ONE, weights, self.v);
@@ -210,7 +210,7 @@ impl<'a, T: Real> Head<'a, T> {
             p,
             u,
         };
-        simd::run(Width::Widest, task);
+        simd::run(task);
     }
 
     /// tS
@@ -287,7 +287,7 @@ impl<'a, T: Real> Head<'a, T> {
             ts: &mut ts,
             s: &mut s,
         };
-        simd::run(Width::Widest, rows);
+        simd::run(rows);
         self.drop(&mut ts);
         let (gs, s) = (self.scores(&gs), self.scores(&s));
         self.write(outputs, 0, Onto::Replace, self.scale, s, self.k);

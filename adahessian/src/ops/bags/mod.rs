@@ -6,9 +6,12 @@ use super::wrong;
 use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
 use crate::numeric::listed::{Lists, Weights};
+use crate::numeric::parallel;
 use crate::numeric::{Buffer, Real, widened};
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
+
+/// Bags that a thread does at a time.
+const BAGS: usize = 512;
 
 /// How a bag of rows becomes one vector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,10 +192,10 @@ impl LinearMap for Pool {
         // Few bags take less time than waking a thread.
         match self.bags.count() <= 4096 {
             true => y.chunks_exact_mut(self.width).enumerate().for_each(pool),
-            false => {
-                let bags = y.par_chunks_exact_mut(self.width).enumerate();
-                bags.with_min_len(512).for_each(pool);
-            }
+            false => parallel::each(y.chunks_mut(BAGS * self.width), |piece, y| {
+                let bags = y.chunks_exact_mut(self.width);
+                (piece * BAGS..).zip(bags).for_each(pool);
+            }),
         }
         y
     }

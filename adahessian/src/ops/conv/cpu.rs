@@ -16,8 +16,8 @@ use super::kernels::batch::{
 use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use crate::engine::{Cpu, Kernel};
 use crate::error::Result;
+use crate::numeric::parallel;
 use crate::numeric::{Buffer, Real};
-use rayon::prelude::*;
 
 /// How a convolution is computed for a batch.
 pub(super) struct Work {
@@ -42,14 +42,16 @@ impl Work {
     fn add<T: Real>(&self, x: &[T], w: &[T], result: &mut [T], accumulate: bool) {
         let (ins, outs) = self.sizes();
         let weight = Taps::forward(&self.plan, w);
-        let chunks = result.par_chunks_mut(self.chunks.per * outs);
-        chunks.enumerate().for_each(|(chunk, result)| {
-            let mut space = Workspace::forward(&self.plan);
-            for block in self.chunks.blocks(chunk) {
-                let result = block.in_chunk(result, outs);
-                space.correlate(&self.plan, &weight, block.of(x, ins), result, accumulate);
-            }
-        });
+        parallel::each(
+            result.chunks_mut(self.chunks.per * outs),
+            |chunk, result| {
+                let mut space = Workspace::forward(&self.plan);
+                for block in self.chunks.blocks(chunk) {
+                    let result = block.in_chunk(result, outs);
+                    space.correlate(&self.plan, &weight, block.of(x, ins), result, accumulate);
+                }
+            },
+        );
     }
 
     /// Σ BI(u, kernel) and Σ BW(image, u) over terms.
@@ -65,27 +67,25 @@ impl Work {
         let length = sums_length(plan);
         let mut gx = Buffer::scratch(if with_x { self.chunks.images * ins } else { 0 });
         let mut sums = Buffer::zeroed(if with_w { count * length } else { 0 });
-        let parts = split(&mut gx, self.chunks.per * ins, count);
-        parts
-            .zip(split(&mut sums, length, count))
-            .enumerate()
-            .for_each(|(chunk, (gx, sums))| {
-                let mut space = Workspace::backward(plan);
-                for block in self.chunks.blocks(chunk) {
-                    let mut first = true;
-                    for (term, kernel) in terms.iter().zip(&kernels) {
-                        let u = block.of(term.u, outs);
-                        if let Some(x) = term.image {
-                            space.weight_gradient(plan, block.of(x, ins), u, sums);
-                        }
-                        if let Some(kernel) = kernel {
-                            let gx = block.in_chunk(gx, ins);
-                            space.input_gradient(plan, kernel, u, gx, !first);
-                            first = false;
-                        }
+        let parts = split(&mut gx, self.chunks.per * ins, count).into_iter();
+        let parts = parts.zip(split(&mut sums, length, count));
+        parallel::each(parts, |chunk, (gx, sums)| {
+            let mut space = Workspace::backward(plan);
+            for block in self.chunks.blocks(chunk) {
+                let mut first = true;
+                for (term, kernel) in terms.iter().zip(&kernels) {
+                    let u = block.of(term.u, outs);
+                    if let Some(x) = term.image {
+                        space.weight_gradient(plan, block.of(x, ins), u, sums);
+                    }
+                    if let Some(kernel) = kernel {
+                        let gx = block.in_chunk(gx, ins);
+                        space.input_gradient(plan, kernel, u, gx, !first);
+                        first = false;
                     }
                 }
-            });
+            }
+        });
         (
             with_x.then_some(gx),
             with_w.then(|| reduce(plan, &mut sums)),
@@ -196,8 +196,7 @@ impl<T: Real> Kernel<Cpu<T>> for Conv2d {
 }
 
 fn add_bias<T: Real>(y: &mut [T], bias: &[T], positions: usize) {
-    let rows = y.par_chunks_exact_mut(positions).enumerate();
-    rows.for_each(|(row, y)| {
+    parallel::each(y.chunks_exact_mut(positions), |row, y| {
         let bias = bias[row % bias.len()];
         y.iter_mut().for_each(|y| *y += bias);
     });

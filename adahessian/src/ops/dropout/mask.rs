@@ -2,11 +2,11 @@
 
 use super::{Dropout, Mode};
 use crate::error::Result;
+use crate::numeric::parallel;
 use crate::numeric::{Buffer, Real};
 use crate::ops::wrong;
 use crate::random::Stream;
 use candle_core::Tensor;
-use rayon::prelude::*;
 use std::sync::{Mutex, OnceLock};
 
 /// A mask: a function of seed, step, micro-batch and name, drawn when it is first needed.
@@ -101,8 +101,9 @@ impl Drawn<'_> {
     pub fn of<T: Real>(&self, x: &[T]) -> Buffer<T> {
         const PIECE: usize = 1 << 14;
         let mut masked = Buffer::copy_of(x);
-        let pieces = masked.par_chunks_mut(PIECE).enumerate();
-        pieces.for_each(|(i, piece)| self.apply(i * PIECE, piece));
+        parallel::each(masked.chunks_mut(PIECE), |i, piece| {
+            self.apply(i * PIECE, piece);
+        });
         masked
     }
 }

@@ -4,9 +4,12 @@ use super::wrong;
 use crate::engine::{Handle, LinearMap, Operand, linear_map};
 use crate::error::Result;
 use crate::numeric::listed::{Lists, Weights};
+use crate::numeric::parallel;
 use crate::numeric::{Buffer, Real, widened};
 use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
+
+/// Rows that a thread does at a time.
+const ROWS: usize = 64;
 
 /// The rows of `weight` [V, D] at `ids` [..] (integers, u32 or i64 as a rule): [.., D].
 ///
@@ -232,15 +235,16 @@ impl LinearMap for Rows {
     fn apply<T: Real>(&self, tables: &[Option<&[T]>]) -> Buffer<T> {
         let width = self.width;
         let mut y = Buffer::scratch(self.ids[0].len() * width);
-        let rows = y.par_chunks_exact_mut(width).enumerate().with_min_len(64);
-        rows.for_each(|(row, y)| {
-            y.fill(T::ZERO);
-            for ((table, ids), scale) in tables.iter().zip(&self.ids).zip(&self.scales) {
-                let (Some(table), scale) = (table, T::from_f64(*scale)) else {
-                    continue;
-                };
-                let from = &table[ids[row] * width..][..width];
-                y.iter_mut().zip(from).for_each(|(y, &x)| *y += scale * x);
+        parallel::each(y.chunks_mut(ROWS * width), |piece, y| {
+            for (row, y) in (piece * ROWS..).zip(y.chunks_exact_mut(width)) {
+                y.fill(T::ZERO);
+                for ((table, ids), scale) in tables.iter().zip(&self.ids).zip(&self.scales) {
+                    let (Some(table), scale) = (table, T::from_f64(*scale)) else {
+                        continue;
+                    };
+                    let from = &table[ids[row] * width..][..width];
+                    y.iter_mut().zip(from).for_each(|(y, &x)| *y += scale * x);
+                }
             }
         });
         y
@@ -265,12 +269,13 @@ impl LinearMap for Rows {
             work.push((group, row));
             (rest, done) = (after, start + width);
         }
-        work.into_par_iter().for_each(|(group, to)| {
-            for &row in group {
-                let from = &g[row * width..][..width];
-                to.iter_mut()
-                    .zip(from)
-                    .for_each(|(to, &x)| *to += scale * x);
+        parallel::each(work.chunks_mut(ROWS), |_, some| {
+            for (group, to) in some {
+                for &row in *group {
+                    let from = &g[row * width..][..width];
+                    let pairs = to.iter_mut().zip(from);
+                    pairs.for_each(|(to, &x)| *to += scale * x);
+                }
             }
         });
         table

@@ -13,9 +13,9 @@ use super::{Interaction, Sizes};
 use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use crate::engine::{Cpu, Kernel};
 use crate::error::Result;
-use crate::numeric::simd::{self, Task, Vector, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd::{self, Task, Vector};
 use crate::numeric::{Buffer, Real};
-use rayon::prelude::*;
 
 /// The vectors of all samples: t₀ in one array, the others in another; zeros where there is none.
 type Parts<'a, T> = [Option<&'a [T]>; 2];
@@ -45,8 +45,7 @@ impl Sizes {
         let Sizes { vectors, width, .. } = *self;
         let length = width + self.pairs();
         let mut y = Buffer::scratch(self.batch * length);
-        let chunks = y.par_chunks_mut(SAMPLES * length).enumerate();
-        chunks.for_each(|(chunk, y)| {
+        parallel::each(y.chunks_mut(SAMPLES * length), |chunk, y| {
             let mut room = Buffer::scratch(2 * vectors * width);
             let (a, b) = room.split_at_mut(vectors * width);
             for (i, y) in y.chunks_exact_mut(length).enumerate() {
@@ -66,7 +65,7 @@ impl Sizes {
                     v: v.is_some().then_some(&*b),
                     pairs,
                 };
-                simd::run(Width::Widest, task);
+                simd::run(task);
             }
         });
         y
@@ -86,9 +85,9 @@ impl Sizes {
         let (length, rest) = (width + self.pairs(), (vectors - 1) * width);
         let mut dense = Buffer::scratch(batch * width);
         let mut bags = Buffer::scratch(batch * rest);
-        let chunks = dense.par_chunks_mut(SAMPLES * width);
-        let chunks = chunks.zip(bags.par_chunks_mut(SAMPLES * rest)).enumerate();
-        chunks.for_each(|(chunk, (dense, bags))| {
+        let chunks = dense.chunks_mut(SAMPLES * width);
+        let chunks = chunks.zip(bags.chunks_mut(SAMPLES * rest));
+        parallel::each(chunks, |chunk, (dense, bags)| {
             let mut room = Buffer::scratch(2 * vectors * width);
             let (t, sum) = room.split_at_mut(vectors * width);
             let samples = dense
@@ -104,15 +103,12 @@ impl Sizes {
                     self.gather(sample, *vectors, t);
                     let pairs = &y[sample * length..][width..length];
                     let sum = &mut *sum;
-                    simd::run(
-                        Width::Widest,
-                        Spread {
-                            width,
-                            t,
-                            pairs,
-                            sum,
-                        },
-                    );
+                    simd::run(Spread {
+                        width,
+                        t,
+                        pairs,
+                        sum,
+                    });
                 }
                 dense.copy_from_slice(&sum[..width]);
                 bags.copy_from_slice(&sum[width..]);

@@ -13,10 +13,10 @@ use super::groups::Sum;
 use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use crate::engine::{Cpu, Kernel};
 use crate::error::Result;
+use crate::numeric::parallel;
 use crate::numeric::{Buffer, FEW, Onto, Real, add, column_sums, rows_in_piece};
 use crate::ops::Activation;
 use crate::ops::activation::cpu::{self as curve, Again};
-use rayon::prelude::*;
 use std::sync::Arc;
 
 impl Linear {
@@ -81,8 +81,8 @@ pub(in crate::ops) fn add_bias<T: Real>(y: &mut [T], bias: &[T]) {
     if y.len() <= FEW {
         return add_to(y);
     }
-    let pieces = y.par_chunks_mut(rows_in_piece(width) * width);
-    pieces.for_each(add_to);
+    let pieces = y.chunks_mut(rows_in_piece(width) * width);
+    parallel::each(pieces, |_, rows| add_to(rows));
 }
 
 /// What the second level leaves: g, t where the activation bends, and the cotangents of gx and gW.

@@ -12,10 +12,10 @@ use super::targets::{Targets, distribution, read_targets};
 use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use crate::engine::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
 use crate::error::Result;
-use crate::numeric::simd::{self, Task, Vector, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd::{self, Task, Vector};
 use crate::numeric::{Buffer, Real, largest, sums, widened};
 use candle_core::{D, Tensor};
-use rayon::prelude::*;
 
 /// The mean over the counted rows of -Σ_c q_c log softmax(logits)_c, where q puts 1 - s on the
 /// target and spreads s evenly over all C classes (s = `label_smoothing`; 0 is the plain loss).
@@ -118,7 +118,7 @@ impl CrossEntropy {
 
     /// log Σ eˡ of a row, and its part of the loss; 0 where it is not counted.
     pub(super) fn loss_of<T: Real>(&self, row: usize, l: &[T]) -> (Norm<T>, f64) {
-        let (largest, rest) = simd::run(Width::Widest, LogSumExp(l));
+        let (largest, rest) = simd::run(LogSumExp(l));
         let norm = Norm { largest, rest };
         let Some((q, weight)) = self.row::<T>(row) else {
             return (norm, 0.0);
@@ -137,7 +137,7 @@ impl CrossEntropy {
         let Some((q, weight)) = self.row::<T>(row) else {
             return 0.0;
         };
-        let Dots { by_p, sum } = simd::run(Width::Widest, Dot { logits, norm, x });
+        let Dots { by_p, sum } = simd::run(Dot { logits, norm, x });
         (weight * by_p - q.even * sum - q.more * x[q.class]).to_f64()
     }
 }
@@ -255,15 +255,13 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
     fn forward(&self, inputs: &Inputs<T>, _: bool) -> Result<(Output<T>, Buffer<T>)> {
         let logits: &[T] = &inputs[0];
         let mut norms = Buffer::scratch(2 * self.targets.classes.len());
-        let rows = norms
-            .par_chunks_exact_mut(2)
-            .zip(logits.par_chunks_exact(self.classes));
-        let terms = rows.enumerate().map(|(row, (norm, l))| {
+        let rows = norms.chunks_exact_mut(2);
+        let rows = rows.zip(logits.chunks_exact(self.classes));
+        let terms: Vec<f64> = parallel::map(rows, |row, (norm, l)| {
             let (found, term) = self.loss_of(row, l);
             norm.copy_from_slice(&found.parts());
             term
         });
-        let terms: Vec<f64> = terms.collect();
         let mut loss = Buffer::scratch(1);
         loss[0] = T::from_f64(terms.iter().sum());
         Ok((loss.into(), norms))
@@ -282,8 +280,7 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
         let mut result = Buffer::scratch(logits.len());
         let v = deferred.as_ref().and_then(|left| left.v.as_ref());
         let v = v.map(Array::view).transpose()?;
-        let rows = result.par_chunks_exact_mut(self.classes).enumerate();
-        rows.for_each(|(row, to)| {
+        parallel::each(result.chunks_exact_mut(self.classes), |row, to| {
             let Some((q, weight)) = self.row::<T>(row) else {
                 return to.fill(T::ZERO);
             };
@@ -291,7 +288,7 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
             let norm = Norm::of(point.saved, row);
             let second = deferred.as_ref().and_then(|left| {
                 let v = &v.as_ref()?[row * self.classes..][..self.classes];
-                let dots = simd::run(Width::Widest, Dot { logits, norm, x: v });
+                let dots = simd::run(Dot { logits, norm, x: v });
                 Some((left.gradient * weight, v, dots.by_p))
             });
             let task = Backward {
@@ -303,7 +300,7 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
                 second,
                 to,
             };
-            simd::run(Width::Widest, task);
+            simd::run(task);
         });
         Ok((vec![Some(result)], ()))
     }
@@ -318,13 +315,11 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
         let mut tangent = Buffer::zeroed(1);
         if let Some(v) = &cotangents[0] {
             let (logits, v) = (point.input(0)?, v.view()?);
-            let rows = logits
-                .par_chunks_exact(self.classes)
-                .zip(v.par_chunks_exact(self.classes));
-            let terms = rows
-                .enumerate()
-                .map(|(row, (l, v))| self.along(row, l, Norm::of(point.saved, row), v));
-            let terms: Vec<f64> = terms.collect();
+            let rows = logits.chunks_exact(self.classes);
+            let rows = rows.zip(v.chunks_exact(self.classes));
+            let terms: Vec<f64> = parallel::map(rows, |row, (l, v)| {
+                self.along(row, l, Norm::of(point.saved, row), v)
+            });
             tangent[0] = T::from_f64(terms.iter().sum());
         }
         let left = Left {

@@ -1,9 +1,9 @@
 //! T, and what its gradient gives its factors, for a block of queries at a time.
 
 use super::pairs::{Block, Sizes};
-use crate::numeric::simd::{self, Task, Vector, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd::{self, Task, Vector};
 use crate::numeric::{Buffer, Matrix, Onto, Real, Target, multiply_at};
-use rayon::prelude::*;
 
 /// a, m, v and s. As a direction, where one is missing it is zero.
 #[derive(Clone, Copy)]
@@ -54,9 +54,9 @@ impl Work {
     pub fn shells<T: Real>(&self, weight: &[T]) -> Buffer<T> {
         let (count, window) = (self.pairs.len(), self.sizes.window);
         let mut shells = Buffer::scratch(self.sizes.outputs * count);
-        let rows = shells.par_chunks_exact_mut(count);
-        let rows = rows.zip(weight.par_chunks_exact(window * window));
-        rows.for_each(|(to, row)| {
+        let rows = shells.chunks_exact_mut(count);
+        let rows = rows.zip(weight.chunks_exact(window * window));
+        parallel::each(rows, |_, (to, row)| {
             let columns = to.iter_mut().zip(&self.pairs);
             columns.for_each(|(to, [j, k])| *to = row[j * window + k]);
         });
@@ -67,9 +67,9 @@ impl Work {
     pub fn unshelled<T: Real>(&self, shells: &[T]) -> Buffer<T> {
         let (count, window) = (self.pairs.len(), self.sizes.window);
         let mut weight = Buffer::zeroed(self.sizes.outputs * window * window);
-        let rows = weight.par_chunks_exact_mut(window * window);
-        let rows = rows.zip(shells.par_chunks_exact(count));
-        rows.for_each(|(to, row)| {
+        let rows = weight.chunks_exact_mut(window * window);
+        let rows = rows.zip(shells.chunks_exact(count));
+        parallel::each(rows, |_, (to, row)| {
             let columns = row.iter().zip(&self.pairs);
             columns.for_each(|(x, [j, k])| to[j * window + k] = *x);
         });
@@ -86,8 +86,7 @@ impl Work {
     ) -> Buffer<T> {
         let size = block.queries * block.pairs;
         let mut values = Buffer::scratch(self.sizes.batch * size);
-        let sequences = values.par_chunks_exact_mut(size).enumerate();
-        sequences.for_each(|(sequence, to)| {
+        parallel::each(values.chunks_exact_mut(size), |sequence, to| {
             let own = |factors| self.own(factors, sequence);
             self.sequence(block, own(at), along.map(own), to);
         });
@@ -192,16 +191,13 @@ impl Work {
     fn add_products<T: Real>(&self, pairs: usize, m: Factors<T>, v: Factors<T>, p: &mut [T]) {
         if let (Some(m), Some(v)) = (m.m, v.v) {
             let (pairs, rank) = (&self.pairs[..pairs], self.sizes.rank);
-            simd::run(
-                Width::Widest,
-                Products {
-                    pairs,
-                    rank,
-                    m,
-                    v,
-                    p,
-                },
-            );
+            simd::run(Products {
+                pairs,
+                rank,
+                m,
+                v,
+                p,
+            });
         }
     }
 
@@ -217,11 +213,11 @@ impl Work {
         let size = block.queries * block.pairs;
         let [a, m, v, s] = &mut sums.0;
         let rows = a
-            .par_chunks_exact_mut(length * rank)
-            .zip(m.par_chunks_exact_mut(length * rank))
-            .zip(v.par_chunks_exact_mut(length * rank))
-            .zip(s.par_chunks_exact_mut(length * length));
-        rows.enumerate().for_each(|(sequence, (((a, m), v), s))| {
+            .chunks_exact_mut(length * rank)
+            .zip(m.chunks_exact_mut(length * rank))
+            .zip(v.chunks_exact_mut(length * rank))
+            .zip(s.chunks_exact_mut(length * length));
+        parallel::each(rows, |sequence, (((a, m), v), s)| {
             let own = |factors| self.own(factors, sequence);
             let value = &received.value[sequence * size..][..size];
             let tangent = received
@@ -263,7 +259,7 @@ impl Work {
                 to_m: &mut *to_m,
                 to_v: &mut *to_v,
             };
-            simd::run(Width::Widest, task);
+            simd::run(task);
         };
         self.pairs_gradient(block, value, at.a, Onto::Replace, &mut p);
         if let Some((tangent, along)) = tangent {

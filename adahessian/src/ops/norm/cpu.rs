@@ -15,9 +15,9 @@ use super::rows::{Backward, Forward, Second};
 use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use crate::engine::{Cpu, Kernel};
 use crate::error::Result;
-use crate::numeric::simd::{self, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd;
 use crate::numeric::{Buffer, Real, column_sums, in_order, rows_in_piece};
-use rayon::prelude::*;
 
 /// x̂, and s of every row.
 pub(super) struct Saved<T: Real> {
@@ -74,27 +74,25 @@ impl<T: Real> Kernel<Cpu<T>> for Norm {
         let mut scale = Buffer::scratch(x.len() / width);
         let length = rows * width;
         let residual = optional(inputs.get(3), length, x.len().div_ceil(length));
-        let results = unit.par_chunks_mut(length).zip(y.par_chunks_mut(length));
-        let results = results.zip(scale.par_chunks_mut(rows)).zip(residual);
-        results
-            .enumerate()
-            .for_each(|(piece, (((unit, y), scale), residual))| {
-                let start = piece * length;
-                unit.copy_from_slice(&x[start..][..unit.len()]);
-                if let Some(mask) = &mask {
-                    mask.apply(start, unit);
-                }
-                let task = Forward {
-                    eps: T::from_f64(self.eps),
-                    weight,
-                    bias,
-                    residual,
-                    unit,
-                    y,
-                    scale,
-                };
-                simd::run(Width::Widest, task);
-            });
+        let results = unit.chunks_mut(length).zip(y.chunks_mut(length));
+        let results = results.zip(scale.chunks_mut(rows)).zip(residual);
+        parallel::each(results, |piece, (((unit, y), scale), residual)| {
+            let start = piece * length;
+            unit.copy_from_slice(&x[start..][..unit.len()]);
+            if let Some(mask) = &mask {
+                mask.apply(start, unit);
+            }
+            let task = Forward {
+                eps: T::from_f64(self.eps),
+                weight,
+                bias,
+                residual,
+                unit,
+                y,
+                scale,
+            };
+            simd::run(task);
+        });
         Ok((y.into(), Saved { unit, scale }))
     }
 
@@ -121,24 +119,22 @@ impl<T: Real> Kernel<Cpu<T>> for Norm {
         }
         if let Some(g) = gradient {
             let saved = point.saved;
-            let pieces = sum.par_chunks_mut(length).zip(g.par_chunks(length));
-            let pieces = pieces.zip(saved.unit.par_chunks(length));
-            let pieces = pieces.zip(saved.scale.par_chunks(rows));
-            let parts: Vec<Buffer<T>> = pieces
-                .map(|(((sum, g), unit), scale)| {
-                    let mut sums = Buffer::zeroed(width);
-                    let task = Backward {
-                        weight,
-                        unit,
-                        scale,
-                        g,
-                        sum,
-                        weight_gradient: &mut sums,
-                    };
-                    simd::run(Width::Widest, task);
-                    sums
-                })
-                .collect();
+            let pieces = sum.chunks_mut(length).zip(g.chunks(length));
+            let pieces = pieces.zip(saved.unit.chunks(length));
+            let pieces = pieces.zip(saved.scale.chunks(rows));
+            let parts = parallel::map(pieces, |_, (((sum, g), unit), scale)| {
+                let mut sums = Buffer::zeroed(width);
+                let task = Backward {
+                    weight,
+                    unit,
+                    scale,
+                    g,
+                    sum,
+                    weight_gradient: &mut sums,
+                };
+                simd::run(task);
+                sums
+            });
             weights.extend(parts);
         }
         let weight = wanted[1].then(|| in_order(weights, width));
@@ -181,28 +177,26 @@ impl<T: Real> Kernel<Cpu<T>> for Norm {
             [1, 2].map(|i| views[i].as_deref().unwrap_or(&zeros))
         };
         let mut tangent = Buffer::scratch(gradient.len());
-        let pieces = tangent.par_chunks_mut(length).zip(v.par_chunks_mut(length));
-        let pieces = pieces.zip(gradient.par_chunks(length));
-        let pieces = pieces.zip(saved.unit.par_chunks(length));
-        let pieces = pieces.zip(saved.scale.par_chunks(rows));
-        let parts: Vec<Buffer<T>> = pieces
-            .map(|((((tangent, v), g), unit), scale)| {
-                let mut sums = Buffer::zeroed(width);
-                let task = Second {
-                    weight,
-                    v_weight,
-                    v_bias,
-                    unit,
-                    scale,
-                    g,
-                    v,
-                    tangent,
-                    weight_gradient: &mut sums,
-                };
-                simd::run(Width::Widest, task);
-                sums
-            })
-            .collect();
+        let pieces = tangent.chunks_mut(length).zip(v.chunks_mut(length));
+        let pieces = pieces.zip(gradient.chunks(length));
+        let pieces = pieces.zip(saved.unit.chunks(length));
+        let pieces = pieces.zip(saved.scale.chunks(rows));
+        let parts = parallel::map(pieces, |_, ((((tangent, v), g), unit), scale)| {
+            let mut sums = Buffer::zeroed(width);
+            let task = Second {
+                weight,
+                v_weight,
+                v_bias,
+                unit,
+                scale,
+                g,
+                v,
+                tangent,
+                weight_gradient: &mut sums,
+            };
+            simd::run(task);
+            sums
+        });
         let left = Left {
             sum: v,
             weight: in_order(parts, width),

@@ -6,9 +6,9 @@
 use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use crate::engine::{Cpu, Kernel, Kernels, Op, Tensors, tensors};
 use crate::error::Result;
+use crate::numeric::parallel;
 use crate::numeric::{Buffer, Real};
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 /// A sparse linear map of single channels, the same computation for each.
 pub(super) trait PlaneMap: Send + Sync + 'static {
@@ -85,8 +85,8 @@ impl<M: PlaneMap> Planes<M> {
             false => Vec::new(),
         };
         picks.resize_with(self.images * self.to, Default::default);
-        let channels = y.par_chunks_mut(self.result).zip(picks).enumerate();
-        channels.for_each(|(channel, (y, picked))| {
+        let channels = y.chunks_mut(self.result).zip(picks);
+        parallel::each(channels, |channel, (y, picked)| {
             let (image, o) = (channel / self.to, channel % self.to);
             match o.checked_sub(self.before).filter(|&c| c < self.from) {
                 Some(c) => work(image * self.from + c, y, picked),
@@ -97,8 +97,7 @@ impl<M: PlaneMap> Planes<M> {
 
     fn transposed<T: Real>(&self, g: &[T], picked: &[u32]) -> Buffer<T> {
         let mut x = Buffer::zeroed(self.images * self.from * self.size);
-        let channels = x.par_chunks_mut(self.size).enumerate();
-        channels.for_each(|(channel, x)| {
+        parallel::each(x.chunks_mut(self.size), |channel, x| {
             let (image, c) = (channel / self.from, channel % self.from);
             let start = (image * self.to + self.before + c) * self.result;
             let picked = picked.get(start..start + self.result).unwrap_or(&[]);

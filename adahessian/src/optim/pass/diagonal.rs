@@ -42,7 +42,7 @@ impl Diagonal {
         if self.floor == 0.0 {
             return None;
         }
-        let sums = pieces(PIECE, [], [diagonal], |_, [], [part]| sizes(part)[0]);
+        let sums = pieces(PIECE, [], [diagonal], &|_, [], [part]| sizes(part)[0]);
         let mean = sums.iter().sum::<f64>() / diagonal.len() as f64;
         Some(T::from_f64(self.floor * mean))
     }

@@ -114,14 +114,14 @@ fn sized<T: Real, R: Rule, const N: usize, const S: usize, const POWERS: bool>(
                     }
                 };
                 within(pass.bound, changed, |changed| {
-                    let parts = pieces(averaging.piece(), changed, read, piece);
+                    let parts = pieces(averaging.piece(), changed, read, &piece);
                     parts.into_iter().sum()
                 })
             })
         }
         _ => with_slices(all, [pass.gradient], |changed: [&mut [T]; N], read| {
             within(pass.bound, changed, |changed| {
-                let parts = pieces(PIECE, changed, read, |_, changed, read| {
+                let parts = pieces(PIECE, changed, read, &|_, changed, read| {
                     Outcome::of_update(update_slices(changed, read, entry))
                 });
                 parts.into_iter().sum()
@@ -146,7 +146,7 @@ fn trusted<T: Real, R: Rule, const S: usize, const POWERS: bool>(
 ) -> Result<Option<Outcome>> {
     let read = [pass.gradient, pass.value];
     let norms = with_slices(slots, read, |changed: [&mut [T]; S], read| {
-        let parts = pieces(PIECE, changed, read, |_, changed, read| {
+        let parts = pieces(PIECE, changed, read, &|_, changed, read| {
             update_slices(changed, read, Norms(entry))
         });
         let add = |[a, b]: [f64; 2], [c, d]: [f64; 2]| [a + c, b + d];
@@ -158,7 +158,7 @@ fn trusted<T: Real, R: Rule, const S: usize, const POWERS: bool>(
     let rate = pass.step.lr * entry.rule.trust(value, direction);
     with_slices([pass.value], slots, |changed: [&mut [T]; 1], read| {
         within(pass.bound, changed, |changed| {
-            let parts = pieces(PIECE, changed, read, |_, changed, read| {
+            let parts = pieces(PIECE, changed, read, &|_, changed, read| {
                 Outcome::of_update(update_slices(changed, read, Trusted { entry, rate }))
             });
             parts.into_iter().sum()
@@ -173,6 +173,17 @@ struct OneEntry<T, R: Rule, const POWERS: bool> {
     clip: Clip<T>,
     step: Step,
     scalars: R::Scalars,
+}
+
+// Functions of their own, not closures, which would be others for every rule.
+#[inline(always)]
+fn lanes<T, const N: usize, const POWERS: bool>(numbers: [T; N]) -> [Lane<T, POWERS>; N] {
+    numbers.map(Lane)
+}
+
+#[inline(always)]
+fn numbers<T, const N: usize, const POWERS: bool>(lanes: [Lane<T, POWERS>; N]) -> [T; N] {
+    lanes.map(|lane| lane.0)
 }
 
 /// The change squared.
@@ -190,7 +201,7 @@ impl<T: Real, R: Rule, const POWERS: bool> OneEntry<T, R, POWERS> {
         gradient: T,
         diagonal: Option<T>,
     ) -> ([T; N], [T; 2]) {
-        let mut all = changed.map(Lane::<T, POWERS>);
+        let mut all = lanes::<T, N, POWERS>(changed);
         let (value, slots) = all.split_at_mut(1);
         if let Some(diagonal) = diagonal {
             self.rule.observe(Lane(diagonal), slots);
@@ -205,7 +216,7 @@ impl<T: Real, R: Rule, const POWERS: bool> OneEntry<T, R, POWERS> {
         let below = self.rule.below_eps(self.scalars, slots);
         value[0] = new;
         let below = below.map_or(T::ZERO, |below| below.0);
-        (all.map(|lane| lane.0), [moved(old.0, new.0), below])
+        (numbers(all), [moved(old.0, new.0), below])
     }
 }
 
@@ -237,7 +248,7 @@ impl<T: Real, R: Rule, const S: usize, const POWERS: bool> Kernel<T, S, 2>
     #[inline(always)]
     fn entry(&self, slots: [T; S], [gradient, value]: [T; 2]) -> ([T; S], [T; 2]) {
         let entry = &self.0;
-        let mut slots = slots.map(Lane::<T, POWERS>);
+        let mut slots = lanes::<T, S, POWERS>(slots);
         let x = Entry {
             value: Lane(value),
             gradient: Lane(entry.clip.of(gradient)),
@@ -245,7 +256,7 @@ impl<T: Real, R: Rule, const S: usize, const POWERS: bool> Kernel<T, S, 2>
         };
         let direction = entry.rule.update(&entry.step, entry.scalars, x).0;
         let squares = [value * value, direction * direction];
-        (slots.map(|lane| lane.0), squares)
+        (numbers(slots), squares)
     }
 }
 

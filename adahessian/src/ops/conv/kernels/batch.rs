@@ -3,9 +3,9 @@
 use super::super::Method;
 use super::correlate::Packed;
 use super::{Plan, columns, correlate, outer};
+use crate::numeric::parallel;
 use crate::numeric::simd;
 use crate::numeric::{Buffer, Real};
-use rayon::prelude::*;
 
 /// How a batch is cut: a function of the shapes alone.
 #[derive(Clone, Copy, Debug)]
@@ -252,10 +252,9 @@ pub(crate) fn channel_sums<const N: usize>(parts: &[[f64; N]], channels: usize) 
 
 /// Σ over images and positions of u [n, channels, positions], per channel.
 pub(crate) fn bias_gradient<T: Real>(u: &[T], channels: usize, positions: usize) -> Buffer<T> {
-    let rows: Vec<f64> = u
-        .par_chunks_exact(positions)
-        .map(|row| row.iter().map(|x| x.to_f64()).sum())
-        .collect();
+    let rows: Vec<f64> = parallel::map(u.chunks_exact(positions), |_, row| {
+        row.iter().map(|x| x.to_f64()).sum()
+    });
     let mut gradient = Buffer::zeroed(channels);
     for (o, to) in gradient.iter_mut().enumerate() {
         *to = T::from_f64(rows.iter().skip(o).step_by(channels).sum());
@@ -264,15 +263,11 @@ pub(crate) fn bias_gradient<T: Real>(u: &[T], channels: usize, positions: usize)
 }
 
 /// `count` parts of a slice, empty ones if the slice is empty.
-pub(crate) fn split<T: Send>(
-    data: &mut [T],
-    size: usize,
-    count: usize,
-) -> impl IndexedParallelIterator<Item = &mut [T]> {
+pub(crate) fn split<T: Send>(data: &mut [T], size: usize, count: usize) -> Vec<&mut [T]> {
     let mut parts: Vec<&mut [T]> = match data.is_empty() || size == 0 {
         true => Vec::new(),
         false => data.chunks_mut(size).collect(),
     };
     parts.resize_with(count, Default::default);
-    parts.into_par_iter()
+    parts
 }

@@ -156,7 +156,7 @@ pub(crate) fn forward<T: Real>(
             accumulate,
             scratch: &mut *scratch,
         };
-        simd::run(width::<T>(plan.ow), task);
+        simd::run_at(width::<T>(plan.ow), task);
     }
 }
 
@@ -201,7 +201,7 @@ pub(crate) fn backward<T: Real>(
                 accumulate: accumulate && whole,
                 scratch,
             };
-            simd::run(width::<T>(phase.columns), task);
+            simd::run_at(width::<T>(phase.columns), task);
             if !whole {
                 interleave(plan, phase, phase_result, result, accumulate);
             }

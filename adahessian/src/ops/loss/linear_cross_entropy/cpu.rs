@@ -4,11 +4,11 @@ use super::LinearCrossEntropy;
 use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use crate::engine::{Cpu, Kernel};
 use crate::error::Result;
-use crate::numeric::simd::{self, Task, Vector, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd::{self, Task, Vector};
 use crate::numeric::{Buffer, FEW, Onto, Real, add, column_sums, dot};
 use crate::ops::linear::{Groups, add_bias};
 use crate::ops::loss::cross_entropy::{Norm, Row};
-use rayon::prelude::*;
 
 /// Logits of a part.
 const LOGITS: usize = 1 << 22;
@@ -177,9 +177,9 @@ impl LinearCrossEntropy {
                 self.map([(x, at.w), (None, None)], at.b, c);
             }
             self.map([(v_x, at.w), (x, v.w)], v.b, t);
-            let all = c.par_chunks_exact_mut(classes);
-            let all = all.zip(t.par_chunks_exact_mut(classes)).enumerate();
-            all.for_each(|(i, (logits, tangents))| {
+            let all = c.chunks_exact_mut(classes);
+            let all = all.zip(t.chunks_exact_mut(classes));
+            parallel::each(all, |i, (logits, tangents)| {
                 let row = rows.start + i;
                 let Some((q, weight)) = self.entropy.row::<T>(row) else {
                     logits.fill(T::ZERO);
@@ -195,7 +195,7 @@ impl LinearCrossEntropy {
                     weight,
                     gradient,
                 };
-                simd::run(Width::Widest, task);
+                simd::run(task);
             });
             self.spread(t, (rows.start, x, at.w), to);
             if let Some(gb) = &mut to[2] {
@@ -217,8 +217,8 @@ fn scaled<T: Real>(saved: &[T], by: T, onto: Option<Buffer<T>>) -> Buffer<T> {
     match saved.len() <= FEW {
         true => to.iter_mut().zip(saved).for_each(each),
         false => {
-            let pieces = to.par_chunks_mut(FEW).zip(saved.par_chunks(FEW));
-            pieces.for_each(|(to, x)| to.iter_mut().zip(x).for_each(each));
+            let pieces = to.chunks_mut(FEW).zip(saved.chunks(FEW));
+            parallel::each(pieces, |_, (to, x)| to.iter_mut().zip(x).for_each(each));
         }
     }
     to
@@ -252,9 +252,9 @@ impl<T: Real> Kernel<Cpu<T>> for LinearCrossEntropy {
             };
             let x = Some(&x[rows.start * self.inputs..rows.end * self.inputs]);
             self.map([(x, w), (None, None)], b, c);
-            let all = c.par_chunks_exact_mut(classes).enumerate();
-            let all = all.zip(norms[2 * rows.start..].par_chunks_exact_mut(2));
-            let terms = all.map(|((i, logits), norm)| {
+            let all = c.chunks_exact_mut(classes);
+            let all = all.zip(norms[2 * rows.start..].chunks_exact_mut(2));
+            let terms: Vec<f64> = parallel::map(all, |i, (logits, norm)| {
                 let row = rows.start + i;
                 let (found, term) = self.entropy.loss_of(row, logits);
                 norm.copy_from_slice(&found.parts());
@@ -267,13 +267,12 @@ impl<T: Real> Kernel<Cpu<T>> for LinearCrossEntropy {
                             q,
                             weight,
                         };
-                        simd::run(Width::Widest, task);
+                        simd::run(task);
                     }
                     Some(_) => {}
                 }
                 term
             });
-            let terms: Vec<f64> = terms.collect();
             sum += terms.iter().sum::<f64>();
             if keep {
                 self.spread(c, (rows.start, x, w), &mut gradients);
@@ -351,7 +350,7 @@ impl<T: Real> Kernel<Cpu<T>> for LinearCrossEntropy {
 
 /// Σ a b, in pieces that do not depend on the threads.
 fn along<T: Real>(a: &[T], b: &[T]) -> f64 {
-    let pieces = a.par_chunks(FEW).zip(b.par_chunks(FEW));
-    let sums: Vec<f64> = pieces.map(|(a, b)| dot(a, b).to_f64()).collect();
+    let pieces = a.chunks(FEW).zip(b.chunks(FEW));
+    let sums = parallel::map(pieces, |_, (a, b)| dot(a, b).to_f64());
     sums.iter().sum()
 }

@@ -4,11 +4,11 @@
 
 use super::{Unit, Values};
 use crate::engine::cpu::Gradients;
-use crate::numeric::simd::{self, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd;
 use crate::numeric::{Buffer, Real};
 use crate::ops::conv::batch_norm::rows::{self, Slope};
 use crate::ops::conv::kernels::batch::{Block, Kernel, Workspace, reduce, split, sums_length};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 
 impl Unit {
@@ -31,24 +31,24 @@ impl Unit {
         let mut gx = onto.unwrap_or_else(|| Buffer::scratch(if wanted[0] { n * ins } else { 0 }));
         let with_r = wanted.get(4) == Some(&true);
         let mut gr = Buffer::scratch(if with_r { n * outs } else { 0 });
-        let chunks = sums.par_chunks_mut(sums_length(plan)).enumerate();
-        chunks
+        let chunks = sums.chunks_mut(sums_length(plan));
+        let chunks = chunks
             .zip(split(&mut gx, per * ins, self.chunks.count()))
-            .zip(split(&mut gr, per * outs, self.chunks.count()))
-            .for_each(|(((chunk, sums), gx), gr)| {
-                let mut space = Workspace::backward(plan);
-                let mut room = Buffer::scratch(plan.block * outs);
-                for block in self.chunks.blocks(chunk) {
-                    let u = &mut room[..block.count * outs];
-                    let gr = with_r.then(|| block.in_chunk(gr, outs));
-                    self.input_gradient::<T, S>(point, gradient, &coefficients, block, u, gr);
-                    space.weight_gradient(plan, block.of(x, ins), u, sums);
-                    if wanted[0] {
-                        let gx = block.in_chunk(gx, ins);
-                        space.input_gradient(plan, &weight, u, gx, add);
-                    }
+            .zip(split(&mut gr, per * outs, self.chunks.count()));
+        parallel::each(chunks, |chunk, ((sums, gx), gr)| {
+            let mut space = Workspace::backward(plan);
+            let mut room = Buffer::scratch(plan.block * outs);
+            for block in self.chunks.blocks(chunk) {
+                let u = &mut room[..block.count * outs];
+                let gr = with_r.then(|| block.in_chunk(gr, outs));
+                self.input_gradient::<T, S>(point, gradient, &coefficients, block, u, gr);
+                space.weight_gradient(plan, block.of(x, ins), u, sums);
+                if wanted[0] {
+                    let gx = block.in_chunk(gx, ins);
+                    space.input_gradient(plan, &weight, u, gx, add);
                 }
-            });
+            }
+        });
         let mut gradients = vec![
             wanted[0].then_some(gx),
             Some(reduce(plan, &mut sums)),
@@ -67,20 +67,17 @@ impl Unit {
     ) -> Vec<[f64; 2]> {
         let (out, outs) = (self.plan.out, self.output_size());
         let mut parts = vec![[0.0; 2]; self.chunks.images * out];
-        gradient
-            .par_chunks(outs)
-            .zip(parts.par_chunks_mut(out))
-            .enumerate()
-            .for_each(|(i, (gradient, result))| {
-                let image = self.image(point, i);
-                let task = rows::GradientSums {
-                    image,
-                    gradient,
-                    result,
-                    slope: PhantomData::<S>,
-                };
-                simd::run(Width::Widest, task);
-            });
+        let images = gradient.chunks(outs).zip(parts.chunks_mut(out));
+        parallel::each(images, |i, (gradient, result)| {
+            let image = self.image(point, i);
+            let task = rows::GradientSums {
+                image,
+                gradient,
+                result,
+                slope: PhantomData::<S>,
+            };
+            simd::run(task);
+        });
         self.means(&parts)
     }
 
@@ -104,7 +101,7 @@ impl Unit {
                 h: h.as_mut().map(|h| &mut h[i * outs..][..outs]),
                 slope: PhantomData::<S>,
             };
-            simd::run(Width::Widest, task);
+            simd::run(task);
         }
     }
 }

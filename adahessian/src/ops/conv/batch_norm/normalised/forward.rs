@@ -4,11 +4,11 @@
 
 use super::{Moments, Unit};
 use crate::engine::cpu::Inputs;
-use crate::numeric::simd::{self, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd;
 use crate::numeric::{Buffer, Real};
 use crate::ops::conv::batch_norm::rows::{self, Slope};
 use crate::ops::conv::kernels::batch::{Kernel, Workspace};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 
 impl Unit {
@@ -18,25 +18,23 @@ impl Unit {
         let (ins, outs) = (self.input_size(), self.output_size());
         let weight = Kernel::forward(plan, w);
         let mut parts = vec![[0.0; 2]; self.chunks.images * plan.out];
-        values
-            .par_chunks_mut(per * outs)
-            .zip(parts.par_chunks_mut(per * plan.out))
-            .enumerate()
-            .for_each(|(chunk, (values, parts))| {
-                let mut space = Workspace::forward(plan);
-                for block in self.chunks.blocks(chunk) {
-                    let values = block.in_chunk(values, outs);
-                    space.correlate(plan, &weight, block.of(x, ins), values, false);
-                    if self.fixed.is_some() {
-                        continue;
-                    }
-                    let parts = block.in_chunk(parts, plan.out);
-                    let images = values.chunks_exact(outs);
-                    for (values, result) in images.zip(parts.chunks_exact_mut(plan.out)) {
-                        simd::run(Width::Widest, rows::Statistics { values, result });
-                    }
+        let chunks = values.chunks_mut(per * outs);
+        let chunks = chunks.zip(parts.chunks_mut(per * plan.out));
+        parallel::each(chunks, |chunk, (values, parts)| {
+            let mut space = Workspace::forward(plan);
+            for block in self.chunks.blocks(chunk) {
+                let values = block.in_chunk(values, outs);
+                space.correlate(plan, &weight, block.of(x, ins), values, false);
+                if self.fixed.is_some() {
+                    continue;
                 }
-            });
+                let parts = block.in_chunk(parts, plan.out);
+                let images = values.chunks_exact(outs);
+                for (values, result) in images.zip(parts.chunks_exact_mut(plan.out)) {
+                    simd::run(rows::Statistics { values, result });
+                }
+            }
+        });
         parts
     }
 
@@ -75,23 +73,20 @@ impl Unit {
         let mut output = Buffer::scratch(normal.len());
         let (weight, bias): (&[T], &[T]) = (&inputs[2], &inputs[3]);
         let residual = inputs.get(4);
-        normal
-            .par_chunks_mut(outs)
-            .zip(output.par_chunks_mut(outs))
-            .enumerate()
-            .for_each(|(i, (values, output))| {
-                let task = rows::Normalise {
-                    values,
-                    output,
-                    residual: residual.map(|r| &r[i * outs..][..outs]),
-                    mean: &means,
-                    scale: &scales,
-                    weight,
-                    bias,
-                    slope: PhantomData::<S>,
-                };
-                simd::run(Width::Widest, task);
-            });
+        let images = normal.chunks_mut(outs).zip(output.chunks_mut(outs));
+        parallel::each(images, |i, (values, output)| {
+            let task = rows::Normalise {
+                values,
+                output,
+                residual: residual.map(|r| &r[i * outs..][..outs]),
+                mean: &means,
+                scale: &scales,
+                weight,
+                bias,
+                slope: PhantomData::<S>,
+            };
+            simd::run(task);
+        });
         output
     }
 }

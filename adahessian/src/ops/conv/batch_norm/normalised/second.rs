@@ -5,11 +5,11 @@
 use super::{Deferred, Unit, Values};
 use crate::engine::cpu::{Array, Gradients, View};
 use crate::error::Result;
-use crate::numeric::simd::{self, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd;
 use crate::numeric::{Buffer, Real};
 use crate::ops::conv::batch_norm::rows::{self, Second, Slope};
 use crate::ops::conv::kernels::batch::{Block, Kernel, Workspace, reduce, split, sums_length};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 
 /// The point, the cotangent ȳ and what the derivative of the first level left.
@@ -81,22 +81,19 @@ impl Unit {
         let (n, out, outs) = (self.chunks.images, self.plan.out, self.output_size());
         let mut all = Buffer::scratch(if with_k { n * outs } else { 0 });
         let mut parts = vec![[0.0; 2]; n * out];
-        parts
-            .par_chunks_mut(out)
-            .zip(split(&mut all, outs, n))
-            .enumerate()
-            .for_each(|(i, (result, k))| {
-                let (cotangent, second) = level.at(self, i);
-                let task = rows::SecondSums {
-                    image: self.image(level.point, i),
-                    cotangent,
-                    second: Some(second),
-                    result,
-                    k: with_k.then_some(k),
-                    slope: PhantomData::<S>,
-                };
-                simd::run(Width::Widest, task);
-            });
+        let images = parts.chunks_mut(out).zip(split(&mut all, outs, n));
+        parallel::each(images, |i, (result, k)| {
+            let (cotangent, second) = level.at(self, i);
+            let task = rows::SecondSums {
+                image: self.image(level.point, i),
+                cotangent,
+                second: Some(second),
+                result,
+                k: with_k.then_some(k),
+                slope: PhantomData::<S>,
+            };
+            simd::run(task);
+        });
         (self.means(&parts), all)
     }
 
@@ -120,27 +117,26 @@ impl Unit {
         let mut sums = Buffer::zeroed(self.chunks.count() * sums_length(plan));
         let add = onto.is_some();
         let mut gx = onto.unwrap_or_else(|| Buffer::scratch(if with_x { n * ins } else { 0 }));
-        let chunks = sums.par_chunks_mut(sums_length(plan)).enumerate();
-        chunks
-            .zip(split(&mut gx, per * ins, self.chunks.count()))
-            .for_each(|((chunk, sums), gx)| {
-                let mut space = Workspace::backward(plan);
-                let size = plan.block * outs;
-                let (mut c, mut u) = (Buffer::scratch(size), Buffer::scratch(size));
-                for block in self.chunks.blocks(chunk) {
-                    let size = block.count * outs;
-                    let (c, u) = (&mut c[..size], &mut u[..size]);
-                    self.second_input::<T, S>(level, &coefficients, &u_coefficients, block, c, u);
-                    space.weight_gradient(plan, block.of(x, ins), c, sums);
-                    if with_x {
-                        let gx = block.in_chunk(gx, ins);
-                        space.input_gradient(plan, &weight, c, gx, add);
-                        if let Some(weight) = &v_weight {
-                            space.input_gradient(plan, weight, u, gx, true);
-                        }
+        let chunks = sums.chunks_mut(sums_length(plan));
+        let chunks = chunks.zip(split(&mut gx, per * ins, self.chunks.count()));
+        parallel::each(chunks, |chunk, (sums, gx)| {
+            let mut space = Workspace::backward(plan);
+            let size = plan.block * outs;
+            let (mut c, mut u) = (Buffer::scratch(size), Buffer::scratch(size));
+            for block in self.chunks.blocks(chunk) {
+                let size = block.count * outs;
+                let (c, u) = (&mut c[..size], &mut u[..size]);
+                self.second_input::<T, S>(level, &coefficients, &u_coefficients, block, c, u);
+                space.weight_gradient(plan, block.of(x, ins), c, sums);
+                if with_x {
+                    let gx = block.in_chunk(gx, ins);
+                    space.input_gradient(plan, &weight, c, gx, add);
+                    if let Some(weight) = &v_weight {
+                        space.input_gradient(plan, weight, u, gx, true);
                     }
                 }
-            });
+            }
+        });
         Ok((gx, reduce(plan, &mut sums)))
     }
 
@@ -167,7 +163,7 @@ impl Unit {
                 u: &mut u[i * outs..][..outs],
                 slope: PhantomData::<S>,
             };
-            simd::run(Width::Widest, task);
+            simd::run(task);
         }
     }
 }

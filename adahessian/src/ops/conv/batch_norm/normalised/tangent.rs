@@ -5,11 +5,11 @@
 use super::{Deferred, Unit, Values};
 use crate::engine::cpu::{Array, Held};
 use crate::error::Result;
-use crate::numeric::simd::{self, Width};
+use crate::numeric::parallel;
+use crate::numeric::simd;
 use crate::numeric::{Buffer, Real};
 use crate::ops::conv::batch_norm::rows::{self, Bar, Slope};
 use crate::ops::conv::kernels::batch::{Block, Kernel, Workspace, reduce, split, sums_length};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 
 impl Unit {
@@ -35,34 +35,32 @@ impl Unit {
         let mut sums = Buffer::zeroed(self.chunks.count() * length);
         let mut tangent = Buffer::scratch(n * outs);
         let mut parts = vec![[0.0; 3]; n * plan.out];
-        tangent
-            .par_chunks_mut(per * outs)
-            .zip(parts.par_chunks_mut(per * plan.out))
-            .zip(split(&mut sums, length, self.chunks.count()))
-            .enumerate()
-            .for_each(|(chunk, ((tangent, parts), sums))| {
-                let mut space = Workspace::backward(plan);
-                let mut room = Buffer::scratch(plan.block * outs);
-                for block in self.chunks.blocks(chunk) {
-                    let tangent = block.in_chunk(tangent, outs);
-                    if let Some(v) = &v_x {
-                        space.correlate(plan, &weight, block.of(v, ins), tangent, false);
-                        let u = &mut room[..block.count * outs];
-                        self.input_gradient::<T, S>(point, g, &coefficients, block, u, None);
-                        space.weight_gradient_of_grid(plan, u, sums);
-                    }
-                    match &v_weight {
-                        Some(w) => {
-                            let onto = v_x.is_some();
-                            space.correlate(plan, w, block.of(x, ins), tangent, onto);
-                        }
-                        None if v_x.is_none() => tangent.fill(T::ZERO),
-                        None => {}
-                    }
-                    let parts = block.in_chunk(parts, plan.out);
-                    self.tangent_sums::<T, S>(point, g, block, tangent, parts);
+        let chunks = tangent.chunks_mut(per * outs);
+        let chunks = chunks.zip(parts.chunks_mut(per * plan.out));
+        let chunks = chunks.zip(split(&mut sums, length, self.chunks.count()));
+        parallel::each(chunks, |chunk, ((tangent, parts), sums)| {
+            let mut space = Workspace::backward(plan);
+            let mut room = Buffer::scratch(plan.block * outs);
+            for block in self.chunks.blocks(chunk) {
+                let tangent = block.in_chunk(tangent, outs);
+                if let Some(v) = &v_x {
+                    space.correlate(plan, &weight, block.of(v, ins), tangent, false);
+                    let u = &mut room[..block.count * outs];
+                    self.input_gradient::<T, S>(point, g, &coefficients, block, u, None);
+                    space.weight_gradient_of_grid(plan, u, sums);
                 }
-            });
+                match &v_weight {
+                    Some(w) => {
+                        let onto = v_x.is_some();
+                        space.correlate(plan, w, block.of(x, ins), tangent, onto);
+                    }
+                    None if v_x.is_none() => tangent.fill(T::ZERO),
+                    None => {}
+                }
+                let parts = block.in_chunk(parts, plan.out);
+                self.tangent_sums::<T, S>(point, g, block, tangent, parts);
+            }
+        });
         let weight = v_x.is_some().then(|| reduce(plan, &mut sums));
         let numbers = |v: &Option<Held<T>>| -> Result<Option<Vec<T>>> {
             let v = v.as_ref().map(Held::view).transpose()?;
@@ -99,7 +97,7 @@ impl Unit {
                 result: &mut parts[i * out..][..out],
                 slope: PhantomData::<S>,
             };
-            simd::run(Width::Widest, task);
+            simd::run(task);
         }
     }
 
@@ -129,18 +127,15 @@ impl Unit {
         let coefficients = self.coefficients_of_bar(point, left);
         let residual = left.v_residual.as_ref().map(Array::view).transpose()?;
         let mut cotangent = Buffer::scratch(self.chunks.images * outs);
-        cotangent
-            .par_chunks_mut(outs)
-            .enumerate()
-            .for_each(|(i, result)| {
-                let task = rows::Cotangent {
-                    image: self.image(point, i),
-                    bar: self.bar(left, residual.as_deref(), &coefficients, i),
-                    result,
-                    slope: PhantomData::<S>,
-                };
-                simd::run(Width::Widest, task);
-            });
+        parallel::each(cotangent.chunks_mut(outs), |i, result| {
+            let task = rows::Cotangent {
+                image: self.image(point, i),
+                bar: self.bar(left, residual.as_deref(), &coefficients, i),
+                result,
+                slope: PhantomData::<S>,
+            };
+            simd::run(task);
+        });
         Ok(cotangent)
     }
 }

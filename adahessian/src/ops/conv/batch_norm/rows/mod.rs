@@ -40,11 +40,21 @@ fn sums<T: Real, const N: usize>(length: usize, term: impl Fn(usize) -> [T; N]) 
         }
         start += LANES;
     }
-    let mut totals = lanes.map(|sum| sum.iter().map(|x| x.to_f64()).sum::<f64>());
+    let mut totals = totals(&lanes);
     for i in whole..length {
         for (total, term) in totals.iter_mut().zip(term(i)) {
             *total += term.to_f64();
         }
+    }
+    totals
+}
+
+/// A function of its own, not a closure that is another one for every term.
+#[inline(always)]
+fn totals<T: Real, const N: usize>(lanes: &[[T; LANES]; N]) -> [f64; N] {
+    let mut totals = [0.0; N];
+    for (total, lanes) in totals.iter_mut().zip(lanes) {
+        *total = lanes.iter().map(|x| x.to_f64()).sum();
     }
     totals
 }
