@@ -6,6 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mode=${1:-all}
+# What changes is the next clone: incremental builds only cost.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
 step() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
 

@@ -72,6 +72,14 @@ pub(crate) fn called<T>(
         .map_err(|e| tokenizer_error(path, e))
 }
 
+/// The tokenizer of a tokenizer.json; why it is none. (As text: what reads bytes is generic, and so compiled here once
+/// more.)
+pub(crate) fn of_json(bytes: &[u8]) -> std::result::Result<Tokenizer, String> {
+    let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+    let read = guarded(|| text.parse::<Tokenizer>().map_err(|e| e.to_string()));
+    read.flatten().map_err(reason)
+}
+
 impl TextEncoder {
     /// An encoder around a tokenizer; `max_length` is in tokens, special ones included.
     ///
@@ -199,13 +207,9 @@ impl TextEncoder {
             let bytes = limits::read(&whole, LARGEST_TOKENIZER)?;
             let factor = expansion::factor(&serde_json::from_slice(&bytes).unwrap_or_default());
             expansion::fits(1, factor, Some(&whole))?;
-            let read = guarded(|| Tokenizer::from_bytes(bytes).map_err(|e| e.to_string()));
-            let mut tokenizer = read.flatten().map_err(|why| Error::Tokenizer {
+            let mut tokenizer = of_json(&bytes).map_err(|why| Error::Tokenizer {
                 path: Some(whole.clone()),
-                reason: format!(
-                    "{}; is it the tokenizer.json of a fast tokenizer, and whole?",
-                    reason(why)
-                ),
+                reason: format!("{why}; is it the tokenizer.json of a fast tokenizer, and whole?"),
             })?;
             let config = tokenizer_config::read(dir)?;
             if let Some(settings) = &config {

@@ -18,6 +18,7 @@ pub mod report;
 pub mod results;
 pub mod runs;
 pub mod same;
+pub mod sampling;
 pub mod session;
 pub mod study;
 pub mod table;

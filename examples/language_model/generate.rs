@@ -2,11 +2,12 @@
 
 use crate::corpus::VOCABULARY;
 use adahessian::ops::Mode;
+use adahessian::random::Stream;
 use adahessian::without_graph;
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
-use candle_transformers::generation::{LogitsProcessor, Sampling};
+use candle_core::{DType, Device, Tensor};
 use clap::Args;
+use common::sampling::Sampling;
 use common::values::{above_zero, count, not_negative};
 use common::{answers, program};
 use datasets::words::{END, WordVocabulary};
@@ -54,19 +55,6 @@ pub struct Options {
     threads: Option<usize>,
 }
 
-impl Options {
-    fn sampling(&self) -> Sampling {
-        let temperature = self.temperature;
-        match (temperature > 0.0, self.top_k, self.top_p) {
-            (false, ..) => Sampling::ArgMax,
-            (true, None, None) => Sampling::All { temperature },
-            (true, Some(k), None) => Sampling::TopK { k, temperature },
-            (true, None, Some(p)) => Sampling::TopP { p, temperature },
-            (true, Some(k), Some(p)) => Sampling::TopKThenTopP { k, p, temperature },
-        }
-    }
-}
-
 pub fn run(options: &Options) -> Result<()> {
     program::start(options.threads)?;
     let inner = options.run.join("model");
@@ -81,7 +69,11 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let (model, _) = LanguageModel::load(&folder, &start)?;
     let vocabulary = WordVocabulary::read(&folder.join(VOCABULARY))?;
-    let mut sampler = LogitsProcessor::from_sampling(options.seed, options.sampling());
+    let sampling = Sampling {
+        temperature: options.temperature,
+        top_k: options.top_k,
+        top_p: options.top_p,
+    };
     let mut ids = vec![vocabulary.end()];
     ids.extend(
         options
@@ -93,12 +85,15 @@ pub fn run(options: &Options) -> Result<()> {
     for &id in &ids[1..] {
         answers::printed(say(&mut output, &vocabulary, id))?;
     }
-    for _ in 0..options.words {
+    for word in 0..options.words {
         let seen = &ids[ids.len().saturating_sub(model.config().window)..];
         let words = Tensor::new(seen, &Device::Cpu)?.unsqueeze(0)?;
         let logits = without_graph(|| model.forward(&words, &Mode::Eval))?.detach(); // [1, T, V]
         let last = logits.get(0)?.get(seen.len() - 1)?;
-        let id = sampler.sample(&last).context("drawing a word")?;
+        let last: Vec<f32> = last.to_dtype(DType::F32)?.to_vec1()?;
+        let uniform = Stream::new(options.seed, "words", word as u64, 0).uniform(1)[0];
+        let id = sampling.draw(&last, uniform).context("drawing a word")?;
+        let id = id as u32;
         answers::printed(say(&mut output, &vocabulary, id))?;
         ids.push(id);
     }

@@ -5,8 +5,7 @@ use super::Real;
 const LANES: usize = 16;
 
 /// Σ f(entry of each row) for several sums at once.
-// By index, and without closures of its own: it is compiled anew for every f, type and instruction set.
-#[expect(clippy::needless_range_loop, reason = "said above")]
+// Without closures of its own: it is compiled anew for every f, type and instruction set.
 #[inline(always)]
 pub(crate) fn sums<T: Real, const N: usize, const M: usize>(
     rows: [&[T]; N],
@@ -14,30 +13,19 @@ pub(crate) fn sums<T: Real, const N: usize, const M: usize>(
 ) -> [T; M] {
     let parts = chunks(rows);
     let mut lanes = [[T::ZERO; LANES]; M];
-    for group in 0..parts[0].0.len() {
-        let mut read = [[T::ZERO; LANES]; N];
-        for i in 0..N {
-            read[i] = parts[i].0[group];
-        }
+    for at in 0..parts[0].0.len() {
+        let read = group(&parts, at);
         for lane in 0..LANES {
-            let mut entries = [T::ZERO; N];
-            for i in 0..N {
-                entries[i] = read[i][lane];
-            }
-            let terms = f(entries);
-            for i in 0..M {
-                lanes[i][lane] += terms[i];
+            let terms = f(column(&read, lane));
+            for (sum, term) in lanes.iter_mut().zip(terms) {
+                sum[lane] += term;
             }
         }
     }
     for at in 0..parts[0].1.len() {
-        let mut entries = [T::ZERO; N];
-        for i in 0..N {
-            entries[i] = parts[i].1[at];
-        }
-        let terms = f(entries);
-        for i in 0..M {
-            lanes[i][at] += terms[i];
+        let terms = f(single(&parts, at));
+        for (sum, term) in lanes.iter_mut().zip(terms) {
+            sum[at] += term;
         }
     }
     totals(lanes)
@@ -48,6 +36,22 @@ type Chunks<'a, T> = (&'a [[T; LANES]], &'a [T]);
 #[inline(always)]
 fn chunks<T, const N: usize>(rows: [&[T]; N]) -> [Chunks<'_, T>; N] {
     rows.map(|row| row.as_chunks::<LANES>())
+}
+
+#[inline(always)]
+fn group<T: Real, const N: usize>(parts: &[Chunks<'_, T>; N], at: usize) -> [[T; LANES]; N] {
+    std::array::from_fn(|i| parts[i].0[at])
+}
+
+/// Of what is left over.
+#[inline(always)]
+fn single<T: Real, const N: usize>(parts: &[Chunks<'_, T>; N], at: usize) -> [T; N] {
+    std::array::from_fn(|i| parts[i].1[at])
+}
+
+#[inline(always)]
+fn column<T: Real, const N: usize>(rows: &[[T; LANES]; N], lane: usize) -> [T; N] {
+    std::array::from_fn(|i| rows[i][lane])
 }
 
 #[inline(always)]

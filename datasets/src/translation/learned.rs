@@ -17,11 +17,9 @@ use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 
 use super::dictionary::SPECIAL;
 use super::{is_blank, write};
-use crate::border::guarded;
 use crate::error::Result;
-use crate::excerpt::reason;
 use crate::limits::{self, LARGEST_TOKENIZER, MOST_SYMBOLS};
-use crate::text::{called, fits, tokenizer_error};
+use crate::text::{called, fits, of_json, tokenizer_error};
 
 /// Stands before each word, for the blank.
 pub(super) const BLANK: char = '▁';
@@ -66,9 +64,8 @@ impl Learned {
     }
 
     pub(super) fn from_bytes(bytes: &[u8], path: Option<&Path>) -> Result<Self> {
-        let read = guarded(|| Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())).flatten();
-        let mut tokenizer = read.map_err(|why| {
-            let why = format!("{}; is the tokenizer.json whole?", reason(why));
+        let mut tokenizer = of_json(bytes).map_err(|why| {
+            let why = format!("{why}; is the tokenizer.json whole?");
             tokenizer_error(path, why)
         })?;
         if let Some(differs) = differs(&tokenizer) {

@@ -105,9 +105,8 @@ struct Update<'a, T, E, const N: usize, const I: usize> {
     entry: E,
 }
 
-// Loops by index, and no closures: this is compiled for every rule, type and instruction set, and what adapters of
-// iterators come to was a fifth of all that the compiler had to do. Over whole arrays they would not become vectors, too.
-#[expect(clippy::needless_range_loop, reason = "said above")]
+// Functions of numbers alone are apart, and have the closures: `run` is compiled for every rule, type and instruction set,
+// and what adapters of iterators come to there was a fifth of all that the compiler had to do.
 impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T>
     for Update<'_, T, E, N, I>
 {
@@ -115,7 +114,7 @@ impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T>
 
     #[inline(always)]
     unsafe fn run<V: Vector<T>, const REGISTERS: usize>(self) -> [f64; 2] {
-        let Self { cut, entry } = self;
+        let Self { mut cut, entry } = self;
         let mut sums = [0.0; 2];
         let mut start = 0;
         while start < cut.groups {
@@ -123,23 +122,10 @@ impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T>
             let mut lanes = [[T::ZERO; LANES]; 2];
             for group in start..end {
                 // Copies: the compiler need not prove that the slices are apart.
-                let mut read = [[T::ZERO; LANES]; I];
-                for i in 0..I {
-                    read[i] = cut.read[i].0[group];
-                }
-                let mut changed = [[T::ZERO; LANES]; N];
-                for i in 0..N {
-                    changed[i] = cut.changed[i].0[group];
-                }
+                let (mut changed, read) = cut.group(group);
                 for lane in 0..LANES {
-                    let (mut old, mut seen) = ([T::ZERO; N], [T::ZERO; I]);
-                    for i in 0..N {
-                        old[i] = changed[i][lane];
-                    }
-                    for i in 0..I {
-                        seen[i] = read[i][lane];
-                    }
-                    let (new, terms) = entry.entry(old, seen);
+                    // By index: as iterators over whole arrays this does not become vectors.
+                    let (new, terms) = entry.entry(column(&changed, lane), column(&read, lane));
                     for i in 0..N {
                         changed[i][lane] = new[i];
                     }
@@ -147,33 +133,58 @@ impl<T: Real, E: Entry<T, N, I>, const N: usize, const I: usize> Task<T>
                         lanes[i][lane] += terms[i];
                     }
                 }
-                for i in 0..N {
-                    cut.changed[i].0[group] = changed[i];
-                }
+                cut.put(group, changed);
             }
-            for i in 0..2 {
-                sums[i] += total(&lanes[i]);
-            }
+            sums = added(sums, lanes.each_ref().map(total));
             start = end;
         }
         for at in 0..cut.rest {
-            let (mut old, mut seen) = ([T::ZERO; N], [T::ZERO; I]);
-            for i in 0..N {
-                old[i] = cut.changed[i].1[at];
-            }
-            for i in 0..I {
-                seen[i] = cut.read[i].1[at];
-            }
+            let (old, seen) = cut.single(at);
             let (new, terms) = entry.entry(old, seen);
-            for i in 0..N {
-                cut.changed[i].1[at] = new[i];
-            }
-            for i in 0..2 {
-                sums[i] += terms[i].to_f64();
-            }
+            cut.put_single(at, new);
+            sums = added(sums, terms.map(T::to_f64));
         }
         sums
     }
+}
+
+impl<T: Real, const N: usize, const I: usize> Cut<'_, T, N, I> {
+    #[inline(always)]
+    fn group(&self, at: usize) -> ([[T; LANES]; N], [[T; LANES]; I]) {
+        let changed = std::array::from_fn(|i| self.changed[i].0[at]);
+        (changed, std::array::from_fn(|i| self.read[i].0[at]))
+    }
+
+    #[inline(always)]
+    fn put(&mut self, at: usize, changed: [[T; LANES]; N]) {
+        for (to, new) in self.changed.iter_mut().zip(changed) {
+            to.0[at] = new;
+        }
+    }
+
+    /// Of what is left over.
+    #[inline(always)]
+    fn single(&self, at: usize) -> ([T; N], [T; I]) {
+        let changed = std::array::from_fn(|i| self.changed[i].1[at]);
+        (changed, std::array::from_fn(|i| self.read[i].1[at]))
+    }
+
+    #[inline(always)]
+    fn put_single(&mut self, at: usize, changed: [T; N]) {
+        for (to, new) in self.changed.iter_mut().zip(changed) {
+            to.1[at] = new;
+        }
+    }
+}
+
+#[inline(always)]
+fn column<T: Real, const N: usize>(rows: &[[T; LANES]; N], lane: usize) -> [T; N] {
+    std::array::from_fn(|i| rows[i][lane])
+}
+
+#[inline(always)]
+fn added([a, b]: [f64; 2], [c, d]: [f64; 2]) -> [f64; 2] {
+    [a + c, b + d]
 }
 
 #[inline(always)]

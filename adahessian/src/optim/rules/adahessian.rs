@@ -103,7 +103,7 @@ impl AdaHessian {
 
     /// v.
     #[inline(always)]
-    fn denominator<N: Number>(&self, [_, correction]: [f64; 2], slots: &[N]) -> N {
+    fn denominator<N: Number>(&self, [_, correction, _]: [f64; 3], slots: &[N]) -> N {
         let root = (slots[1].clone() * correction).sqrt();
         root.powf(self.hessian_power)
     }
@@ -114,8 +114,9 @@ impl Rule for AdaHessian {
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_hessian_diag_sq"];
     const SECOND_ORDER: bool = true;
     const POWERS: bool = true;
-    /// η / (1-β1ᵗ) and 1 / (1-β2ᵗ).
-    type Scalars = [f64; 2];
+    /// η / (1-β1ᵗ), 1 / (1-β2ᵗ), and the least s of an entry that has seen a curvature: 0 where none waits. A number, for
+    /// a loop over entries that asks whether they wait is not made into vectors.
+    type Scalars = [f64; 3];
 
     fn powers_are_one(&self) -> bool {
         self.hessian_power == 1.0
@@ -139,10 +140,14 @@ impl Rule for AdaHessian {
         Builder::new(self).lr(0.15)
     }
 
-    fn scalars(&self, step: &Step) -> [f64; 2] {
+    fn scalars(&self, step: &Step) -> [f64; 3] {
         // One division: a chaotic trajectory feels the last bit.
         let rate = step.lr / (1.0 - power(self.betas.0, step.count));
-        [rate, correction(self.betas.1, step.diagonal_count)]
+        let least = match self.waits(step) {
+            true => f64::from(f32::MIN_POSITIVE),
+            false => 0.0,
+        };
+        [rate, correction(self.betas.1, step.diagonal_count), least]
     }
 
     #[inline(always)]
@@ -151,27 +156,21 @@ impl Rule for AdaHessian {
     }
 
     #[inline(always)]
-    fn update<N: Number>(&self, step: &Step, scalars: [f64; 2], x: Entry<'_, N>) -> N {
+    fn update<N: Number>(&self, step: &Step, scalars: [f64; 3], x: Entry<'_, N>) -> N {
         let m = x.slots[0].blend(self.betas.0, x.gradient, 1.0 - self.betas.0);
         // Of an entry that waits nothing: before the division, which may be endless.
-        let m = match self.waits(step) {
-            true => {
-                let unseen = x.slots[1].clone().below(f64::from(f32::MIN_POSITIVE));
-                m * (-unseen + 1.0)
-            }
-            false => m,
-        };
+        let m = m * (-x.slots[1].clone().below(scalars[2]) + 1.0);
         // In this order, as PyTorch's addcdiv.
         let direction = m * scalars[0] / (self.denominator(scalars, x.slots) + guard(self.eps));
         step.decay(x.value) - direction
     }
 
     #[inline(always)]
-    fn below_eps<N: Number>(&self, scalars: [f64; 2], slots: &[N]) -> Option<N> {
+    fn below_eps<N: Number>(&self, scalars: [f64; 3], slots: &[N]) -> Option<N> {
         Some(self.denominator(scalars, slots).below(self.eps))
     }
 
-    fn curvature<N: Number>(&self, scalars: [f64; 2], slots: &[N]) -> Option<N> {
+    fn curvature<N: Number>(&self, scalars: [f64; 3], slots: &[N]) -> Option<N> {
         Some((slots[1].clone() * scalars[1]).sqrt())
     }
 
