@@ -23,6 +23,8 @@ if [ "${FUZZ_REPLAY:-0}" != 1 ] && cargo +nightly fuzz --version >/dev/null 2>&1
     rm -rf "$found"
   done
 else
-  cargo run -q --release -p fuzz --bin replay -- \
+  # Sums that overflow are findings, too.
+  checks=(--config profile.release.debug-assertions=true --config profile.release.overflow-checks=true)
+  cargo run -q --release "${checks[@]}" -p fuzz --bin replay -- \
     "${targets[@]}" --seconds "$seconds" --inputs "${FUZZ_INPUTS:-1000000000}" --seed "${FUZZ_SEED:-1}"
 fi

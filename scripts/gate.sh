@@ -32,7 +32,7 @@ cargo test --locked --manifest-path publish/Cargo.toml --target-dir "${CARGO_TAR
 
 # With the replay program, as the tests built it: a gate that a coverage-guided search may fail at any time is none.
 step "fuzz: seeds and some thousand inputs for each parser and loader"
-"${CARGO_TARGET_DIR:-target}/debug/replay" --seconds 4 --inputs 3000
+"${CARGO_TARGET_DIR:-target}/debug/replay" --seconds 3 --inputs 10000
 
 step "clippy"
 cargo clippy --workspace --all-targets -- -D warnings

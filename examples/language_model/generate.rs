@@ -38,7 +38,7 @@ pub struct Options {
     #[arg(long, value_name = "K", value_parser = count)]
     top_k: Option<usize>,
 
-    /// Draw from the likeliest words that together have this probability
+    /// Draw from the likeliest words that together have this probability; of those that --top-k leaves
     #[arg(long, value_name = "P", value_parser = above_zero)]
     top_p: Option<f64>,
 

@@ -220,7 +220,7 @@ fn parts<const N: usize>(mut data: &[u8]) -> [&[u8]; N] {
     parts
 }
 
-/// The inverse of [`parts`], for seeds.
+/// The inverse of `parts`, for seeds.
 pub fn join(parts: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (index, part) in parts.iter().enumerate() {

@@ -36,7 +36,7 @@ pub(crate) use power::power;
 pub(crate) use product::{Matrix, Onto, Target, multiply, multiply_at};
 pub use real::Real;
 pub(crate) use real::sealed::Memory;
-pub(crate) use rows::{FEW, add, column_sums, in_order, rows_in_piece};
+pub(crate) use rows::{FEW, add, column_sums, each_row, in_order, rows_in_piece};
 pub(crate) use sum_of_products::SumOfProducts;
 pub(crate) use sums::{dot, largest, sums};
 pub(crate) use total::{Totals, largest_entry, sum_f64, total_on_device};

@@ -12,7 +12,8 @@ use rayon::prelude::*;
 pub(crate) fn each<X: Send>(items: impl IntoIterator<Item = X>, work: impl Fn(usize, X) + Sync) {
     let items = listed(items);
     over(items.len(), &|i| {
-        if let Some(item) = items[i].lock().take() {
+        let item = items[i].lock().take();
+        if let Some(item) = item {
             work(i, item);
         }
     });
@@ -26,9 +27,9 @@ pub(crate) fn map<X: Send, R: Send>(
     let items = listed(items);
     let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
     over(items.len(), &|i| {
-        if let Some(item) = items[i].lock().take() {
-            *results[i].lock() = Some(work(i, item));
-        }
+        let item = items[i].lock().take();
+        let result = item.map(|item| work(i, item));
+        *results[i].lock() = result;
     });
     let results = results.into_iter().map(Mutex::into_inner);
     results.flatten().collect()

@@ -15,6 +15,20 @@ pub(crate) fn rows_in_piece(width: usize) -> usize {
     (NUMBERS / width.max(1)).max(1)
 }
 
+/// Calls `work` with every row of `width` numbers and its number, in parallel.
+pub(crate) fn each_row<T: Real>(
+    data: &mut [T],
+    width: usize,
+    work: impl Fn(usize, &mut [T]) + Sync,
+) {
+    let rows = rows_in_piece(width);
+    parallel::each(data.chunks_mut(rows * width), |piece, data| {
+        for (row, data) in (piece * rows..).zip(data.chunks_exact_mut(width)) {
+            work(row, data);
+        }
+    });
+}
+
 /// Σ over rows, for each column: [width] from [rows, width].
 pub(crate) fn column_sums<T: Real>(data: &[T], width: usize) -> Buffer<T> {
     // Each piece has sums of its own: of wide rows several are in one, so that there are not as many sums as rows.
@@ -52,6 +66,19 @@ pub(crate) fn add<T: Real>(to: &mut [T], from: &[T]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_row_once() {
+        for (rows, width) in [(1, 1), (40_000, 1), (1000, 33), (3, 20_000)] {
+            let mut data = vec![0.5; rows * width];
+            each_row(&mut data, width, |row, data| {
+                assert_eq!(data.len(), width);
+                data.iter_mut().for_each(|x| *x += row as f64);
+            });
+            let expected = (0..rows * width).map(|i| (i / width) as f64 + 0.5);
+            assert!(data.into_iter().eq(expected), "{rows}x{width}");
+        }
+    }
 
     #[test]
     fn sums_of_columns_narrow_and_wide() {

@@ -22,6 +22,10 @@ pub trait Number:
     + Mul<f64, Output = Self>
     + Div<f64, Output = Self>
 {
+    /// Whether one is a whole variable, so that every operation is a pass over it.
+    #[doc(hidden)]
+    const WHOLE: bool = false;
+
     /// The square root.
     fn sqrt(self) -> Self;
     /// The absolute value.
@@ -195,6 +199,8 @@ impl Neg for Expr {
 }
 
 impl Number for Expr {
+    const WHOLE: bool = true;
+
     fn sqrt(self) -> Self {
         self.then(|t| t.sqrt())
     }

@@ -17,7 +17,7 @@ use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use crate::engine::{Cpu, Kernel};
 use crate::error::Result;
 use crate::numeric::parallel;
-use crate::numeric::{Buffer, Real};
+use crate::numeric::{Buffer, Real, each_row};
 
 /// How a convolution is computed for a batch.
 pub(super) struct Work {
@@ -196,7 +196,7 @@ impl<T: Real> Kernel<Cpu<T>> for Conv2d {
 }
 
 fn add_bias<T: Real>(y: &mut [T], bias: &[T], positions: usize) {
-    parallel::each(y.chunks_exact_mut(positions), |row, y| {
+    each_row(y, positions, |row, y| {
         let bias = bias[row % bias.len()];
         y.iter_mut().for_each(|y| *y += bias);
     });

@@ -8,7 +8,7 @@ use crate::numeric::parallel;
 use crate::numeric::{Buffer, Real, widened};
 use candle_core::{DType, Device, Tensor};
 
-/// Rows that a thread does at a time.
+/// Rows that a thread does at a time, at the least.
 const ROWS: usize = 64;
 
 /// The rows of `weight` [V, D] at `ids` [..] (integers, u32 or i64 as a rule): [.., D].
@@ -261,17 +261,24 @@ impl LinearMap for Rows {
         let groups: Vec<&[usize]> = order.chunk_by(|a, b| ids[*a] == ids[*b]).collect();
         let mut rest = &mut table[..];
         let mut done = 0;
-        let mut work = Vec::with_capacity(groups.len());
+        let (mut pieces, mut piece, mut count) = (Vec::new(), Vec::new(), 0);
         for group in groups {
             let start = ids[group[0]] * width;
             let (_, from) = std::mem::take(&mut rest).split_at_mut(start - done);
             let (row, after) = from.split_at_mut(width);
-            work.push((group, row));
+            piece.push((group, row));
             (rest, done) = (after, start + width);
+            count += group.len();
+            // By the rows that are added, of which a frequent word has many.
+            if count >= ROWS {
+                pieces.push(std::mem::take(&mut piece));
+                count = 0;
+            }
         }
-        parallel::each(work.chunks_mut(ROWS), |_, some| {
-            for (group, to) in some {
-                for &row in *group {
+        pieces.push(piece);
+        parallel::each(pieces, |_, piece| {
+            for (group, to) in piece {
+                for &row in group {
                     let from = &g[row * width..][..width];
                     let pairs = to.iter_mut().zip(from);
                     pairs.for_each(|(to, &x)| *to += scale * x);

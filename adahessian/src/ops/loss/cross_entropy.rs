@@ -14,7 +14,7 @@ use crate::engine::{Cpu, Handle, Kernel, Kernels, Op, Operand, call};
 use crate::error::Result;
 use crate::numeric::parallel;
 use crate::numeric::simd::{self, Task, Vector};
-use crate::numeric::{Buffer, Real, largest, sums, widened};
+use crate::numeric::{Buffer, Real, each_row, largest, rows_in_piece, sums, widened};
 use candle_core::{D, Tensor};
 
 /// The mean over the counted rows of -Σ_c q_c log softmax(logits)_c, where q puts 1 - s on the
@@ -255,15 +255,21 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
     fn forward(&self, inputs: &Inputs<T>, _: bool) -> Result<(Output<T>, Buffer<T>)> {
         let logits: &[T] = &inputs[0];
         let mut norms = Buffer::scratch(2 * self.targets.classes.len());
-        let rows = norms.chunks_exact_mut(2);
-        let rows = rows.zip(logits.chunks_exact(self.classes));
-        let terms: Vec<f64> = parallel::map(rows, |row, (norm, l)| {
-            let (found, term) = self.loss_of(row, l);
-            norm.copy_from_slice(&found.parts());
-            term
+        let count = rows_in_piece(self.classes);
+        let pieces = norms.chunks_mut(2 * count);
+        let pieces = pieces.zip(logits.chunks(count * self.classes));
+        let terms = parallel::map(pieces, |piece, (norms, logits)| {
+            let rows = norms.chunks_exact_mut(2);
+            let rows = rows.zip(logits.chunks_exact(self.classes));
+            let terms = (piece * count..).zip(rows).map(|(row, (norm, l))| {
+                let (found, term) = self.loss_of(row, l);
+                norm.copy_from_slice(&found.parts());
+                term
+            });
+            terms.collect::<Vec<f64>>()
         });
         let mut loss = Buffer::scratch(1);
-        loss[0] = T::from_f64(terms.iter().sum());
+        loss[0] = T::from_f64(terms.iter().flatten().sum());
         Ok((loss.into(), norms))
     }
 
@@ -280,7 +286,7 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
         let mut result = Buffer::scratch(logits.len());
         let v = deferred.as_ref().and_then(|left| left.v.as_ref());
         let v = v.map(Array::view).transpose()?;
-        parallel::each(result.chunks_exact_mut(self.classes), |row, to| {
+        each_row(&mut result, self.classes, |row, to| {
             let Some((q, weight)) = self.row::<T>(row) else {
                 return to.fill(T::ZERO);
             };
@@ -315,12 +321,16 @@ impl<T: Real> Kernel<Cpu<T>> for CrossEntropy {
         let mut tangent = Buffer::zeroed(1);
         if let Some(v) = &cotangents[0] {
             let (logits, v) = (point.input(0)?, v.view()?);
-            let rows = logits.chunks_exact(self.classes);
-            let rows = rows.zip(v.chunks_exact(self.classes));
-            let terms: Vec<f64> = parallel::map(rows, |row, (l, v)| {
-                self.along(row, l, Norm::of(point.saved, row), v)
+            let count = rows_in_piece(self.classes);
+            let pieces = logits.chunks(count * self.classes);
+            let pieces = pieces.zip(v.chunks(count * self.classes));
+            let terms = parallel::map(pieces, |piece, (logits, v)| {
+                let rows = logits.chunks_exact(self.classes);
+                let rows = rows.zip(v.chunks_exact(self.classes));
+                let along = |(row, (l, v))| self.along(row, l, Norm::of(point.saved, row), v);
+                (piece * count..).zip(rows).map(along).collect::<Vec<f64>>()
             });
-            tangent[0] = T::from_f64(terms.iter().sum());
+            tangent[0] = T::from_f64(terms.iter().flatten().sum());
         }
         let left = Left {
             gradient: gradient.view()?[0],

@@ -3,7 +3,7 @@
 use super::pairs::{Block, Sizes};
 use crate::numeric::parallel;
 use crate::numeric::simd::{self, Task, Vector};
-use crate::numeric::{Buffer, Matrix, Onto, Real, Target, multiply_at};
+use crate::numeric::{Buffer, Matrix, Onto, Real, Target, each_row, multiply_at};
 
 /// a, m, v and s. As a direction, where one is missing it is zero.
 #[derive(Clone, Copy)]
@@ -54,9 +54,8 @@ impl Work {
     pub fn shells<T: Real>(&self, weight: &[T]) -> Buffer<T> {
         let (count, window) = (self.pairs.len(), self.sizes.window);
         let mut shells = Buffer::scratch(self.sizes.outputs * count);
-        let rows = shells.chunks_exact_mut(count);
-        let rows = rows.zip(weight.chunks_exact(window * window));
-        parallel::each(rows, |_, (to, row)| {
+        each_row(&mut shells, count, |row, to| {
+            let row = &weight[row * window * window..];
             let columns = to.iter_mut().zip(&self.pairs);
             columns.for_each(|(to, [j, k])| *to = row[j * window + k]);
         });
@@ -67,10 +66,8 @@ impl Work {
     pub fn unshelled<T: Real>(&self, shells: &[T]) -> Buffer<T> {
         let (count, window) = (self.pairs.len(), self.sizes.window);
         let mut weight = Buffer::zeroed(self.sizes.outputs * window * window);
-        let rows = weight.chunks_exact_mut(window * window);
-        let rows = rows.zip(shells.chunks_exact(count));
-        parallel::each(rows, |_, (to, row)| {
-            let columns = row.iter().zip(&self.pairs);
+        each_row(&mut weight, window * window, |row, to| {
+            let columns = shells[row * count..].iter().zip(&self.pairs);
             columns.for_each(|(x, [j, k])| to[j * window + k] = *x);
         });
         weight

@@ -7,7 +7,7 @@ use crate::engine::cpu::{Array, Gradients, Held, Inputs, Output, Point};
 use crate::engine::{Cpu, Kernel, Kernels, Op, Tensors, tensors};
 use crate::error::Result;
 use crate::numeric::parallel;
-use crate::numeric::{Buffer, Real};
+use crate::numeric::{Buffer, Real, each_row, rows_in_piece};
 use candle_core::Tensor;
 
 /// A sparse linear map of single channels, the same computation for each.
@@ -80,24 +80,29 @@ impl<M: PlaneMap> Planes<M> {
         picked: &mut [u32],
         work: impl Fn(usize, &mut [T], &mut [u32]) + Sync,
     ) {
+        let count = rows_in_piece(self.result);
+        let pieces = y.chunks_mut(count * self.result);
         let mut picks: Vec<&mut [u32]> = match self.map.picks() {
-            true => picked.chunks_mut(self.result).collect(),
+            true => picked.chunks_mut(count * self.result).collect(),
             false => Vec::new(),
         };
-        picks.resize_with(self.images * self.to, Default::default);
-        let channels = y.chunks_mut(self.result).zip(picks);
-        parallel::each(channels, |channel, (y, picked)| {
-            let (image, o) = (channel / self.to, channel % self.to);
-            match o.checked_sub(self.before).filter(|&c| c < self.from) {
-                Some(c) => work(image * self.from + c, y, picked),
-                None => y.fill(T::ZERO),
+        picks.resize_with(pieces.len(), Default::default);
+        parallel::each(pieces.zip(picks), |piece, (y, picked)| {
+            let mut picked = picked.chunks_exact_mut(self.result);
+            for (channel, y) in (piece * count..).zip(y.chunks_exact_mut(self.result)) {
+                let picked = picked.next().unwrap_or_default();
+                let (image, o) = (channel / self.to, channel % self.to);
+                match o.checked_sub(self.before).filter(|&c| c < self.from) {
+                    Some(c) => work(image * self.from + c, y, picked),
+                    None => y.fill(T::ZERO),
+                }
             }
         });
     }
 
     fn transposed<T: Real>(&self, g: &[T], picked: &[u32]) -> Buffer<T> {
         let mut x = Buffer::zeroed(self.images * self.from * self.size);
-        parallel::each(x.chunks_mut(self.size), |channel, x| {
+        each_row(&mut x, self.size, |channel, x| {
             let (image, c) = (channel / self.from, channel % self.from);
             let start = (image * self.to + self.before + c) * self.result;
             let picked = picked.get(start..start + self.result).unwrap_or(&[]);

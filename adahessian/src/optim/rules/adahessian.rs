@@ -159,7 +159,10 @@ impl Rule for AdaHessian {
     fn update<N: Number>(&self, step: &Step, scalars: [f64; 3], x: Entry<'_, N>) -> N {
         let m = x.slots[0].blend(self.betas.0, x.gradient, 1.0 - self.betas.0);
         // Of an entry that waits nothing: before the division, which may be endless.
-        let m = m * (-x.slots[1].clone().below(scalars[2]) + 1.0);
+        let m = match N::WHOLE && scalars[2] == 0.0 {
+            true => m, // saves five operations
+            false => m * (-x.slots[1].clone().below(scalars[2]) + 1.0),
+        };
         // In this order, as PyTorch's addcdiv.
         let direction = m * scalars[0] / (self.denominator(scalars, x.slots) + guard(self.eps));
         step.decay(x.value) - direction

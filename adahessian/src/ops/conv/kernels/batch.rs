@@ -5,7 +5,7 @@ use super::correlate::Packed;
 use super::{Plan, columns, correlate, outer};
 use crate::numeric::parallel;
 use crate::numeric::simd;
-use crate::numeric::{Buffer, Real};
+use crate::numeric::{Buffer, Real, rows_in_piece};
 
 /// How a batch is cut: a function of the shapes alone.
 #[derive(Clone, Copy, Debug)]
@@ -252,9 +252,12 @@ pub(crate) fn channel_sums<const N: usize>(parts: &[[f64; N]], channels: usize) 
 
 /// Σ over images and positions of u [n, channels, positions], per channel.
 pub(crate) fn bias_gradient<T: Real>(u: &[T], channels: usize, positions: usize) -> Buffer<T> {
-    let rows: Vec<f64> = parallel::map(u.chunks_exact(positions), |_, row| {
-        row.iter().map(|x| x.to_f64()).sum()
+    let pieces = u.chunks(rows_in_piece(positions) * positions);
+    let sum = |row: &[T]| row.iter().map(|x| x.to_f64()).sum();
+    let rows = parallel::map(pieces, |_, rows| {
+        rows.chunks_exact(positions).map(sum).collect::<Vec<f64>>()
     });
+    let rows = rows.concat();
     let mut gradient = Buffer::zeroed(channels);
     for (o, to) in gradient.iter_mut().enumerate() {
         *to = T::from_f64(rows.iter().skip(o).step_by(channels).sum());

@@ -6,7 +6,7 @@ use crate::engine::{Cpu, Kernel};
 use crate::error::Result;
 use crate::numeric::parallel;
 use crate::numeric::simd::{self, Task, Vector};
-use crate::numeric::{Buffer, FEW, Onto, Real, add, column_sums, dot};
+use crate::numeric::{Buffer, FEW, Onto, Real, add, column_sums, dot, rows_in_piece};
 use crate::ops::linear::{Groups, add_bias};
 use crate::ops::loss::cross_entropy::{Norm, Row};
 
@@ -177,10 +177,7 @@ impl LinearCrossEntropy {
                 self.map([(x, at.w), (None, None)], at.b, c);
             }
             self.map([(v_x, at.w), (x, v.w)], v.b, t);
-            let all = c.chunks_exact_mut(classes);
-            let all = all.zip(t.chunks_exact_mut(classes));
-            parallel::each(all, |i, (logits, tangents)| {
-                let row = rows.start + i;
+            let bend = |row: usize, logits: &mut [T], tangents: &mut [T]| {
                 let Some((q, weight)) = self.entropy.row::<T>(row) else {
                     logits.fill(T::ZERO);
                     return tangents.fill(T::ZERO);
@@ -196,6 +193,14 @@ impl LinearCrossEntropy {
                     gradient,
                 };
                 simd::run(task);
+            };
+            let count = rows_in_piece(classes);
+            let pieces = c.chunks_mut(count * classes);
+            let pieces = pieces.zip(t.chunks_mut(count * classes));
+            parallel::each(pieces, |piece, (c, t)| {
+                let all = c.chunks_exact_mut(classes);
+                let all = (rows.start + piece * count..).zip(all.zip(t.chunks_exact_mut(classes)));
+                all.for_each(|(row, (logits, tangents))| bend(row, logits, tangents));
             });
             self.spread(t, (rows.start, x, at.w), to);
             if let Some(gb) = &mut to[2] {
@@ -252,10 +257,7 @@ impl<T: Real> Kernel<Cpu<T>> for LinearCrossEntropy {
             };
             let x = Some(&x[rows.start * self.inputs..rows.end * self.inputs]);
             self.map([(x, w), (None, None)], b, c);
-            let all = c.chunks_exact_mut(classes);
-            let all = all.zip(norms[2 * rows.start..].chunks_exact_mut(2));
-            let terms: Vec<f64> = parallel::map(all, |i, (logits, norm)| {
-                let row = rows.start + i;
+            let term = |row: usize, logits: &mut [T], norm: &mut [T]| {
                 let (found, term) = self.entropy.loss_of(row, logits);
                 norm.copy_from_slice(&found.parts());
                 match self.entropy.row::<T>(row) {
@@ -272,8 +274,17 @@ impl<T: Real> Kernel<Cpu<T>> for LinearCrossEntropy {
                     Some(_) => {}
                 }
                 term
+            };
+            let count = rows_in_piece(classes);
+            let pieces = c.chunks_mut(count * classes);
+            let pieces = pieces.zip(norms[2 * rows.start..].chunks_mut(2 * count));
+            let terms = parallel::map(pieces, |piece, (c, norms)| {
+                let all = c.chunks_exact_mut(classes).zip(norms.chunks_exact_mut(2));
+                let all = (rows.start + piece * count..).zip(all);
+                let terms = all.map(|(row, (logits, norm))| term(row, logits, norm));
+                terms.collect::<Vec<f64>>()
             });
-            sum += terms.iter().sum::<f64>();
+            sum += terms.iter().flatten().sum::<f64>();
             if keep {
                 self.spread(c, (rows.start, x, w), &mut gradients);
             }
