@@ -1,7 +1,7 @@
 //! Loops over several threads.
 //!
-//! rayon's own are generic in what they go over and in what they call: some five thousand lines for the compiler, at each
-//! of a hundred places and for each type of numbers. Here one loop, over numbers, is compiled once; the rest is a list
+//! rayon's own are generic in what they go over and in what they call: thousands of lines for the compiler, at each of
+//! some fifty places and for each type of numbers. Here one loop, over numbers, is compiled once; the rest is a list
 //! of the items, which the threads take theirs from.
 
 use parking_lot::Mutex;

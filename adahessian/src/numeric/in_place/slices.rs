@@ -111,8 +111,7 @@ impl<T: Real> InplaceOp1 for Opened<'_, T> {
 /// A piece of several slices: where it begins, and its parts of those that are changed and of those that are read.
 type Piece<'a, T, const N: usize, const I: usize> = (usize, [&'a mut [T]; N], [&'a [T]; I]);
 
-/// Work on one piece. Without its own type: threads are handed it in a hundred places, each of which the compiler would
-/// make anew.
+/// Work on one piece. Without its own type: [`pieces`] would be compiled anew for every rule.
 type OnPiece<'w, T, R, const N: usize, const I: usize> =
     &'w (dyn Fn(usize, [&mut [T]; N], [&[T]; I]) -> R + Sync);
 
