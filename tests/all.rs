@@ -48,6 +48,7 @@ mod reach;
 mod recommend_ops;
 mod reducer;
 mod resume;
+mod roberta_tokenizer;
 mod rooms;
 mod saved_states;
 mod second_order;

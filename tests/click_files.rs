@@ -229,3 +229,42 @@ fn a_log_of_line_ends_alone_is_counted_and_refused() {
         ],
     );
 }
+
+/// A hole of zeros, after a loss of power, say: one line of any length, in text that is plain or packed.
+#[test]
+fn a_line_of_megabytes_is_skipped_and_counted_wherever_it_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let skipping = Preprocessing {
+        malformed: Malformed::Skip,
+        ..Preprocessing::default()
+    };
+    let mark = b"\xef\xbb\xbf".as_slice();
+    for (number, zeros, before) in [
+        (0, 1 << 20, 1),
+        (1, (1 << 20) - 1, 0),
+        (2, 5 << 19, 30),
+        (3, 9 << 18, 0),
+    ] {
+        let hole = vec![0; zeros];
+        let whole = [mark, &text(before), &hole, b"\n", &text(40)].concat();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&whole).unwrap();
+        for (kind, bytes) in [("txt", whole), ("gz", packed.finish().unwrap())] {
+            let name = format!("{number}.{kind}");
+            let (source, out) = (put(dir.path(), &name, &bytes), dir.path().join("a.clicks"));
+            let store = prepare(std::slice::from_ref(&source), &out, &skipping, |_| ()).unwrap();
+            let skipped = &store.summary().skipped;
+            assert_eq!((store.len(), skipped.count), (before as usize + 40, 1));
+            assert_eq!(skipped.first, [(name.clone(), before as usize + 1)]);
+            let refused = prepare(&[source], &out, &Preprocessing::default(), |_| ());
+            let line = format!("{name}, line {}", before + 1);
+            assert_says(refused, &[&line, "1 field"]);
+        }
+    }
+    // Without an end.
+    let cut = [text(3), vec![0; 3 << 20]].concat();
+    let source = put(dir.path(), "cut.txt", &cut);
+    let out = dir.path().join("cut.clicks");
+    let store = prepare(&[source], &out, &skipping, |_| ()).unwrap();
+    assert_eq!((store.len(), store.summary().skipped.count), (3, 1));
+}

@@ -11,7 +11,7 @@ use datasets::glue::{
 };
 use datasets::{Error, Place, sample};
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::data_type::{ByteArray, ByteArrayType, Int32Type, Int64Type};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int32Type, Int64Type};
 use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
@@ -235,12 +235,12 @@ fn mrpc_from_the_corpus_equals_mrpc_of_the_download() {
     fs::copy(corpus.join("MRPC").join(name), mrpc.join(name)).unwrap();
     let train = || load_folder(dir.path(), GlueTask::Mrpc, Split::Train).unwrap_err();
     assert!(train().to_string().contains("dev_ids.tsv"), "{}", train());
-    fs::write(mrpc.join("dev_ids.tsv"), "15\t16\n98\t99\n").unwrap();
-    assert!(
-        train().to_string().contains("1 of 2 pairs, first 98 99"),
-        "{}",
-        train()
-    );
+    for end in ["", "\n", "\n\n"] {
+        fs::write(mrpc.join("dev_ids.tsv"), format!("15\t16\n98\t99{end}")).unwrap();
+        assert_says(Err::<(), _>(train()), &["1 of 2 pairs, first 98 99"]);
+    }
+    fs::write(mrpc.join("dev_ids.tsv"), "15\t16\n\n98\t99\n").unwrap();
+    assert_says(Err::<(), _>(train()), &["line 2"]);
     fs::write(mrpc.join("dev_ids.tsv"), "15\t16\n98\n").unwrap();
     assert!(
         train()
@@ -548,6 +548,46 @@ fn parquet_rows_labels_and_shards() {
     );
     let error = load_parquet(&path, GlueTask::Rte, Split::Train).unwrap_err();
     assert!(matches!(error, Error::MissingColumn { .. }), "{error}");
+}
+
+/// As pandas writes small numbers, or truths.
+#[test]
+fn parquet_labels_are_numbers_of_any_type() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.parquet");
+    for label in [
+        "BOOLEAN label",
+        "INT32 label (UINT_8)",
+        "INT32 label (INT_8)",
+        "INT32 label (UINT_16)",
+        "INT32 label (UINT_32)",
+        "INT64 label (UINT_64)",
+    ] {
+        let schema =
+            format!("message m {{ REQUIRED BYTE_ARRAY sentence (UTF8); REQUIRED {label}; }}");
+        let schema = Arc::new(parse_message_type(&schema).unwrap());
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let texts: [ByteArray; 2] = [b"a".to_vec().into(), b"b".to_vec().into()];
+        let typed = column.typed::<ByteArrayType>();
+        typed.write_batch(&texts, None, None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let written = match label.split(' ').next() {
+            Some("BOOLEAN") => column
+                .typed::<BoolType>()
+                .write_batch(&[true, false], None, None),
+            Some("INT32") => column.typed::<Int32Type>().write_batch(&[1, 0], None, None),
+            _ => column.typed::<Int64Type>().write_batch(&[1, 0], None, None),
+        };
+        written.unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        fs::write(&path, writer.into_inner().unwrap()).unwrap();
+        let rows = load_parquet(&path, GlueTask::Sst2, Split::Train).unwrap();
+        assert_eq!(rows, [single("a", 1), single("b", 0)], "{label}");
+    }
 }
 
 #[test]

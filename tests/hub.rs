@@ -296,7 +296,7 @@ fn a_repository_without_a_tokenizer_says_so_before_its_weights_come() {
         (&weights, b"weights", Conduct::Good),
     ];
     // Two for the configuration, one for each tokenizer that is not there.
-    let server = Server::start(&files, 4);
+    let server = Server::start(&files, 5);
     let cache = TempDir::new().unwrap();
     let error = hub(cache.path(), &server.endpoint)
         .checkpoint("tiny/bert", None)
@@ -304,9 +304,13 @@ fn a_repository_without_a_tokenizer_says_so_before_its_weights_come() {
     assert!(matches!(error, Error::Absent { .. }), "{error}");
     assert_says(
         Err::<(), _>(error),
-        &["tokenizer", "tiny/bert", "vocab.txt, tokenizer.json"],
+        &[
+            "tokenizer",
+            "tiny/bert",
+            "vocab.txt, tokenizer.json, vocab.json with merges.txt",
+        ],
     );
-    let log = server.finish(4);
+    let log = server.finish(5);
     assert!(
         log.iter().all(|asked| !asked.starts_with(&weights)),
         "{log:?}"
@@ -395,6 +399,47 @@ fn a_checkpoint_is_whole_and_of_one_commit() {
         error.to_string().contains("tokenizer_config.json"),
         "{error}"
     );
+}
+
+/// RoBERTa's first checkpoints: the merges come with the vocabulary, or the tokenizer is none.
+#[test]
+fn a_tokenizer_of_two_files_comes_whole() {
+    let merges = b"#version: 0.2\na b\n".as_slice();
+    let vocabulary = br#"{"<s>": 0, "</s>": 1, "a": 2, "b": 3, "ab": 4}"#.as_slice();
+    for whole in [true, false] {
+        let mut files = vec![
+            (path_at("main", "config.json"), b"{}".as_slice()),
+            (path_at(COMMIT, "model.safetensors"), b"weights".as_slice()),
+            (path_at(COMMIT, "vocab.json"), vocabulary),
+        ];
+        if whole {
+            files.push((path_at(COMMIT, "merges.txt"), merges));
+        }
+        let served: Vec<_> = files
+            .iter()
+            .map(|(path, bytes)| (path.as_str(), *bytes, Conduct::Good))
+            .collect();
+        // Two for each file that is there; one for tokenizer.json, vocab.txt, added_tokens.json and the settings, or for
+        // the first two and the merges, before the weights.
+        let requests = if whole { 12 } else { 7 };
+        let server = Server::start(&served, requests);
+        let cache = TempDir::new().unwrap();
+        let online = hub(cache.path(), &server.endpoint);
+        let outcome = online.checkpoint("tiny/bert", None);
+        server.finish(requests);
+        if !whole {
+            assert_says(outcome, &["merges.txt"]);
+            continue;
+        }
+        let folder = outcome.unwrap();
+        let encoder = TextEncoder::from_folder(&folder, 8).unwrap();
+        assert_eq!(encoder.vocab_size(), 5);
+        let offline = Hub {
+            offline: true,
+            ..hub(cache.path(), &nowhere())
+        };
+        assert_eq!(offline.checkpoint("tiny/bert", None).unwrap(), folder);
+    }
 }
 
 /// That a tokenizer cannot be fetched does not mean that there is none.

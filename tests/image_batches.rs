@@ -495,6 +495,33 @@ fn prefetched_errors_and_panics_come_in_their_place() {
     }
 }
 
+/// The third batch of the second epoch panics, whichever way it is come by.
+#[test]
+fn a_panic_of_a_batch_names_it_and_its_epoch() {
+    struct Spoilt;
+    impl Batches for Spoilt {
+        type Batch = usize;
+        fn len(&self, _epoch: usize) -> usize {
+            4
+        }
+        fn get(&self, epoch: usize, index: usize) -> datasets::Result<usize> {
+            match (epoch, index) {
+                (1, 2) => panic!("out of paint"),
+                _ => Ok(10 * epoch + index),
+            }
+        }
+    }
+    for first in [0, 1, 2] {
+        let ahead = Ahead::new(Spoilt, 2);
+        for index in first..2 {
+            assert_eq!(ahead.get(1, index).unwrap(), 10 + index);
+        }
+        let says = "panicked at batch 2 of epoch 1, both counted from 0: out of paint";
+        assert_says(ahead.get(1, 2), &[says]);
+        assert_eq!(ahead.get(1, 3).unwrap(), 13);
+    }
+}
+
 #[test]
 fn prefetching_stays_the_promised_number_ahead() {
     for ahead in 1..4 {

@@ -5,6 +5,7 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use datasets::limits::LARGEST_PAGE;
 use datasets::{
     Augment, Error, Hub, Image, ImageDataset, OnCorrupt, Place, Split, cifar10, imagenet,
 };
@@ -802,6 +803,57 @@ fn imagenet_parquet_is_read_row_by_row() {
     );
     let unnamed = imagenet::load_parquet(&[path(1)], OnCorrupt::Fail).unwrap();
     assert_eq!(unnamed.classes(), ["0", "1", "2", "3"]);
+}
+
+/// Arrow looks at a dictionary's size only after each 1,024 values: the pictures of a whole row group lie in it.
+#[test]
+fn a_row_group_of_large_pictures_may_be_one_dictionary() {
+    let dir = TempDir::new().unwrap();
+    let noise = |salt: u32| {
+        let hash = |i: u32| {
+            let x = (i ^ salt << 24).wrapping_mul(0x9e37_79b1);
+            (x ^ x >> 15).wrapping_mul(0x85eb_ca6b) >> 24
+        };
+        let pixels = (0..3 * 1400 * 1400).map(|i| hash(i) as u8).collect();
+        let pixels = image::RgbImage::from_raw(1400, 1400, pixels).unwrap();
+        let mut bytes = Vec::new();
+        let encoder = image::codecs::png::PngEncoder::new_with_quality(
+            &mut bytes,
+            image::codecs::png::CompressionType::Fast,
+            image::codecs::png::FilterType::NoFilter,
+        );
+        pixels.write_with_encoder(encoder).unwrap();
+        bytes
+    };
+    let pictures: Vec<Vec<u8>> = (0..4).map(noise).collect();
+    let schema =
+        "message m { OPTIONAL group image { REQUIRED BYTE_ARRAY bytes; } REQUIRED INT64 label; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let properties = WriterProperties::builder()
+        .set_dictionary_page_size_limit(LARGEST_PAGE)
+        .build();
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let values: Vec<ByteArray> = pictures.iter().map(|p| p.clone().into()).collect();
+    let typed = column.typed::<ByteArrayType>();
+    typed.write_batch(&values, Some(&[1; 4]), None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let typed = column.typed::<Int64Type>();
+    typed.write_batch(&[0, 1, 2, 0], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    let file = writer.into_inner().unwrap();
+    assert!(
+        file.len() > 20 << 20,
+        "noise that is packed: {}",
+        file.len()
+    );
+    let path = put(dir.path().join("x.parquet"), &file);
+    let data = imagenet::load_parquet(&[path], OnCorrupt::Fail).unwrap();
+    assert_eq!((data.len(), data.label(2).unwrap()), (4, 2));
+    assert_eq!(data.image(3).unwrap().height, 1400);
 }
 
 #[test]

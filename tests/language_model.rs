@@ -313,8 +313,12 @@ fn words_are_numbered_by_how_often_they_come() -> Result<()> {
     assert_eq!(vocabulary.words(), expected);
     assert_eq!((vocabulary.end(), vocabulary.unknown()), (1, 3));
     let few = WordVocabulary::of_file(&text, Some(4))?;
-    assert_eq!(few.words(), ["the", "<eos>", "cat", "<unk>"]);
+    // Five words of one place each are unknown ones, too.
+    assert_eq!(few.words(), ["<unk>", "the", "<eos>", "cat"]);
     assert_eq!(few.id("dog"), few.unknown());
+    assert_eq!((few.end(), few.unknown()), (2, 0));
+    let fewest = WordVocabulary::of_file(&text, Some(2))?;
+    assert_eq!(fewest.words(), ["<unk>", "<eos>"]);
     let file = folder.path().join("vocabulary.txt");
     vocabulary.write(&file)?;
     assert_eq!(WordVocabulary::read(&file)?, vocabulary);

@@ -135,7 +135,8 @@ fn run(kind: &str, path: &Path, sleep: u64) -> Result<()> {
     let mut trainer = Trainer::new(task, Made, &vars, optimizer, config)?
         .run_folder(&folder, "")
         .callback(JsonLines::new(folder.metrics()))
-        .callback(Sleep(sleep));
+        .callback(Sleep(sleep))
+        .unsaved_at_most(Duration::ZERO);
     if resume {
         trainer.resume(path)?;
     }

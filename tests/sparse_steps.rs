@@ -3,7 +3,7 @@
 use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
 use adahessian::{Adagrad, Error, NamedVars, Optim, Rule, Sgd, State};
 use anyhow::Result;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use testing::{assert_close, assert_says};
 
 const SHAPE: [usize; 2] = [5, 3];
@@ -83,6 +83,58 @@ fn two_tables(rule: SparseRule, dense: impl Rule) -> Result<()> {
 fn a_table_that_one_of_two_parts_touches_takes_its_share() -> Result<()> {
     two_tables(SparseRule::Sgd, plain())?;
     two_tables(SparseRule::adagrad(), Adagrad::default())
+}
+
+/// Two losses of one lookup, a loss in two halves, and one that counts for nothing before it: the mean of all, as a dense
+/// variable has it.
+#[test]
+fn several_losses_of_one_lookup_are_all_taken() -> Result<()> {
+    for rule in [SparseRule::Sgd, SparseRule::adagrad()] {
+        let t = table("t")?;
+        let var = Var::from_tensor(&t.to_tensor()?)?;
+        let mut sparse = SparseOptimizer::new([&t], rule, 0.1)?;
+        let named = NamedVars::new([("t".to_string(), var.clone())])?;
+        let mut dense: Box<dyn Optim> = match rule {
+            SparseRule::Sgd => Box::new(plain().lr(0.1).build(&named)?),
+            SparseRule::Adagrad { .. } => Box::new(Adagrad::default().lr(0.1).build(&named)?),
+        };
+        let ids = [0, 3, 4];
+        for _ in 0..2 {
+            let rows = t.lookup(&ids)?.rows;
+            let same = var.index_select(&Tensor::new(&ids, &Device::Cpu)?, 0)?;
+            let both: [(&mut dyn Optim, Tensor); 2] = [(&mut sparse, rows), (&mut *dense, same)];
+            for (opt, rows) in both {
+                let square = rows.sqr()?.sum_all()?;
+                opt.accumulate_loss(&square, 0.0)?;
+                opt.accumulate_loss(&loss(&rows)?, 0.5)?;
+                opt.accumulate_loss(&square, 0.25)?;
+                let grads = adahessian::backward_detached(&square)?;
+                opt.accumulate_gradient(&grads, 0.5)?;
+                opt.accumulate_gradient(&grads, 0.25)?;
+                assert!(opt.reach().unreached.is_empty());
+                opt.apply()?;
+            }
+        }
+        assert_close("t", &t.to_tensor()?, var.as_tensor(), 1e-14)?;
+    }
+    Ok(())
+}
+
+/// As for dense variables, whose gradients are widened too.
+#[test]
+fn a_gradient_in_half_precision_is_taken() -> Result<()> {
+    let ones = |_: usize, numbers: &mut [f64]| numbers.fill(1.0);
+    let t = SparseTable::from_fn("t", [4, 2], Precision::F32, ones)?;
+    let mut opt = SparseOptimizer::new([&t], SparseRule::Sgd, 0.5)?;
+    let rows = t.lookup(&[1, 2])?.rows;
+    let mut grads = adahessian::backward_detached(&rows.sum_all()?)?;
+    let half = grads.get(&rows).unwrap().to_dtype(DType::F16)?;
+    grads.insert(&rows, half);
+    opt.accumulate_gradient(&grads, 1.0)?;
+    opt.apply()?;
+    let expected = [[1f32, 1.0], [0.5, 0.5], [0.5, 0.5], [1.0, 1.0]];
+    assert_eq!(t.to_tensor()?.to_vec2::<f32>()?, expected);
+    Ok(())
 }
 
 fn bad_step(table: &SparseTable, opt: &mut SparseOptimizer) -> adahessian::Result<Option<String>> {

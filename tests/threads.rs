@@ -3,15 +3,17 @@
 //! Each program runs in a process of its own that is killed if it takes too long, so that a hang is a
 //! failure and not the end of the test run.
 
-use adahessian::AdaHessian;
 use adahessian::engine::Handle;
 use adahessian::ops::{self, Activation, Dropout};
 use adahessian::random::Stream;
-use adahessian::{Hessian, LinearOperator, NamedVars, VarVec};
+use adahessian::sparse::{Precision, SparseOptimizer, SparseRule, SparseTable};
+use adahessian::{AdaHessian, Composite, Hessian, LinearOperator, NamedVars, Optim, VarVec};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use testing::dropped_norm;
 
@@ -125,6 +127,8 @@ const PROGRAMS: [(&str, Program); 6] = [
     ("in a pool of one thread", in_another_pool),
 ];
 
+const READING: (&str, Program) = ("while the pool reads", while_the_pool_reads);
+
 /// Runs a program in a process with so many threads; what it printed.
 fn run(program: &str, threads: &str) -> Result<String> {
     let mut child = Command::new(std::env::current_exe()?)
@@ -165,6 +169,54 @@ fn no_hang_and_the_same_bits_from_every_kind_of_thread() -> Result<()> {
     Ok(())
 }
 
+/// A step holds a variable's lock while its loops run. All threads of the pool may wait for it meanwhile, to read the
+/// variable, and come to no other work before the step has ended.
+fn while_the_pool_reads() -> Result<Vec<u64>> {
+    let table = SparseTable::from_fn("rows", [20_000, 4], Precision::F32, |_, row| row.fill(1.0))?;
+    let var = Var::ones((4, 50_000), DType::F32, &Device::Cpu)?;
+    let ids: Vec<u32> = (0..10_000).collect();
+    let (all, of_table) = (var.as_tensor().clone(), table.clone());
+    let done = Arc::new(AtomicBool::new(false));
+    let until = done.clone();
+    let reads = ids.clone();
+    let readers = std::thread::spawn(move || {
+        let read = |_: u64| -> Result<()> {
+            (&all * 2.0)?;
+            of_table.read(&reads)?;
+            Ok(())
+        };
+        // Some for each thread, which goes from one to the next.
+        let mut outcome: Result<()> = Ok(());
+        while outcome.is_ok() && !until.load(Ordering::Relaxed) {
+            outcome = (0..32).into_par_iter().try_for_each(read);
+        }
+        outcome
+    });
+    let dense = AdaHessian::builder().lr(0.01).build(vec![var.clone()])?;
+    let tables = SparseOptimizer::new([&table], SparseRule::adagrad(), 0.1)?;
+    let mut optimizer = Composite::new().with("dense", dense).with("tables", tables);
+    for _ in 0..30 {
+        let rows = table.lookup(&ids)?.rows;
+        let loss = (var.sqr()?.sum_all()? + rows.sqr()?.sum_all()?)?;
+        optimizer.accumulate_loss(&loss, 1.0)?;
+        optimizer.apply()?;
+    }
+    done.store(true, Ordering::Relaxed);
+    readers.join().expect("no panic")?;
+    let bits =
+        |x: &Tensor| -> Result<u64> { Ok(u64::from(x.mean_all()?.to_scalar::<f32>()?.to_bits())) };
+    Ok(vec![bits(&var)?, bits(&table.to_tensor()?)?])
+}
+
+#[test]
+fn a_step_ends_while_all_threads_read_what_it_changes() -> Result<()> {
+    let expected = run(READING.0, "1")?;
+    for threads in ["2", "4"] {
+        assert_eq!(run(READING.0, threads)?, expected, "{threads} threads");
+    }
+    Ok(())
+}
+
 /// Not a test of its own: what the processes above run.
 #[test]
 fn child() -> Result<()> {
@@ -172,7 +224,8 @@ fn child() -> Result<()> {
         return Ok(());
     };
     let named = |(program, _): &&(&str, Program)| *program == name.to_string_lossy();
-    let (_, program) = PROGRAMS.iter().find(named).context("no such program")?;
+    let mut programs = PROGRAMS.iter().chain([&READING]);
+    let (_, program) = programs.find(named).context("no such program")?;
     println!("bits:{:x?}", program()?);
     Ok(())
 }

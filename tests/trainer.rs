@@ -5,16 +5,18 @@ use adahessian::{Common, NamedVars, Rule, Schedule, Sgd};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
 use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use testing::{assert_number, assert_says};
 use trainers::callbacks::JsonLines;
 use trainers::generation::average_newest;
 use trainers::{
-    Callback, Error, EvalReport, FixedBatches, Outcome, Plateau, RunFolder, Scores, StepReport,
-    Task, TrainConfig, Trainer, disk,
+    Batches, Callback, Error, EvalReport, FixedBatches, Outcome, Plateau, RunFolder, Scores,
+    StepReport, Task, TrainConfig, Trainer, disk,
 };
 
 /// A quadratic in one variable, with evaluations and losses as written down.
@@ -487,8 +489,127 @@ fn a_checkpoint_beside_a_failed_evaluation_is_owed_too() -> Result<()> {
     let mut trainer = trainer(task, config)?.run_folder(&run, "");
     assert!(trainer.fit().is_err());
     trainer.fit()?;
-    // Step 4's with the next step.
-    assert_eq!(steps(&run)?, [2, 5, 6, 8]);
+    assert_eq!(steps(&run)?, [2, 4, 6, 8]);
+    Ok(())
+}
+
+/// What a process leaves that dies in an evaluation, here by an error: all steps before it. A run that goes on from there
+/// makes the evaluation, and ends as one that was left in peace.
+#[test]
+fn an_evaluation_begins_with_all_steps_saved() -> Result<()> {
+    let scores = [0.5, 0.4, 0.6, 0.45];
+    for (eval_every, checkpoint_every) in [(None, None), (Some(2), None), (Some(3), Some(2))] {
+        let config = TrainConfig {
+            eval_every,
+            checkpoint_every,
+            epochs: 2,
+            max_steps: Some(7),
+            plateau: Some(Plateau {
+                factor: 0.5,
+                patience: 1,
+            }),
+            keep_checkpoints: 9,
+            ..TrainConfig::default()
+        };
+        let run = |evaluations: &[f64], run: &RunFolder, resume: bool| -> Result<_> {
+            let task = scripted(evaluations)?;
+            let vars = task.vars.clone();
+            let trainer = trainer(task, config.clone())?.run_folder(run, "");
+            let mut trainer = trainer
+                .callback(JsonLines::new(run.metrics()))
+                .unsaved_at_most(Duration::ZERO);
+            if resume {
+                trainer.resume(run.path())?;
+            }
+            let ended = trainer.fit().map(|summary| summary.best);
+            Ok((ended, weight(&vars)?, trainer.progress().step))
+        };
+        let folder = tempfile::tempdir()?;
+        let peace = RunFolder::create(folder.path().join("peace"), "")?;
+        let (best, expected, _) = run(&scores, &peace, false)?;
+        let best = best?;
+        let evaluations = evaluated(&peace)?;
+        for died in 0..evaluations.len() {
+            let war = RunFolder::create(folder.path().join(format!("war-{died}")), "")?;
+            let mut cut = scores[..=died].to_vec();
+            cut[died] = f64::NAN;
+            let (ended, _, step) = run(&cut, &war, false)?;
+            assert!(ended.is_err());
+            let newest = war.checkpoints().newest()?;
+            let newest = newest.context("a checkpoint")?;
+            assert!(newest.ends_with(format!("stop-{step:08}")), "{newest:?}");
+            let (ended, weights, _) = run(&scores[died..], &war, true)?;
+            assert_eq!((ended?, weights), (best.clone(), expected));
+            assert_eq!(evaluated(&war)?, evaluations);
+            assert_eq!(steps(&war)?, steps(&peace)?);
+            let stopped = war.checkpoints().folder().join(format!("stop-{step:08}"));
+            assert!(!stopped.exists(), "{stopped:?}");
+        }
+    }
+    Ok(())
+}
+
+/// (step, score) of each line of an evaluation.
+fn evaluated(run: &RunFolder) -> Result<Vec<(Option<u64>, Option<f64>)>> {
+    let text = std::fs::read_to_string(run.metrics())?;
+    let lines = text.lines().map(serde_json::from_str::<serde_json::Value>);
+    let lines = lines.collect::<std::result::Result<Vec<_>, _>>()?;
+    let evaluations = lines.iter().filter(|line| line["kind"] == "evaluation");
+    let numbers = evaluations.map(|line| (line["step"].as_u64(), line["scores"]["score"].as_f64()));
+    Ok(numbers.collect())
+}
+
+/// A file that cannot be read in the midst of an epoch: the steps before it are whole, and saved.
+#[test]
+fn the_steps_before_a_batch_that_cannot_be_made_are_saved() -> Result<()> {
+    struct Lost(u64);
+    impl Batches for Lost {
+        type Batch = f64;
+        fn len(&self, _: usize) -> usize {
+            4
+        }
+        fn get(&self, epoch: usize, index: usize) -> datasets::Result<f64> {
+            match 4 * epoch as u64 + index as u64 == self.0 {
+                true => Err(datasets::Error::user("the disk is gone")),
+                false => Ok(1.0 / (1 + index) as f64),
+            }
+        }
+    }
+    let fit = |lost: u64, run: &RunFolder, resume: bool| -> Result<_> {
+        let task = scripted(&[0.5])?;
+        let vars = task.vars.clone();
+        let optimizer = Sgd::default().lr(0.1).build(&vars)?;
+        let config = TrainConfig {
+            epochs: 2,
+            ..TrainConfig::default()
+        };
+        let trainer = Trainer::new(task, Lost(lost), &vars, Box::new(optimizer), config)?;
+        let mut trainer = trainer.run_folder(run, "");
+        if resume {
+            trainer.resume(run.path())?;
+        }
+        let ended = trainer.fit().map(drop);
+        Ok((ended, weight(&vars)?))
+    };
+    let folder = tempfile::tempdir()?;
+    let peace = RunFolder::create(folder.path().join("peace"), "")?;
+    let (ended, expected) = fit(99, &peace, false)?;
+    ended?;
+    for (lost, saved) in [
+        (0, None),
+        (2, Some("stop-00000002")),
+        (6, Some("stop-00000006")),
+    ] {
+        let war = RunFolder::create(folder.path().join(format!("war-{lost}")), "")?;
+        let (ended, _) = fit(lost, &war, false)?;
+        assert_says(ended, &["the disk is gone"]);
+        let newest = war.checkpoints().newest()?;
+        let name = newest.as_ref().and_then(|path| path.file_name());
+        assert_eq!(name, saved.map(OsStr::new));
+        let (ended, weights) = fit(99, &war, newest.is_some())?;
+        ended?;
+        assert_eq!(weights, expected);
+    }
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! Batches made ahead of the step, on a thread of their own.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::batches::Batches;
 use crate::error::{Error, Result};
-use crate::prefetch::{Prefetch, Waited};
+use crate::prefetch::{Prefetch, Waited, panic_error};
 
 /// Batches of any kind, of which the next ones are made while the loop uses the present one.
 ///
@@ -53,7 +54,10 @@ where
         Prefetch::start(usize::MAX, self.ahead, move |_| {
             let (epoch, index) = at;
             at = following(&*batches, at);
-            batches.get(epoch, index)
+            // Only here it is known which batch it is.
+            let made = catch_unwind(AssertUnwindSafe(|| batches.get(epoch, index)));
+            let what = || format!("batch {index} of epoch {epoch}, both counted from 0");
+            made.unwrap_or_else(|payload| Err(panic_error(what(), &*payload)))
         })
     }
 }

@@ -77,6 +77,7 @@ mod around;
 pub mod batcher;
 mod batches;
 mod border;
+mod byte_level;
 pub mod cifar10;
 pub mod collate;
 pub mod conll;

@@ -31,8 +31,9 @@ pub const MOST_WORDS: usize = 1 << 22;
 /// Unpacked bytes of a page of a parquet file. Writers aim at one million; a page of pictures may hold
 /// a hundred of them.
 pub const LARGEST_PAGE: usize = 256 << 20;
-/// Unpacked bytes of the dictionary of a parquet column. Writers stop at one million.
-pub const LARGEST_DICTIONARY: usize = 16 << 20;
+/// Unpacked bytes of the dictionary of a parquet column. Writers aim at one million, too, but Arrow looks only after each
+/// 1,024 values: the pictures of a whole row group may lie in it.
+pub const LARGEST_DICTIONARY: usize = LARGEST_PAGE;
 /// Batches that are made ahead of the step.
 pub const MOST_AHEAD: usize = 1024;
 

@@ -70,7 +70,8 @@ impl<T: Send + 'static> Prefetch<T> {
                     Ok(batch)
                 }));
                 let panicked = made.is_err();
-                let batch = made.unwrap_or_else(|payload| Err(panic_error(index, &*payload)));
+                let what = || format!("batch {index}");
+                let batch = made.unwrap_or_else(|payload| Err(panic_error(what(), &*payload)));
                 // Sending fails once nobody listens.
                 if sender.send(batch).is_err() || panicked {
                     return;
@@ -150,13 +151,14 @@ fn arrived() -> Result<()> {
     Ok(())
 }
 
-fn panic_error(index: usize, payload: &(dyn Any + Send)) -> Error {
+/// The error of a panic at a batch.
+pub(crate) fn panic_error(batch: String, payload: &(dyn Any + Send)) -> Error {
     let text = payload
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a message");
     Error::Batch {
-        reason: format!("the thread that makes batches panicked at batch {index}: {text}"),
+        reason: format!("the thread that makes batches panicked at {batch}: {text}"),
     }
 }

@@ -10,6 +10,7 @@ use tokenizers::{
 
 use crate::around::Around;
 use crate::border::guarded;
+use crate::byte_level;
 use crate::error::{Error, Result};
 use crate::excerpt::reason;
 use crate::expansion;
@@ -193,41 +194,30 @@ impl TextEncoder {
         Ok(length.and_then(|length| usize::try_from(length).ok()))
     }
 
-    /// The tokenizer of a model's folder: `tokenizer.json`, else `vocab.txt` as a BERT tokenizer.
+    /// The tokenizer of a model's folder: `tokenizer.json`, else `vocab.txt` as a BERT tokenizer, else `vocab.json` with
+    /// `merges.txt` as a RoBERTa tokenizer.
     ///
     /// As in transformers, `tokenizer_config.json` goes before either where it says how a BERT tokenizer prepares text
     /// (`do_lower_case`, `strip_accents`, `tokenize_chinese_chars`), and a tokenizer whose `model_input_names` have no
     /// `token_type_ids`, or that is DistilBERT's, gives all tokens type 0.
     ///
     /// # Errors
-    /// If there is neither file, one is malformed, or for the reasons of [`TextEncoder::new`].
+    /// If there is none of them, one is malformed, or for the reasons of [`TextEncoder::new`].
     pub fn from_folder(dir: &Path, max_length: usize) -> Result<Self> {
         let whole = dir.join("tokenizer.json");
         if whole.is_file() {
             let bytes = limits::read(&whole, LARGEST_TOKENIZER)?;
-            let factor = expansion::factor(&serde_json::from_slice(&bytes).unwrap_or_default());
-            expansion::fits(1, factor, Some(&whole))?;
-            let mut tokenizer = of_json(&bytes).map_err(|why| Error::Tokenizer {
-                path: Some(whole.clone()),
-                reason: format!("{why}; is it the tokenizer.json of a fast tokenizer, and whole?"),
-            })?;
-            let config = tokenizer_config::read(dir)?;
-            if let Some(settings) = &config {
-                called(Some(&whole), || {
-                    tokenizer_config::apply(settings, &mut tokenizer)
-                })?;
-            }
-            let mut encoder = Self::prepared(tokenizer, max_length, Some(&whole))?;
-            encoder.factor = factor;
-            return Ok(encoder.with_settings(config, dir));
+            return Self::of_whole(&bytes, &whole, dir, max_length);
         }
         let vocabulary = dir.join("vocab.txt");
         if !vocabulary.is_file() {
-            return Err(Error::NotFound {
+            let files = byte_level::files(dir).ok_or_else(|| Error::NotFound {
                 what: "tokenizer".to_string(),
                 dir: dir.to_path_buf(),
-                tried: "tokenizer.json, vocab.txt".to_string(),
-            });
+                tried: "tokenizer.json, vocab.txt, vocab.json with merges.txt".to_string(),
+            })?;
+            let json = byte_level::tokenizer_json(dir, &files)?.to_string();
+            return Self::of_whole(json.as_bytes(), &files[0], dir, max_length);
         }
         let bytes = limits::read(&vocabulary, LARGEST_TOKENIZER)?;
         let config = wordpiece::BertConfig::from_folder(dir)?;
@@ -240,6 +230,25 @@ impl TextEncoder {
         tokenizer_config::expect_bert(dir, tokenizer.get_vocab_size(false))?;
         let encoder = Self::prepared(tokenizer, max_length, Some(&vocabulary))?;
         Ok(encoder.with_settings(tokenizer_config::read(dir)?, dir))
+    }
+
+    /// The tokenizer of a `tokenizer.json` with this contents, which comes of `path`, and the settings of its folder.
+    fn of_whole(bytes: &[u8], path: &Path, dir: &Path, max_length: usize) -> Result<Self> {
+        let factor = expansion::factor(&serde_json::from_slice(bytes).unwrap_or_default());
+        expansion::fits(1, factor, Some(path))?;
+        let mut tokenizer = of_json(bytes).map_err(|why| Error::Tokenizer {
+            path: Some(path.to_path_buf()),
+            reason: format!("{why}; is it the tokenizer.json of a fast tokenizer, and whole?"),
+        })?;
+        let config = tokenizer_config::read(dir)?;
+        if let Some(settings) = &config {
+            called(Some(path), || {
+                tokenizer_config::apply(settings, &mut tokenizer)
+            })?;
+        }
+        let mut encoder = Self::prepared(tokenizer, max_length, Some(path))?;
+        encoder.factor = factor;
+        Ok(encoder.with_settings(config, dir))
     }
 
     /// The token ids of one row; a pair as `[CLS] first [SEP] second [SEP]`, or as the tokenizer

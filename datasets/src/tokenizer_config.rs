@@ -44,19 +44,6 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Map<String, Value>>> {
 /// # Errors
 /// [`Error::Tokenizer`] with the file and the setting.
 pub(crate) fn expect_bert(dir: &Path, tokens: usize) -> Result<()> {
-    let refused = |path: PathBuf, what: String| {
-        Err(Error::Tokenizer {
-            path: Some(path),
-            reason: format!(
-                "{what}, which vocab.txt does not say; save the tokenizer as tokenizer.json (`AutoTokenizer` with \
-                 use_fast=True, then `save_pretrained`)"
-            ),
-        })
-    };
-    let beyond = |ids: &mut dyn Iterator<Item = Option<u64>>| {
-        let mut ids = ids.flatten();
-        ids.find(|id| *id >= tokens as u64)
-    };
     let settings = read(dir)?.unwrap_or_default();
     for (name, known) in [
         ("word_tokenizer_type", "basic"),
@@ -64,19 +51,58 @@ pub(crate) fn expect_bert(dir: &Path, tokens: usize) -> Result<()> {
     ] {
         match settings.get(name).and_then(Value::as_str) {
             Some(kind) if kind != known => {
-                return refused(path(dir), format!("{name} is {kind}"));
+                return refused(path(dir), format!("{name} is {kind}"), "vocab.txt");
             }
             _ => {}
         }
     }
+    expect(dir, tokens, is_bert, "vocab.txt")
+}
+
+/// The same beside a `vocab.json`, of a RoBERTa tokenizer.
+///
+/// # Errors
+/// [`Error::Tokenizer`] with the file and the setting.
+pub(crate) fn expect_roberta(dir: &Path, tokens: usize) -> Result<()> {
+    let is_roberta =
+        |class: &str| class.strip_suffix("Fast").unwrap_or(class) == "RobertaTokenizer";
+    expect(dir, tokens, is_roberta, "vocab.json")
+}
+
+fn refused(path: PathBuf, what: String, vocabulary: &str) -> Result<()> {
+    Err(Error::Tokenizer {
+        path: Some(path),
+        reason: format!(
+            "{what}, which {vocabulary} does not say; save the tokenizer as tokenizer.json (`AutoTokenizer` with \
+             use_fast=True, then `save_pretrained`)"
+        ),
+    })
+}
+
+/// Refuses another class of transformers than these, and tokens behind the vocabulary.
+fn expect(
+    dir: &Path,
+    tokens: usize,
+    is_known: impl Fn(&str) -> bool,
+    vocabulary: &str,
+) -> Result<()> {
+    let beyond = |ids: &mut dyn Iterator<Item = Option<u64>>| {
+        let mut ids = ids.flatten();
+        ids.find(|id| *id >= tokens as u64)
+    };
+    let settings = read(dir)?.unwrap_or_default();
     let class = settings.get("tokenizer_class").and_then(Value::as_str);
-    if let Some(class) = class.filter(|class| !is_bert(class)) {
-        return refused(path(dir), format!("tokenizer_class is {class}"));
+    if let Some(class) = class.filter(|class| !is_known(class)) {
+        return refused(path(dir), format!("tokenizer_class is {class}"), vocabulary);
     }
     let added = settings.get("added_tokens_decoder");
     let added = added.and_then(Value::as_object).into_iter().flatten();
     if let Some(id) = beyond(&mut added.map(|(id, _)| id.parse().ok())) {
-        return refused(path(dir), format!("added_tokens_decoder has token {id}"));
+        return refused(
+            path(dir),
+            format!("added_tokens_decoder has token {id}"),
+            vocabulary,
+        );
     }
     let file = dir.join("added_tokens.json");
     if !file.is_file() {
@@ -89,7 +115,7 @@ pub(crate) fn expect_bert(dir: &Path, tokens: usize) -> Result<()> {
         })?;
     match beyond(&mut added.values().map(Value::as_u64)) {
         None => Ok(()),
-        Some(id) => refused(file, format!("has token {id}")),
+        Some(id) => refused(file, format!("has token {id}"), vocabulary),
     }
 }
 

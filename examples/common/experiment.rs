@@ -43,6 +43,15 @@ pub trait Experiment {
     /// For settings that do not fit each other.
     fn defaults(&self, asked: &Asked<Self::Args>) -> Result<Settings<Self::Args>>;
 
+    /// Whether the settings of a run fit each other, as far as they say it by themselves: asked of all runs before
+    /// anything is loaded for the first.
+    ///
+    /// # Errors
+    /// If they do not.
+    fn check(&self, _cell: &Cell<Self::Args>) -> Result<()> {
+        Ok(())
+    }
+
     /// Loads what the runs need; `out` is the folder of the run or the comparison.
     ///
     /// # Errors

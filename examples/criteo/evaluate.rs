@@ -190,7 +190,10 @@ impl Trained {
 
 fn line(name: String, step: String, rows: &str, scores: &Scores) -> Vec<String> {
     let mut cells = vec![name, step, rows.to_string()];
+    // Of rows with one label, which nothing can rank.
+    let ranks = scores.get("normalised_entropy").is_some();
     cells.extend(COLUMNS.iter().map(|column| match scores.get(column.score) {
+        Some(_) if column.score == "auc" && !ranks => "-".into(),
         Some(value) => format!("{:.*}", column.places, value * column.factor),
         None => "-".into(),
     }));

@@ -152,6 +152,20 @@ impl Experiment for Clicks {
         Ok(settings)
     }
 
+    fn check(&self, cell: &Cell<ClickArgs>) -> Result<()> {
+        let own = &cell.settings.own;
+        if own.table_file.is_some() && !cell.alone {
+            bail!("--table-file: one file cannot hold the tables of several runs");
+        }
+        if cell.settings.run.keep == "models" {
+            bail!(
+                "--keep models: this program saves no model apart from its checkpoints, and nothing would be left to \
+                 evaluate; expected all or figures"
+            );
+        }
+        Ok(())
+    }
+
     fn load(&self, settings: &Settings<ClickArgs>, out: &Path) -> Result<Store> {
         let Some(rows) = settings.own.synthetic else {
             let store = parts::store(&settings.own)?;
@@ -170,9 +184,6 @@ impl Experiment for Clicks {
 
     fn run(&self, cell: &Cell<ClickArgs>, store: &Store, session: Session) -> Result<Summary> {
         let (own, training) = (&cell.settings.own, &cell.settings.training);
-        if own.table_file.is_some() && !cell.alone {
-            bail!("--table-file: one file cannot hold the tables of several runs");
-        }
         // The dense features'; ids are checked and sorted on the CPU.
         let device = program::device(&cell.settings.run.device)?;
         let there = |batches| ClickBatches {

@@ -80,12 +80,17 @@ impl Experiment for Entities {
         Ok(settings)
     }
 
-    fn load(&self, settings: &Settings<EntityArgs>, _out: &Path) -> Result<Corpus> {
-        let own = &settings.own;
+    fn check(&self, cell: &Cell<EntityArgs>) -> Result<()> {
+        let own = &cell.settings.own;
         ensure!(
             own.model.is_some() || !own.new_head,
             "--new-head: without --model all weights are fresh; leave it out, or say which checkpoint's head to replace"
         );
+        Ok(())
+    }
+
+    fn load(&self, settings: &Settings<EntityArgs>, _out: &Path) -> Result<Corpus> {
+        let own = &settings.own;
         let mut corpus = match &own.data {
             None => sample::entity_corpus()?,
             Some(folder) => Corpus::from_folder(folder, Scheme::Iob1)?, // takes IOB2 as it is,

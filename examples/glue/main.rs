@@ -148,8 +148,8 @@ impl Experiment for Glue {
         Ok(settings)
     }
 
-    fn load(&self, settings: &Settings<GlueArgs>, _out: &Path) -> Result<Data> {
-        let own = &settings.own;
+    fn check(&self, cell: &Cell<GlueArgs>) -> Result<()> {
+        let own = &cell.settings.own;
         ensure!(
             !own.scratch || own.model.is_some(),
             "--scratch: is without --model as it is, from fresh weights; leave it out, or say whose configuration to take"
@@ -162,6 +162,11 @@ impl Experiment for Glue {
             own.model.is_some() || !own.new_head,
             "--new-head: without --model all weights are fresh; leave it out, or say which checkpoint's head to replace"
         );
+        Ok(())
+    }
+
+    fn load(&self, settings: &Settings<GlueArgs>, _out: &Path) -> Result<Data> {
+        let own = &settings.own;
         // First the model: a mistyped path shows before anything is downloaded.
         let checkpoint = own.model.as_deref().map(Checkpoint::named);
         Ok(Data {

@@ -28,6 +28,9 @@ pub const ABOUT: &str = "Train a language model with AdaHessian or a first-order
     --attention standard a transformer of its size.\n\n\
     Without --data: a small one on the sentences of the shipped sample, offline.";
 
+/// As many words as a model may have.
+const MOST_WORDS: usize = 1 << 24;
+
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LanguageArgs {
     /// A folder with ptb.train.txt, wiki.train.tokens or train.txt, and the like for valid and test, words with blanks
@@ -197,15 +200,27 @@ impl Experiment for Language {
         Ok(settings)
     }
 
-    fn load(&self, settings: &Settings<LanguageArgs>, out: &Path) -> Result<Data> {
-        let training = &settings.training;
+    fn check(&self, cell: &Cell<LanguageArgs>) -> Result<()> {
+        let (own, training) = (&cell.settings.own, &cell.settings.training);
         if training.limit.is_some() || training.limit_eval.is_some() {
             bail!("--limit, --limit-eval: a text has no examples; --max-steps ends a run earlier");
         }
         ensure!(
-            settings.own.attention != "standard" || settings.own.cores == 1,
+            own.attention != "standard" || own.cores == 1,
             "--cores: those are of block-term attention; leave it out with --attention standard"
         );
+        // All but what the number of words decides.
+        let config = own.config(MOST_WORDS)?;
+        config.check()?;
+        ensure!(
+            config.cutoffs.is_empty() || own.label_smoothing == 0.0,
+            "--label-smoothing: an adaptive softmax, as --cutoffs and --preset wikitext-103 have it, spreads nothing; leave it \
+             out, or take --cutoffs 0"
+        );
+        Ok(())
+    }
+
+    fn load(&self, settings: &Settings<LanguageArgs>, out: &Path) -> Result<Data> {
         corpus::load(&settings.own, out)
     }
 

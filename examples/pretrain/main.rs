@@ -168,6 +168,10 @@ impl Experiment for Pretrain {
         Ok(settings)
     }
 
+    fn check(&self, cell: &Cell<PretrainArgs>) -> Result<()> {
+        parts::check(&cell.settings.own)
+    }
+
     fn load(&self, settings: &Settings<PretrainArgs>, out: &Path) -> Result<Data> {
         parts::load(settings, out)
     }

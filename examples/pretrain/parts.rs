@@ -9,7 +9,7 @@ use common::program::busy;
 use common::text;
 use datasets::masked::TextFile;
 use datasets::wordpiece::WordCounts;
-use datasets::{GlueTask, Packed, Pairing, Split, TextEncoder, sample};
+use datasets::{GlueTask, Masking, Packed, Pairing, Split, TextEncoder, sample};
 use models::{
     Architecture, LoadReport, MaskedLanguageModel, Model, Start, auto, bert, mimetic, squeezebert,
 };
@@ -70,9 +70,8 @@ pub fn default_sizes(own: &PretrainArgs) -> (&'static str, usize) {
     }
 }
 
-/// From a folder, with tokens in files beside `out`, or from the shipped sample.
-pub fn load(settings: &Settings<PretrainArgs>, out: &Path) -> Result<Data> {
-    let own = &settings.own;
+/// Refuses sizes beside a model that brings its own.
+pub fn check(own: &PretrainArgs) -> Result<()> {
     // By their values: a configuration names them all.
     let (preset, vocabulary) = default_sizes(own);
     let (preset, vocabulary) = (own.preset != preset, own.vocabulary != vocabulary);
@@ -85,6 +84,16 @@ pub fn load(settings: &Settings<PretrainArgs>, out: &Path) -> Result<Data> {
             "--preset, --width, --layers, --vocabulary, --positions, --dropout, --mimetic: a --model brings its own; leave them out"
         );
     }
+    Masking::new(own.mask_share, own.whole_words, 0).context("--mask-share")?;
+    if own.model.is_none() {
+        architecture(own, own.vocabulary)?;
+    }
+    Ok(())
+}
+
+/// From a folder, with tokens in files beside `out`, or from the shipped sample.
+pub fn load(settings: &Settings<PretrainArgs>, out: &Path) -> Result<Data> {
+    let own = &settings.own;
     match &own.data {
         Some(folder) => of_folder(folder, settings, out),
         None => of_sample(settings),

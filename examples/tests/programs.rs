@@ -74,6 +74,8 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
         ("--model ./nowhere", "./nowhere"),
         ("--data ./nowhere", "nowhere"),
         ("--task sst2 --new-head", "--new-head"),
+        ("--task sst2,rte", "rte"),
+        ("--task sst2 --sweep model=mini,./typo", "./typo"),
     ];
     for (index, (flags, said)) in slips.iter().enumerate() {
         let at = out.path().join(index.to_string());
@@ -95,6 +97,31 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
     };
     assert!(other("entities", "--new-head").contains("--new-head"));
     assert!(other("language_model", "train --attention standard --cores 2").contains("--cores"));
+    // Whatever is wrong with a run is said before any text is prepared, of the last run of a comparison, too.
+    for (flags, said) in [
+        ("--window 100000", "window"),
+        (
+            "--attention standard --reference-unmasked",
+            "reference_unmasked",
+        ),
+        ("--cutoffs 20 --label-smoothing 0.1", "--label-smoothing"),
+        ("--limit 5", "--max-steps"),
+        ("--sweep attention=block-term,standard --cores 2", "--cores"),
+    ] {
+        let error = other("language_model", &format!("train {flags} --data ./nowhere"));
+        assert!(error.contains(said), "{flags}: {error}");
+    }
+    let pretrain = |flags: &str| other("pretrain", &format!("{flags} --data ./nowhere"));
+    assert!(pretrain("--mask-share 0").contains("--mask-share"));
+    let width = pretrain("--width 250");
+    assert!(width.contains("250"), "{width}");
+    let translate = other(
+        "translate",
+        "train --data ./nowhere --subwords . --vocabulary 9",
+    );
+    assert!(translate.contains("--vocabulary"), "{translate}");
+    let single = other("imagenet", "--synthetic --batch-size 16 --limit 33");
+    assert!(single.contains("a single image"), "{single}");
     let brings = other("pretrain", "--model ./nowhere --vocabulary 2000");
     assert!(brings.contains("brings its own"), "{brings}");
     let cifar = |flags: &str| other("cifar", flags);
@@ -105,6 +132,7 @@ fn slips_of_the_finger_are_errors_of_the_flag_they_were_made_in() {
     let clicks = |flags: &str| other("criteo", &format!("train --synthetic 100 {flags}"));
     assert!(clicks("--table-optimizer adam").contains("adagrad-rows"));
     assert!(clicks("--eval-on tests").contains("last-day"));
+    assert!(clicks("--keep models").contains("--keep models"));
     assert!(cifar("--synthetic --width 100000").contains("number of parameters"));
 }
 

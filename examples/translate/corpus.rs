@@ -1,5 +1,6 @@
 //! Parallel text from a folder: its files, its preparation, its subwords.
 
+use super::pieces::{Pieces, ways_to_let};
 use super::train::TranslateArgs;
 use anyhow::{Context, Result, bail};
 use common::program::busy;
@@ -91,6 +92,17 @@ impl Data {
         Ok(lengths.map(|pair| pair.0.max(pair.1)).max().unwrap_or(0))
     }
 
+    /// How many validation pairs there are, for people. The loss has none of an empty side: there is nothing to say.
+    pub fn judged_by(&self) -> String {
+        let (in_loss, all) = (self.validation.len(), self.pairs.len());
+        match all - in_loss {
+            0 => format!("{all} validation pairs"),
+            empty => format!(
+                "{in_loss} validation pairs ({empty} with an empty side are not in the loss)"
+            ),
+        }
+    }
+
     /// Checksums of all that is trained on, and of all that it is judged by, as token ids.
     pub fn mark(&self) -> String {
         let sets = [&self.train, &self.validation];
@@ -143,6 +155,23 @@ pub fn pairs(
         })
     });
     pairs.collect()
+}
+
+/// Refuses what the settings say twice, or of the shipped numbers.
+pub fn check(own: &TranslateArgs) -> Result<()> {
+    // By their values: a configuration names them all.
+    let other = (own.source.as_str(), own.target.as_str()) != ("de", "en");
+    let other = other || own.tokenize || own.lower_case || own.subwords.is_some();
+    if own.data.is_none() && other {
+        bail!(
+            "--source, --target, --tokenize, --lower-case, --subwords: the shipped numbers are German and English, and need \
+             none of it; give --data, or leave them out"
+        );
+    }
+    if own.subwords.is_some() && own.vocabulary != 10_000 {
+        bail!("--vocabulary: --subwords brings its own; leave one of the two out");
+    }
+    Ok(())
 }
 
 /// The data of a run. What is made of the training text is kept beside the run's folder, in a folder of its name
@@ -208,14 +237,6 @@ fn store(pairs: &[Pair], subwords: &Subwords, filter: Filter) -> Result<PairStor
 }
 
 fn sample(own: &TranslateArgs, limits: [Option<usize>; 2]) -> Result<Data> {
-    // By their values: a configuration names them all.
-    let other = (own.source.as_str(), own.target.as_str()) != ("de", "en");
-    if other || own.tokenize || own.lower_case || own.subwords.is_some() {
-        bail!(
-            "--source, --target, --tokenize, --lower-case, --subwords: the shipped numbers are German and English, and need \
-             none of it; give --data, or leave them out"
-        );
-    }
     let [train, validation] = number_pairs(SAMPLE.0, SAMPLE.1, 0);
     let cut = |pairs: Vec<(String, String)>, limit: Option<usize>| -> Vec<Pair> {
         let pairs = pairs.into_iter().take(limit.unwrap_or(usize::MAX));
@@ -249,51 +270,28 @@ fn training_files(folder: &Path, languages: [&str; 2]) -> Result<[PathBuf; 2]> {
     })
 }
 
-/// Pairs that are looked at for marks, and the share of lines with one in which a text is in pieces: one in so many.
-const LOOKED_AT: (usize, usize) = (1000, 10);
+/// Pairs that are looked at for marks of pieces.
+const LOOKED_AT: usize = 1000;
 
-/// Refuses to cut what is in pieces already, `ge@@ gl@@ ä@@ tteten`: its marks would be words. New subwords may be learned
-/// of pieces, whose marks are taken from what is said with them.
+/// Refuses to cut what is in pieces already.
 fn refuse_pieces(
     own: &TranslateArgs,
     subwords: Option<&Subwords>,
     raw: &[PathBuf; 2],
 ) -> Result<()> {
-    let codes = subwords.is_some_and(Subwords::have_codes);
-    let ways = [
-        (codes, "give --subwords a folder with its dict.txt alone"),
-        (own.tokenize, "leave --tokenize out"),
-    ];
-    let ways: Vec<&str> = ways
-        .into_iter()
-        .filter(|way| way.0)
-        .map(|way| way.1)
-        .collect();
+    let ways = ways_to_let(subwords, own.tokenize);
     if ways.is_empty() {
         return Ok(());
     }
-    let (mut lines, mut marked, mut first) = (0, 0, None);
+    let mut pieces = Pieces::default();
     let pairs = ParallelLines::open(&raw[0], &raw[1])?;
-    for (number, pair) in pairs.take(LOOKED_AT.0).enumerate() {
+    for (number, pair) in pairs.take(LOOKED_AT).enumerate() {
         let pair = pair?;
         for (line, file) in [&pair.source, &pair.target].into_iter().zip(raw) {
-            lines += 1;
-            let mut words = line.split_whitespace();
-            if let Some(word) = words.find(|word| word.len() > 2 && word.ends_with("@@")) {
-                marked += 1;
-                first.get_or_insert_with(|| (file, number + 1, word.to_string()));
-            }
+            pieces.look(line, || format!("{}: line {}", file.display(), number + 1));
         }
     }
-    match first {
-        Some((file, line, word)) if marked * LOOKED_AT.1 >= lines => bail!(
-            "{}: line {line} has `{word}`: the text is in pieces of words already, which would be cut again: {}; or give the \
-             text as it was before",
-            file.display(),
-            ways.join(" and ")
-        ),
-        _ => Ok(()),
-    }
+    pieces.refuse(&[ways.join(" and ").as_str()])
 }
 
 /// All that decides what is made of the text.
@@ -386,9 +384,6 @@ fn subwords(
     made: &Path,
 ) -> Result<Subwords> {
     if let Some(given) = given {
-        if own.vocabulary != 10_000 {
-            bail!("--vocabulary: --subwords brings its own; leave one of the two out");
-        }
         return Ok(given);
     }
     if made.join("tokenizer.json").is_file() {

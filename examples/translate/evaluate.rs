@@ -2,6 +2,7 @@
 
 use super::corpus;
 use super::decode::SearchArgs;
+use super::pieces::{Pieces, are_cut};
 use super::translator::Translator;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -121,6 +122,7 @@ fn evaluate(options: &Options, path: &Path) -> Result<Vec<String>> {
     let languages = translator.languages.clone();
     let file = written(options, path, &languages.target)?;
     let pairs = pairs(options, &translator)?;
+    refuse_pieces(&translator, &pairs)?;
     let prepare = |text: &str, language: &str| languages.preparation.prepared(text, language);
     let sources: Vec<String> = pairs
         .iter()
@@ -159,6 +161,18 @@ fn evaluate(options: &Options, path: &Path) -> Result<Vec<String>> {
         format!("{:.2}", sacre.score(&people, &[raw.as_slice()])?.score),
         format!("{seconds:.1}"),
     ])
+}
+
+/// Refuses a set that is in pieces of words where the model makes its own: its scores would be none of the model's.
+fn refuse_pieces(translator: &Translator, pairs: &[Pair]) -> Result<()> {
+    if !are_cut(&translator.subwords, translator.languages.preparation) {
+        return Ok(());
+    }
+    let mut pieces = Pieces::default();
+    for (number, pair) in pairs.iter().enumerate() {
+        pieces.look(&pair.source, || format!("the set's line {}", number + 1));
+    }
+    pieces.refuse(&[])
 }
 
 /// Where the translations go, if anywhere; known before there are any.

@@ -6,6 +6,7 @@ mod average;
 mod corpus;
 mod decode;
 mod evaluate;
+mod pieces;
 mod score;
 mod train;
 mod translator;

@@ -210,6 +210,10 @@ impl Experiment for Translate {
         Ok(settings)
     }
 
+    fn check(&self, cell: &Cell<TranslateArgs>) -> Result<()> {
+        corpus::check(&cell.settings.own)
+    }
+
     fn load(&self, settings: &Settings<TranslateArgs>, out: &Path) -> Result<Data> {
         let training = &settings.training;
         corpus::load(&settings.own, [training.limit, training.limit_eval], out)
@@ -252,10 +256,10 @@ impl Experiment for Translate {
         let validation = TranslationBatches::new(data.validation.clone(), in_order, pad, &device)?;
         let batches = Ahead::new(batches, settings.run.prefetch);
         let announce = format!(
-            "{} training pairs ({} were left out) and {} validation pairs, {} subwords, {} parameters, learning rate {}",
+            "{} training pairs ({} were left out) and {}, {} subwords, {} parameters, learning rate {}",
             data.train.len(),
             data.left_out,
-            data.validation.len(),
+            data.judged_by(),
             data.subwords.vocab_size(),
             vars.elem_count(),
             settings.optimizer.rate_said(),

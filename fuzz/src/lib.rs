@@ -19,11 +19,12 @@ pub use targets::checkpoints::checkpoint_manifest;
 pub use targets::clicks::{criteo_store, criteo_text};
 pub use targets::configs::{run_config, train_config};
 pub use targets::conll::conll;
+pub use targets::folders::model_folder;
 pub use targets::glue::{glue_parquet, glue_tsv};
 pub use targets::masked::masked_text;
 pub use targets::models::{safetensors_config, torch_file};
 pub use targets::pictures::{cifar_binary, image_decode, image_parquet};
-pub use targets::text::{tokenizer_json, wordpiece};
+pub use targets::text::{byte_level, tokenizer_json, wordpiece};
 pub use targets::translation::parallel_text;
 pub use targets::words::word_text;
 
@@ -114,6 +115,13 @@ pub const TARGETS: &[Target] = &[
     ),
     target("tokenizer_json", tokenizer_json, JSON),
     target(
+        "byte_level",
+        byte_level,
+        &[
+            "\n", " ", "#version", "\u{120}", "<s>", "\"", ":", ",", "{", "}", "-1", "true",
+        ],
+    ),
+    target(
         "parallel_text",
         parallel_text,
         &[
@@ -130,6 +138,7 @@ pub const TARGETS: &[Target] = &[
         ],
     ),
     target("safetensors_config", safetensors_config, JSON),
+    target("model_folder", model_folder, JSON),
     target(
         "torch_file",
         torch_file,

@@ -23,8 +23,9 @@
 //! To start from a checkpoint, [`auto::sequence_classifier`], [`auto::token_classifier`] and
 //! [`auto::masked_language_model`] open a folder by its `config.json`.
 //!
-//! A model is one file that reads from top to bottom: its configuration, its layers with their names, its
-//! `forward`. [`bert`] and [`resnet`] are examples. Layers are those of [`adahessian::nn`] on a `VarBuilder`,
+//! An encoder is one file that reads from top to bottom: its configuration, its layers with their names, its
+//! `forward`; [`bert`] and [`distilbert`] are examples. Larger models have their configuration in a file beside it
+//! ([`resnet`]). Layers are those of [`adahessian::nn`] on a `VarBuilder`,
 //! whose variables come from a seed or from a checkpoint ([`weights`]); they say themselves what their
 //! variables are, so that a [`Model`] only has to say how large the curvature's blocks of each kind are.
 

@@ -131,7 +131,11 @@ impl RunFolder {
         let named = [Some(path), above[0], above[1]];
         match named.into_iter().flatten().find(is_run) {
             Some(run) => Ok(Self {
-                path: run.into(),
+                // What lies above `checkpoint` is here.
+                path: match run.as_os_str().is_empty() {
+                    true => ".".into(),
+                    false => run.into(),
+                },
                 lock: None,
             }),
             None => Err(Error::RunFolder {

@@ -6,6 +6,8 @@
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::OnceLock;
 
 /// Calls `work` with each item and its place among them, in parallel. Few items with much work each: every one costs some
 /// tens of nanoseconds.
@@ -48,6 +50,25 @@ fn over(count: usize, work: &(dyn Fn(usize) + Sync)) {
         0 => {}
         1 => work(0),
         _ => (0..count).into_par_iter().for_each(work),
+    }
+}
+
+/// Calls `work`, whose loops then run on threads that take up nothing else: for who holds a lock. All threads of the
+/// program's own pool may be at work of the user's that waits for that lock, and would never come to the loops. Who is
+/// on a pool already stays there.
+pub(crate) fn apart<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
+    let pool = || {
+        let threads = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
+        let named = threads.thread_name(|index| format!("adahessian-apart-{index}"));
+        named.build().ok()
+    };
+    match rayon::current_thread_index() {
+        Some(_) => work(),
+        None => match POOL.get_or_init(pool) {
+            Some(pool) => pool.install(work),
+            None => work(),
+        },
     }
 }
 

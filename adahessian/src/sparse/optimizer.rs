@@ -3,6 +3,7 @@
 use super::owned::{Owned, Ready, Sums};
 use super::update::{Part, SparseRule};
 use crate::error::{Error, Result};
+use crate::numeric::widened;
 use crate::optim::group::not_negative;
 use crate::optim::pending::{Skips, expect_like};
 use crate::optim::reducer::{Reducer, RowSums, Sums as Reduced};
@@ -104,30 +105,32 @@ impl SparseOptimizer {
     fn add(&mut self, grads: &GradStore, weight: f64) -> Result<()> {
         not_negative("weight of a micro-batch", weight)?;
         if weight == 0.0 {
-            // What was looked up for it is forgotten.
+            // What was looked up for it counts for nothing; a loss that is still to come may be of the same rows.
             for owned in &mut self.tables {
                 owned.take_leaves();
-                owned.open.retain(|leaf| grads.get(&leaf.var).is_none());
-                owned.missed &= !owned.open.is_empty();
+                for leaf in &mut owned.open {
+                    leaf.reached |= grads.get(&leaf.var).is_some();
+                }
+                owned.missed &= owned.has_unreached();
             }
             return Ok(());
         }
         for owned in &mut self.tables {
             owned.take_leaves();
-            for leaf in std::mem::take(&mut owned.open) {
+            // All that were looked up since the step: several losses may be of one lookup.
+            for leaf in &mut owned.open {
                 let Some(gradient) = grads.get(&leaf.var) else {
-                    // Of another loss, which may come before the step.
-                    owned.open.push(leaf);
                     continue;
                 };
                 expect_like(owned.table.name(), &leaf.var, gradient)?;
+                leaf.reached = true;
                 owned.parts.push(Part {
-                    rows: leaf.rows,
-                    gradient: gradient.detach().contiguous()?,
+                    rows: leaf.rows.clone(),
+                    gradient: widened(&gradient.detach())?.contiguous()?,
                     weight,
                 });
             }
-            owned.missed = !owned.open.is_empty();
+            owned.missed = owned.has_unreached();
         }
         self.weight += weight;
         Ok(())

@@ -14,7 +14,7 @@ pub(super) struct Owned {
     pub table: SparseTable,
     pub sums: Sums,
     pub parts: Vec<Part>,
-    /// What was looked up since the last step and has no gradient yet.
+    /// What was looked up since the last step.
     pub open: Vec<Leaf>,
     /// Whether rows were looked up that got no gradient.
     pub missed: bool,
@@ -117,6 +117,11 @@ impl Owned {
     /// Takes over what was looked up since the last call.
     pub fn take_leaves(&mut self) {
         self.open.extend(self.table.take_leaves());
+    }
+
+    /// Whether rows were looked up that no gradient has come to.
+    pub fn has_unreached(&self) -> bool {
+        self.open.iter().any(|leaf| !leaf.reached)
     }
 
     /// What was accumulated, for a reducer; of a table that nobody looked up no rows.

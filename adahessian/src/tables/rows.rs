@@ -24,7 +24,8 @@ pub(crate) fn read<C: Cell>(table: &[C], width: usize, rows: &[u32]) -> Vec<C::N
         true => copy((&mut numbers, rows)),
         false => {
             let pieces = numbers.chunks_mut(PIECE * width);
-            parallel::each(pieces.zip(rows.chunks(PIECE)), |_, piece| copy(piece));
+            let pieces = pieces.zip(rows.chunks(PIECE));
+            parallel::apart(|| parallel::each(pieces, |_, piece| copy(piece)));
         }
     }
     numbers
@@ -62,7 +63,7 @@ pub(crate) fn change<A: Send, B: Send>(
     let sums: Vec<f64> = match work.len() {
         0 | 1 => work.into_iter().map(change).collect(),
         _ if is_on_a_pool() => work.into_iter().map(change).collect(),
-        _ => parallel::map(work, |_, piece| change(piece)),
+        _ => parallel::apart(|| parallel::map(work, |_, piece| change(piece))),
     };
     sums.into_iter().sum()
 }

@@ -57,6 +57,8 @@ pub(crate) struct Leaf {
     pub var: Var,
     /// Which, in rising order.
     pub rows: Vec<u32>,
+    /// Whether a gradient of a loss came to them.
+    pub reached: bool,
 }
 
 /// What a lookup gives.
@@ -188,7 +190,11 @@ impl SparseTable {
             rows: var.as_tensor().clone(),
             places,
         };
-        self.0.leaves.lock().push(Leaf { var, rows });
+        self.0.leaves.lock().push(Leaf {
+            var,
+            rows,
+            reached: false,
+        });
         Ok(lookup)
     }
 

@@ -102,7 +102,7 @@ impl<'a> Reading<'a> {
             };
             let thread = std::thread::Builder::new().name("click log".to_string());
             let spawned = thread.spawn_scoped(scope, work);
-            spawned.map_err(|e| self.partial.failed(e))?;
+            let reader = spawned.map_err(|e| self.partial.failed(e))?;
             for group in receiver {
                 self.take(&group?)?;
                 progress(Progress {
@@ -111,6 +111,10 @@ impl<'a> Reading<'a> {
                     bytes_in_all: text.bytes(),
                     rows: self.state.rows,
                 });
+            }
+            // A thread that panicked sends nothing more either: that is not the end of the text.
+            if let Err(panic) = reader.join() {
+                std::panic::resume_unwind(panic);
             }
             self.end()
         })

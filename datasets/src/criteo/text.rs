@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Result};
 
 /// Bytes of text in a chunk, about.
 const CHUNK: usize = 1 << 20;
@@ -171,30 +171,48 @@ impl Open {
     fn next(&mut self, path: &Path) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(CHUNK + self.rest.len());
         bytes.append(&mut self.rest);
-        let begun = bytes.len();
+        let (begins, begun) = (self.bytes == 0, bytes.len());
         let limit = CHUNK as u64;
         if let Err(source) = self.reader.by_ref().take(limit).read_to_end(&mut bytes) {
             return Err(self.failed(path, &bytes, source));
         }
         let ended = bytes.len() - begun < CHUNK;
         if !ended {
-            let Some(last) = bytes.iter().rposition(|&byte| byte == b'\n') else {
-                return Err(Error::ClickLine {
-                    path: path.to_path_buf(),
-                    place: Place::Line(self.lines + 1),
-                    expected: "lines of some hundred bytes".to_string(),
-                    got: format!("more than {CHUNK} bytes without a line end"),
-                });
-            };
-            self.rest = bytes.split_off(last + 1);
+            match bytes.iter().rposition(|&byte| byte == b'\n') {
+                Some(last) => self.rest = bytes.split_off(last + 1),
+                None => self.drop_rest_of_line(path, &mut bytes)?,
+            }
         }
-        if self.bytes == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
+        if begins && bytes.starts_with(BYTE_ORDER_MARK) {
             self.bytes += BYTE_ORDER_MARK.len() as u64;
             bytes.drain(..BYTE_ORDER_MARK.len());
         }
         self.bytes += bytes.len() as u64;
         self.lines += line_ends(&bytes);
         Ok(bytes)
+    }
+
+    /// Goes on behind a line so long that it can be no row, wherever it lies: its beginning, which is `bytes`, stands for
+    /// it.
+    fn drop_rest_of_line(&mut self, path: &Path, bytes: &mut Vec<u8>) -> Result<()> {
+        loop {
+            let mut block = Vec::new();
+            let mut portion = self.reader.by_ref().take(CHUNK as u64);
+            let read = portion.read_to_end(&mut block);
+            if let Err(source) = read {
+                return Err(self.failed(path, bytes, source));
+            }
+            if block.is_empty() {
+                return Ok(());
+            }
+            if let Some(end) = block.iter().position(|&byte| byte == b'\n') {
+                self.bytes += end as u64;
+                self.rest = block.split_off(end + 1);
+                bytes.push(b'\n');
+                return Ok(());
+            }
+            self.bytes += block.len() as u64;
+        }
     }
 
     fn failed(&self, path: &Path, bytes: &[u8], source: std::io::Error) -> Error {

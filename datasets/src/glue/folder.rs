@@ -172,6 +172,10 @@ fn read_pairs(path: &Path) -> Result<HashMap<(String, String), bool>> {
     let mut lines = Lines::open(path)?;
     let (mut pairs, mut budget) = (HashMap::new(), Budget::default());
     while let Some((number, text)) = lines.next()? {
+        // A blank last line.
+        if text.is_empty() && lines.next()?.is_none() {
+            break;
+        }
         let fields: Vec<&str> = text.split('\t').collect();
         match fields.as_slice() {
             [first, second] => {

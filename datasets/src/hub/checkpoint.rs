@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Hub, MAIN, RepoKind, Wanted};
+use crate::byte_level;
 use crate::error::{Error, Result};
 use crate::limits::{self, LARGEST_LIST};
 
@@ -57,8 +58,8 @@ pub fn checkpoint_folder(model: &str) -> Result<PathBuf> {
 
 impl Hub {
     /// The folder in the cache with a model's `config.json`, its weights (`model.safetensors`, or the shards
-    /// that its index names, else `pytorch_model.bin`) and its tokenizer (`tokenizer.json`, else `vocab.txt`, with
-    /// `tokenizer_config.json` and `added_tokens.json` where there are such), all of one commit.
+    /// that its index names, else `pytorch_model.bin`) and its tokenizer (`tokenizer.json`, else `vocab.txt`, else
+    /// `vocab.json` with `merges.txt`, with `tokenizer_config.json` and `added_tokens.json` where there are such), all of one commit.
     ///
     /// # Errors
     /// As [`Hub::get`], and [`Error::Absent`] for a repository without weights or tokenizer of these kinds. That a file is not there is one answer of a server, that it does not answer another:
@@ -135,8 +136,15 @@ impl Commit<'_> {
         if self.known("tokenizer.json")?.is_some() {
             return self.known(CONFIG).map(drop);
         }
-        let was_cached = self.is_cached("vocab.txt");
-        self.one_of("tokenizer", &["vocab.txt", "tokenizer.json"])?;
+        let [vocabulary, merges] = byte_level::FILES;
+        let was_cached = self.is_cached("vocab.txt") || self.is_cached(vocabulary);
+        let plain = self.known("vocab.txt")?.is_some();
+        if !plain && self.known(vocabulary)?.is_some() {
+            self.get(merges)?;
+        } else if !plain {
+            let others = "vocab.json with merges.txt";
+            self.one_of("tokenizer", &["vocab.txt", "tokenizer.json", others])?;
+        }
         // Tokens beyond the vocabulary. Versions that did not ask for them have left nothing of it in the cache.
         match self.known("added_tokens.json") {
             Err(Error::Unreachable { .. }) if was_cached => {}

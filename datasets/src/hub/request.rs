@@ -69,6 +69,9 @@ struct Announced {
     size: u64,
 }
 
+/// What is received is sent to the disk in portions: all of several GB at the end would take longer than anybody waits.
+const FLUSHED: u64 = 256 << 20;
+
 impl Request {
     /// The file's place in the cache, where it is now.
     pub fn fetch(&self, watch: &mut dyn Watch) -> Result<PathBuf, Failure> {
@@ -200,7 +203,11 @@ impl Request {
                     Err(e) => return Err(Failure::Broken(e)),
                 };
                 file.write_all(&buffer[..count]).map_err(Failure::Io)?;
+                let before = bytes / FLUSHED;
                 bytes += count as u64;
+                if bytes / FLUSHED != before {
+                    file.sync_data().map_err(Failure::Io)?;
+                }
             }
         }
         // Where there are no locks, another process may have written to it.
@@ -264,8 +271,6 @@ fn publish(
     let pointer = cache.pointer_path(&announced.commit).join(file);
     fs::create_dir_all(pointer.parent().unwrap_or(Path::new(".")))?;
     if !pointer.is_file() {
-        // One that leads nowhere is in the way.
-        let _ = fs::remove_file(&pointer);
         link(blob, &pointer, file)?;
     }
     Ok(pointer)
@@ -276,13 +281,31 @@ fn link(blob: &Path, pointer: &Path, file: &str) -> io::Result<()> {
     let up = "../".repeat(2 + file.matches('/').count());
     let name = blob.file_name().unwrap_or_default();
     let target = Path::new(&up).join("blobs").join(name);
-    #[cfg(unix)]
-    let linked = std::os::unix::fs::symlink(target, pointer);
-    #[cfg(windows)]
-    let linked = std::os::windows::fs::symlink_file(target, pointer);
-    #[cfg(not(any(unix, windows)))]
-    let linked = Err::<(), _>(io::Error::from(io::ErrorKind::Unsupported));
-    linked.or_else(|_| fs::rename(blob, pointer))
+    symbolic_link(&target, pointer).or_else(|error| match error.kind() {
+        // Another process's.
+        io::ErrorKind::AlreadyExists if pointer.is_file() => Ok(()),
+        io::ErrorKind::AlreadyExists => {
+            // One that leads nowhere is in the way.
+            let _ = fs::remove_file(pointer);
+            symbolic_link(&target, pointer)
+        }
+        _ => fs::rename(blob, pointer),
+    })
+}
+
+#[cfg(unix)]
+fn symbolic_link(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, link)
+}
+
+#[cfg(windows)]
+fn symbolic_link(target: &Path, link: &Path) -> io::Result<()> {
+    std::os::windows::fs::symlink_file(target, link)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn symbolic_link(_target: &Path, _link: &Path) -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
 /// Held until it is dropped, or the process dies. Another process that holds it is waited for as long as `part` grows.

@@ -20,8 +20,8 @@ pub struct Pieces {
     pub mask: u32,
     /// The ids that are no special tokens, ascending.
     plain: Vec<u32>,
-    /// Whether an id begins a word.
-    begins: Vec<bool>,
+    /// The ids of what goes on with a word, ascending.
+    continuing: Vec<u32>,
     /// The ids of what ends a sentence.
     ends: Vec<u32>,
 }
@@ -68,17 +68,18 @@ impl Pieces {
         };
         let special = tokenizer.get_added_tokens_decoder();
         let is_special = |id: &u32| special.get(id).is_some_and(|token| token.special);
-        let mut begins = vec![true; encoder.vocab_size()];
+        let mut continuing = Vec::new();
         let mut plain = Vec::with_capacity(vocabulary.len());
         for (token, id) in &vocabulary {
-            if let Some(begins) = begins.get_mut(*id as usize) {
-                *begins = begins_word(token);
+            if !begins_word(token) {
+                continuing.push(*id);
             }
             if !is_special(id) {
                 plain.push(*id);
             }
         }
         plain.sort_unstable();
+        continuing.sort_unstable();
         let ends = [".", "!", "?"].map(|end| [end.into(), format!("Ġ{end}"), format!("▁{end}")]);
         let ends = ends.iter().flatten();
         let ends = ends.filter_map(|end| tokenizer.token_to_id(end)).collect();
@@ -89,7 +90,7 @@ impl Pieces {
                 last,
                 mask,
                 plain,
-                begins,
+                continuing,
                 ends,
             }),
         }
@@ -97,7 +98,7 @@ impl Pieces {
 
     /// Whether a word begins with this token; ids that the tokenizer does not have are words.
     pub fn begins(&self, id: u32) -> bool {
-        self.begins.get(id as usize).copied().unwrap_or(true)
+        self.continuing.binary_search(&id).is_err()
     }
 
     /// Whether a sentence ends with this token: `.`, `!` or `?`.

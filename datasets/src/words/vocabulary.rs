@@ -1,5 +1,6 @@
 //! The words of a text, numbered.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
@@ -27,16 +28,41 @@ pub struct WordVocabulary {
     unknown: u32,
 }
 
+/// From the most frequent one on; words that occur alike in alphabetical order.
+fn by_count((a, n): &(String, u64), (b, m): &(String, u64)) -> Ordering {
+    m.cmp(n).then_with(|| a.cmp(b))
+}
+
+/// The first of the words, `most` together with the two marks; `<unk>` stands for all others.
+fn limited(words: Vec<(String, u64)>, most: usize) -> Result<Vec<(String, u64)>> {
+    if most < 2 {
+        return Err(Error::Setting {
+            name: "words of a vocabulary",
+            got: most.to_string(),
+            expected: format!("at least 2: {END} and {UNKNOWN}"),
+        });
+    }
+    let is_mark = |word: &str| word == END || word == UNKNOWN;
+    let (mut kept, rest): (Vec<_>, Vec<_>) = words.into_iter().partition(|(word, _)| is_mark(word));
+    let room = most - kept.len();
+    let others: u64 = rest.iter().skip(room).map(|(_, count)| count).sum();
+    kept.extend(rest.into_iter().take(room));
+    let unknown = kept.iter_mut().filter(|(word, _)| word == UNKNOWN);
+    unknown.for_each(|(_, count)| *count += others);
+    Ok(kept)
+}
+
 impl WordVocabulary {
     /// All words of a text, `<eos>` and `<unk>` among them, by how often they occur; words that occur alike in
     /// alphabetical order. A text without `<unk>` gets it as the last one. With `most` only so many words, all others
-    /// being `<unk>`.
+    /// being `<unk>`, which comes as often as they do together.
     ///
     /// # Errors
     /// If the file cannot be read, has no words, or more than a million different ones; and if `most` leaves no room for
     /// `<eos>` and `<unk>`.
     pub fn of_file(path: &Path, most: Option<usize>) -> Result<Self> {
-        let mut counts: HashMap<String, u64> = HashMap::new();
+        // There in any case, and counted among the most that there may be.
+        let mut counts = HashMap::from([(UNKNOWN.to_string(), 0u64)]);
         for_each_word(path, |word| {
             match counts.get_mut(word) {
                 Some(count) => *count += 1,
@@ -53,24 +79,11 @@ impl WordVocabulary {
                 }),
             }
         })?;
-        counts.entry(UNKNOWN.to_string()).or_insert(0);
         let mut words: Vec<(String, u64)> = counts.into_iter().collect();
-        words.sort_by(|(a, n), (b, m)| m.cmp(n).then_with(|| a.cmp(b)));
+        words.sort_by(by_count);
         if let Some(most) = most.filter(|&most| most < words.len()) {
-            if most < 2 {
-                return Err(Error::Setting {
-                    name: "words of a vocabulary",
-                    got: most.to_string(),
-                    expected: format!("at least 2: {END} and {UNKNOWN}"),
-                });
-            }
-            let is_mark = |word: &String| word == END || word == UNKNOWN;
-            let mut rest = most - words.iter().filter(|(word, _)| is_mark(word)).count();
-            words.retain(|(word, _)| {
-                let kept = is_mark(word) || rest > 0;
-                rest -= usize::from(kept && !is_mark(word));
-                kept
-            });
+            words = limited(words, most)?;
+            words.sort_by(by_count);
         }
         let words = words.into_iter().map(|(word, _)| word);
         Self::new(path, words.collect())

@@ -65,6 +65,11 @@ impl<A: Own> Plan<A> {
             cells = find_lr::cells(cells, steps)?;
             find_lr::say_unused(&asked);
         }
+        if invocation.find_lr.is_some() && asked.invocation.halving {
+            bail!(
+                "--find-lr: the settings have `halving`, which would search at its rates; take one of the two out"
+            );
+        }
         if asked.invocation.halving {
             halving::check(&cells)?;
         }

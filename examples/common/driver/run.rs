@@ -2,7 +2,7 @@
 
 use super::plan::Plan;
 use super::resume::{checkpoint, has, strangers};
-use super::shared::Shared;
+use super::shared::{self, Shared};
 use super::shown;
 use crate::experiment::{Experiment, Remarks};
 use crate::find_lr;
@@ -82,14 +82,17 @@ impl<A: Own> Plan<A> {
                 devices.push(device);
             }
             Session::new(cell, None, false, stop)?.config.check()?;
+            experiment.check(cell)?;
         }
         if self.resume.is_none() {
             RunFolder::check_free(&self.out)?;
         }
         let mut shared = Shared::<E>::default();
-        if let Some(first) = self.cells.iter().find(|cell| !self.is_done(cell)) {
-            // Before anything is written: a folder that is not there shows first.
-            shared.load(experiment, first, &self.out)?;
+        // Before anything is written, and before the first run takes its hours: a folder that is not there shows first. The
+        // first run's last, so that it is there.
+        let open = self.cells.iter().filter(|cell| !self.is_done(cell));
+        for cell in shared::one_of_each_source(open)?.into_iter().rev() {
+            shared.load(experiment, cell, &self.out)?;
         }
         let _held = self.claim()?;
         if self.resume.is_some() && self.several() && !self.halving {

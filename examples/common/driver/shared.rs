@@ -2,8 +2,39 @@
 
 use crate::experiment::Experiment;
 use crate::grid::Cell;
+use crate::layers::Own;
 use anyhow::Result;
+use std::collections::HashSet;
 use std::path::Path;
+
+/// Own flags that name what may not be there. Runs that differ in others alone find what the first one finds.
+const SOURCES: [&str; 10] = [
+    "data",
+    "task",
+    "model",
+    "weights",
+    "subwords",
+    "source",
+    "target",
+    "hub",
+    "synthetic",
+    "planted",
+];
+
+/// One run of each source, by its first.
+pub(super) fn one_of_each_source<'a, A: Own>(
+    cells: impl Iterator<Item = &'a Cell<A>>,
+) -> Result<Vec<&'a Cell<A>>> {
+    let (mut seen, mut first) = (HashSet::new(), Vec::new());
+    for cell in cells {
+        let mut own = toml::Table::try_from(&cell.settings.own)?;
+        own.retain(|name, _| SOURCES.contains(&name));
+        if seen.insert(own.to_string()) {
+            first.push(cell);
+        }
+    }
+    Ok(first)
+}
 
 /// The data of the runs, loaded once for those with the same own flags.
 pub(super) struct Shared<E: Experiment> {

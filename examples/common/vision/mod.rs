@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use clap::Args;
 use datasets::{Ahead, Batcher, Batches, ImageBatch, ImageBatches};
-use models::resnet::{Config, Shortcut};
+use models::resnet::{Config, Shortcut, Stem};
 use models::{LoadReport, Model as _, ResNet, Start};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -32,6 +32,8 @@ use trainers::{Loss, Summary, Supervised};
 /// Images in a batch of an evaluation: of CIFAR's size, and of ImageNet's. Few enough that the peak
 /// memory is that of training.
 const EVALUATION_BATCH: (usize, usize) = (100, 50);
+/// Images of so many pixels or fewer are one in the last maps of ImageNet's networks.
+const ONE_PIXEL: usize = 32;
 /// Batches of an evaluation made ahead.
 const EVALUATION_AHEAD: usize = 2;
 
@@ -180,6 +182,7 @@ impl<B: Benchmark> Experiment for Vision<B> {
         let model = Arc::new(model);
         let train = Arc::new(train_batches(cell, data, &device));
         let steps = train.len(0) as u64;
+        refuse_single_images(settings, data)?;
         let (network, replaced) = (model.clone(), Arc::new(AtomicUsize::new(0)));
         let counted = replaced.clone();
         let forward = move |batch: &ImageBatch, mode: &Mode| {
@@ -237,6 +240,33 @@ impl<B: Benchmark> Experiment for Vision<B> {
         }
         Ok(summary)
     }
+}
+
+/// Refuses a batch, or a part of one, of a single image whose last maps are a pixel: normalisation over one value a channel
+/// is none. The last batch of an epoch is the smallest, and at the end of the epoch it would be too late.
+fn refuse_single_images(settings: &Settings<VisionArgs>, data: &Data) -> Result<()> {
+    let (training, optimizer) = (&settings.training, &settings.optimizer);
+    let (images, size) = (data.train.len(), training.batch_size);
+    let smallest = |batch: usize| {
+        let part = batch / training.micro_batches.min(batch);
+        let few = (optimizer.curvature_fraction * part as f64).ceil() as usize;
+        few.clamp(1, part)
+    };
+    let batches = [images.min(size), images % size];
+    let mut batches = batches.into_iter().filter(|&batch| batch > 0);
+    let single = batches.any(|batch| smallest(batch) == 1);
+    let stem = Config::named(&settings.own.model)?.stem;
+    let one_pixel =
+        stem == Stem::ImageNet && data.seen()?.size().is_none_or(|size| size <= ONE_PIXEL);
+    if single && one_pixel {
+        bail!(
+            "--batch-size {size}, --micro-batches {}, --curvature-fraction {}: of {images} images they leave a batch, or a part \
+             of one, of a single image, whose last maps are one pixel; choose others, or another --limit",
+            training.micro_batches,
+            optimizer.curvature_fraction
+        );
+    }
+    Ok(())
 }
 
 /// Classes that have no image to train on, as in a folder that was not unpacked to its end.

@@ -1,6 +1,6 @@
 //! Searches on the one driver: a range test of the rate, successive halving, the paper's tables.
 
-use crate::program::{Program, folder, lines};
+use crate::program::{Program, folder, lines, write};
 use std::fs;
 use std::path::Path;
 
@@ -44,6 +44,25 @@ fn a_range_test_proposes_a_rate_for_each_optimizer() {
 }
 
 /// Where the dense layers' rate in a test is their own, the tables' is theirs.
+/// Which a file of settings can say, where no flag contradicts it.
+#[test]
+fn a_range_test_is_no_search_by_halving() {
+    let out = folder();
+    let file = out.path().join("search.toml");
+    write(
+        &file,
+        "halving = true\nepochs = 8\nsweep = [\"dropout=0,0.1\"]\n",
+    );
+    let at = out.path().join("found");
+    let program = Program::new("glue", &format!("{SMALL} --find-lr 40 --config")).path(&file);
+    let error = program.argument("--out").path(&at).fails();
+    assert!(
+        error.contains("--find-lr") && error.contains("halving"),
+        "{error}"
+    );
+    assert!(!at.exists());
+}
+
 #[test]
 fn the_rates_of_tables_rise_in_a_range_test_too() {
     let flags = "train --data nowhere --find-lr 20 --dry-run --out";

@@ -119,6 +119,11 @@ pub(super) fn tokenizers() -> Vec<Seed> {
     let config = br#"{"do_lower_case": false, "strip_accents": true}"#;
     let both = join(&[config, vocabulary.as_bytes()]);
     seeds.push(("wordpiece", "vocabulary".to_string(), with(&[0], &both)));
+    let vocabulary = r#"{"<s>":0,"<pad>":1,"</s>":2,"<unk>":3,"<mask>":4,"Ġ":5,"t":6,"h":7,"e":8,"Ġt":9,"he":10,"Ġthe":11}"#;
+    let merges = "#version: 0.2\nĠ t\nh e\nĠt he\n";
+    let config = br#"{"add_prefix_space": true}"#;
+    let all = join(&[config, vocabulary.as_bytes(), merges.as_bytes()]);
+    seeds.push(("byte_level", "roberta".to_string(), all));
     seeds.push((
         "wordpiece",
         "texts".to_string(),

@@ -3,14 +3,19 @@
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use adahessian::State;
-use models::{MaskedLanguageModel, Model, SequenceClassifier, Start, bert, squeezebert};
+use adahessian::{State, sparse};
+use datasets::image::Augment;
+use models::{
+    LanguageModel, MaskedLanguageModel, Model, ResNet, SequenceClassifier, Start, Transformer,
+    bert, language_model, resnet, squeezebert, transformer,
+};
 use trainers::Progress;
 use trainers::checkpoint::{Checkpoints, Content};
 use zip::ZipArchive;
 
 use super::{Seed, with};
 use crate::targets::checkpoints::manifest_of;
+use crate::targets::folders::table;
 use crate::{Scratch, join};
 
 fn small() -> bert::Config {
@@ -66,7 +71,64 @@ pub(super) fn folders() -> Vec<Seed> {
         ));
     }
     seeds.extend(checkpoint(&scratch, &model));
+    seeds.extend(other_models(&scratch, &start));
     seeds.extend(torch_files());
+    seeds
+}
+
+/// A residual network, a translator, a language model, what is done to pictures, and a table.
+fn other_models(scratch: &Scratch, start: &Start) -> Vec<Seed> {
+    let resnet = resnet::Config {
+        stages: vec![1, 1],
+        width: 2,
+        classes: 2,
+        ..resnet::Config::cifar(8).expect("a small network")
+    };
+    let translator = transformer::Config {
+        vocab_size: 4,
+        d_model: 4,
+        encoder_layers: 1,
+        decoder_layers: 1,
+        attention_heads: 1,
+        ffn_dim: 4,
+        ..transformer::Config::tiny()
+    };
+    let teller = language_model::Config {
+        vocab_size: 6,
+        d_model: 4,
+        num_layers: 1,
+        rank: 2,
+        ffn_dim: 4,
+        window: 3,
+        cutoffs: vec![4],
+        ..language_model::Config::tiny()
+    };
+    let at = |name: &str| scratch.path().join(name);
+    let network = ResNet::new(&resnet, start).expect("a small network");
+    network.save(&at("resnet")).expect("a folder");
+    let network = Transformer::new(&translator, start).expect("a small translator");
+    network.save(&at("translator")).expect("a folder");
+    let network = LanguageModel::new(&teller, start).expect("a small language model");
+    network.save(&at("teller")).expect("a folder");
+    let seed = |name: &str, kind: u8, parts: &[&[u8]]| {
+        (
+            "model_folder",
+            name.to_string(),
+            with(&[kind], &join(parts)),
+        )
+    };
+    let mut seeds = Vec::new();
+    for (name, kind) in [("resnet", 0), ("translator", 1), ("teller", 2)] {
+        let [config, weights] = files(scratch, name, ["config.json", "model.safetensors"]);
+        seeds.push(seed(name, kind, &[&config, &weights]));
+    }
+    let pictures = Augment::cifar_test();
+    pictures.save(scratch.path()).expect("room for settings");
+    let [pictures] = files(scratch, ".", ["preprocessor_config.json"]);
+    seeds.push(seed("pictures", 3, &[&pictures, b""]));
+    sparse::save(&[table()], &at("tables.safetensors")).expect("room for a table");
+    let [tables] = files(scratch, ".", ["tables.safetensors"]);
+    seeds.push(seed("tables", 4, &[b"", &tables]));
     seeds
 }
 

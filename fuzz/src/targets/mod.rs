@@ -4,6 +4,7 @@ pub mod checkpoints;
 pub mod clicks;
 pub mod configs;
 pub mod conll;
+pub mod folders;
 pub mod glue;
 pub mod masked;
 pub mod models;

@@ -55,6 +55,17 @@ pub fn tokenizer_json(data: &[u8]) -> bool {
     encoder.is_ok_and(|encoder| encode(&encoder))
 }
 
+/// A vocab.json and a merges.txt with their tokenizer_config.json.
+pub fn byte_level(data: &[u8]) -> bool {
+    let [config, vocabulary, merges] = parts(data);
+    let scratch = Scratch::new();
+    scratch.put("tokenizer_config.json", config);
+    scratch.put("vocab.json", vocabulary);
+    scratch.put("merges.txt", merges);
+    let encoder = TextEncoder::from_folder(scratch.path(), 16);
+    encoder.is_ok_and(|encoder| encode(&encoder))
+}
+
 /// A vocab.txt with its tokenizer_config.json, or texts to learn from: which, files.
 pub fn wordpiece(data: &[u8]) -> bool {
     let ([which], file) = settings(data);

@@ -2,12 +2,12 @@
 
 use super::{Outcome, Summary, Trainer, report, step};
 use crate::callbacks::{EvalReport, StartReport, StepReport};
-use crate::checkpoint::{Checkpoints, Content, LastCurvature, Progress, settled};
+use crate::checkpoint::{Checkpoints, LastCurvature, Progress, settled};
 use crate::error::{Error, Result};
 use crate::task::Task;
 use adahessian::StepInfo;
 use datasets::Batches;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -19,11 +19,12 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     /// [`Error::RunFolder`] if the folder holds checkpoints and this trainer did not [`Trainer::resume`] one of them:
     /// they are another run's. [`Error::Batch`] if there is nothing to train on, [`Error::Diverged`] if the optimizer gave up, [`Error::NonFiniteEvaluation`], [`Error::InUse`] if
     /// another process trains in the run's folder, and the errors of the task, the batches, the callbacks
-    /// and the checkpoints. The newest checkpoint stays.
+    /// and the checkpoints. The newest checkpoint stays; where a batch cannot be made, the steps before it are saved first.
     pub fn fit(&mut self) -> Result<Summary> {
         let lock = self.checkpoints.as_ref().map(Checkpoints::lock);
         let _held = lock.transpose()?;
         self.started = Instant::now();
+        self.unsaved_since = self.started;
         self.elapsed_before = self.progress.elapsed_seconds;
         let (total, epochs) = self.length();
         if total == 0 && epochs > 0 {
@@ -58,6 +59,12 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
                 self.saved = saved.map(|(step, path)| (step, settled(path)));
             }
         }
+        if self.resumed && self.progress.step > 0 && !self.is_evaluated() {
+            // From a checkpoint that was saved before an evaluation: that, and the checkpoint behind it, are to come.
+            let due = self.is_due(self.config.eval_every, self.progress.position == 0);
+            self.owed |= due || self.progress.step == total_steps;
+            self.save_is_due |= self.owed && self.is_due(self.config.checkpoint_every, due);
+        }
         self.skip_empty_epochs();
         let report = StartReport {
             total_steps,
@@ -90,6 +97,9 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     fn run(&mut self, total: u64) -> Result<Outcome> {
         if self.owed {
             self.evaluate()?;
+            if self.save_is_due && !self.skipping {
+                self.save()?;
+            }
         }
         if self.is_best_alone() {
             self.save()?;
@@ -122,10 +132,11 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
                 .iter_mut()
                 .try_for_each(|c| c.on_step(&report))?;
             if self.owed {
+                self.save_before_evaluation()?;
                 self.evaluate()?;
             }
             // While steps are skipped the variables may be beyond help: what was saved before is not removed for them.
-            if self.save_is_due && report.info.skipped.is_none() {
+            if self.save_is_due && !self.skipping {
                 self.save()?;
             }
         }
@@ -167,7 +178,19 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         let schedule = self.config.schedule.factor(step, total);
         self.optimizer
             .set_lr_factor(schedule * self.progress.plateau_factor);
-        let batch = self.batches.get(epoch, position)?;
+        let batch = match self.batches.get(epoch, position) {
+            Ok(batch) => batch,
+            Err(error) => {
+                // The steps before it are whole.
+                if !self.step_seconds.is_empty()
+                    && !self.skipping
+                    && let Err(error) = self.save_stop()
+                {
+                    tracing::warn!(%error, "the steps before a batch that cannot be made are not saved");
+                }
+                return Err(error.into());
+            }
+        };
         let before = self.statistics.snapshot()?;
         let optimizer = &mut *self.optimizer;
         let loss = step::accumulate(&self.task, &batch, optimizer, &self.config, step);
@@ -188,6 +211,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         }
         let seconds = began.elapsed().as_secs_f64();
         self.step_seconds.push(seconds);
+        self.skipping = info.skipped.is_some();
         self.advance(&info);
         let number = step + 1;
         Ok(StepReport {
@@ -227,10 +251,6 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         {
             self.progress.epoch += 1;
         }
-    }
-
-    fn last_checkpoint(&self) -> Option<PathBuf> {
-        self.saved.as_ref().map(|(_, path)| path.clone())
     }
 
     fn diverged(&self, error: adahessian::Error) -> Error {
@@ -286,69 +306,8 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         }
     }
 
-    fn elapsed(&self) -> f64 {
+    pub(super) fn elapsed(&self) -> f64 {
         self.elapsed_before + self.started.elapsed().as_secs_f64()
-    }
-
-    /// Saves a checkpoint of the present step, unless there is one that knows of its evaluation.
-    fn save(&mut self) -> Result<()> {
-        self.save_is_due = false;
-        if let Some(checkpoints) = self.checkpoints.clone()
-            && !self.is_saved_in(checkpoints.folder())
-        {
-            let path = self.write(|content| checkpoints.save(content))?;
-            self.saved = Some((self.progress.step, path));
-            self.saved_is_behind = false;
-        }
-        Ok(())
-    }
-
-    /// Saves one of a run that stops here, unless there is a checkpoint of the present step.
-    fn save_stop(&mut self) -> Result<Option<PathBuf>> {
-        // What it was resumed from has not the steps that it has taken since.
-        let Some(checkpoints) = self.checkpoints.clone() else {
-            return Ok(None);
-        };
-        if !self.is_saved_in(checkpoints.folder()) {
-            let path = self.write(|content| checkpoints.save_stop(content))?;
-            self.saved = Some((self.progress.step, path));
-            self.saved_is_behind = false;
-        }
-        Ok(self.last_checkpoint())
-    }
-
-    /// Those of a best evaluation or a stop, from which a run may have gone on, are none of the steps'.
-    fn is_saved_in(&self, folder: &Path) -> bool {
-        let saved = self.saved.as_ref();
-        saved.is_some_and(|(step, path)| {
-            let is_here = path.parent() == Some(folder) && Checkpoints::is_step(path);
-            *step == self.progress.step && is_here && !self.saved_is_behind
-        })
-    }
-
-    fn save_best(&mut self) -> Result<()> {
-        match self.checkpoints.clone() {
-            Some(checkpoints) => self
-                .write(|content| checkpoints.save_best(content))
-                .map(drop),
-            None => Ok(()),
-        }
-    }
-
-    fn write(&mut self, save: impl FnOnce(Content) -> Result<PathBuf>) -> Result<PathBuf> {
-        self.callbacks
-            .iter_mut()
-            .try_for_each(|c| c.before_checkpoint())?;
-        self.progress.elapsed_seconds = self.elapsed();
-        let path = save(Content {
-            vars: &self.vars,
-            tables: &self.optimizer.tables(),
-            optimizer: &self.optimizer.state()?,
-            progress: &self.progress,
-            config: &self.config_text,
-        })?;
-        tracing::debug!(step = self.progress.step, path = %path.display(), "saved a checkpoint");
-        Ok(path)
     }
 
     fn finish(&mut self, outcome: Outcome) -> Result<Summary> {

@@ -2,6 +2,7 @@
 
 mod fit;
 mod report;
+mod save;
 mod step;
 
 pub use report::{Outcome, Summary};
@@ -19,7 +20,10 @@ use datasets::Batches;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Steps that took longer are not risked in an evaluation.
+const UNSAVED_AT_MOST: Duration = Duration::from_secs(60);
 
 /// Examples of an audit: an evaluation of their loss takes little time, and there are a hundred.
 const AUDITED: usize = 8;
@@ -47,6 +51,12 @@ pub struct Trainer<T, B> {
     saved_is_behind: bool,
     /// A checkpoint that waits for a step that is not skipped.
     save_is_due: bool,
+    /// Whether the last step was skipped.
+    skipping: bool,
+    /// Steps since the last checkpoint that took longer are saved before an evaluation.
+    unsaved_at_most: Duration,
+    /// When a checkpoint was saved, or the run begun.
+    unsaved_since: Instant,
     /// Whether the folder's checkpoints are known to be this run's.
     owns_folder: bool,
     /// Seconds of each step of this process.
@@ -89,6 +99,9 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             saved: None,
             saved_is_behind: false,
             save_is_due: false,
+            skipping: false,
+            unsaved_at_most: UNSAVED_AT_MOST,
+            unsaved_since: Instant::now(),
             owns_folder: false,
             step_seconds: Vec::new(),
             elapsed_before: 0.0,
@@ -122,6 +135,14 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self
     }
 
+    /// Saves before an evaluation, too, where the steps since the last checkpoint took longer than this, a minute if it is
+    /// not set. An evaluation may take long, or fail, and who asks the run to stop does not wait for ever: its steps would
+    /// be lost. The next checkpoint takes the place of that one.
+    pub fn unsaved_at_most(mut self, most: Duration) -> Self {
+        self.unsaved_at_most = most;
+        self
+    }
+
     /// Goes on from a checkpoint: the newest of a run's folder, or a given one. The variables, the
     /// optimizer, and the position in the epoch are then what they were, and the run ends with the
     /// same bits as one that was never interrupted.
@@ -147,6 +168,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.resumed = true;
         self.saved_is_behind = false;
         (self.owns_folder, self.save_is_due, self.owed) = (false, false, false);
+        self.skipping = false;
         Ok(())
     }
 

@@ -101,7 +101,7 @@ impl<L: RowLoss> Op for Mean<L> {
             true => Ok(vec![]),
             false => Err(Error::Setting {
                 what: self.0.name(),
-                expected: "predictions and targets of the same shape [rows]".into(),
+                expected: "predictions and targets of the same shape [rows], at least one".into(),
                 got: format!("{prediction:?} and {target:?}"),
             }),
         }

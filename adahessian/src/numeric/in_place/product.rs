@@ -58,10 +58,11 @@ fn typed<T: Real>(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
         let mut product = vec![T::ZERO; a.len()];
         let pieces = product.chunks_mut(PIECE);
         let pieces = pieces.zip(a.chunks(PIECE)).zip(b.chunks(PIECE));
-        parallel::each(pieces, |_, ((to, a), b)| {
+        let multiply = |_, ((to, a), b): ((&mut [T], &[T]), &[T])| {
             let entries = to.iter_mut().zip(a).zip(b);
             entries.for_each(|((to, &a), &b)| *to = a * b);
-        });
+        };
+        parallel::apart(|| parallel::each(pieces, multiply));
         product
     })?;
     Ok(product.map(|data| T::tensor(data, a.dims())).transpose()?)

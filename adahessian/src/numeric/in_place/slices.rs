@@ -129,8 +129,11 @@ pub(crate) fn pieces<T: Real, R: Send, const N: usize, const I: usize>(
         return vec![work(0, changed, read)];
     }
     let pieces = cut(length, all, changed, read);
-    parallel::map(pieces, |_, (start, changed, read)| {
-        work(start, changed, read)
+    // The tensors' locks are held.
+    parallel::apart(|| {
+        parallel::map(pieces, |_, (start, changed, read)| {
+            work(start, changed, read)
+        })
     })
 }
 

@@ -90,7 +90,7 @@ impl Sizes {
             }
             _ => wrong(
                 "dense vectors and bags of an interaction",
-                "[batch, width] and [batch, tables, width]",
+                "[batch, width] and [batch, tables, width], none of them 0",
                 format!("{dense:?} and {bags:?}"),
             ),
         }

@@ -24,7 +24,11 @@ impl Groups {
             let expected = format!("a divisor of its {outputs} outputs");
             return wrong("groups of a linear map", expected, groups.to_string());
         }
-        if inputs == 0 || part * groups != inputs {
+        if inputs == 0 {
+            let expected = "at least one entry in the last dimension";
+            return wrong("input of a linear map", expected, "none");
+        }
+        if part * groups != inputs {
             let expected = format!(
                 "{} entries in the last dimension ({part} in each of {groups} groups)",
                 part * groups

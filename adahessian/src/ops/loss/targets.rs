@@ -49,6 +49,9 @@ pub(super) fn read_targets(
     if !(0.0..=1.0).contains(&smoothing) {
         return wrong("label smoothing", "between 0 and 1", smoothing.to_string());
     }
+    if count == 0 {
+        return wrong("classes of a cross entropy", "at least one", "none");
+    }
     let targets = targets.to_device(&Device::Cpu)?.flatten_all()?;
     let targets = targets.to_dtype(DType::I64)?.to_vec1::<i64>()?;
     let mut classes = Vec::with_capacity(targets.len());

@@ -60,7 +60,11 @@ impl Op for Norm {
     fn shape(&self, inputs: &[&[usize]]) -> Result<Vec<usize>> {
         let (x, weight, bias) = (inputs[0], inputs[1], inputs[2]);
         let width = x.last().copied().unwrap_or(0);
-        if weight != [width] || bias != [width] || width == 0 {
+        if width == 0 {
+            let expected = "at least one entry in the last dimension";
+            return wrong("input of a layer norm", expected, format!("{x:?}"));
+        }
+        if weight != [width] || bias != [width] {
             return wrong(
                 "weight and bias of a layer norm",
                 format!("[{width}], the input's last dimension"),

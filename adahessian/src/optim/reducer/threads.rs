@@ -133,6 +133,10 @@ impl Reducer for ThreadReducer {
         let devices: Vec<_> = tensors
             .map(|(name, t)| (name.clone(), t.device().clone()))
             .collect();
+        let rows = own.rows.iter();
+        let of_rows: Vec<_> = rows
+            .map(|(name, rows)| (name.clone(), rows.gradients.device().clone()))
+            .collect();
         arrived(&own)?;
         let mut round = self.round();
         let number = round.number;
@@ -161,6 +165,13 @@ impl Reducer for ThreadReducer {
         for (name, device) in devices {
             if let Some(tensor) = sums.tensors.get_mut(&name) {
                 *tensor = tensor.to_device(&device)?;
+            }
+        }
+        for (name, device) in of_rows {
+            if let Some(rows) = sums.rows.get_mut(&name)
+                && !rows.rows.is_empty()
+            {
+                rows.gradients = rows.gradients.to_device(&device)?;
             }
         }
         Ok(sums)
