@@ -4,9 +4,9 @@ use adahessian::engine::Handle;
 use adahessian::ops::{self, Activation, Convolution, Dropout, Mode, Window};
 use adahessian::random::Stream;
 use adahessian::{Hessian, LinearOperator, NamedVars, VarVec, backward, nn};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Module, Tensor, Var};
-use testing::twins::{COMPOSED, TENSORS, random, vars};
+use testing::twins::{COMPOSED, FUSED, TENSORS, random, vars};
 use testing::{assert_close, assert_says};
 
 const CPU: Device = Device::Cpu;
@@ -316,6 +316,45 @@ fn a_stride_beyond_the_image_reaches_one_pixel() -> Result<()> {
 }
 
 /// The same on the backend of tensors, by groups of channels, which candle pads.
+#[test]
+fn a_stride_of_subsampling_beyond_the_image_asks_for_no_memory() -> Result<()> {
+    for stride in [3, 1 << 20, usize::MAX] {
+        for enter in [FUSED, COMPOSED, TENSORS] {
+            let x = Var::from_tensor(&random("x", &[1, 2, 3, 3])?)?;
+            let y = ops::subsample_channels(&enter(&x)?, stride, 4)?.exit()?;
+            assert_eq!(y.dims(), [1, 4, 1, 1]);
+            let grads = adahessian::backward_detached(&y.sqr()?.sum_all()?)?;
+            let gradient = grads.get(&x).context("a gradient")?;
+            let corner = gradient.narrow(2, 0, 1)?.narrow(3, 0, 1)?;
+            let of_corner = (x.narrow(2, 0, 1)?.narrow(3, 0, 1)? * 2.0)?;
+            assert_close("corner", &corner, &of_corner, 1e-12)?;
+            assert_close("all", &gradient.sum_all()?, &corner.sum_all()?, 1e-12)?;
+        }
+    }
+    Ok(())
+}
+
+/// e⁻ˣ is infinite in f16 from x = -11.1 on, where the value and its slope are numbers of f16 still.
+#[test]
+fn silu_of_half_precision_does_not_end_early() -> Result<()> {
+    for x in [-12.0f64, -11.5, -9.0] {
+        let exact = |x: f64| x / (1.0 + (-x).exp());
+        let half = Tensor::new(&[x], &CPU)?.to_dtype(DType::F16)?;
+        for (form, enter) in FORMS {
+            let var = Var::from_tensor(&half)?;
+            let y = ops::activation(&enter(&var)?, Activation::Silu)?.exit()?;
+            let grads = adahessian::backward_detached(&y.sum_all()?)?;
+            let slope = grads.get(&var).context("a gradient")?;
+            let (y, slope) = (numbers(&y)?[0], numbers(slope)?[0]);
+            let expected = (exact(x + 1e-4) - exact(x - 1e-4)) / 2e-4;
+            let close = |a: f64, b: f64| (a - b).abs() <= 4e-3 * b.abs() + 1e-7;
+            assert!(close(y, exact(x)), "{form}: {y} of {}", exact(x));
+            assert!(close(slope, expected), "{form}: {slope} of {expected}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_stride_beyond_the_image_asks_for_no_memory_by_groups() -> Result<()> {
     for groups in [1, 2] {

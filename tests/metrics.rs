@@ -1,7 +1,7 @@
 //! Metrics against scikit-learn and SciPy, and what they do where those have no answer.
 
 use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use datasets::UNLABELLED;
 use serde_json::Value;
 use testing::{assert_number, assert_says, reference};
@@ -81,6 +81,30 @@ fn outputs_that_are_not_numbers_have_no_score() -> Result<()> {
         // What is not asked for may be anything.
         assert!(scored(nan, UNLABELLED)?.main().is_finite(), "{name}");
     }
+    Ok(())
+}
+
+/// Two batches that do not fit have the right sums together.
+#[test]
+fn each_batch_has_a_target_for_each_output() -> Result<()> {
+    let cpu = &Device::Cpu;
+    for name in ["pearson_spearman", "clicks"] {
+        let mut metric = metric_by_name(name)?;
+        let (two, three) = (
+            Tensor::new(&[0f32, 1.0], cpu)?,
+            Tensor::new(&[0f32, 1.0, 1.0], cpu)?,
+        );
+        assert_says(metric.add(&three, &two), &["3 predictions and 2 targets"]);
+        assert_says(metric.add(&two, &three), &["2 predictions and 3 targets"]);
+        // Nothing of them is left.
+        metric.add(&three, &three)?;
+        metric.scores()?;
+    }
+    let names = ["O".to_string(), "B-X".to_string()];
+    let mut metric = EntityMetric::new(&names);
+    let logits = Tensor::zeros((2, 3, 2), DType::F32, cpu)?;
+    let labels = Tensor::new(&[[1u32, 2]], cpu)?;
+    assert_says(metric.add(&logits, &labels), &["[2, 3, 2] and [1, 2]"]);
     Ok(())
 }
 

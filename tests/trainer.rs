@@ -549,6 +549,54 @@ fn an_evaluation_begins_with_all_steps_saved() -> Result<()> {
     Ok(())
 }
 
+/// An error names a checkpoint that is there: the one that the run went on from, and not the steps since, which may be beyond
+/// help.
+#[test]
+fn a_failed_evaluation_names_a_checkpoint_that_is_there() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"), "")?;
+    let flag = Arc::new(AtomicBool::new(false));
+    let record = Record {
+        stop: Some((3, flag.clone())),
+        ..Record::default()
+    };
+    let new = |scores: &[f64]| -> Result<_> {
+        let trainer = trainer(scripted(scores)?, TrainConfig::default())?.run_folder(&run, "");
+        Ok(trainer.unsaved_at_most(Duration::ZERO))
+    };
+    let mut first = new(&[0.5])?.callback(record).stop_flag(flag);
+    assert!(matches!(first.fit()?.outcome, Outcome::Interrupted { .. }));
+    let mut second = new(&[f64::NAN])?;
+    second.resume(run.path())?;
+    let stopped = run.checkpoints().folder().join("stop-00000003");
+    assert_says(second.fit(), &[&stopped.display().to_string()]);
+    assert!(stopped.is_dir());
+    // Once it is evaluated, the step's own one takes the place of both.
+    let mut third = new(&[0.5])?;
+    third.resume(run.path())?;
+    third.fit()?;
+    let names = |kind: &str| -> Result<usize> {
+        let entries = std::fs::read_dir(run.checkpoints().folder())?;
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names = names.collect::<Result<Vec<String>>>()?;
+        Ok(names.iter().filter(|name| name.starts_with(kind)).count())
+    };
+    assert_eq!((names("stop")?, names("step")?), (0, 1));
+    // Of a process that died before it had removed it.
+    let newest = run.checkpoints().latest()?.context("a checkpoint")?;
+    let left = newest.with_file_name("stop-00000004");
+    std::fs::create_dir(&left)?;
+    for file in std::fs::read_dir(&newest)? {
+        let file = file?;
+        std::fs::copy(file.path(), left.join(file.file_name()))?;
+    }
+    let mut fourth = new(&[0.5])?;
+    fourth.resume(run.path())?;
+    fourth.fit()?;
+    assert!(!left.exists());
+    Ok(())
+}
+
 /// (step, score) of each line of an evaluation.
 fn evaluated(run: &RunFolder) -> Result<Vec<(Option<u64>, Option<f64>)>> {
     let text = std::fs::read_to_string(run.metrics())?;

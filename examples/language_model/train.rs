@@ -140,6 +140,15 @@ impl LanguageArgs {
     }
 }
 
+fn expect_no_smoothing(own: &LanguageArgs, adaptive: bool) -> Result<()> {
+    ensure!(
+        !adaptive || own.label_smoothing == 0.0,
+        "--label-smoothing: an adaptive softmax, as --cutoffs and --preset wikitext-103 have it, spreads nothing; leave it \
+         out, or take --cutoffs 0"
+    );
+    Ok(())
+}
+
 const COLUMNS: [Column; 4] = [
     Column::new("loss", "loss", 1.0, 4),
     Column::new("perplexity", "perplexity", 1.0, 2),
@@ -210,14 +219,12 @@ impl Experiment for Language {
             "--cores: those are of block-term attention; leave it out with --attention standard"
         );
         // All but what the number of words decides.
-        let config = own.config(MOST_WORDS)?;
+        let mut config = own.config(usize::MAX)?;
+        config.vocab_size = MOST_WORDS;
+        config.cutoffs.retain(|&at| at < MOST_WORDS);
         config.check()?;
-        ensure!(
-            config.cutoffs.is_empty() || own.label_smoothing == 0.0,
-            "--label-smoothing: an adaptive softmax, as --cutoffs and --preset wikitext-103 have it, spreads nothing; leave it \
-             out, or take --cutoffs 0"
-        );
-        Ok(())
+        let given = own.cutoffs.as_deref().is_some_and(|text| text != "0");
+        expect_no_smoothing(own, given)
     }
 
     fn load(&self, settings: &Settings<LanguageArgs>, out: &Path) -> Result<Data> {
@@ -233,6 +240,7 @@ impl Experiment for Language {
         };
         let vocabulary = data.vocabulary.clone();
         let config = own.config(vocabulary.len())?;
+        expect_no_smoothing(own, !config.cutoffs.is_empty())?;
         let model = LanguageModel::new(&config, &start)?;
         let (window, end, batch_size) = (
             config.window,

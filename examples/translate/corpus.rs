@@ -1,6 +1,6 @@
 //! Parallel text from a folder: its files, its preparation, its subwords.
 
-use super::pieces::{Pieces, ways_to_let};
+use super::pieces::{LOOKED_AT, Pieces, ways_to_let};
 use super::train::TranslateArgs;
 use anyhow::{Context, Result, bail};
 use common::program::busy;
@@ -269,9 +269,6 @@ fn training_files(folder: &Path, languages: [&str; 2]) -> Result<[PathBuf; 2]> {
         format!("{folder}: no train.{source} and train.{target}, plain or with .gz behind")
     })
 }
-
-/// Pairs that are looked at for marks of pieces.
-const LOOKED_AT: usize = 1000;
 
 /// Refuses to cut what is in pieces already.
 fn refuse_pieces(

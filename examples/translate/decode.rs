@@ -1,6 +1,6 @@
 //! `translate decode`: lines in, translations out.
 
-use super::pieces::{Pieces, are_cut};
+use super::pieces::{LOOKED_AT, Pieces, are_cut};
 use super::translator::Translator;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -85,40 +85,32 @@ pub fn run(options: &Options) -> Result<()> {
     let mut input = BufReader::with_capacity(BUFFER, std::io::stdin().lock());
     let mut output = std::io::stdout().lock();
     let cut = are_cut(&translator.subwords, translator.languages.preparation);
-    let mut say = |lines: &[String], last: usize| {
-        if cut {
-            refuse_pieces(lines, last)?;
-        }
-        answers::printed(say(options, &translator, &search, lines, &mut output))
-    };
+    let mut pieces = Pieces::default();
+    let mut say =
+        |lines: &[String]| answers::printed(say(options, &translator, &search, lines, &mut output));
     let (mut lines, mut number) = (Vec::with_capacity(PIECE), 0);
     loop {
         let mut line = String::new();
         let read = input.read_line(&mut line);
         if !matches!(read, Ok(bytes) if bytes > 0) {
             // What came before a line that is no text is translated all the same.
-            say(&lines, number)?;
+            say(&lines)?;
             return read
                 .map(drop)
                 .with_context(|| format!("line {} of the standard input", number + 1));
         }
         number += 1;
+        if cut && number <= LOOKED_AT {
+            pieces.look(&line, || format!("line {number} of the standard input"));
+            pieces.refuse_beginning()?;
+        }
         lines.push(line.trim_end_matches(['\n', '\r']).to_string());
         let waits = !input.buffer().contains(&b'\n');
         if waits || lines.len() == PIECE {
-            say(&lines, number)?;
+            say(&lines)?;
             lines.clear();
         }
     }
-}
-
-/// Refuses lines, of which the last is the input's line `last`, that are in pieces of words where the model makes its own.
-fn refuse_pieces(lines: &[String], last: usize) -> Result<()> {
-    let mut pieces = Pieces::default();
-    for (line, number) in lines.iter().zip(last + 1 - lines.len()..) {
-        pieces.look(line, || format!("line {number} of the standard input"));
-    }
-    pieces.refuse(&[])
 }
 
 fn say(

@@ -4,8 +4,8 @@ use super::corpus::Preparation;
 use anyhow::{Result, bail};
 use datasets::translation::Subwords;
 
-/// A text is in pieces if one in so many of its lines has a mark.
-const SHARE: usize = 10;
+/// Lines that are looked at for marks.
+pub const LOOKED_AT: usize = 1000;
 
 /// What is done to a text that must not be in pieces; empty where it may be. New subwords may be learned of pieces, whose
 /// marks are taken from what is said with them.
@@ -45,10 +45,21 @@ impl Pieces {
         }
     }
 
-    /// Refuses a text in pieces, and says what else can be done than giving it as it was before.
-    pub fn refuse(self, ways: &[&str]) -> Result<()> {
-        match self.first {
-            Some((place, word)) if self.marked * SHARE >= self.lines => {
+    /// Refuses a text of which at least one line in ten has a mark, and says what else can be done than giving it as it was
+    /// before.
+    pub fn refuse(&self, ways: &[&str]) -> Result<()> {
+        self.refuse_from(1, 10, ways)
+    }
+
+    /// The same of a text that has not come to its end, so that more is asked for: two lines, and half of them.
+    pub fn refuse_beginning(&self) -> Result<()> {
+        self.refuse_from(2, 2, &[])
+    }
+
+    fn refuse_from(&self, least: usize, one_in: usize, ways: &[&str]) -> Result<()> {
+        let are_many = self.marked >= least && self.marked * one_in >= self.lines;
+        match &self.first {
+            Some((place, word)) if are_many => {
                 let ways: String = ways.iter().map(|way| format!("{way}; or ")).collect();
                 bail!(
                     "{place} has `{word}`: the text is in pieces of words already, which would be cut again: {ways}give the \
@@ -86,5 +97,22 @@ mod tests {
         }
         lines.push(plain);
         assert_eq!(refused(&lines), None);
+    }
+
+    #[test]
+    fn a_text_that_goes_on_is_not_judged_by_one_line() {
+        let mut pieces = Pieces::default();
+        for (line, is_refused) in [
+            ("write to me@@", false),
+            ("and so on", false),
+            ("lo@@ wer", true),
+        ] {
+            pieces.look(line, || "here".into());
+            assert_eq!(pieces.refuse_beginning().is_err(), is_refused, "{line}");
+        }
+        for _ in 0..2 {
+            pieces.look("a lower price", || "here".into());
+        }
+        assert!(pieces.refuse_beginning().is_ok());
     }
 }

@@ -189,6 +189,28 @@ fn nobody_attends_the_future() -> Result<()> {
     Ok(())
 }
 
+/// A sample that is padding as a whole, by masks of any size: numbers, and of the causal form nothing.
+#[test]
+fn rows_that_a_mask_hides_as_a_whole_are_numbers() -> Result<()> {
+    let keys = random("keys", &[1, 1, 3, 2])?;
+    for hidden in [f64::NEG_INFINITY, f64::MIN, -1e9] {
+        let mask = Tensor::full(hidden, (3, 3), &CPU)?;
+        for causal in [false, true] {
+            let x = Var::from_tensor(&keys)?;
+            let y = ops::sdpa(&x, &keys, &keys, Some(&mask), causal, 1.0, 1.0)?;
+            let grads = adahessian::backward_detached(&y.sqr()?.sum_all()?)?;
+            for tensor in [Some(&y), grads.get(&x)].into_iter().flatten() {
+                let numbers = tensor.flatten_all()?.to_vec1::<f64>()?;
+                assert!(
+                    numbers.iter().all(|x| x.is_finite()),
+                    "{hidden}: {numbers:?}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn the_last_of_several_is_scattered() -> Result<()> {
     let zeros = Tensor::zeros(3, DType::F64, &CPU)?;
@@ -227,6 +249,44 @@ fn running_statistics_move_as_candles_do() -> Result<()> {
     // They are the builder's, so they are saved with it.
     let saved = ours.data().lock().expect("not poisoned")["running_mean"].clone();
     assert_close("saved", &saved, mine.running_mean(), 0.0)
+}
+
+/// A batch whose mean is finite and whose variance is not moves neither; nor does one that fails.
+#[test]
+fn running_statistics_move_both_or_not_at_all() -> Result<()> {
+    let of = |dtype: DType| -> Result<(nn::BatchNorm, [Var; 2])> {
+        let one = |value: f64, dtype: DType| -> Result<Var> {
+            Ok(Var::from_tensor(
+                &Tensor::full(value, 2, &CPU)?.to_dtype(dtype)?,
+            )?)
+        };
+        let (mean, variance) = (one(0.25, DType::F32)?, one(1.0, DType::F32)?);
+        let (weight, bias) = (one(2.0, dtype)?, one(0.5, dtype)?);
+        let (m, v) = (mean.as_tensor().clone(), variance.as_tensor().clone());
+        let (w, b) = (weight.as_tensor().clone(), bias.as_tensor().clone());
+        Ok((nn::BatchNorm::new(2, m, v, w, b, 1e-5)?, [mean, variance]))
+    };
+    let x = Tensor::new(&[[1e20f32, 1.0], [3e20, 3.0]], &CPU)?;
+    let (norm, _) = of(DType::F32)?;
+    norm.forward_t(&x, true)?;
+    let (mean, variance) = (norm.running_mean(), norm.running_var());
+    let mean = mean.to_vec1::<f32>()?;
+    assert_eq!(mean[0], 0.25);
+    assert!(
+        (mean[1] - (0.9 * 0.25 + 0.1 * 2.0)).abs() < 1e-6,
+        "{mean:?}"
+    );
+    let variance = variance.to_vec1::<f32>()?;
+    assert_eq!(variance[0], 1.0);
+    assert!(
+        (variance[1] - (0.9 + 0.1 * 2.0)).abs() < 1e-6,
+        "{variance:?}"
+    );
+    let (norm, _) = of(DType::F64)?;
+    assert!(norm.forward_t(&x, true).is_err());
+    assert_eq!(norm.running_mean().to_vec1::<f32>()?, [0.25, 0.25]);
+    assert_eq!(norm.running_var().to_vec1::<f32>()?, [1.0, 1.0]);
+    Ok(())
 }
 
 #[test]

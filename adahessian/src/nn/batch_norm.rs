@@ -175,11 +175,13 @@ impl BatchNorm {
             mean: self.running_mean.clone(),
             variance: self.running_var.clone(),
         };
+        let deviation = (variance.reshape(shape.as_slice())? + self.eps)?.sqrt()?;
+        let y = self.scale(&x.broadcast_div(&deviation)?, &shape)?;
+        let y = y.to_dtype(dtype)?;
+        // When nothing can fail any more: who tries again would move them twice.
         let (momentum, average) = (self.momentum, average.as_ref());
         running.follow(average, &variance.detach(), momentum, count)?;
-        let deviation = (variance.reshape(shape.as_slice())? + self.eps)?.sqrt()?;
-        self.scale(&x.broadcast_div(&deviation)?, &shape)?
-            .to_dtype(dtype)
+        Ok(y)
     }
 
     fn forward_eval(&self, x: &Tensor) -> Result<Tensor> {

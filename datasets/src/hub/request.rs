@@ -236,21 +236,12 @@ fn is_whole(blob: &Path, announced: &Announced) -> bool {
 
 /// Notes the commit of a revision, at once: of a note that is cut off nobody could tell which files are there.
 fn refer(note: &Path, commit: &str) -> io::Result<()> {
-    static NOTES: AtomicU64 = AtomicU64::new(0);
     let is_noted = || fs::read_to_string(note).is_ok_and(|text| text.trim() == commit);
     if is_noted() {
         return Ok(());
     }
     fs::create_dir_all(note.parent().unwrap_or(Path::new(".")))?;
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    // Of no other thread, nor of a process that has this one's number elsewhere.
-    let own = format!(
-        "{}-{}-{}",
-        std::process::id(),
-        NOTES.fetch_add(1, Ordering::Relaxed),
-        since.unwrap_or_default().as_nanos()
-    );
-    let partial = with_ending(note, &format!(".{own}.partial"));
+    let partial = with_ending(note, &format!(".{}.partial", own_name()));
     fs::write(&partial, commit)?;
     fs::rename(&partial, note).or_else(|error| {
         let _ = fs::remove_file(&partial);
@@ -281,16 +272,26 @@ fn link(blob: &Path, pointer: &Path, file: &str) -> io::Result<()> {
     let up = "../".repeat(2 + file.matches('/').count());
     let name = blob.file_name().unwrap_or_default();
     let target = Path::new(&up).join("blobs").join(name);
-    symbolic_link(&target, pointer).or_else(|error| match error.kind() {
-        // Another process's.
-        io::ErrorKind::AlreadyExists if pointer.is_file() => Ok(()),
-        io::ErrorKind::AlreadyExists => {
-            // One that leads nowhere is in the way.
-            let _ = fs::remove_file(pointer);
-            symbolic_link(&target, pointer)
-        }
-        _ => fs::rename(blob, pointer),
-    })
+    // Beside its place first: another process's link, or one that leads nowhere, is replaced at once.
+    let partial = with_ending(pointer, &format!(".{}.partial", own_name()));
+    match symbolic_link(&target, &partial) {
+        Ok(()) => fs::rename(&partial, pointer).inspect_err(|_| {
+            let _ = fs::remove_file(&partial);
+        }),
+        Err(_) => fs::rename(blob, pointer),
+    }
+}
+
+/// Of no other thread, nor of a process that has this one's number elsewhere.
+fn own_name() -> String {
+    static NAMES: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    format!(
+        "{}-{}-{}",
+        std::process::id(),
+        NAMES.fetch_add(1, Ordering::Relaxed),
+        since.unwrap_or_default().as_nanos()
+    )
 }
 
 #[cfg(unix)]

@@ -58,10 +58,11 @@ impl<E: Experiment> Shared<E> {
         let training = &settings.training;
         let limits = (training.limit, training.limit_eval);
         let key = format!("{}{limits:?}", toml::to_string(&settings.own)?);
-        let data = match self.loaded.take() {
-            Some((of, data)) if of == key => data,
-            // The old ones are gone before the new ones come.
-            _ => experiment.load(settings, out)?,
+        // The old ones are gone before the new ones come.
+        let kept = self.loaded.take().filter(|(of, _)| *of == key);
+        let data = match kept {
+            Some((_, data)) => data,
+            None => experiment.load(settings, out)?,
         };
         let (_, data) = self.loaded.insert((key, data));
         Ok(data)

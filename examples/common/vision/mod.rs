@@ -247,12 +247,21 @@ impl<B: Benchmark> Experiment for Vision<B> {
 fn refuse_single_images(settings: &Settings<VisionArgs>, data: &Data) -> Result<()> {
     let (training, optimizer) = (&settings.training, &settings.optimizer);
     let (images, size) = (data.train.len(), training.batch_size);
+    let has_curvature = ["adahessian", "sophiah"].contains(&optimizer.optimizer.as_str());
     let smallest = |batch: usize| {
         let part = batch / training.micro_batches.min(batch);
         let few = (optimizer.curvature_fraction * part as f64).ceil() as usize;
-        few.clamp(1, part)
+        match has_curvature {
+            true => few.clamp(1, part),
+            false => part,
+        }
     };
-    let batches = [images.min(size), images % size];
+    let last = images.div_ceil(size) as u64;
+    let comes_to_last = training.max_steps.is_none_or(|most| most >= last);
+    let batches = [
+        images.min(size),
+        if comes_to_last { images % size } else { 0 },
+    ];
     let mut batches = batches.into_iter().filter(|&batch| batch > 0);
     let single = batches.any(|batch| smallest(batch) == 1);
     let stem = Config::named(&settings.own.model)?.stem;

@@ -43,7 +43,6 @@ fn a_range_test_proposes_a_rate_for_each_optimizer() {
     assert!(error.contains("--find-lr") && !again.exists(), "{error}");
 }
 
-/// Where the dense layers' rate in a test is their own, the tables' is theirs.
 /// Which a file of settings can say, where no flag contradicts it.
 #[test]
 fn a_range_test_is_no_search_by_halving() {
@@ -63,6 +62,7 @@ fn a_range_test_is_no_search_by_halving() {
     assert!(!at.exists());
 }
 
+/// Where the dense layers' rate in a test is their own, the tables' is theirs.
 #[test]
 fn the_rates_of_tables_rise_in_a_range_test_too() {
     let flags = "train --data nowhere --find-lr 20 --dry-run --out";

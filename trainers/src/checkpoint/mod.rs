@@ -64,8 +64,8 @@ pub struct Content<'a> {
     pub config: &'a str,
 }
 
-/// The checkpoints of one run: `step-00000120` and the like, one `best-00000100`, and one `stop-00000130`
-/// where the run was stopped between two of the others.
+/// The checkpoints of one run: `step-00000120` and the like, one `best-00000100`, and a `stop-00000130` where the run was
+/// stopped between two of the others, was to be evaluated after many steps, or had no batch to go on with.
 ///
 /// What changes the folder needs its lock, and takes it for the time that it needs; reading needs none.
 #[derive(Clone, Debug)]
@@ -136,6 +136,15 @@ impl Checkpoints {
         Ok(path)
     }
 
+    /// Saves a checkpoint as [`Checkpoints::save_stop`] does, of steps that are not evaluated yet. The one before it stays,
+    /// from which the run may have gone on: what is not evaluated may be beyond help.
+    pub(crate) fn save_unevaluated(&self, content: Content) -> Result<PathBuf> {
+        let _held = self.lock()?;
+        let path = self.publish(STOP, content)?;
+        self.thin(STOP, 2)?;
+        Ok(path)
+    }
+
     /// Saves a checkpoint of the best evaluation, in the place of the older best one.
     ///
     /// # Errors
@@ -177,10 +186,10 @@ impl Checkpoints {
     /// As [`Checkpoints::list`].
     pub fn newest(&self) -> Result<Option<PathBuf>> {
         let mut found = Vec::new();
-        for kind in [BEST, STOP, STEP] {
+        for kind in [STOP, BEST, STEP] {
             found.extend(self.of_kind(kind)?);
         }
-        // Of one step the last kind: what the others hold it holds, too.
+        // Of one step the last kind: what the others know it knows, too. That of a stop may be of before the evaluation.
         let newest = found.into_iter().max_by_key(|(step, _)| *step);
         Ok(newest.map(|(_, path)| path))
     }
@@ -220,6 +229,12 @@ impl Checkpoints {
         }
         self.thin(STEP, self.keep)?;
         self.thin(STOP, 1)?;
+        let saved = self.of_kind(STEP)?.last().map(|(step, _)| *step);
+        let mut stops = self.of_kind(STOP)?.into_iter();
+        stops.try_for_each(|(stop, path)| match Some(stop) <= saved {
+            true => discard(&path),
+            false => Ok(()),
+        })?;
         self.thin(BEST, 1)
     }
 

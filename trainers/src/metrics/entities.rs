@@ -200,6 +200,10 @@ impl Metric for EntityMetric {
     }
 
     fn add(&mut self, outputs: &Tensor, labels: &Tensor) -> Result<()> {
+        if outputs.rank() != 3 || labels.dims() != &outputs.dims()[..2] {
+            let got = format!("{:?} and {:?}", outputs.dims(), labels.dims());
+            return Err(wrong("logits [B, T, labels] and classes [B, T]", got));
+        }
         let mut nan = nan_rows(outputs)?.into_iter();
         let predicted = outputs.argmax(D::Minus1)?.to_vec2::<u32>()?;
         let expected = labels.to_vec2::<u32>()?;

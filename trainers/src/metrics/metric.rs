@@ -160,6 +160,14 @@ impl Metric for TopK {
     }
 }
 
+/// Whether a batch has a target for each output: of two batches that have not the sums may be equal.
+fn expect_alike(metric: &'static str, outputs: usize, labels: usize) -> Result<()> {
+    match outputs == labels {
+        true => Ok(()),
+        false => super::check_lengths(metric, outputs, labels),
+    }
+}
+
 /// Values beside their targets.
 struct Values {
     report: CorrelationMetric,
@@ -183,8 +191,10 @@ impl Metric for Values {
     }
 
     fn add(&mut self, outputs: &Tensor, labels: &Tensor) -> Result<()> {
-        self.predicted.extend(numbers(outputs)?);
-        self.expected.extend(numbers(labels)?);
+        let (predicted, expected) = (numbers(outputs)?, numbers(labels)?);
+        expect_alike("values", predicted.len(), expected.len())?;
+        self.predicted.extend(predicted);
+        self.expected.extend(expected);
         Ok(())
     }
 
@@ -206,10 +216,11 @@ impl Metric for Clicks {
     }
 
     fn add(&mut self, outputs: &Tensor, labels: &Tensor) -> Result<()> {
-        self.logits.extend(numbers(outputs)?);
-        for label in numbers(labels)? {
-            self.labels.push(is_click(label)?);
-        }
+        let (logits, labels) = (numbers(outputs)?, numbers(labels)?);
+        expect_alike("clicks", logits.len(), labels.len())?;
+        let labels = labels.into_iter().map(is_click);
+        self.labels.extend(labels.collect::<Result<Vec<_>>>()?);
+        self.logits.extend(logits);
         Ok(())
     }
 

@@ -132,7 +132,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
                 .iter_mut()
                 .try_for_each(|c| c.on_step(&report))?;
             if self.owed {
-                self.save_before_evaluation()?;
+                self.save_before_evaluation();
                 self.evaluate()?;
             }
             // While steps are skipped the variables may be beyond help: what was saved before is not removed for them.
@@ -269,6 +269,9 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         let made = self.evaluate_and_keep();
         self.owed = made.is_err();
         self.saved_is_behind |= made.is_ok();
+        if made.is_ok() {
+            self.saved = self.unevaluated.take().or(self.saved.take());
+        }
         // As if it had not been tried: the next one may be the best.
         made.inspect_err(|_| self.progress = before)
     }

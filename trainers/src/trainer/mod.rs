@@ -43,7 +43,7 @@ pub struct Trainer<T, B> {
     stop: Arc<AtomicBool>,
     progress: Progress,
     resumed: bool,
-    /// An evaluation that is due and failed.
+    /// An evaluation that is due: it failed, or the run goes on from a checkpoint of before it.
     owed: bool,
     /// The newest checkpoint of this run and its step.
     saved: Option<(u64, PathBuf)>,
@@ -57,6 +57,10 @@ pub struct Trainer<T, B> {
     unsaved_at_most: Duration,
     /// When a checkpoint was saved, or the run begun.
     unsaved_since: Instant,
+    /// How long that took.
+    last_write: Duration,
+    /// A checkpoint of this run that waits for its evaluation, and its step.
+    unevaluated: Option<(u64, PathBuf)>,
     /// Whether the folder's checkpoints are known to be this run's.
     owns_folder: bool,
     /// Seconds of each step of this process.
@@ -102,6 +106,8 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             skipping: false,
             unsaved_at_most: UNSAVED_AT_MOST,
             unsaved_since: Instant::now(),
+            last_write: Duration::ZERO,
+            unevaluated: None,
             owns_folder: false,
             step_seconds: Vec::new(),
             elapsed_before: 0.0,
@@ -137,7 +143,8 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
 
     /// Saves before an evaluation, too, where the steps since the last checkpoint took longer than this, a minute if it is
     /// not set. An evaluation may take long, or fail, and who asks the run to stop does not wait for ever: its steps would
-    /// be lost. The next checkpoint takes the place of that one.
+    /// be lost. The next checkpoint takes the place of that one; where a checkpoint takes more than a twentieth of these
+    /// steps' time, and this is not zero, there is none.
     pub fn unsaved_at_most(mut self, most: Duration) -> Self {
         self.unsaved_at_most = most;
         self
@@ -168,7 +175,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         self.resumed = true;
         self.saved_is_behind = false;
         (self.owns_folder, self.save_is_due, self.owed) = (false, false, false);
-        self.skipping = false;
+        (self.skipping, self.unevaluated) = (false, None);
         Ok(())
     }
 

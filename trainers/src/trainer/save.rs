@@ -6,7 +6,10 @@ use crate::error::Result;
 use crate::task::Task;
 use datasets::Batches;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// So many times as long as a checkpoint takes are the steps that one more is saved for.
+const DEAR: u32 = 20;
 
 impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     /// The newest one of this run.
@@ -42,14 +45,26 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
     }
 
     /// Saves the steps since the last checkpoint, if they took long: a kill, or a failure, in the evaluation would lose
-    /// them. What errors name as the last checkpoint stays the one before it.
-    pub(super) fn save_before_evaluation(&mut self) -> Result<()> {
-        let took_long = self.unsaved_since.elapsed() >= self.unsaved_at_most;
-        match self.checkpoints.clone() {
-            Some(checkpoints) if took_long && !self.skipping => self
-                .write(|content| checkpoints.save_stop(content))
-                .map(drop),
-            _ => Ok(()),
+    /// them. What errors name as the last checkpoint stays the one before it until the evaluation is made. It is an
+    /// insurance: without it the run goes on.
+    pub(super) fn save_before_evaluation(&mut self) {
+        let Some(checkpoints) = self.checkpoints.clone() else {
+            return;
+        };
+        let least = match self.unsaved_at_most {
+            Duration::ZERO => Duration::ZERO,
+            most => most.max(self.last_write * DEAR),
+        };
+        if self.skipping || self.unsaved_since.elapsed() < least {
+            return;
+        }
+        match self.write(|content| checkpoints.save_unevaluated(content)) {
+            Ok(path) => self.unevaluated = Some((self.progress.step, path)),
+            Err(error) => {
+                tracing::warn!(%error, "the steps before the evaluation are not saved");
+                // Half a checkpoint fills a disk.
+                let _ = checkpoints.tidy();
+            }
         }
     }
 
@@ -76,6 +91,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             .iter_mut()
             .try_for_each(|c| c.before_checkpoint())?;
         self.progress.elapsed_seconds = self.elapsed();
+        let began = Instant::now();
         let path = save(Content {
             vars: &self.vars,
             tables: &self.optimizer.tables(),
@@ -84,7 +100,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
             config: &self.config_text,
         })?;
         tracing::debug!(step = self.progress.step, path = %path.display(), "saved a checkpoint");
-        self.unsaved_since = Instant::now();
+        (self.unsaved_since, self.last_write) = (Instant::now(), began.elapsed());
         Ok(path)
     }
 }

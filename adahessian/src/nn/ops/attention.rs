@@ -9,7 +9,7 @@ use candle_core::{Device, Result, Tensor};
 ///
 /// `q` is [B, heads, T, D], `k` [B, kv heads, S, D], `v` [B, kv heads, S, E]; every key head serves
 /// heads/kv heads queries. `mask` broadcasts to [B, heads, T, S] and is added: 0 for what is seen and a
-/// large negative number for what is not. With `do_causal` a query sees the keys up to its own position,
+/// large negative number, or -∞, for what is not. With `do_causal` a query sees the keys up to its own position,
 /// the last query being at the last key, and no later one even where the mask hides all others. The result is
 /// [B, heads, T, E]. Half precision is computed with in f32: scores before they are scaled, and the large numbers of masks,
 /// are beyond what f16 holds.
@@ -40,7 +40,11 @@ pub fn sdpa(
         false => ((scores * (1.0 / cap))?.tanh()? * cap)?,
     };
     let scores = match mask {
-        Some(mask) => scores.broadcast_add(&mask.to_dtype(scores.dtype())?)?,
+        // Of a row that the mask hides as a whole by -∞ the softmax would be no number.
+        Some(mask) => {
+            let mask = mask.to_dtype(scores.dtype())?;
+            scores.broadcast_add(&mask.maximum(hidden_score(scores.dtype()))?)?
+        }
         None => scores,
     };
     let (t, s) = (q.dim(2)?, k.dim(2)?);

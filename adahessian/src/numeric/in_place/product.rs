@@ -62,7 +62,10 @@ fn typed<T: Real>(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
             let entries = to.iter_mut().zip(a).zip(b);
             entries.for_each(|((to, &a), &b)| *to = a * b);
         };
-        parallel::apart(|| parallel::each(pieces, multiply));
+        match a.len() <= PIECE {
+            true => parallel::each(pieces, multiply),
+            false => parallel::apart(|| parallel::each(pieces, multiply)),
+        }
         product
     })?;
     Ok(product.map(|data| T::tensor(data, a.dims())).transpose()?)

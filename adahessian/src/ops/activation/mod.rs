@@ -51,8 +51,12 @@ impl Entrywise for Activation {
             Activation::Gelu => gelu(x),
             Activation::Relu => relu(x),
             Activation::Tanh => Ok(x.tanh()?),
-            // candle's own `silu` has 0 · ∞ in its second derivative, for a large negative x.
-            Activation::Silu => Ok((x * candle_nn::ops::sigmoid(x)?)?),
+            // candle's own `silu` has 0 · ∞ in its second derivative, for a large negative x; and in f16 e⁻ˣ is ∞ where the
+            // value is none of zero yet.
+            Activation::Silu => {
+                let wide = widened(x)?;
+                Ok((&wide * candle_nn::ops::sigmoid(&wide)?)?.to_dtype(x.dtype())?)
+            }
         }
     }
 

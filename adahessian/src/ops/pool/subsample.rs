@@ -108,12 +108,14 @@ impl PlaneMap for Every {
             return wrong("image", "[N, C, H, W]", format!("{shape:?}"));
         };
         let (_, channels, oh, ow) = g.dims4()?;
+        // Beyond the image there is one pixel of it, and memory for more would be asked for.
+        let stride = self.stride.min(h.max(w).max(1));
         let g = g.narrow(1, borders(c, channels).0, c)?.contiguous()?;
         // Zeros behind every pixel and row.
         let apart = g.reshape((n, c * oh, 1, ow, 1))?;
-        let apart = apart.pad_with_zeros(2, 0, self.stride - 1)?;
-        let apart = apart.pad_with_zeros(4, 0, self.stride - 1)?;
-        let whole = apart.reshape((n, c, oh * self.stride, ow * self.stride))?;
+        let apart = apart.pad_with_zeros(2, 0, stride - 1)?;
+        let apart = apart.pad_with_zeros(4, 0, stride - 1)?;
+        let whole = apart.reshape((n, c, oh * stride, ow * stride))?;
         Ok(whole.narrow(2, 0, h)?.narrow(3, 0, w)?.contiguous()?)
     }
 }

@@ -66,17 +66,23 @@ impl RunningStatistics {
         let correction = count as f64 / (count.max(2) - 1) as f64;
         let space = Space::whole(self.variance.dims());
         // Of statistics in half precision in f32: 0.9 and 0.1 in bf16 do not add up to 1.
-        let mix = |old: &Var, new: &Tensor, factor: f64| -> Result<Symbol> {
+        let mix = |old: &Var, new: &Tensor, factor: f64| -> Result<[Symbol; 2]> {
             let kept = widened(&old.as_detached_tensor())?;
             let new = new.to_dtype(kept.dtype())?.to_device(old.device())?;
             let kept = space.entries(&kept)?;
             let mixed = &kept * (1.0 - momentum) + space.entries(&new)? * (momentum * factor);
-            // Without a copy to the host: 0 x is a number for finite numbers alone, and what is none is not itself.
-            let zero = &mixed * 0.0;
-            Ok(zero.choose(Test::Equal, &zero, &mixed, &kept))
+            Ok([mixed, kept])
         };
         let mean = mean.map(|mean| mix(&self.mean, mean, 1.0)).transpose()?;
         let variance = mix(&self.variance, variance, correction)?;
+        // Both or neither, without a copy to the host: 0 x is a number for finite numbers alone, and what is none is not
+        // itself.
+        let zero = match &mean {
+            Some([mean, _]) => &variance[0] * 0.0 + mean * 0.0,
+            None => &variance[0] * 0.0,
+        };
+        let chosen = |[mixed, kept]: [Symbol; 2]| zero.choose(Test::Equal, &zero, &mixed, &kept);
+        let (variance, mean) = (chosen(variance), mean.map(chosen));
         let ([variance], [mean]) = space.compute_both([variance], [mean])?;
         if let Some(mean) = mean {
             set_rounded(&self.mean, &mean)?;
