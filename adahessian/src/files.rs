@@ -44,7 +44,12 @@ fn write<S: AsRef<str> + Ord + Display, V: View>(
     let rights = rights.map_err(|e| failed(e.to_string()))?.permissions();
     safetensors::serialize_to_file(tensors, texts, partial).map_err(|e| failed(e.to_string()))?;
     let published = fs::set_permissions(partial, rights)
-        .and_then(|()| File::open(partial)?.sync_all())
+        // Some systems ask for the right to write.
+        .and_then(|()| {
+            let writes = cfg!(not(unix));
+            let file = File::options().read(true).write(writes).open(partial)?;
+            file.sync_all()
+        })
         .and_then(|()| fs::rename(partial, path))
         .and_then(|()| sync_folder_of(path));
     published.map_err(|e| failed(e.to_string()))

@@ -167,7 +167,10 @@ pub fn reset_peak_memory() {
 }
 
 /// The number of a CUDA device; none for the CPU.
-fn ordinal(name: &str) -> Result<Option<usize>> {
+///
+/// # Errors
+/// For a name that is none.
+pub fn ordinal(name: &str) -> Result<Option<usize>> {
     match name.split_once(':') {
         None if name == "cpu" => Ok(None),
         None if name == "cuda" => Ok(Some(0)),

@@ -79,7 +79,7 @@ summary { cursor: pointer; }
 /// If a figure is no SVG text, or the file cannot be written.
 pub fn write(path: &Path, report: &Report) -> Result<()> {
     let text = html(report).with_context(|| path.display().to_string())?;
-    std::fs::write(path, text).with_context(|| path.display().to_string())
+    Ok(trainers::disk::write_whole(path, text.as_bytes())?)
 }
 
 /// The text of [`write()`].

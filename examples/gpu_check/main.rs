@@ -31,6 +31,8 @@ struct Cli {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     program::start(None)?;
+    // A slip of the finger is no missing GPU.
+    program::ordinal(&cli.device)?;
     let gpu = match program::device(&cli.device) {
         Ok(gpu) => gpu,
         Err(error) if cli.require => return Err(error),

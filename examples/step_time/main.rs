@@ -155,7 +155,7 @@ fn main() -> Result<()> {
         }
         let result = json!({
             "model": cli.model, "optimizer": name, "hessian_every": every, "curvature_fraction": share, "input": bench.inputs.dims(),
-            "batch": bench.labels.elem_count(), "micro_batches": bench.micro_batches, "device": bench.place(), "loss": loss,
+            "batch": bench.inputs.dim(0)?, "micro_batches": bench.micro_batches, "device": bench.place(), "loss": loss,
             "threads": candle_core::utils::get_num_threads(),
             "parameters": bench.vars.elem_count(), "units": cli.units,
             "seconds_per_step": seconds, "sgd_seconds_per_step": sgd_seconds, "ratio_to_sgd": ratio,
@@ -173,12 +173,11 @@ fn measure(
     name: &str,
     curvature: Curvature,
 ) -> Result<(Measured, Option<f64>)> {
-    let args = OptimizerArgs {
-        weight_decay: optimizers::default_decay(name)?,
-        hessian_every: curvature.every,
-        // The cost does not depend on the rate, and with this one the weights stay where they are.
-        ..OptimizerArgs::new(name, 1e-5)?
-    };
+    // The cost does not depend on the rate, and with this one the weights stay where they are.
+    let mut args = OptimizerArgs::new(name, 1e-5)?;
+    optimizers::own_defaults(&mut args);
+    args.weight_decay = optimizers::default_decay(name)?;
+    args.hessian_every = curvature.every;
     program::reset_peak_memory();
     let place = Place {
         seed: 0,

@@ -134,8 +134,10 @@ impl Bench {
             }
         }
         seconds.sort_by(f64::total_cmp);
+        let count = seconds.len();
         Ok(Measured {
-            seconds: seconds[seconds.len() / 2],
+            // The median: of two the mean.
+            seconds: 0.5 * (seconds[(count - 1) / 2] + seconds[count / 2]),
             loss,
         })
     }

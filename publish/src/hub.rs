@@ -148,7 +148,7 @@ impl Hub {
         push: &Push,
         follow: impl Fn(u64, u64) + Send + Sync + 'static,
     ) -> Result<Pushed> {
-        let explain = |what, error| self.explain(what, &push.repo, error);
+        let explain = |what, error| self.explain(what, push, error);
         let client = self.client().map_err(|e| explain("a client for", e))?;
         self.create(&client, push)?;
         if push.private {
@@ -201,15 +201,14 @@ impl Hub {
         if may_be_there && client.model(owner, name).exists().send().unwrap_or(false) {
             return Ok(());
         }
-        Err(self.explain("to make the repository", &push.repo, error))
+        Err(self.explain("to make the repository", push, error))
     }
 
     /// The Hub takes `private` for a repository that it makes, and says nothing where it is there and public.
     fn check_private(&self, client: &HFClientSync, push: &Push) -> Result<()> {
         let (owner, name) = hf_hub::split_id(&push.repo);
         let info = client.model(owner, name).info().send();
-        let info =
-            info.map_err(|e| self.explain("to say whether it is private:", &push.repo, e))?;
+        let info = info.map_err(|e| self.explain("to say whether it is private:", push, e))?;
         match info.private {
             Some(true) => Ok(()),
             _ => Err(Error::Refused {
@@ -222,7 +221,7 @@ impl Hub {
         }
     }
 
-    fn explain(&self, what: &'static str, repo: &str, error: HFError) -> Error {
+    fn explain(&self, what: &'static str, push: &Push, error: HFError) -> Error {
         let hint = match &error {
             HFError::Request { source, .. } if source.is_decode() => {
                 "nothing was pushed; is HF_ENDPOINT a Hub?"
@@ -237,6 +236,11 @@ impl Hub {
             HFError::Forbidden { .. } => {
                 "the token may not: it needs the right to write, and you to be the owner's member"
             }
+            // The client says so of a branch that is not there, too.
+            HFError::RepoNotFound { .. } if push.branch.is_some() => {
+                "check the name, that the token sees the repository, and that it has the branch: make it first, or leave \
+                 --branch out"
+            }
             HFError::RepoNotFound { .. } => {
                 "check the name, and that the token sees the repository"
             }
@@ -246,7 +250,7 @@ impl Hub {
         };
         Error::Refused {
             what,
-            repo: repo.into(),
+            repo: push.repo.clone(),
             reason: format!("{}; {hint}", chain(&error)),
         }
     }

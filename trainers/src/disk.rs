@@ -57,7 +57,11 @@ fn sync_files(folder: &Path) -> Result<()> {
         let path = entry.map_err(error())?.path();
         match path.is_dir() {
             true => sync_files(&path)?,
-            false => File::open(&path)
+            // Some systems ask for the right to write.
+            false => File::options()
+                .read(true)
+                .write(cfg!(not(unix)))
+                .open(&path)
                 .and_then(|file| file.sync_all())
                 .map_err(Error::io("cannot bring the file to the disk", &path))?,
         }

@@ -77,11 +77,12 @@ impl EventFile {
         let path = path.into();
         let error = || Error::io("cannot go on with the event file", &path);
         let kept = kept_length(&fs::read(&path).map_err(error())?, step, owed);
-        let file = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .map_err(error())?;
-        file.set_len(kept as u64).map_err(error())?;
+        // Some systems cut nothing off through a file that is open for appending.
+        let whole = OpenOptions::new().write(true).open(&path);
+        let cut = whole.and_then(|whole| whole.set_len(kept as u64));
+        cut.map_err(error())?;
+        let file = OpenOptions::new().append(true).open(&path);
+        let file = file.map_err(error())?;
         Ok(Self { path, file })
     }
 

@@ -91,12 +91,14 @@ impl Callback for JsonLines {
         let file = match report.resumed_at {
             None => File::create(&self.path).map_err(error())?,
             Some(step) => {
-                let mut options = OpenOptions::new();
-                let options = options.create(true).append(true);
-                let file = options.open(&self.path).map_err(error())?;
+                // Some systems cut nothing off through a file that is open for appending.
+                let mut whole = OpenOptions::new();
+                let whole = whole.write(true).create(true).truncate(false);
+                let whole = whole.open(&self.path).map_err(error())?;
                 let kept = kept_length(&self.path, step, report.owed)?;
-                file.set_len(kept).map_err(error())?;
-                file
+                whole.set_len(kept).map_err(error())?;
+                let file = OpenOptions::new().append(true).open(&self.path);
+                file.map_err(error())?
             }
         };
         self.file = Some(file);

@@ -177,7 +177,10 @@ fn unreadable(name: &str, error: std::io::Error) -> Damage {
 fn entry(folder: &Path, name: &str) -> Result<Entry> {
     let path = folder.join(name);
     let error = || Error::io("cannot write the file", &path);
-    let mut file = File::open(&path).map_err(error())?;
+    // Some systems ask for the right to write of who brings a file to the disk.
+    let writes = cfg!(not(unix));
+    let file = File::options().read(true).write(writes).open(&path);
+    let mut file = file.map_err(error())?;
     let (crc, length) = sum_up(&mut file).map_err(error())?;
     file.sync_all().map_err(error())?;
     Ok(Entry {
