@@ -315,7 +315,6 @@ fn a_stride_beyond_the_image_reaches_one_pixel() -> Result<()> {
     Ok(())
 }
 
-/// The same on the backend of tensors, by groups of channels, which candle pads.
 #[test]
 fn a_stride_of_subsampling_beyond_the_image_asks_for_no_memory() -> Result<()> {
     for stride in [3, 1 << 20, usize::MAX] {
@@ -355,6 +354,7 @@ fn silu_of_half_precision_does_not_end_early() -> Result<()> {
     Ok(())
 }
 
+/// The same on the backend of tensors, by groups of channels, which candle pads.
 #[test]
 fn a_stride_beyond_the_image_asks_for_no_memory_by_groups() -> Result<()> {
     for groups in [1, 2] {

@@ -569,7 +569,13 @@ fn a_failed_evaluation_names_a_checkpoint_that_is_there() -> Result<()> {
     let mut second = new(&[f64::NAN])?;
     second.resume(run.path())?;
     let stopped = run.checkpoints().folder().join("stop-00000003");
-    assert_says(second.fit(), &[&stopped.display().to_string()]);
+    for _ in 0..2 {
+        assert_says(second.fit(), &[&stopped.display().to_string()]);
+        assert!(stopped.is_dir());
+    }
+    let mut again = new(&[f64::NAN])?;
+    again.resume(run.path())?;
+    assert!(again.fit().is_err());
     assert!(stopped.is_dir());
     // Once it is evaluated, the step's own one takes the place of both.
     let mut third = new(&[0.5])?;

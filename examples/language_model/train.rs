@@ -223,8 +223,8 @@ impl Experiment for Language {
         config.vocab_size = MOST_WORDS;
         config.cutoffs.retain(|&at| at < MOST_WORDS);
         config.check()?;
-        let given = own.cutoffs.as_deref().is_some_and(|text| text != "0");
-        expect_no_smoothing(own, given)
+        let words = own.vocabulary.unwrap_or(MOST_WORDS);
+        expect_no_smoothing(own, config.cutoffs.iter().any(|&at| at < words))
     }
 
     fn load(&self, settings: &Settings<LanguageArgs>, out: &Path) -> Result<Data> {

@@ -228,13 +228,18 @@ impl Checkpoints {
             later.try_for_each(|(_, path)| discard(&path))?;
         }
         self.thin(STEP, self.keep)?;
-        self.thin(STOP, 1)?;
-        let saved = self.of_kind(STEP)?.last().map(|(step, _)| *step);
-        let mut stops = self.of_kind(STOP)?.into_iter();
-        stops.try_for_each(|(stop, path)| match Some(stop) <= saved {
-            true => discard(&path),
-            false => Ok(()),
-        })?;
+        // Two: one that waits for its evaluation, and the one before it, which errors name.
+        self.thin(STOP, 2)?;
+        let saved = self.of_kind(STEP)?.pop();
+        for (stop, path) in self.of_kind(STOP)? {
+            let is_behind = saved.as_ref().is_some_and(|(step, of)| {
+                let is_whole = || Manifest::read(of).is_ok_and(|m| m.check(of).is_ok());
+                stop < *step || (stop == *step && is_whole())
+            });
+            if is_behind {
+                discard(&path)?;
+            }
+        }
         self.thin(BEST, 1)
     }
 

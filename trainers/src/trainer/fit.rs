@@ -101,7 +101,7 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
                 self.save()?;
             }
         }
-        if self.is_best_alone() {
+        if self.is_best_alone() && !self.skipping {
             self.save()?;
         }
         while self.progress.step < total {

@@ -77,13 +77,13 @@ impl<T: Task, B: Batches<Batch = T::Batch>> Trainer<T, B> {
         })
     }
 
+    /// It is the newest then: of several the older ones go.
     pub(super) fn save_best(&mut self) -> Result<()> {
-        match self.checkpoints.clone() {
-            Some(checkpoints) => self
-                .write(|content| checkpoints.save_best(content))
-                .map(drop),
-            None => Ok(()),
+        if let Some(checkpoints) = self.checkpoints.clone() {
+            let path = self.write(|content| checkpoints.save_best(content))?;
+            (self.saved, self.unevaluated) = (Some((self.progress.step, path)), None);
         }
+        Ok(())
     }
 
     fn write(&mut self, save: impl FnOnce(Content) -> Result<PathBuf>) -> Result<PathBuf> {
