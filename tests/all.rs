@@ -65,6 +65,7 @@ mod tokenizer_files;
 mod torch_files;
 mod trainer;
 mod trainer_errors;
+mod trainer_saves;
 mod trajectories;
 mod transformer;
 mod unseen;
